@@ -1,0 +1,1 @@
+"""Float references and bit-true integer models. No hardware in them."""

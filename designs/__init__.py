@@ -1,0 +1,1 @@
+"""What a designer may turn: frozen parameter dataclasses, number formats, cited presets."""

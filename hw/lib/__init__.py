@@ -1,0 +1,1 @@
+"""Parts that the components share: fixed-point arithmetic, AXI, memories."""

@@ -1,0 +1,1 @@
+"""Gaussian scenes, cameras and trajectories: readers, writers and generators."""

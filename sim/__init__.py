@@ -1,0 +1,1 @@
+"""Cycle, traffic, energy and area models. Never imports hw."""

@@ -1,0 +1,27 @@
+"""Fixtures that every suite shares."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _find(folder: str, name: str) -> Path:
+    path = SHARED / folder / name
+    if not path.exists():
+        pytest.skip(f"needs the real capture {name} in {SHARED / folder}, which is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_scene() -> Callable[[str], Path]:
+    """Path of a real capture by file name; skips where the captures are absent."""
+    return lambda name: _find("scenes", name)
+
+
+@pytest.fixture(scope="session")
+def shared_cameras() -> Callable[[str], Path]:
+    """Path of a real camera or head-motion file by name; skips where it is absent."""
+    return lambda name: _find("cameras", name)

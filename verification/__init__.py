@@ -1,0 +1,1 @@
+"""Testbenches, whole-frame co-simulation and formal properties of the Verilog."""

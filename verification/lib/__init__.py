@@ -1,0 +1,1 @@
+"""Stream drivers, the Verilator build and the memory behind a frame."""
