@@ -1,0 +1,71 @@
+"""The rendering array: how many lanes, and how they lie over a tile."""
+
+from dataclasses import dataclass
+
+from splatforge.designs.alpha import AlphaDesign
+from splatforge.designs.blend import BlendDesign
+from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX
+
+__all__ = ["ArrayDesign"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayDesign:
+    """Lanes of the rendering array.
+
+    The lanes cover one block of pixels at a time: 4x4, 8x4, 8x8, 16x8 or 16x16 pixels for 16 to
+    256 lanes. A splat costs one cycle per block that it can reach and that still has a live pixel.
+
+    Parameters
+    ----------
+    lanes : int
+        16, 32, 64, 128 or 256.
+    alpha : AlphaDesign
+        Formats of the alpha evaluation.
+    blend : BlendDesign
+        Formats of blending.
+
+    Raises
+    ------
+    ValueError
+        If the number of lanes is not one of those.
+    """
+
+    lanes: int = 64
+    alpha: AlphaDesign = AlphaDesign()
+    blend: BlendDesign = BlendDesign()
+
+    def __post_init__(self) -> None:
+        if self.lanes not in (16, 32, 64, 128, 256):
+            raise ValueError(f"Lanes must be 16, 32, 64, 128 or 256, not {self.lanes!r}")
+
+    @property
+    def block_width(self) -> int:
+        """Columns of a block in pixels."""
+        return {16: 4, 32: 8, 64: 8, 128: 16, 256: 16}[self.lanes]
+
+    @property
+    def block_height(self) -> int:
+        """Rows of a block in pixels."""
+        return self.lanes // self.block_width
+
+    @property
+    def blocks_x(self) -> int:
+        """Blocks side by side in a tile."""
+        return TILE_PX // self.block_width
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a tile, row-major."""
+        return TILE_PX * TILE_PX // self.lanes
+
+    def block_subtiles(self) -> tuple[int, ...]:
+        """For each block the 16-bit mask of its subtiles."""
+        masks = [0] * self.blocks
+        side = TILE_PX // SUBTILE_PX
+        for subtile in range(SUBTILES):
+            row, column = divmod(subtile, side)
+            block = (row * SUBTILE_PX // self.block_height) * self.blocks_x
+            block += column * SUBTILE_PX // self.block_width
+            masks[block] |= 1 << subtile
+        return tuple(masks)

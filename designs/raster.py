@@ -1,0 +1,76 @@
+"""The raster core: tile lists in memory in, pixels in memory out."""
+
+from dataclasses import dataclass
+
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.shell import COUNTER_BASE, Register, ShellDesign
+
+__all__ = ["COUNTERS", "PRESETS", "RasterDesign", "counter_registers"]
+
+#: Performance counters of the raster core in register order: (name, unit, what it counts).
+COUNTERS = (
+    ("cycles", "cycles", "accepted START write to last write response"),
+    ("array_busy", "cycles", "the array issued a block of evaluations"),
+    ("array_starved", "cycles", "a tile had splats left, none had arrived"),
+    ("array_skipped", "cycles", "a splat was consumed that reached no live block"),
+    ("array_blocked", "cycles", "the next tile waited for a free half of the tile state"),
+    ("fetch_busy", "cycles", "a beat of a tile list arrived"),
+    ("fetch_stalled", "cycles", "a read address waited for the bus"),
+    ("resolve_busy", "cycles", "a beat of pixels was accepted"),
+    ("resolve_stalled", "cycles", "a beat of pixels waited for the bus"),
+    ("descriptor_bytes", "bytes", "read of the frame descriptor"),
+    ("table_bytes", "bytes", "read of the tile table, padding included"),
+    ("splat_bytes", "bytes", "read of splat records, over-fetch included"),
+    ("overfetch_bytes", "bytes", "part of splat_bytes behind an early stop, never consumed"),
+    ("pixel_bytes", "bytes", "written to the framebuffer, strobed bytes only"),
+    ("tiles", "tiles", "tiles finished"),
+    ("tiles_stopped", "tiles", "tiles that ended before their list did"),
+)
+
+
+def counter_registers() -> tuple[Register, ...]:
+    """Registers of the raster core's counters: low word, then high word, from 0x100 up."""
+    registers = []
+    for number, (name, unit, text) in enumerate(COUNTERS):
+        for half, suffix in enumerate(("LOW", "HIGH")):
+            registers.append(Register(
+                name=f"{name.upper()}_{suffix}", offset=COUNTER_BASE + 8 * number + 4 * half,
+                access="ro", text=f"{text} ({unit}), {'bits 31:0' if half == 0 else 'the rest'}",
+            ))
+    return tuple(registers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterDesign:
+    """Everything that a designer may turn in the raster core.
+
+    Parameters
+    ----------
+    array, fetch, resolve, shell : ArrayDesign, FetchDesign, ResolveDesign, ShellDesign
+        Parameters of the units.
+
+    Raises
+    ------
+    ValueError
+        If the units disagree on a format.
+    """
+
+    array: ArrayDesign = ArrayDesign()
+    fetch: FetchDesign = FetchDesign()
+    resolve: ResolveDesign = ResolveDesign()
+    shell: ShellDesign = ShellDesign()
+
+    def __post_init__(self) -> None:
+        splat, alpha, blend = self.fetch.splat, self.array.alpha, self.array.blend
+        if splat.log_opacity != alpha.log_opacity or splat.color != blend.color:
+            raise ValueError("Splat records must hold opacity and colour in the array's formats")
+        for name in ("u0", "v0", "a", "b", "c"):
+            if getattr(splat, name).frac_bits > alpha.form_sum.frac_bits:
+                raise ValueError(f"Form sum must be at least as fine as the splat's {name}")
+
+
+#: Named configurations for ``--preset``.
+PRESETS = {f"{lanes}-lane": RasterDesign(array=ArrayDesign(lanes=lanes))
+           for lanes in (16, 32, 64, 128, 256)}
