@@ -1,1 +1,28 @@
-"""Tables, plots and the HTML page, made from result records."""
+"""Tables, plots and the HTML page, made from result records.
+
+Nothing here imports what makes the results: a record is plain numbers, text and arrays, so that a
+page can be made again from a JSON file and the pictures, without the tools that ran.
+"""
+
+from splatforge.report.page import html, write
+from splatforge.report.records import (
+    Baseline,
+    EnergyPart,
+    Machine,
+    Report,
+    Share,
+    Stage,
+    TileGrid,
+)
+
+__all__ = [
+    "Baseline",
+    "EnergyPart",
+    "Machine",
+    "Report",
+    "Share",
+    "Stage",
+    "TileGrid",
+    "html",
+    "write",
+]

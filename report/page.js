@@ -1,0 +1,28 @@
+"use strict";
+// Each plot is drawn from the specification beside it; a plot that fails says so on the page and
+// on the console, and its table still holds the numbers.
+for (const { key, spec, aspect } of JSON.parse(document.getElementById("specs").textContent)) {
+  const place = document.getElementById("chart-" + key);
+  if (aspect !== null) {
+    spec.height = Math.round(Math.max(place.clientWidth - 10, 120) / aspect);
+  }
+  if (place.clientWidth < 480) {
+    spec.config.legend.columns = 2;
+  }
+  // Thousands of squares are quick on a canvas and slow as elements.
+  const renderer = spec.data?.values?.length > 3000 ? "canvas" : "svg";
+  vegaEmbed(place, spec, { renderer, actions: false }).then(
+    () => place.classList.add("drawn"),
+    (error) => {
+      place.classList.add("failed");
+      place.textContent = "This plot could not be drawn: " + error.message;
+      console.error("plot", key, error);
+    },
+  );
+}
+for (const compare of document.querySelectorAll(".compare")) {
+  const input = compare.querySelector("input");
+  const show = () => compare.style.setProperty("--share", input.value + "%");
+  input.addEventListener("input", show);
+  show();
+}

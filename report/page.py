@@ -1,0 +1,182 @@
+"""The HTML page: one self-contained file that loads nothing over a network."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from splatforge.report import pictures, plots
+from splatforge.report.records import Report, plain
+
+__all__ = ["html", "write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """One headline figure: a label, the number, and a line below it."""
+
+    label: str
+    value: str
+    note: str
+    state: str = ""
+
+
+def html(report: Report) -> str:
+    """Return the page as text.
+
+    Parameters
+    ----------
+    report : Report
+        What to show. Sections of which it holds nothing are left out.
+    """
+    page = Path(__file__).parent
+    environment = Environment(
+        loader=PackageLoader("splatforge.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    drawn = list(_plots(report))
+    specs = [{"key": plot.key, "spec": plot.spec, "aspect": plot.aspect} for plot in drawn]
+    gain = report.difference_gain
+    height, width, _ = report.rendered.shape
+    return environment.get_template("page.html").render(
+        report=report, width=width, height=height, gain=gain,
+        largest=float(report.difference.max(initial=0.0)),
+        title=_title(report), figures=_figures(report), plots={plot.key: plot for plot in drawn},
+        picture_rtl=pictures.data_uri(pictures.to_bytes(report.rendered)),
+        picture_float=pictures.data_uri(pictures.to_bytes(report.reference)),
+        picture_difference=pictures.data_uri(pictures.to_bytes(report.difference * gain)),
+        parameters=list(_flat(plain(report.design))),
+        memory=list(_flat(plain(report.cosim.get("memory", {})))),
+        scene=list(_flat(plain(report.scene))),
+        si=plots.si,
+        css=Markup((page / "page.css").read_text("utf-8")),
+        js=Markup((page / "page.js").read_text("utf-8")),
+        vega=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        specs=Markup(_script_json(specs)),
+    )
+
+
+def write(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write the page to ``path``, all of it or nothing; folders are made as needed."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
+    ) as file:
+        try:
+            file.write(html(report))
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, target)
+    return target
+
+
+def _script_json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+def _title(report: Report) -> str:
+    cosim = report.cosim
+    return f"{cosim.get('design', 'design')} on {cosim.get('scene', 'scene')}"
+
+
+def _plots(report: Report) -> Iterator[plots.Plot]:
+    cycles = int(report.simulate.get("cycles") or 0)
+    height, width, _ = report.rendered.shape
+    if report.stages:
+        yield plots.stages(report.stages, cycles)
+    if report.breakdown:
+        yield plots.breakdown(report.breakdown)
+    if report.machines:
+        yield plots.roofline(report.machines)
+    if report.energy:
+        band = report.simulate.get("energy_band_j")
+        yield plots.energy(report.energy, (band[0], band[1]) if band else None)
+    if report.tiles is not None:
+        yield plots.tiles(report.tiles, width, height)
+
+
+def _figures(report: Report) -> Iterator[_Figure]:
+    cosim, simulate = report.cosim, report.simulate
+    if "pixels_differing" in cosim:
+        differing = cosim["pixels_differing"]
+        yield _Figure(
+            label="pixels differing", value=f"{differing:,}",
+            note=f"of {cosim['pixels']:,}, RTL against the bit-true model",
+            state="bad" if differing else "good",
+        )
+    if "psnr_db_vs_float" in cosim:
+        psnr = cosim["psnr_db_vs_float"]
+        infinite = psnr is None or psnr == float("inf")
+        yield _Figure(
+            label="PSNR", value="∞ dB" if infinite else f"{psnr:.1f} dB",
+            note="RTL against the float reference, worst frame",
+        )
+    if "rtl_cycles" in cosim:
+        yield _Figure(
+            label="RTL cycles", value=f"{cosim['rtl_cycles']:,}",
+            note=f"{cosim.get('frames', 1)} frame(s), start to last write response",
+        )
+    if "model_cycles" in cosim:
+        yield _Figure(
+            label="model cycles", value=f"{cosim['model_cycles']:,}",
+            note=f"{cosim['cycle_error']:.3%} off at the most",
+        )
+    if "rtl_bytes_read" in cosim:
+        equal = (cosim["rtl_bytes_read"], cosim["rtl_bytes_written"]) == (
+            cosim.get("model_bytes_read"), cosim.get("model_bytes_written"))
+        yield _Figure(
+            label="DRAM traffic",
+            value=plots.si(cosim["rtl_bytes_read"] + cosim["rtl_bytes_written"], "B"),
+            note=f"{plots.si(cosim['rtl_bytes_read'], 'B')} read, "
+                 f"{plots.si(cosim['rtl_bytes_written'], 'B')} written; "
+                 f"the model says {'the same' if equal else 'something else'}",
+            state="" if equal else "bad",
+        )
+    if "time_s" in simulate:
+        yield _Figure(
+            label="time", value=plots.si(simulate["time_s"], "s"),
+            note=f"at {plots.si(simulate['clock_hz'], 'Hz')}, "
+                 f"{simulate['fps']:.4g} frames per second",
+        )
+    if "energy_j" in simulate:
+        low, high = simulate["energy_band_j"]
+        yield _Figure(
+            label="energy", value=plots.si(simulate["energy_j"], "J"),
+            note=f"{plots.si(low, 'J')} to {plots.si(high, 'J')} by the cited costs",
+        )
+    if simulate.get("area_mm2") is not None:
+        yield _Figure(label="area", value=f"{simulate['area_mm2']:.3g} mm²",
+                      note="from the cost table, not placed")
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested plain data as (dotted name, text)."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(entry, list | Mapping) for entry in value):
+        for number, entry in enumerate(value):
+            yield from _flat(entry, f"{prefix}[{number}]")
+    elif isinstance(value, list):
+        yield prefix, ", ".join(_text(entry) for entry in value)
+    else:
+        yield prefix, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

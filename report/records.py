@@ -1,0 +1,305 @@
+"""What a report shows, as frozen dataclasses; every field's name carries its unit."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Baseline",
+    "EnergyPart",
+    "Machine",
+    "Report",
+    "Share",
+    "Stage",
+    "TileGrid",
+    "plain",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Cycles of one unit.
+
+    Parameters
+    ----------
+    name : str
+        The unit.
+    busy_cycles : int
+        Cycles in which it worked.
+    stall_cycles : int
+        Cycles in which it had work and could not go on.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative.
+    """
+
+    name: str
+    busy_cycles: int
+    stall_cycles: int
+
+    def __post_init__(self) -> None:
+        if self.busy_cycles < 0 or self.stall_cycles < 0:
+            raise ValueError(f"Stage cycles must not be negative, not {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One part of a frame's cycles; the parts of a frame add up to all of them.
+
+    Parameters
+    ----------
+    name : str
+        What the cycles went into.
+    cycles : int
+        How many.
+    """
+
+    name: str
+    cycles: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyPart:
+    """Energy that one part took.
+
+    Parameters
+    ----------
+    name : str
+        What took it.
+    energy_j : float
+        Joules.
+    low_j, high_j : float
+        The band in which the source leaves it.
+    source : str
+        Where the cost per action is from.
+
+    Raises
+    ------
+    ValueError
+        If the energy is outside its own band.
+    """
+
+    name: str
+    energy_j: float
+    low_j: float
+    high_j: float
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low_j <= self.energy_j <= self.high_j:
+            raise ValueError(f"Energy must lie in its band and not below zero, not {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """One point under its two roofs.
+
+    Parameters
+    ----------
+    name : str
+        The machine.
+    peak_evaluations_per_s : float
+        Compute roof: pixel-Gaussian evaluations per second when nothing is missing.
+    peak_bytes_per_s : float
+        Memory roof.
+    evaluations_per_byte : float
+        Evaluations per byte of DRAM traffic in this workload.
+    evaluations_per_s : float
+        What was reached.
+    source : str
+        Where the roofs are from.
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive and finite.
+    """
+
+    name: str
+    peak_evaluations_per_s: float
+    peak_bytes_per_s: float
+    evaluations_per_byte: float
+    evaluations_per_s: float
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("peak_evaluations_per_s", "peak_bytes_per_s", "evaluations_per_byte",
+                     "evaluations_per_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"Machine {name} must be positive and finite, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Another machine on the same frames.
+
+    Parameters
+    ----------
+    name : str
+        The machine.
+    time_s, energy_j : float
+        What it takes.
+    speedup, energy_saving : float
+        Its time and energy divided by ours.
+    source : str
+        How the figures were made.
+    """
+
+    name: str
+    time_s: float
+    energy_j: float
+    speedup: float
+    energy_saving: float
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TileGrid:
+    """Counts of every tile of the frame.
+
+    Parameters
+    ----------
+    tile_px : int
+        Side of a tile in pixels.
+    counts : mapping of str to array_like
+        Name of what was counted to an integer array of shape [tiles_y, tiles_x]; equal shapes.
+
+    Raises
+    ------
+    ValueError
+        If there is no count or the shapes differ.
+    """
+
+    tile_px: int
+    counts: Mapping[str, npt.NDArray[np.int64]]
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(grid) for grid in self.counts.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+            raise ValueError(f"Tile counts must share one shape [rows, columns], not {shapes}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        rows, columns = np.shape(next(iter(self.counts.values())))
+        return rows, columns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """Everything that the page shows.
+
+    Parameters
+    ----------
+    command : str
+        The command line that made it.
+    versions : mapping of str to str
+        Package to version.
+    scene, cosim, simulate : mapping
+        The figures of the verbs ``scenes info``, ``cosim`` and ``simulate``, keys as in their JSON.
+    design : mapping
+        Every parameter of the design, nested as the design is.
+    rendered, reference : array_like
+        Pictures of shape [height, width, 3] in [0, 1]: of the RTL, and of the float reference for
+        the same camera.
+    frame : int
+        Which of the frames the pictures show.
+    stages, breakdown, energy, machines, baselines : sequence
+        The units, the parts of all cycles, of the energy, the machines of the roofline plot, and
+        the machines to compare with.
+    tiles : TileGrid, optional
+        Work of every tile of the shown frame.
+    sources : mapping of str to str
+        Cost or constant to where it is from.
+    notes : sequence of str
+        What a reader must know to not misread the figures.
+
+    Raises
+    ------
+    ValueError
+        If the pictures are not two of one shape [height, width, 3].
+    """
+
+    command: str
+    versions: Mapping[str, str]
+    scene: Mapping[str, Any]
+    cosim: Mapping[str, Any]
+    simulate: Mapping[str, Any]
+    design: Mapping[str, Any]
+    rendered: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.float32]
+    frame: int = 0
+    stages: Sequence[Stage] = ()
+    breakdown: Sequence[Share] = ()
+    energy: Sequence[EnergyPart] = ()
+    machines: Sequence[Machine] = ()
+    baselines: Sequence[Baseline] = ()
+    tiles: TileGrid | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.rendered)
+        if len(shape) != 3 or shape[2] != 3 or np.shape(self.reference) != shape:
+            raise ValueError(
+                "Pictures must be two of one shape [height, width, 3], "
+                f"not {shape} and {np.shape(self.reference)}"
+            )
+
+    @property
+    def difference(self) -> npt.NDArray[np.float32]:
+        """Absolute difference of the pictures, shape [height, width, 3]."""
+        return np.abs(np.clip(self.rendered, 0, 1) - np.clip(self.reference, 0, 1))
+
+    @property
+    def difference_gain(self) -> int:
+        """Power of two from 1 to 256 by which the shown difference is amplified."""
+        largest = float(self.difference.max(initial=0.0))
+        gain = 256
+        while gain > 1 and gain * largest > 1:
+            gain //= 2
+        return gain
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures as plain data, units in the names of the keys."""
+        record = {
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if entry.name not in ("rendered", "reference")
+        }
+        record["difference"] = {
+            "gain": self.difference_gain,
+            "largest": float(self.difference.max(initial=0.0)),
+            "mean": float(self.difference.mean()) if self.difference.size else 0.0,
+        }
+        return plain(record)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as what JSON can hold.
+
+    Dataclasses become objects, arrays and tuples lists, numpy scalars numbers. JSON has no
+    infinity and no NaN: both become null (the PSNR of equal pictures is infinite).
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
