@@ -13,9 +13,13 @@ SH_COEFFICIENTS = (1, 4, 9, 16)
 
 # Beyond these, the float32 covariance of a projected Gaussian overflows: a file that holds such
 # values is damaged, and a renderer would turn it into NaN pixels.
-_MEAN_LIMIT = 1e12
-_LOG_SCALE_LIMIT = 30.0
-_SH_LIMIT = 1e6
+_LIMITS = {
+    "means": (-1e12, 1e12),
+    "log_scales": (-np.inf, 30.0),
+    "quats": (-np.inf, np.inf),
+    "opacity_logits": (-np.inf, np.inf),
+    "sh": (-1e6, 1e6),
+}
 _QUAT_LENGTH_LIMITS = (1e-9, 1e9)
 
 _CHUNK = 1 << 20
@@ -73,31 +77,7 @@ class Scene:
             except (TypeError, ValueError) as error:
                 raise SceneError(f"{name} must be an array of numbers: {error}") from error
             object.__setattr__(self, name, array)
-        if self.means.ndim != 2 or self.means.shape[1] != 3:
-            raise SceneError(f"means must have the shape (N, 3), not {self.means.shape}")
-        n = len(self.means)
-        shapes = {"log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,)}
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise SceneError(
-                    f"{name} must have the shape {shape}, not {getattr(self, name).shape}"
-                )
-        if (
-            self.sh.ndim != 3
-            or len(self.sh) != n
-            or self.sh.shape[1] not in SH_COEFFICIENTS
-            or self.sh.shape[2] != 3
-        ):
-            raise SceneError(
-                f"sh must have the shape ({n}, K, 3) with K in {SH_COEFFICIENTS}, "
-                f"not {self.sh.shape}"
-            )
-        _check_values("means", self.means, -_MEAN_LIMIT, _MEAN_LIMIT)
-        _check_values("log_scales", self.log_scales, -np.inf, _LOG_SCALE_LIMIT)
-        _check_values("quats", self.quats, -np.inf, np.inf)
-        _check_values("opacity_logits", self.opacity_logits, -np.inf, np.inf)
-        _check_values("sh", self.sh, -_SH_LIMIT, _SH_LIMIT)
-        _check_quat_lengths(self.quats)
+        check_scene_arrays(self.means, self.log_scales, self.quats, self.opacity_logits, self.sh)
 
     @property
     def gaussians(self) -> int:
@@ -128,6 +108,54 @@ class Scene:
             if field.name != "antialiased"
         }
         return Scene(**arrays, antialiased=self.antialiased)
+
+
+def check_scene_arrays(
+    means: Float32Array,
+    log_scales: Float32Array,
+    quats: Float32Array,
+    opacity_logits: Float32Array,
+    sh: Float32Array,
+) -> None:
+    """Raise ``SceneError`` unless the arrays, shaped as in ``Scene``, make a valid scene."""
+    if means.ndim != 2 or means.shape[1] != 3:
+        raise SceneError(f"means must have the shape (N, 3), not {means.shape}")
+    n = len(means)
+    shapes = {"log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,)}
+    for (name, shape), array in zip(
+        shapes.items(), (log_scales, quats, opacity_logits), strict=True
+    ):
+        if array.shape != shape:
+            raise SceneError(f"{name} must have the shape {shape}, not {array.shape}")
+    if sh.ndim != 3 or len(sh) != n or sh.shape[1] not in SH_COEFFICIENTS or sh.shape[2] != 3:
+        raise SceneError(
+            f"sh must have the shape ({n}, K, 3) with K in {SH_COEFFICIENTS}, not {sh.shape}"
+        )
+    arrays = (means, log_scales, quats, opacity_logits, sh)
+    for (name, (low, high)), array in zip(_LIMITS.items(), arrays, strict=True):
+        _check_values(name, array, low, high)
+    _check_quat_lengths(quats)
+
+
+def valid_gaussians(
+    means: Float32Array,
+    log_scales: Float32Array,
+    quats: Float32Array,
+    opacity_logits: Float32Array,
+    sh: Float32Array,
+) -> npt.NDArray[np.bool_]:
+    """Tell which Gaussians have only values that ``check_scene_arrays`` accepts, shape [N]."""
+    good = np.ones(len(means), bool)
+    arrays = (means, log_scales, quats, opacity_logits, sh)
+    step = 1 << 16
+    for start in range(0, len(means), step):
+        part = slice(start, start + step)
+        for (low, high), array in zip(_LIMITS.values(), arrays, strict=True):
+            rows = array[part].reshape(len(good[part]), -1)
+            good[part] &= (np.isfinite(rows) & (rows >= low) & (rows <= high)).all(axis=1)
+        length = np.abs(quats[part]).max(axis=1)
+        good[part] &= (length >= _QUAT_LENGTH_LIMITS[0]) & (length <= _QUAT_LENGTH_LIMITS[1])
+    return good
 
 
 def merge(scenes: Sequence[Scene]) -> Scene:
