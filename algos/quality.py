@@ -73,7 +73,7 @@ def ssim(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
     Structural Similarity", IEEE TIP 13(4), 2004, DOI 10.1109/TIP.2003.819861.
     """
-    from skimage.metrics import structural_similarity  # noqa: PLC0415 (0.5 s to import)
+    from skimage.metrics import structural_similarity
 
     image, reference = _checked(image, reference)
     if min(image.shape[:2]) < _SSIM_WINDOW:
@@ -81,11 +81,9 @@ def ssim(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
             f"Images for SSIM must be at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels,"
             f" not {image.shape[1]} x {image.shape[0]}"
         )
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(
-        structural_similarity(
-            image, reference, channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5,
-            use_sample_covariance=False,
-        )  # fmt: skip
+        structural_similarity(image, reference, channel_axis=2, data_range=1.0, **settings)
     )
 
 

@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from splatforge.algos.bin_tiles import list_spans
+from splatforge.algos.lanes import Lanes
 from splatforge.algos.project import (
     TILE_PX,
     project_geometry,
@@ -37,28 +38,18 @@ ALPHA_MAX = 0.99
 #: A Gaussian that would take the transmittance below ends the pixel and is not blended.
 TRANSMITTANCE_MIN = 1e-4
 
-_ALPHA_MIN = np.float32(1) / np.float32(255)
-_ALPHA_MAX = np.float32(ALPHA_MAX)
-_T_MIN = np.float32(TRANSMITTANCE_MIN)
+_ALPHA_MIN = float(np.float32(1) / np.float32(255))
+_ALPHA_MAX = float(np.float32(ALPHA_MAX))
+_T_MIN = float(np.float32(TRANSMITTANCE_MIN))
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
-
-# exp(x) = 2^n exp(r), |r| <= ln(2)/2, ln(2) in two parts whose first has 12 spare bits.
-_LOG2E = np.float32(1.4426950408889634)
-_LN2_HIGH = np.float32(0.693359375)
-_LN2_LOW = np.float32(-2.12194440e-4)
-_EXP_MIN = np.float32(-87)
-# Minimax coefficients of (exp(r) - 1 - r) / r^2 (Cephes expf).
-_E0 = np.float32(5.0000001201e-1)
-_E1 = np.float32(1.6666665459e-1)
-_E2 = np.float32(4.1665795894e-2)
-_E3 = np.float32(8.3334519073e-3)
-_E4 = np.float32(1.3981999507e-3)
-_E5 = np.float32(1.9875691500e-4)
 
 # Columns evaluated at once: one AVX2 register of float32.
 _LANES = 8
+_LANE_BITS = (1 << _LANES) - 1
 # Room behind the last column, so that a window may start at it.
 _STRIDE = TILE_PX + _LANES
+# The state of a tile: red, green, blue and transmittance, a plane each.
+_PLANE = TILE_PX * _STRIDE
 # Pairs between two looks for rows that are finished.
 _LOOK_EVERY = 16
 
@@ -135,38 +126,6 @@ class Frame:
     stages_ms: dict[str, float]
 
 
-@intrinsic
-def _fma(typingctx, x, y, z):
-    """``x * y + z``, rounded once where the machine can, elementwise vectorizable."""
-    if not (x == y == z == types.float32):
-        return None
-
-    def codegen(context, builder, signature, args):
-        kind = ll.FunctionType(args[0].type, [args[0].type] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f32")
-        return builder.call(function, args)
-
-    return types.float32(x, y, z), codegen
-
-
-@njit(cache=True, inline="always")
-def exp_device(x):
-    """exp(x) of a float32 x <= 0, relative error below 2e-7; below -87 it stays at exp(-87).
-
-    Without branches or library calls, so that loops over it vectorize. For kernels.
-    """
-    x = max(x, _EXP_MIN)
-    n = np.floor(_fma(x, _LOG2E, _HALF))
-    r = _fma(n, -_LN2_LOW, _fma(n, -_LN2_HIGH, x))
-    p = _fma(_E5, r, _E4)
-    p = _fma(p, r, _E3)
-    p = _fma(p, r, _E2)
-    p = _fma(p, r, _E1)
-    p = _fma(p, r, _E0)
-    p = _fma(p, r * r, r) + _ONE
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
 @njit(cache=True, nogil=True)
 def _record_kernel(
     counter, rows, ids, starts, chunk, means, sh, eye, tiles_x, tiles_y, tight, records, depth,
@@ -222,40 +181,89 @@ def _record_kernel(
             records[k, _RED], records[k, _GREEN], records[k, _BLUE] = red, green, blue
 
 
-@njit(cache=True, inline="always")
-def _blend_window(state, y, x, px, dy, mx, a, b, row_term, opacity, red, green, blue):
-    """Blend one Gaussian into ``_LANES`` pixels of row ``y`` from column ``x`` on."""
-    for j in range(_LANES):
-        dx = mx - (px + np.float32(j))
+@intrinsic
+def _blend_window(
+    typingctx, state, offset, px, dy, mx, a, b, row_term, opacity, red, green, blue
+):  # fmt: skip
+    """Blend one Gaussian into ``_LANES`` neighbouring pixels of a row.
+
+    ``state`` is the flat float32 state of a tile, ``offset`` the first pixel in its first plane,
+    ``px`` the x of that pixel's centre. Returns the bits of the lanes that are live and
+    significant, and of those among them that blend, eight bits higher.
+    """
+    signature = types.int32(state, types.int64, *[types.float32] * 10)
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+
+        def plane(index):
+            at = builder.add(args[1], ll.Constant(args[1].type, index * _PLANE))
+            return cgutils.gep_inbounds(builder, array.data, at)
+
+        lanes = [Lanes.splat(builder, scalar, _LANES) for scalar in args[2:]]
+        px, dy, mx, a, b, row_term, opacity, *color = lanes
+        dx = mx - (px + Lanes.iota(builder, _LANES))
         power = (a * dx * dx + row_term) - b * dx * dy
-        alpha = min(_ALPHA_MAX, opacity * exp_device(min(power, _ZERO)))
-        t = state[3, y, x + j]
-        # A stopped pixel keeps its transmittance with the sign flipped: its product below is
-        # negative, so it neither blends nor stops again.
-        after = t * (_ONE - alpha)
-        seen = (power <= _ZERO) & (alpha >= _ALPHA_MIN)
-        blend = seen & (after >= _T_MIN)
-        weight = alpha * t if blend else _ZERO
-        state[0, y, x + j] = _fma(weight, red, state[0, y, x + j])
-        state[1, y, x + j] = _fma(weight, green, state[1, y, x + j])
-        state[2, y, x + j] = _fma(weight, blue, state[2, y, x + j])
-        state[3, y, x + j] = after if blend else (-abs(t) if seen else t)
+        alpha = (opacity * power.minimum(0.0).exp()).minimum(_ALPHA_MAX)
+        t = Lanes.load(builder, plane(3), _LANES)
+        # A stopped pixel keeps its transmittance with the sign flipped: the product below is
+        # then negative, so it neither blends nor stops again.
+        after = t * (1.0 - alpha)
+        seen = builder.and_(power <= 0.0, alpha >= _ALPHA_MIN)
+        blend = builder.and_(seen, after >= _T_MIN)
+        weight = (alpha * t).select(blend, 0.0)
+        for index, channel in enumerate(color):
+            sum_so_far = Lanes.load(builder, plane(index), _LANES)
+            weight.fma(channel, sum_so_far).store(plane(index))
+        after.select(blend, t.negative_magnitude().select(seen, t)).store(plane(3))
+
+        def bits(mask):
+            packed = builder.bitcast(mask, ll.IntType(_LANES))
+            return builder.zext(packed, ll.IntType(32))
+
+        live_seen = builder.and_(seen, t > 0.0)
+        return builder.or_(
+            bits(live_seen), builder.shl(bits(blend), ll.Constant(ll.IntType(32), _LANES))
+        )
+
+    return signature, codegen
+
+
+@intrinsic
+def _row_windows(typingctx, windows, x, y, shear, chord, curve, pad):
+    """First and last column that a Gaussian reaches in each row of a tile.
+
+    ``x`` and ``y`` are its centre relative to the tile's corner. Writes float32
+    [2 * TILE_PX]: firsts, then lasts, clipped to the tile; empty rows may have first > last.
+    """
+    signature = types.void(windows, *[types.float32] * 6)
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        for row in range(0, TILE_PX, _LANES):
+            lanes = [Lanes.splat(builder, scalar, _LANES) for scalar in args[1:]]
+            x, y, shear, chord, curve, pad = lanes
+            dy = Lanes.iota(builder, _LANES, row + 0.5) - y
+            middle = (x - shear * dy) - 0.5
+            half = (chord - curve * dy * dy).maximum(0.0).sqrt() + pad
+            for part, columns in enumerate(
+                ((middle - half).ceil().maximum(0.0), (middle + half).floor())
+            ):
+                index = ll.Constant(ll.IntType(64), part * TILE_PX + row)
+                columns = columns.maximum(-1.0).minimum(TILE_PX - 1.0 + (part == 0))
+                columns.store(cgutils.gep_inbounds(builder, array.data, index))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @njit(cache=True, inline="always")
-def _count_window(state, y, x, px, dy, mx, a, b, row_term, opacity):
-    """Count what :func:`_blend_window` is about to do: significant, stopping."""
-    significant, stopping = 0, 0
-    for j in range(_LANES):
-        dx = mx - (px + np.float32(j))
-        power = (a * dx * dx + row_term) - b * dx * dy
-        alpha = min(_ALPHA_MAX, opacity * exp_device(min(power, _ZERO)))
-        t = state[3, y, x + j]
-        if power <= _ZERO and alpha >= _ALPHA_MIN and t > _ZERO:
-            significant += 1
-            if t * (_ONE - alpha) < _T_MIN:
-                stopping += 1
-    return significant, stopping
+def _bits_set(word):
+    count = 0
+    while word != 0:
+        word &= word - 1
+        count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -265,9 +273,9 @@ def _blend_kernel(
 ):  # fmt: skip
     """Blend whole tiles, the next one from ``counter``."""
     height, width = transmittance.shape
-    state = np.empty((4, TILE_PX, _STRIDE), np.float32)
-    first = np.empty(TILE_PX, np.int32)
-    last = np.empty(TILE_PX, np.int32)
+    state_flat = np.empty(4 * _PLANE, np.float32)
+    state = state_flat.reshape(4, TILE_PX, _STRIDE)
+    windows = np.empty(2 * TILE_PX, np.float32)
     while True:
         turn = fetch_add(counter, 1)
         if turn >= len(tile_order):
@@ -310,14 +318,10 @@ def _blend_kernel(
             local_x, local_y = mx - np.float32(x0), my - np.float32(y0)
             top = int(max(np.ceil(local_y - reach - _HALF), _ZERO))
             bottom = int(min(np.floor(local_y + reach - _HALF), np.float32(rows - 1)))
-            shear, chord = records[i, _SHEAR], records[i, _CHORD]
-            curve, pad = records[i, _CURVE], records[i, _PAD]
-            for y in range(TILE_PX):
-                dy = np.float32(y) + _HALF - local_y
-                middle = local_x - shear * dy - _HALF
-                half = np.sqrt(max(chord - curve * dy * dy, _ZERO)) + pad
-                first[y] = np.int32(max(np.ceil(middle - half), _ZERO))
-                last[y] = np.int32(min(np.floor(middle + half), np.float32(TILE_PX - 1)))
+            _row_windows(
+                windows, local_x, local_y, records[i, _SHEAR], records[i, _CHORD],
+                records[i, _CURVE], records[i, _PAD],
+            )  # fmt: skip
             a, b, c = records[i, _A], records[i, _B], records[i, _C]
             opacity = records[i, _OPACITY]
             red, green, blue = records[i, _RED], records[i, _GREEN], records[i, _BLUE]
@@ -326,21 +330,21 @@ def _blend_kernel(
                     continue
                 dy = my - (np.float32(y0 + y) + _HALF)
                 row_term = c * dy * dy
-                for x in range(first[y], last[y] + 1, _LANES):
+                for x in range(int(windows[y]), int(windows[TILE_PX + y]) + 1, _LANES):
                     px = np.float32(x0 + x) + _HALF
+                    bits = _blend_window(
+                        state_flat, y * _STRIDE + x, px, dy, mx, a, b, row_term, opacity, red,
+                        green, blue,
+                    )  # fmt: skip
                     if counted:
-                        significant, stopping = _count_window(
-                            state, y, x, px, dy, mx, a, b, row_term, opacity
-                        )
+                        significant = _bits_set(bits & _LANE_BITS)
+                        blended = _bits_set(bits >> _LANES)
                         statistics[3, tile] += significant
-                        statistics[5, tile] += stopping
-                        live_pixels -= stopping
-                    _blend_window(
-                        state, y, x, px, dy, mx, a, b, row_term, opacity, red, green, blue
-                    )
+                        statistics[4, tile] += blended
+                        live_pixels -= significant - blended
         if counted:
             statistics[0, tile] = starts[tile + 1] - starts[tile]
-            statistics[4, tile] = statistics[3, tile] - statistics[5, tile]
+            statistics[5, tile] = statistics[3, tile] - statistics[4, tile]
         for y in range(rows):
             for x in range(columns):
                 t = abs(state[3, y, x])
