@@ -1,0 +1,305 @@
+"""The page: what it says, that it needs nothing, and that a browser draws all of it."""
+
+import dataclasses
+import html.parser
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splatforge import report
+from splatforge.report import pictures, plots
+from splatforge.report.records import plain
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs chromium to draw the page: apt install chromium")
+
+
+def record(**changes) -> report.Report:
+    rng = np.random.default_rng(1)
+    reference = rng.random((48, 80, 3), np.float32)
+    rendered = np.clip(reference + rng.normal(0, 0.001, reference.shape), 0, 1).astype(np.float32)
+    values = {
+        "command": "splatforge report --scene 'a<b>.ply'",
+        "versions": {"splatforge": "0.1.0"},
+        "scene": {"gaussians": 1234567, "sh_degree": 3, "bbox_min": [-1.0, 0.0, 2.5]},
+        "cosim": {
+            "design": "raster", "scene": "a<b>.ply", "frames": 1, "pixels": 3840,
+            "pixels_differing": 0, "psnr_db_vs_float": 51.234, "rtl_cycles": 10_000,
+            "memory": {"latency_cycles": 100, "read_beats_per_cycle": 1.0},
+            "model_cycles": 9_990, "cycle_error": 0.001, "rtl_bytes_read": 40_000,
+            "rtl_bytes_written": 15_360, "model_bytes_read": 40_000, "model_bytes_written": 15_360,
+        },
+        "simulate": {
+            "cycles": 9_990, "clock_hz": 2e8, "time_s": 4.995e-5, "fps": 20_020.0,
+            "energy_j": 3e-6, "energy_band_j": [2e-6, 5e-6], "area_mm2": 1.25,
+        },
+        "design": {"array": {"lanes": 64}},
+        "rendered": rendered,
+        "reference": reference,
+        "stages": [report.Stage(name="array", busy_cycles=7_000, stall_cycles=1_000),
+                   report.Stage(name="fetch", busy_cycles=4_000, stall_cycles=0)],
+        "breakdown": [report.Share(name="evaluating", cycles=7_000),
+                      report.Share(name="start and drain", cycles=2_990)],
+        "energy": [report.EnergyPart(name="DRAM", energy_j=2e-6, low_j=1.5e-6, high_j=3e-6,
+                                     source="8 pJ/bit"),
+                   report.EnergyPart(name="array", energy_j=1e-6, low_j=0.5e-6, high_j=2e-6)],
+        "machines": [report.Machine(name="raster", peak_evaluations_per_s=1.28e10,
+                                    peak_bytes_per_s=3.2e9, evaluations_per_byte=8.0,
+                                    evaluations_per_s=9e9),
+                     report.Machine(name="GPU", peak_evaluations_per_s=6e10,
+                                    peak_bytes_per_s=1e11, evaluations_per_byte=3.0,
+                                    evaluations_per_s=2e10)],
+        "baselines": [report.Baseline(name="GPU", time_s=1e-3, energy_j=1e-2, speedup=20.0,
+                                      energy_saving=3333.0, source="roofline")],
+        "tiles": report.TileGrid(tile_px=16, counts={
+            "pairs": np.arange(15).reshape(3, 5), "evaluations": np.ones((3, 5), np.int64)}),
+        "sources": {"DRAM": "8 pJ/bit"},
+        "notes": ["The clock is assumed."],
+    }
+    return report.Report(**(values | changes))
+
+
+class Tags(html.parser.HTMLParser):
+    """Elements of a page with their attributes, and its text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report.html(record())
+
+
+def test_page_says_the_figures(page):
+    text = Tags(page).text
+    for figure in ("51.2 dB", "10,000", "9,990", "0.100%", "55.4 kB", "50 µs", "200 MHz", "3 µJ",
+                   "2 µJ to 5 µJ", "1.25 mm²", "of 3,840", "1,234,567", "array.lanes", "20 \u00d7",
+                   "The clock is assumed.", "8 pJ/bit", "splatforge report --scene 'a<b>.ply'"):
+        assert figure in text, figure
+
+
+def test_page_loads_nothing(page):
+    """No element names another address, and the policy in the page forbids what a script might."""
+    for tag, attributes in Tags(page).tags:
+        for name in ("src", "href", "data", "poster", "action"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, value)
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+    assert not re.search(r"url\((?!data:)", page.split("</style>")[0])
+
+
+def test_scene_names_are_escaped(page):
+    assert "<b>" not in page.split("<script", maxsplit=1)[0]
+
+
+def test_page_is_accessible(page):
+    tags = Tags(page).tags
+    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
+    charts = [a for tag, a in tags if "chart" in (a.get("class") or "").split()]
+    assert len(charts) == 5
+    assert all(attributes.get("aria-label") for attributes in charts)
+    assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "input")
+    assert ("html", {"lang": "en"}) in tags
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colors_stand_out(page):
+    """WCAG 2.1: 4.5 to 1 for text, 3 to 1 for graphics, on white."""
+    css = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", page))
+    for name in ("ink", "soft", "blue", "green", "red"):
+        assert 1.05 / (luminance(css[name]) + 0.05) >= 4.5, name
+    for color in plots.COLORS:
+        assert 1.05 / (luminance(color) + 0.05) >= 3, color
+
+
+def test_a_difference_is_shown_as_bad():
+    cosim = record().cosim | {"pixels_differing": 7, "model_bytes_read": 1}
+    page = report.html(record(cosim=cosim))
+    assert page.count('class="card bad"') == 2
+    assert "something else" in Tags(page).text
+    assert 'class="card bad"' not in report.html(record())
+
+
+def test_equal_pictures_and_empty_sections():
+    reference = record().reference
+    cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
+    bare = record(
+        rendered=reference, cosim=cosim, simulate={}, stages=(), breakdown=(), energy=(),
+        machines=(), baselines=(), tiles=None, sources={}, notes=(), frame=1)
+    page = Tags(report.html(bare))
+    assert "∞ dB" in page.text
+    assert "frame 1" in page.text
+    assert not [a for _, a in page.tags if "chart" in (a.get("class") or "").split()]
+    assert bare.difference_gain == 256
+
+
+def test_json_holds_what_the_page_shows():
+    data = record().to_json()
+    text = json.dumps(data, allow_nan=False)
+    assert json.loads(text) == data
+    assert data["cosim"]["rtl_cycles"] == 10_000
+    assert data["stages"][0] == {"name": "array", "busy_cycles": 7_000, "stall_cycles": 1_000}
+    assert data["tiles"]["counts"]["pairs"][2] == [10, 11, 12, 13, 14]
+    assert data["difference"]["gain"] == record().difference_gain
+    assert data["energy"][0]["source"] == "8 pJ/bit"
+    shown = {field.name for field in dataclasses.fields(report.Report)} - {"rendered", "reference"}
+    assert shown <= set(data)
+
+
+def test_plain_data():
+    value = {"a": np.float32(0.5), 2: (math.nan, math.inf), "n": None, "p": report.Share, "b": True}
+    assert plain(value) == {"a": 0.5, "2": [None, None], "n": None, "p": str(report.Share),
+                            "b": True}
+
+
+def test_difference_gain_never_clips():
+    reference = np.full((2, 2, 3), 0.25, np.float32)
+    for step, gain in ((0.3, 2), (0.75, 1), (0.001, 256), (0.01, 64)):
+        rendered = reference.copy()
+        rendered[0, 0, 0] += step
+        assert record(rendered=rendered, reference=reference).difference_gain == gain
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: record(rendered=np.zeros((4, 4, 3))), r"^Pictures must be two of one shape"),
+    (lambda: record(rendered=np.zeros((4, 4)), reference=np.zeros((4, 4))), r"^Pictures must be"),
+    (lambda: report.Stage(name="a", busy_cycles=-1, stall_cycles=0), "^Stage cycles must not"),
+    (lambda: report.Stage(name="a", busy_cycles=0, stall_cycles=-1), "^Stage cycles must not"),
+    (lambda: report.EnergyPart(name="a", energy_j=3, low_j=1, high_j=2), "^Energy must lie in"),
+    (lambda: report.EnergyPart(name="a", energy_j=1, low_j=-1, high_j=2), "^Energy must lie in"),
+    (lambda: report.Machine(name="a", peak_evaluations_per_s=1, peak_bytes_per_s=0,
+                            evaluations_per_byte=1, evaluations_per_s=1),
+     r"^Machine peak_bytes_per_s must be positive and finite, not 0$"),
+    (lambda: report.TileGrid(tile_px=16, counts={}), "^Tile counts must share one shape"),
+    (lambda: report.TileGrid(tile_px=16, counts={"a": np.zeros((1, 2)), "b": np.zeros((2, 1))}),
+     "^Tile counts must share one shape"),
+])
+def test_refused_records(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0, "0 J"), (1.5e-6, "1.5 µJ"), (999.6, "1 kJ"), (999.4, "999 J"), (-2e3, "-2 kJ"),
+    (1e-18, "0.001 fJ"), (math.inf, "∞"), (math.nan, "unknown"), (1, "1 J"), (1000, "1 kJ"),
+])
+def test_si_prefixes(value, text):
+    assert plots.si(value, "J") == text
+
+
+def test_pictures_survive_png(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (5, 7, 3), np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(pictures.png(pixels))
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+    assert pictures.to_bytes([[[-1, 0.5, 2]]]).tolist() == [[[0, 128, 255]]]
+
+
+def test_heat_map_spans_its_colors():
+    colors = pictures.heat_map([[0, 5], [10, 10]], 2)
+    assert colors.shape == (4, 4, 3)
+    assert tuple(colors[0, 0]) == pictures.HEAT[0]
+    assert tuple(colors[0, 2]) == pictures.HEAT[4]
+    assert tuple(colors[3, 3]) == pictures.HEAT[-1]
+    assert (pictures.heat_map(np.zeros((1, 1))) == pictures.HEAT[0]).all()
+
+
+def test_write_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "index.html"
+    assert report.write(record(), path) == path
+    before = path.read_text("utf-8")
+    monkeypatch.setattr("splatforge.report.page.html", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write(record(), path)
+    assert path.read_text("utf-8") == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def browse(page, profile, *options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+         "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}",
+         "--virtual-time-budget=10000", "--enable-logging=stderr", *options, page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
+    )
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 500])
+def test_browser_draws_every_plot(tmp_path, width):
+    path = report.write(record(), tmp_path / "index.html")
+    run = browse(path, tmp_path / "profile", "--dump-dom", f"--window-size={width},2000")
+    assert run.returncode == 0, run.stderr[-2000:]
+    console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    assert not console
+    found = re.findall(r'<div class="chart([^"]*)" id="chart-(\w+)"', run.stdout)
+    assert {key for _, key in found} == {"stages", "breakdown", "roofline", "energy", "tiles"}
+    assert all("drawn" in classes.split() for classes, _ in found)
+    body = run.stdout.split("<body>")[1]
+    for _, key in found:
+        chart = body.split(f'id="chart-{key}"')[1].split("</figure>")[0]
+        marks = len(re.findall(r'<path aria-label="', chart)) + chart.count("<canvas")
+        assert marks >= 2, f"{key} has {marks} marks"
+
+
+@needs_chromium
+def test_browser_reports_a_broken_plot(tmp_path):
+    """The test above can fail: a page whose plot is broken says so on the console."""
+    path = tmp_path / "index.html"
+    broken = report.html(record()).replace('"band": 0.72', '"band": {"signal": "1 +"}')
+    path.write_text(broken, "utf-8")
+    run = browse(path, tmp_path / "profile", "--dump-dom", "--window-size=1280,2000")
+    assert "CONSOLE" in run.stderr
+    assert "could not be drawn" in run.stdout
+
+
+@needs_chromium
+def test_nothing_is_wider_than_a_phone(tmp_path):
+    """In a frame of 390 pixels the page does not scroll sideways."""
+    report.write(record(), tmp_path / "index.html")
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        '<!doctype html><body><iframe src="index.html" width="390" height="3000"></iframe><script>'
+        'addEventListener("load", () => setTimeout(() => { const page = '
+        'document.querySelector("iframe").contentDocument.documentElement;'
+        'document.title = page.scrollWidth + " of " + page.clientWidth; }, 3000));</script>',
+        "utf-8")
+    run = browse(frame, tmp_path / "profile", "--dump-dom", "--allow-file-access-from-files")
+    found = re.search(r"<title>(\d+) of (\d+)</title>", run.stdout)
+    assert found, run.stdout[-500:]
+    assert int(found[1]) <= int(found[2]) == 390
