@@ -1,0 +1,259 @@
+"""Tile lists as the hardware reads them: splat records, tile table, and the frame in memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.designs.fetch import TILE_PX, FetchDesign, SplatFormat
+from splatforge.designs.resolve import PixelFormat, ResolveDesign
+from splatforge.designs.shell import (
+    DESCRIPTOR_BYTES,
+    DESCRIPTOR_FIELDS,
+    DESCRIPTOR_VERSION,
+    ShellDesign,
+)
+
+__all__ = ["MemoryImage", "SplatLists", "decode_splats", "encode_splats", "fetch_fixed", "pack"]
+
+#: Alignment of the tile table and of the splat records: the longest burst of the default design.
+LIST_ALIGNMENT = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplatLists:
+    """The lists of one frame: what is in memory when a frame starts.
+
+    Parameters
+    ----------
+    width, height : int
+        Frame in pixels.
+    starts : ndarray
+        First record of every tile, of shape [tiles + 1], row-major tiles; int64.
+    records : ndarray
+        Splat records of shape [splats, 2], little-endian words of 64 bits, low word first.
+    pairs : ndarray
+        Entries of the 3-sigma list of every tile, of shape [tiles]; int64. A record exists only
+        for those whose alpha can reach 1/255 at a pixel of the tile.
+    places : ndarray
+        Place of every record in its tile's 3-sigma list, of shape [splats]; int32.
+    gaussians, gaussians_visible, sh_degree : int
+        Of the scene, and of those that meet the image; for the models of the stages before.
+    """
+
+    width: int
+    height: int
+    starts: npt.NDArray[np.int64]
+    records: npt.NDArray[np.uint64]
+    pairs: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int32]
+    gaussians: int
+    gaussians_visible: int
+    sh_degree: int
+
+    @property
+    def tiles_x(self) -> int:
+        """Tiles side by side."""
+        return -(-self.width // TILE_PX)
+
+    @property
+    def tiles_y(self) -> int:
+        """Tiles on top of each other."""
+        return -(-self.height // TILE_PX)
+
+    @property
+    def splats(self) -> int:
+        """Records of the frame."""
+        return len(self.records)
+
+
+def encode_splats(
+    splat: SplatFormat, fields: dict[str, npt.NDArray[np.int64]]
+) -> npt.NDArray[np.uint64]:
+    """Records of shape [N, 2] from raw fields of shape [N] each.
+
+    Raises
+    ------
+    ValueError
+        If a raw field does not fit its bits.
+    """
+    count = len(fields["u0"])
+    words = np.zeros((count, 2), np.uint64)
+    offset = 0
+    for name, width, signed in splat.fields():
+        raw = np.asarray(fields[name], np.int64)
+        low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
+        if count and (raw.min() < low or raw.max() > high):
+            raise ValueError(f"Splat {name} must be {low} to {high}, not {raw.min()} to {raw.max()}")
+        bits = raw.astype(np.uint64) & np.uint64((1 << width) - 1)
+        word, shift = divmod(offset, 64)
+        words[:, word] |= bits << np.uint64(shift)
+        if shift + width > 64:
+            words[:, word + 1] |= bits >> np.uint64(64 - shift)
+        offset += width
+    return words
+
+
+def decode_splats(
+    splat: SplatFormat, records: npt.NDArray[np.uint64]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Raw fields of shape [N] each from records of shape [N, 2]."""
+    fields = {}
+    offset = 0
+    for name, width, signed in splat.fields():
+        word, shift = divmod(offset, 64)
+        bits = records[:, word] >> np.uint64(shift)
+        if shift + width > 64:
+            bits = bits | records[:, word + 1] << np.uint64(64 - shift)
+        raw = (bits & np.uint64((1 << width) - 1)).astype(np.int64)
+        fields[name] = raw - ((raw >> (width - 1)) << width) if signed else raw
+        offset += width
+    return fields
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MemoryImage:
+    """A packed frame: bytes at addresses, and where the picture is to appear.
+
+    Parameters
+    ----------
+    segments : tuple
+        (address, bytes as uint8 array) of everything that is read.
+    descriptor_address, frame_address : int
+        Of the frame descriptor and of the framebuffer.
+    width, height : int
+        Frame in pixels.
+    pixel_format : PixelFormat
+        Of the framebuffer.
+    pitch_bytes : int
+        From one row of the framebuffer to the next.
+    """
+
+    segments: tuple[tuple[int, npt.NDArray[np.uint8]], ...]
+    descriptor_address: int
+    frame_address: int
+    width: int
+    height: int
+    pixel_format: PixelFormat
+    pitch_bytes: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the framebuffer, rows of padding included."""
+        return self.pitch_bytes * self.height
+
+    def pixels(self, framebuffer: bytes | npt.NDArray[np.uint8]) -> npt.NDArray:
+        """Framebuffer bytes as an array of shape [height, width, 4].
+
+        uint8 for RGBA8, uint16 for RGBA16, uint32 for STATE.
+        """
+        kind = {PixelFormat.RGBA8: "<u1", PixelFormat.RGBA16: "<u2", PixelFormat.STATE: "<u4"}
+        rows = np.frombuffer(framebuffer, np.uint8)[: self.frame_bytes]
+        rows = rows.reshape(self.height, self.pitch_bytes)
+        row_bytes = self.width * self.pixel_format.size_bytes
+        rows = np.ascontiguousarray(rows[:, :row_bytes])
+        return rows.view(kind[self.pixel_format]).reshape(self.height, self.width, 4)
+
+
+def _align(address: int, to: int) -> int:
+    return -(-address // to) * to
+
+
+def pack(
+    lists: SplatLists,
+    *,
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    pixel_format: PixelFormat = PixelFormat.RGBA8,
+    base_address: int = 0x1000_0000,
+    resolve: ResolveDesign = ResolveDesign(),  # noqa: B008
+) -> MemoryImage:
+    """Lay a frame out in memory: descriptor, tile table, records, framebuffer.
+
+    Parameters
+    ----------
+    lists : SplatLists
+        The lists.
+    background : tuple of float
+        Linear red, green, blue in [0, 1], rounded to the design's background format.
+    pixel_format : PixelFormat
+        What the framebuffer is to hold.
+    base_address : int
+        Where the descriptor goes, a multiple of 256; the rest follows.
+    resolve : ResolveDesign
+        For the background's format.
+
+    Returns
+    -------
+    MemoryImage
+        The frame. Addresses ascend; nothing overlaps.
+
+    Raises
+    ------
+    ValueError
+        If the base is not aligned, the background is outside [0, 1] or the frame has 2^32
+        records or more.
+    """
+    if base_address % LIST_ALIGNMENT:
+        raise ValueError(f"Base address must be a multiple of 256, not {base_address:#x}")
+    if not all(0 <= channel <= 1 for channel in background):
+        raise ValueError(f"Background must be in [0, 1], not {background!r}")
+    if lists.splats >= 1 << 32:
+        raise ValueError(f"A frame must have fewer than 2^32 splats, not {lists.splats}")
+    table = np.empty((lists.tiles_x * lists.tiles_y, 2), "<u4")
+    table[:, 0] = lists.starts[:-1]
+    table[:, 1] = np.diff(lists.starts)
+    table_address = base_address + LIST_ALIGNMENT
+    splat_address = _align(table_address + table.nbytes, LIST_ALIGNMENT)
+    # Reads come in whole beats: the last beat of the table may reach past its last entry.
+    frame_address = _align(splat_address + max(lists.records.nbytes, 16), 4096)
+    row_bytes = TILE_PX * pixel_format.size_bytes
+    pitch_bytes = _align(lists.width * pixel_format.size_bytes, row_bytes)
+    red, green, blue = resolve.background.quantize(background).tolist()
+    values = {
+        "version": DESCRIPTOR_VERSION, "width": lists.width, "height": lists.height,
+        "pixel_format": int(pixel_format), "background_red": red, "background_green": green,
+        "background_blue": blue, "table_address": table_address, "splat_address": splat_address,
+        "frame_address": frame_address, "pitch_bytes": pitch_bytes, "splats": lists.splats,
+    }
+    descriptor = bytearray(DESCRIPTOR_BYTES)
+    for name, offset, size in DESCRIPTOR_FIELDS:
+        descriptor[offset:offset + size] = values[name].to_bytes(size, "little")
+    padded = np.zeros(_align(table.nbytes, 16), np.uint8)
+    padded[: table.nbytes] = table.reshape(-1).view(np.uint8)
+    segments = [
+        (base_address, np.frombuffer(bytes(descriptor), np.uint8)),
+        (table_address, padded),
+    ]
+    if lists.splats:
+        records = np.ascontiguousarray(lists.records, "<u8")
+        segments.append((splat_address, records.reshape(-1).view(np.uint8)))
+    return MemoryImage(
+        segments=tuple(segments), descriptor_address=base_address, frame_address=frame_address,
+        width=lists.width, height=lists.height, pixel_format=pixel_format,
+        pitch_bytes=pitch_bytes,
+    )
+
+
+def fetch_fixed(
+    design: FetchDesign, shell: ShellDesign, lists: SplatLists
+) -> list[tuple[int, int, int, int]]:
+    """Read bursts of a frame without early stops, as (tile or -1, first, beats, kind).
+
+    Bit-true to :class:`splatforge.hw.fetch.Fetch` in content, not in time: kind 1 reads beats of
+    the tile table in aligned bursts, kind 2 reads the splats of a tile in bursts that end at
+    aligned multiples of ``burst_beats``. Times and what an early stop leaves out are
+    :mod:`splatforge.sim.fetch`'s.
+    """
+    bursts: list[tuple[int, int, int, int]] = []
+    beats = design.burst_beats
+    tiles = len(lists.starts) - 1
+    table_beats = -(-tiles * 8 // shell.data_bytes)
+    for first in range(0, table_beats, beats):
+        bursts.append((-1, first, min(beats, table_beats - first), 1))
+    for tile in range(tiles):
+        first, last = int(lists.starts[tile]), int(lists.starts[tile + 1])
+        while first < last:
+            count = min(beats - first % beats, last - first)
+            bursts.append((tile, first, count, 2))
+            first += count
+    return bursts

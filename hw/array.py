@@ -1,0 +1,266 @@
+"""The rendering array: a tile's splats in, the tile's pixels out, two tiles in flight."""
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, SplatFormat
+from splatforge.hw.alpha import Alpha
+from splatforge.hw.blend import Blend
+from splatforge.hw.lib.fixed import shape_of
+
+__all__ = ["PIXELS_PER_GROUP", "Array", "splat_layout", "tile_layout"]
+
+#: Pixels of one transfer on the array's output.
+PIXELS_PER_GROUP = 4
+
+
+def splat_layout(splat: SplatFormat) -> data.StructLayout:
+    """One record of a tile list, fields from bit 0 upward."""
+    return data.StructLayout({
+        name: Shape(width, signed=signed) for name, width, signed in splat.fields()
+    })
+
+
+def tile_layout() -> data.StructLayout:
+    """What stands in front of a tile's splats: how many, and how much of it is in the frame."""
+    return data.StructLayout({
+        "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1), "splats": 32,
+    })
+
+
+class Array(wiring.Component):
+    """Blend tile after tile, one block of ``lanes`` pixels per cycle.
+
+    Bit-true model: :func:`splatforge.algos.array.array_fixed`. Cycle model:
+    :mod:`splatforge.sim.array`.
+
+    A splat costs one cycle for each block that its subtile mask touches and that still has a live
+    pixel; a splat without any costs the cycle in which it is taken. A tile ends with its last splat
+    or when no pixel is live; then ``skip`` tells in one cycle that the rest of the tile's splats
+    must not come. The state is held for two tiles: while one is emptied the next is blended.
+    Latency: :attr:`latency` cycles from the last block of a tile to the first cycle in which ``o``
+    can transfer its first pixels; throughput: one block per cycle, and one group of four pixels per
+    cycle on ``o``. Stall: a stalled ``o`` stops nothing until both halves of the state are full;
+    then ``i_tile`` waits. ``i_splat.ready`` depends on no input combinationally.
+
+    Parameters
+    ----------
+    design : ArrayDesign
+        Lanes and formats.
+    splat : SplatFormat
+        Format of the records.
+
+    Members
+    -------
+    i_tile : ``In(stream.Signature(Tile))``
+        ``columns`` and ``rows`` of the tile inside of the frame, 1 to 16; ``splats`` that follow.
+    i_splat : ``In(stream.Signature(Splat))``
+        Records in list order, see :class:`splatforge.designs.fetch.SplatFormat`.
+    skip : ``Out(1)``
+        In this cycle the current tile ends; its remaining splats must be taken out of ``i_splat``.
+    o_tile : ``Out(stream.Signature(Tile))``
+        ``columns`` and ``rows`` of a finished tile, in order; its pixels follow on ``o``.
+    o : ``Out(stream.Signature(Group))``
+        Four pixels side by side, rows from the top, groups from the left, only those that begin
+        inside of the frame: colour 3 x UQ(2,18) and T UQ(1,17).
+    busy, starved, skipped, blocked : ``Out(1)``
+        For the counters: a block is issued; a tile waits for splats; a splat without a live block
+        is taken; the next tile waits for state.
+    stopped : ``Out(1)``
+        For one cycle: a tile ended before its list did.
+    """
+
+    i_tile: stream.Interface
+    i_splat: stream.Interface
+    o_tile: stream.Interface
+    o: stream.Interface
+
+    #: Cycles from the issue of a tile's last block until ``o`` can transfer its first pixels.
+    latency = 1 + Alpha.latency + Blend.latency + 3
+
+    def __init__(
+        self,
+        design: ArrayDesign = ArrayDesign(),  # noqa: B008
+        splat: SplatFormat = SplatFormat(),  # noqa: B008
+    ) -> None:
+        self.design, self.splat = design, splat
+        super().__init__({
+            "i_tile": In(stream.Signature(tile_layout())),
+            "i_splat": In(stream.Signature(splat_layout(splat))),
+            "skip": Out(1),
+            "o_tile": Out(stream.Signature(data.StructLayout({
+                "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1)}))),
+            "o": Out(stream.Signature(self.group_layout(design))),
+            "busy": Out(1), "starved": Out(1), "skipped": Out(1), "blocked": Out(1),
+            "stopped": Out(1),
+        })
+
+    @staticmethod
+    def group_layout(design: ArrayDesign) -> data.ArrayLayout:
+        """Payload of ``o``."""
+        return data.ArrayLayout(Blend.state_layout(design), PIXELS_PER_GROUP)
+
+    def elaborate(self, platform):
+        m = Module()
+        design = self.design
+        blocks, block_bits = design.blocks, max(1, (design.blocks - 1).bit_length())
+        carry = data.StructLayout({
+            "color": data.ArrayLayout(shape_of(design.blend.color), 3),
+            "slot": range(2 * blocks), "first": 1,
+            "columns": design.block_width, "rows": design.block_height,
+        })
+        m.submodules.alpha = alpha = Alpha(design, self.splat, carry.size)
+        m.submodules.blend = blend = Blend(design)
+
+        # One tile is blended (`half`), the other half of the state is free, filling or emptied.
+        active, half, remaining = Signal(), Signal(), Signal(32)
+        columns, rows = (Signal(data.ArrayLayout(range(TILE_PX + 1), 2), name=name)
+                         for name in ("columns", "rows"))
+        held = Signal(2)
+        touched = Signal(data.ArrayLayout(blocks, 2))
+        dead = Signal(blocks)
+        splat = Signal(splat_layout(self.splat))
+        splat_valid = Signal()
+        pending = Signal(blocks)
+
+        # Issue: the lowest pending block with a live pixel.
+        candidates, rest, lowest = Signal(blocks), Signal(blocks), Signal(blocks)
+        block = Signal(block_bits)
+        all_dead, last, splat_free, end = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            candidates.eq(pending & ~dead & splat_valid.replicate(blocks)),
+            rest.eq(candidates & (candidates - 1)),
+            lowest.eq(candidates & ~rest),
+            all_dead.eq(dead.all()),
+            last.eq(~rest.any()),
+            splat_free.eq(~splat_valid | last),
+            self.busy.eq(candidates.any()),
+            self.skipped.eq(splat_valid & ~candidates.any()),
+            self.i_splat.ready.eq(active & splat_free & remaining.any() & ~all_dead),
+            end.eq(active & (all_dead | (splat_free & ~remaining.any()))),
+            self.skip.eq(active & all_dead & remaining.any()),
+            self.stopped.eq(active & all_dead & (remaining.any() | (pending.any() & splat_valid))),
+            self.starved.eq(self.i_splat.ready & ~self.i_splat.valid & ~self.busy),
+        ]
+        for number in range(blocks):
+            with m.If(lowest[number]):
+                m.d.comb += block.eq(number)
+        masks = design.block_subtiles()
+        incoming = self.i_splat.p.subtiles
+        with m.If(splat_free):
+            m.d.sync += splat_valid.eq(self.i_splat.valid & self.i_splat.ready)
+            with m.If(self.i_splat.ready):
+                m.d.sync += splat.eq(self.i_splat.payload)
+                with m.If(self.i_splat.valid):
+                    m.d.sync += remaining.eq(remaining - 1)
+            m.d.sync += pending.eq(Cat((incoming & mask).any() for mask in masks))
+        with m.Else():
+            m.d.sync += pending.eq(rest)
+        m.d.sync += touched[half].eq(touched[half] | lowest)
+
+        # Tiles come and go. The next one starts in the cycle after the last one's end.
+        m.d.comb += [
+            self.i_tile.ready.eq(~active & ~held.bit_select(~half, 1)),
+            self.blocked.eq(self.i_tile.valid & ~active & held.bit_select(~half, 1)),
+        ]
+        free = Signal(2)
+        m.d.sync += held.eq(held & ~free)
+        with m.If(end):
+            m.d.sync += [active.eq(0), splat_valid.eq(0)]
+        with m.If(self.i_tile.valid & self.i_tile.ready):
+            m.d.sync += [
+                active.eq(1), half.eq(~half), remaining.eq(self.i_tile.p.splats),
+                columns[~half].eq(self.i_tile.p.columns), rows[~half].eq(self.i_tile.p.rows),
+                touched[~half].eq(0),
+                held.eq((held & ~free) | (Mux(half, 1, 2))),
+            ]
+            m.d.sync += dead.eq(Cat(
+                ((number % design.blocks_x) * design.block_width >= self.i_tile.p.columns)
+                | ((number // design.blocks_x) * design.block_height >= self.i_tile.p.rows)
+                for number in range(blocks)))
+        with m.Elif(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // blocks == half)):
+            m.d.sync += dead.eq(dead | (1 << (blend.o.p.slot % blocks)))
+        m.d.comb += blend.o.ready.eq(1)
+
+        # From the issue to the lanes: one register.
+        issue_carry = Signal(carry)
+        x0 = (block % design.blocks_x) * design.block_width
+        y0 = (block // design.blocks_x) * design.block_height
+        m.d.comb += [
+            issue_carry.color.as_value().eq(Cat(splat.red, splat.green, splat.blue)),
+            issue_carry.slot.eq(half * blocks + block),
+            issue_carry.first.eq(~(touched[half] & lowest).any()),
+            issue_carry.columns.eq(Cat(x0 + x < columns[half]
+                                       for x in range(design.block_width))),
+            issue_carry.rows.eq(Cat(y0 + y < rows[half] for y in range(design.block_height))),
+        ]
+        reach = Signal(design.lanes // SUBTILE_PX**2)
+        with m.Switch(block):
+            for number, mask in enumerate(masks):
+                with m.Case(number):
+                    m.d.comb += reach.eq(
+                        Cat(splat.subtiles[k] for k in range(SUBTILES) if mask >> k & 1))
+        m.d.sync += alpha.i.valid.eq(self.busy)
+        m.d.sync += [alpha.i.p[name].eq(splat[name])
+                     for name in ("u0", "v0", "a", "b", "c", "log_opacity")]
+        m.d.sync += [
+            alpha.i.p.block.eq(block), alpha.i.p.reach.eq(reach), alpha.i.p.carry.eq(issue_carry),
+        ]
+        blend_carry = data.View(carry, alpha.o.p.carry)
+        m.d.comb += [blend.i.valid.eq(alpha.o.valid), alpha.o.ready.eq(blend.i.ready),
+                     blend.i.p.alpha.eq(alpha.o.p.alpha)]
+        m.d.comb += [blend.i.p[name].eq(blend_carry[name])
+                     for name in ("color", "slot", "first", "columns", "rows")]
+
+        # The end of a tile follows its last block through the pipeline.
+        delay = 1 + alpha.latency + blend.latency
+        ends = Signal(delay)
+        m.d.sync += ends.eq(Cat(end, ends[:-1]))
+        self._empty(m, blend, ends[-1], columns, rows, touched, free)
+        return m
+
+    def _empty(self, m, blend, full, columns, rows, touched, free):
+        """Read finished tiles out of the state, one group of four pixels per cycle."""
+        design = self.design
+        blocks, groups = design.blocks, design.block_width // PIXELS_PER_GROUP
+        waiting, half, running = Signal(2), Signal(init=1), Signal()
+        row, group = Signal(range(TILE_PX)), Signal(range(TILE_PX // PIXELS_PER_GROUP))
+        done, started, move = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.o_tile.valid.eq(~running & waiting.any()),
+            self.o_tile.p.columns.eq(columns[half]),
+            self.o_tile.p.rows.eq(rows[half]),
+            started.eq(self.o_tile.valid & self.o_tile.ready),
+            move.eq(~self.o.valid | self.o.ready),
+        ]
+        m.d.sync += waiting.eq(waiting + full - started)
+        with m.If(started):
+            m.d.sync += [running.eq(1), row.eq(0), group.eq(0)]
+
+        block = (row // design.block_height) * design.blocks_x + group // groups
+        here = Signal(range(max(2, blocks)))
+        m.d.comb += [here.eq(block), blend.read_slot.eq(half * blocks + here)]
+        # The group among the block's lanes.
+        within = (row % design.block_height) * groups + group % groups
+        chosen = Signal(self.group_layout(design))
+        m.d.comb += chosen.eq(
+            blend.state.as_value().word_select(within, chosen.shape().size))
+        untouched = Signal(self.group_layout(design))
+        m.d.comb += [pixel.transmittance.eq(design.blend.one) for pixel in untouched]
+        with m.If(move):
+            m.d.sync += [
+                self.o.valid.eq(running),
+                self.o.payload.eq(Mux(
+                    touched[half].bit_select(here, 1), chosen.as_value(), untouched.as_value())),
+            ]
+            with m.If(running):
+                with m.If((group + 1) * PIXELS_PER_GROUP >= columns[half]):
+                    m.d.sync += [group.eq(0), row.eq(row + 1)]
+                    m.d.comb += done.eq(row + 1 == rows[half])
+                with m.Else():
+                    m.d.sync += group.eq(group + 1)
+        with m.If(done):
+            m.d.sync += [running.eq(0), half.eq(~half)]
+            m.d.comb += free.eq(Mux(half, 2, 1))

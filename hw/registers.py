@@ -1,0 +1,175 @@
+"""The register head and counters of an accelerator behind AXI4-Lite."""
+
+from amaranth.hdl import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.shell import (
+    CONTROL_ABORT,
+    CONTROL_RESET,
+    CONTROL_SNAPSHOT,
+    CONTROL_START,
+    COUNTER_BASE,
+    DESCRIPTOR_VERSION,
+    HEAD_REGISTERS,
+    IDENTITY,
+    ShellDesign,
+)
+from splatforge.hw.lib.axi import OKAY, SLVERR, axi4_lite_members
+
+__all__ = ["Registers"]
+
+
+class Registers(wiring.Component):
+    """The register map that all accelerators share, and their performance counters.
+
+    Bit-true model: the register list of :mod:`splatforge.designs.shell`
+    (:mod:`splatforge.algos.registers` builds the map). Cycle model:
+    :mod:`splatforge.sim.registers`.
+
+    Latency: a write is answered :attr:`latency` cycles after address and data have both come, a
+    read :attr:`latency` cycles after its address. Throughput: one access every two cycles. Stall: a
+    stalled answer stalls the next access. An access outside of the map, or a write to a read-only
+    register, is answered with SLVERR and changes nothing; byte strobes are obeyed.
+
+    Parameters
+    ----------
+    shell : ShellDesign
+        Widths.
+    number : int
+        Design number in the VERSION register.
+    lanes : int
+        Content of the LANES register.
+    counters : int
+        Number of performance counters.
+
+    Members
+    -------
+    s_axil_* :
+        AXI4-Lite subordinate, 32 data bits.
+    irq : ``Out(1)``
+        High while an enabled interrupt is pending.
+    start, abort, reset : ``Out(1)``
+        For one cycle, when the driver asks for it; ``start`` only while not ``busy``.
+    descriptor_address : ``Out(address_bits)``
+        Of the frame descriptor.
+    busy : ``In(1)``
+        A frame is running.
+    finish : ``In(1)``, error : ``In(4)``
+        A frame ends in this cycle, with this :class:`splatforge.designs.shell.FrameError`.
+    clear : ``In(1)``
+        Clears status, interrupts and the counters' copy: the end of a soft reset.
+    counter : ``In(ArrayLayout(counter_bits, counters))``
+        Running counters.
+    """
+
+    #: Cycles from the last part of a request to its answer.
+    latency = 1
+
+    def __init__(self, shell: ShellDesign, *, number: int, lanes: int, counters: int) -> None:
+        if COUNTER_BASE + 8 * counters > 1 << shell.register_address_bits:
+            raise ValueError(
+                f"Register space must hold {counters} counters, "
+                f"not {shell.register_address_bits} address bits")
+        self.shell, self.number, self.lanes, self.counters = shell, number, lanes, counters
+        super().__init__(axi4_lite_members(shell) | {
+            "irq": Out(1), "start": Out(1), "abort": Out(1), "reset": Out(1),
+            "descriptor_address": Out(shell.address_bits),
+            "busy": In(1), "finish": In(1), "error": In(4), "clear": In(1),
+            "counter": In(data.ArrayLayout(shell.counter_bits, counters)),
+        })
+
+    @classmethod
+    def for_raster(cls, design: RasterDesign) -> "Registers":
+        """Registers of the raster core."""
+        return cls(design.shell, number=1, lanes=design.array.lanes, counters=len(COUNTERS))
+
+    def elaborate(self, platform):
+        m = Module()
+        offset = {register.name: register.offset for register in HEAD_REGISTERS}
+        done, failed, error = Signal(), Signal(), Signal(4)
+        irq_status, irq_enable = Signal(2), Signal(2)
+        address = Signal(64)
+        snapshot = Signal.like(self.counter)
+        take_snapshot = Signal()
+        m.d.comb += [
+            self.irq.eq((irq_status & irq_enable).any()),
+            self.descriptor_address.eq(address),
+        ]
+
+        # Writes: address and data are taken together, answered one cycle later.
+        write, word, strobe = Signal(), Signal(len(self.s_axil_awaddr) - 2), Signal(32)
+        m.d.comb += [
+            write.eq(self.s_axil_awvalid & self.s_axil_wvalid & ~self.s_axil_bvalid),
+            self.s_axil_awready.eq(write), self.s_axil_wready.eq(write),
+            word.eq(self.s_axil_awaddr >> 2),
+            strobe.eq(Cat(self.s_axil_wstrb[n].replicate(8) for n in range(4))),
+        ]
+        value = self.s_axil_wdata & strobe
+        with m.If(self.s_axil_bready):
+            m.d.sync += self.s_axil_bvalid.eq(0)
+        with m.If(write):
+            m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(OKAY)]
+            with m.Switch(word):
+                with m.Case(offset["CONTROL"] >> 2):
+                    m.d.comb += [
+                        self.start.eq(value[CONTROL_START.bit_length() - 1] & ~self.busy),
+                        self.abort.eq(value[CONTROL_ABORT.bit_length() - 1]),
+                        self.reset.eq(value[CONTROL_RESET.bit_length() - 1]),
+                        take_snapshot.eq(value[CONTROL_SNAPSHOT.bit_length() - 1]),
+                    ]
+                with m.Case(offset["IRQ_STATUS"] >> 2):
+                    m.d.sync += irq_status.eq(irq_status & ~value[:2])
+                with m.Case(offset["IRQ_ENABLE"] >> 2):
+                    m.d.sync += irq_enable.eq((irq_enable & ~strobe[:2]) | value[:2])
+                with m.Case(offset["DESCRIPTOR_LOW"] >> 2):
+                    m.d.sync += address[:32].eq((address[:32] & ~strobe) | value)
+                with m.Case(offset["DESCRIPTOR_HIGH"] >> 2):
+                    m.d.sync += address[32:].eq((address[32:] & ~strobe) | value)
+                with m.Default():
+                    m.d.sync += self.s_axil_bresp.eq(SLVERR)
+
+        # Reads.
+        read, read_word = Signal(), Signal.like(word)
+        m.d.comb += [
+            read.eq(self.s_axil_arvalid & (~self.s_axil_rvalid | self.s_axil_rready)),
+            self.s_axil_arready.eq(read),
+            read_word.eq(self.s_axil_araddr >> 2),
+        ]
+        contents = {
+            "IDENTITY": IDENTITY, "VERSION": self.number << 16 | DESCRIPTOR_VERSION,
+            "CONTROL": 0, "STATUS": Cat(self.busy, done, failed), "ERROR": error,
+            "IRQ_STATUS": irq_status, "IRQ_ENABLE": irq_enable, "DESCRIPTOR_LOW": address[:32],
+            "DESCRIPTOR_HIGH": address[32:self.shell.address_bits], "LANES": self.lanes,
+            "COUNTERS": self.counters,
+        }
+        with m.If(self.s_axil_rready):
+            m.d.sync += self.s_axil_rvalid.eq(0)
+        with m.If(read):
+            m.d.sync += [self.s_axil_rvalid.eq(1), self.s_axil_rresp.eq(OKAY)]
+            with m.Switch(read_word):
+                for name, content in contents.items():
+                    with m.Case(offset[name] >> 2):
+                        m.d.sync += self.s_axil_rdata.eq(content)
+                for number in range(self.counters):
+                    for half in range(2):
+                        with m.Case((COUNTER_BASE >> 2) + 2 * number + half):
+                            m.d.sync += self.s_axil_rdata.eq(snapshot[number][32 * half:])
+                with m.Default():
+                    m.d.sync += [self.s_axil_rdata.eq(0), self.s_axil_rresp.eq(SLVERR)]
+
+        with m.If(self.start):
+            m.d.sync += [done.eq(0), failed.eq(0), error.eq(0)]
+        with m.If(self.finish):
+            m.d.sync += [
+                done.eq(1), failed.eq(self.error.any()), error.eq(self.error),
+                irq_status[0].eq(1),
+            ]
+            with m.If(self.error.any()):
+                m.d.sync += irq_status[1].eq(1)
+        with m.If(take_snapshot | self.finish):
+            m.d.sync += snapshot.eq(self.counter)
+        with m.If(self.clear):
+            m.d.sync += [done.eq(0), failed.eq(0), error.eq(0), irq_status.eq(0), snapshot.eq(0)]
+        return m
