@@ -1,0 +1,686 @@
+"""Cost tables: what one event costs in energy and one instance in area, and who says so.
+
+Every number is a :class:`Sourced` value with an interval, read from the TOML tables beside this
+file. An entry without a source, with an unknown unit or with an interval that does not hold its
+value is refused. A later file replaces earlier entries one by one, so that a measured entry
+(synthesis of our own RTL, a user's library) displaces an estimate without touching the rest.
+
+Vocabulary
+----------
+Events, for energy:
+
+======================================  ========================================================
+``multiply_18x14``                      one integer multiplication of 18 by 14 bits
+``add_20``                              one addition, subtraction or comparison of 20 bits
+``shift_16``                            one pass through a barrel shifter of 16 bits
+``register_bit_clock``                  one flip-flop bit, one clock cycle, not gated
+``sram_read_128b_4KiB``                 one read of 128 bits from an SRAM of 4 KiB
+``sram_write_128b_4KiB``                one write of the same
+``dram_read_byte``, ``dram_write_byte``  one byte over the DRAM interface
+======================================  ========================================================
+
+Items, for area: ``multiply_18x14``, ``add_20``, ``shift_16``, ``register_bit``,
+``sram_128b_4KiB``.
+
+An event finds its cost in this order: the entry ``energy.<event>`` of exactly this name; a law
+(``energy.multiply`` per bit squared, ``energy.add`` per bit, ``energy.shift`` per bit and level);
+the SRAM table; the DRAM entry. Logic scales between nodes by :meth:`CostTable.scale`; SRAM is
+looked up at the node; DRAM does not scale.
+
+Not modelled: leakage, wires between units, the clock tree above the flip-flops, table look-ups in
+logic, control. Nothing in the tables is ours yet: entries of kind ``measured`` come with synthesis.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+__all__ = ["CostTable", "Entry", "Sourced", "SramTable", "default_costs", "read_entries"]
+
+_BASES: dict[str, tuple[float, dict[str, int]]] = {
+    "1": (1.0, {}),
+    "J": (1.0, {"J": 1}),
+    "W": (1.0, {"J": 1, "s": -1}),
+    "s": (1.0, {"s": 1}),
+    "Hz": (1.0, {"s": -1}),
+    "bit": (1.0, {"bit": 1}),
+    "B": (8.0, {"bit": 1}),
+    "m": (1.0, {"m": 1}),
+    "V": (1.0, {"V": 1}),
+    "FLOP": (1.0, {"FLOP": 1}),
+}
+_PREFIXES = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3,
+             "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def _factor(token: str, unit: str) -> tuple[float, dict[str, int], int]:
+    """SI factor, base exponents and power of one factor such as ``pJ`` or ``um^2``."""
+    symbol, _, power = token.partition("^")
+    if power and not power.isdigit():
+        raise ValueError(f"Unit must have whole powers, not {unit!r}")
+    if symbol in _BASES:
+        scale, exponents = _BASES[symbol]
+    elif symbol[:1] in _PREFIXES and symbol[1:] in _BASES and symbol[1:] != "1":
+        scale, exponents = _BASES[symbol[1:]]
+        scale *= _PREFIXES[symbol[0]]
+    else:
+        raise ValueError(f"Unit must be made of {', '.join(_BASES)} with prefixes, not {unit!r}")
+    return scale, exponents, int(power or 1)
+
+
+@cache
+def _parse_unit(unit: str) -> tuple[float, tuple[tuple[str, int], ...]]:
+    """SI factor and sorted base exponents of ``a*b/c/d^2``."""
+    total, exponents = 1.0, dict[str, int]()
+    for position, part in enumerate(unit.split("/")):
+        sign = 1 if position == 0 else -1
+        for token in part.split("*"):
+            scale, bases, power = _factor(token, unit)
+            total *= scale ** (sign * power)
+            for base, exponent in bases.items():
+                exponents[base] = exponents.get(base, 0) + sign * power * exponent
+    return total, tuple(sorted((base, n) for base, n in exponents.items() if n))
+
+
+def _unit_name(exponents: tuple[tuple[str, int], ...]) -> str:
+    """SI unit of base exponents; inverse of `_parse_unit` up to prefixes."""
+    def power(base: str, n: int) -> str:
+        return base if n == 1 else f"{base}^{n}"
+    over = "*".join(power(base, n) for base, n in exponents if n > 0) or "1"
+    return "/".join([over, *(power(base, -n) for base, n in exponents if n < 0)])
+
+
+def _product(left: str, right: str, power: int) -> tuple[str, float]:
+    """SI unit of ``left * right**power`` and the factor of the prefixes, which it drops."""
+    ours, exponents = _parse_unit(left)
+    theirs, others = _parse_unit(right)
+    total = dict(exponents)
+    for base, n in others:
+        total[base] = total.get(base, 0) + power * n
+    unit = _unit_name(tuple(sorted((base, n) for base, n in total.items() if n)))
+    return unit, ours * theirs**power
+
+
+def _join(first: str, second: str) -> str:
+    """Both sources, each once."""
+    return first if second in first else f"{first}; {second}"
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """A number with its unit, its interval and who says so.
+
+    Parameters
+    ----------
+    value : float
+        The number, finite and not negative.
+    unit : str
+        ``pJ``, ``pJ/bit^2``, ``um^2``, ``GB/s``, ``1`` and so on.
+    source : str
+        Author, title, year, table: enough to find it again.
+    low, high : float
+        Interval that holds `value`.
+
+    Raises
+    ------
+    ValueError
+        If the unit is unknown, the source is empty or the interval does not hold the value.
+
+    Notes
+    -----
+    Products multiply units and intervals; sums need the same dimension and add the intervals end
+    to end, that is, as if all errors pointed the same way.
+    """
+
+    value: float
+    unit: str
+    source: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _parse_unit(self.unit)
+        if not self.source.strip():
+            raise ValueError("Source must say who says so, not be empty")
+        if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
+            raise ValueError(f"Value and interval must be finite, not {self.value!r} "
+                             f"[{self.low!r}, {self.high!r}]")
+        if not 0 <= self.low <= self.value <= self.high:
+            raise ValueError(f"Interval must be non-negative and hold {self.value!r}, "
+                             f"not [{self.low!r}, {self.high!r}]")
+
+    @classmethod
+    def exact(cls, value: float, unit: str, source: str) -> Self:
+        """A number without spread: a count, a definition."""
+        return cls(value, unit, source, value, value)
+
+    def to(self, unit: str) -> "Sourced":
+        """The same quantity in another unit of its dimension.
+
+        Raises
+        ------
+        ValueError
+            If the dimension differs.
+        """
+        ours, exponents = _parse_unit(self.unit)
+        theirs, wanted = _parse_unit(unit)
+        if exponents != wanted:
+            raise ValueError(f"Unit must be one of {_unit_name(exponents)}, not {unit!r}")
+        ratio = ours / theirs
+        return Sourced(self.value * ratio, unit, self.source, self.low * ratio, self.high * ratio)
+
+    def __add__(self, other: "Sourced") -> "Sourced":
+        other = other.to(self.unit)
+        return Sourced(self.value + other.value, self.unit, _join(self.source, other.source),
+                       self.low + other.low, self.high + other.high)
+
+    def __mul__(self, other: "Sourced | float") -> "Sourced":
+        if not isinstance(other, Sourced):
+            return Sourced(self.value * other, self.unit, self.source,
+                           self.low * other, self.high * other)
+        unit, ratio = _product(self.unit, other.unit, 1)
+        return Sourced(self.value * other.value * ratio, unit, _join(self.source, other.source),
+                       self.low * other.low * ratio, self.high * other.high * ratio)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: "Sourced") -> "Sourced":
+        if other.low == 0:
+            raise ValueError(f"Divisor must be above zero, not {other}")
+        unit, ratio = _product(self.unit, other.unit, -1)
+        return Sourced(self.value / other.value * ratio, unit, _join(self.source, other.source),
+                       self.low / other.high * ratio, self.high / other.low * ratio)
+
+    def __str__(self) -> str:
+        unit = "" if self.unit == "1" else f" {self.unit}"
+        return f"{self.value:.2g}{unit} [{self.low:.2g}, {self.high:.2g}]"
+
+
+#: Where an entry comes from, best first.
+KINDS = ("measured", "published", "estimate")
+CONFIDENCES = ("high", "medium", "low")
+_REQUIRED = ("value", "unit", "low", "high", "source")
+_KNOWN = (*_REQUIRED, "node_nm", "kind", "confidence", "interval", "note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a cost table.
+
+    Parameters
+    ----------
+    name : str
+        Dotted key, such as ``energy.multiply``.
+    cost : Sourced
+        The number.
+    node_nm : float | None
+        Process node at which it holds; ``None`` if it does not scale.
+    kind : str
+        ``measured`` on our own RTL, ``published``, or ``estimate``.
+    confidence : str
+        ``high``, ``medium`` or ``low``.
+    interval : str
+        Who says the interval.
+    note : str
+        What to know before using it.
+    """
+
+    name: str
+    cost: Sourced
+    node_nm: float | None = None
+    kind: str = "published"
+    confidence: str = "low"
+    interval: str = ""
+    note: str = ""
+
+
+def _read_entry(where: str, name: str, table: Mapping[str, object]) -> Entry:
+    for key in table:
+        if key not in _KNOWN:
+            near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{where}: {name}.{key} is unknown: did you mean {near!r}?")
+    for key in _REQUIRED:
+        if key not in table:
+            raise ValueError(f"{where}: {name}.{key} is missing: every entry states it")
+    numbers = dict[str, float]()
+    for key in ("value", "low", "high", "node_nm"):
+        number = table.get(key)
+        if number is None:
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{where}: {name}.{key} must be a number, not {number!r}")
+        numbers[key] = float(number)
+    texts = dict[str, str]()
+    for key in ("unit", "source", "kind", "confidence", "interval", "note"):
+        text = table.get(key)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: {name}.{key} must be text, not {text!r}")
+        texts[key] = text
+    for key, allowed in (("kind", KINDS), ("confidence", CONFIDENCES)):
+        if key in texts and texts[key] not in allowed:
+            raise ValueError(
+                f"{where}: {name}.{key} must be {' or '.join(allowed)}, not {texts[key]!r}")
+    if numbers.get("node_nm", 1.0) <= 0:
+        raise ValueError(f"{where}: {name}.node_nm must be positive, not {numbers['node_nm']!r}")
+    try:
+        cost = Sourced(numbers["value"], texts.pop("unit"), texts.pop("source"),
+                       numbers["low"], numbers["high"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {name}: {error}") from None
+    return Entry(name=name, cost=cost, node_nm=numbers.get("node_nm"), **texts)
+
+
+def read_entries(where: str, tree: Mapping[str, object], prefix: str = "") -> dict[str, Entry]:
+    """Entries of a parsed TOML tree: every table that holds a ``value``, ``unit`` or ``source``.
+
+    Parameters
+    ----------
+    where : str
+        File name for error messages.
+    tree : mapping
+        Parsed TOML; everything in it must be a table.
+    prefix : str
+        Dotted key of `tree`.
+
+    Raises
+    ------
+    ValueError
+        If an entry is malformed; the message names file and field.
+    """
+    entries = dict[str, Entry]()
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {name} must be a table, not {value!r}")
+        if any(required in value for required in _REQUIRED):
+            entries[name] = _read_entry(where, name, value)
+        else:
+            entries |= read_entries(where, value, f"{name}.")
+    return entries
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SramTable:
+    """CACTI results over node, size and width, interpolated in the logarithms.
+
+    Parameters
+    ----------
+    points : dict
+        (node_nm, size_bytes, width_bits) -> (read pJ, write pJ, area um^2).
+    energy_model, area_model : Sourced
+        Dimensionless factors whose intervals say how far CACTI is from other cells and from
+        foundry macros.
+    interpolation : float
+        Largest relative error of interpolating over sizes, each inner point left out in turn.
+    source : str
+        Tool, version and configuration.
+
+    Notes
+    -----
+    One read-write port, one bank. Logarithm of the cost, linear in the logarithms of size and
+    width; no extrapolation. At a node that the table does not hold, the nearest one (in the
+    logarithm) is used and scaled as logic.
+    """
+
+    points: Mapping[tuple[int, int, int], tuple[float, float, float]]
+    energy_model: Sourced
+    area_model: Sourced
+    interpolation: float
+    source: str
+
+    @property
+    def nodes_nm(self) -> tuple[int, ...]:
+        """Nodes of the table, smallest first."""
+        return tuple(sorted({node for node, _, _ in self.points}))
+
+    def _corners(self, number: int, grid: list[int], what: str) -> list[tuple[int, float]]:
+        """Neighbours in `grid` and their weights."""
+        if not grid[0] <= number <= grid[-1]:
+            raise ValueError(f"{what} must be {grid[0]} to {grid[-1]}, not {number!r}")
+        if number in grid:
+            return [(number, 1.0)]
+        below, above = next(pair for pair in pairwise(grid) if pair[0] < number < pair[1])
+        share = math.log(number / below) / math.log(above / below)
+        return [(below, 1.0 - share), (above, share)]
+
+    def cost(self, what: str, *, size_bytes: int, width_bits: int, node_nm: float) -> Sourced:
+        """Energy of one access or area of one macro.
+
+        Parameters
+        ----------
+        what : str
+            ``read`` or ``write`` (pJ), or ``area`` (um^2).
+        size_bytes, width_bits : int
+            Capacity and port width, inside the table.
+        node_nm : float
+            A node of :attr:`nodes_nm`.
+
+        Raises
+        ------
+        ValueError
+            If size, width or node are outside the table, or the macro has too few rows.
+        """
+        if node_nm not in self.nodes_nm:
+            raise ValueError(f"SRAM node must be one of {self.nodes_nm}, not {node_nm!r}")
+        column = ("read", "write", "area").index(what)
+        sizes = sorted({size for _, size, _ in self.points})
+        widths = sorted({width for _, _, width in self.points})
+        logarithm, exact = 0.0, True
+        for size, size_share in self._corners(size_bytes, sizes, "SRAM size in bytes"):
+            for width, width_share in self._corners(width_bits, widths, "SRAM width in bits"):
+                share = size_share * width_share
+                exact = exact and share == 1.0
+                try:
+                    point = self.points[int(node_nm), size, width]
+                except KeyError:
+                    raise ValueError(
+                        f"SRAM of {width} bits must be larger than {size} bytes: "
+                        "CACTI finds no organisation; count it as registers") from None
+                logarithm += share * math.log(point[column])
+        value = math.exp(logarithm)
+        spread = 1.0 if exact else 1.0 + self.interpolation
+        unit, model = ("um^2", self.area_model) if what == "area" else ("pJ", self.energy_model)
+        return Sourced(value, unit, self.source, value / spread, value * spread) * model
+
+    def interpolation_error(self) -> float:
+        """Largest relative error of the energy over inner sizes, each left out in turn."""
+        worst = 0.0
+        sizes = sorted({size for _, size, _ in self.points})
+        for (node, size, width), point in self.points.items():
+            index = sizes.index(size)
+            if not 0 < index < len(sizes) - 1:
+                continue
+            below = self.points.get((node, sizes[index - 1], width))
+            above = self.points.get((node, sizes[index + 1], width))
+            if below is None or above is None:
+                continue
+            for column in (0, 1):
+                guess = math.sqrt(below[column] * above[column])
+                worst = max(worst, guess / point[column] - 1, point[column] / guess - 1)
+        return worst
+
+
+def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
+    """The ``sram`` table: ``points`` rows of node, size, width, read, write, area."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{where}: sram must be a table, not {tree!r}")
+    for key in ("points", "energy_model", "area_model", "interpolation", "source"):
+        if key not in tree:
+            raise ValueError(f"{where}: sram.{key} is missing: every SRAM table states it")
+    models = read_entries(
+        where, {key: tree[key] for key in ("energy_model", "area_model")}, "sram.")
+    interpolation = tree["interpolation"]
+    if not isinstance(interpolation, int | float) or not 0 <= interpolation < 10:
+        raise ValueError(
+            f"{where}: sram.interpolation must be a relative error, not {interpolation!r}")
+    points = dict[tuple[int, int, int], tuple[float, float, float]]()
+    try:
+        rows = np.asarray(tree["points"], dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2 or rows.shape[1] != 6 or not np.all(np.isfinite(rows) & (rows > 0)):
+        raise ValueError(
+            f"{where}: sram.points must be rows of six positive numbers (node, size, width, "
+            "read, write, area)")
+    for node, size, width, read, write, area in rows.tolist():
+        key = (int(node), int(size), int(width))
+        if key in points:
+            raise ValueError(f"{where}: sram.points must hold each macro once, not {key} twice")
+        points[key] = (read, write, area)
+    return SramTable(points=points, energy_model=models["sram.energy_model"].cost,
+                     area_model=models["sram.area_model"].cost,
+                     interpolation=float(interpolation), source=str(tree["source"]))
+
+
+def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[float, list[float]]]:
+    """Node tables of the scaling rule: family -> node_nm -> coefficients."""
+    families = dict[str, dict[float, list[float]]]()
+    for family, table in tree.items():
+        try:
+            families[family] = {float(node): [float(number) for number in numbers]
+                                for node, numbers in table.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"{where}: scaling.{family} must be node -> coefficients, not {table!r}") from None
+    return families
+
+
+_MULTIPLY = re.compile(r"multiply_(\d+)x(\d+)")
+_ADD = re.compile(r"add_(\d+)")
+_SHIFT = re.compile(r"shift_(\d+)")
+_SRAM_EVENT = re.compile(r"sram_(read|write)_(\d+)b_(\d+)(B|KiB|MiB)")
+_SRAM_ITEM = re.compile(r"sram_(\d+)b_(\d+)(B|KiB|MiB)")
+_DRAM = re.compile(r"dram_(read|write)_byte")
+_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+
+
+def _times(cost: Sourced, factor: int, unit: str) -> Sourced:
+    """A law's cost times a width, with the law's source."""
+    return replace(cost * Sourced.exact(factor, unit, cost.source), source=cost.source)
+
+
+def _levels(bits: int) -> int:
+    """Multiplexers per bit of a barrel shifter."""
+    return max(1, math.ceil(math.log2(bits)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CostTable:
+    """Costs of events and items at any node.
+
+    Parameters
+    ----------
+    entries : mapping
+        Dotted key -> entry.
+    sram : SramTable
+        Macros.
+    scaling : mapping
+        Coefficients of the scaling rule by family and node.
+
+    Notes
+    -----
+    Nodes: polynomials in the supply voltage for energy and factors for area, from Stillmaker and
+    Baas (2017), interpolated in the logarithm of the node between the published ones.
+    """
+
+    entries: Mapping[str, Entry]
+    sram: SramTable
+    scaling: Mapping[str, Mapping[float, list[float]]] = field(repr=False)
+
+    @classmethod
+    def load(cls, *paths: Path) -> Self:
+        """The committed tables, then `paths` on top, entry by entry.
+
+        Raises
+        ------
+        ValueError
+            If a file is no TOML or an entry in it is malformed.
+        """
+        entries = dict[str, Entry]()
+        sram: SramTable | None = None
+        scaling = dict[str, dict[float, list[float]]]()
+        folder = files("splatforge.sim")
+        sources = [(name, folder.joinpath(name).read_text()) for name in
+                   ("costs.toml", "sram.toml")]
+        sources += [(str(path), Path(path).read_text()) for path in paths]
+        for where, text in sources:
+            try:
+                tree = tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{where}: not TOML: {error}") from None
+            if "sram" in tree:
+                sram = _read_sram(where, tree.pop("sram"))
+            if "scaling" in tree:
+                rule = tree.pop("scaling")
+                tables = {key: rule.pop(key) for key in ("energy_hp", "energy_lp", "area")
+                          if key in rule}
+                scaling |= _read_scaling(where, tables)
+                entries |= read_entries(where, rule, "scaling.")
+            entries |= read_entries(where, tree)
+        assert sram is not None  # the committed files hold one
+        return cls(entries=entries, sram=sram, scaling=scaling)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a dotted key.
+
+        Raises
+        ------
+        ValueError
+            If the table has none: a cost without a source is not made up.
+        """
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise ValueError(f"Cost {name!r} must be in the table: add a sourced entry") from None
+
+    def _node_factor(self, family: str, node_nm: float, volts: float) -> float:
+        """Energy or area factor of a node, interpolated in its logarithm."""
+        table = self.scaling[family]
+        nodes = sorted(table)
+        if not nodes[0] <= node_nm <= nodes[-1]:
+            raise ValueError(f"Node must be {nodes[0]:g} to {nodes[-1]:g} nm, not {node_nm!r}")
+        logs = [math.log(float(np.polyval(table[node], volts))) for node in nodes]
+        return math.exp(float(np.interp(math.log(node_nm), np.log(nodes), logs)))
+
+    def scale(self, quantity: str, from_nm: float, to_nm: float) -> Sourced:
+        """Factor on a logic cost between nodes.
+
+        Parameters
+        ----------
+        quantity : str
+            ``energy`` or ``area``.
+        from_nm, to_nm : float
+            Nodes, 7 to 130.
+
+        Returns
+        -------
+        Sourced
+            Dimensionless. 1 without spread if the nodes are equal.
+
+        Notes
+        -----
+        Energy: high-performance family, the same ``scaling.supply`` on both sides, so that no
+        credit is taken for a lower supply. The interval spans both families over the interval of
+        the supply, widened by what the rule missed on one measured pair of libraries
+        (``scaling.check_energy``, ``scaling.check_area``), in proportion to the distance.
+        """
+        if quantity not in ("energy", "area"):
+            raise ValueError(f"Scaled quantity must be energy or area, not {quantity!r}")
+        source = self.entry(f"scaling.check_{quantity}").cost.source
+        if from_nm == to_nm:
+            return Sourced.exact(1.0, "1", source)
+        supply = self.entry("scaling.supply").cost.to("V")
+        families = ("energy_hp", "energy_lp") if quantity == "energy" else ("area",)
+        ratios = {(family, volts): self._node_factor(family, to_nm, volts)
+                  / self._node_factor(family, from_nm, volts)
+                  for family in families for volts in (supply.value, supply.low, supply.high)}
+        check = self.entry(f"scaling.check_{quantity}")
+        assert check.node_nm is not None  # the loader of the committed table is tested for it
+        distance = abs(math.log(to_nm / from_nm)) / math.log(130 / check.node_nm)
+        value = ratios[families[0], supply.value]
+        low = min(ratios.values()) * min(1.0, check.cost.low**distance)
+        high = max(ratios.values()) * max(1.0, check.cost.high**distance)
+        return Sourced(value, "1", source, low, high)
+
+    def _at(self, entry: Entry, quantity: str, node_nm: float) -> Sourced:
+        if entry.node_nm is None or entry.node_nm == node_nm:
+            return entry.cost
+        return entry.cost * self.scale(quantity, entry.node_nm, node_nm)
+
+    def _sram(self, what: str, bits: str, number: str, unit: str, node_nm: float) -> Sourced:
+        nodes = self.sram.nodes_nm
+        nearest = min(nodes, key=lambda node: abs(math.log(node / node_nm)))
+        cost = self.sram.cost(what, size_bytes=int(number) * _BYTES[unit], width_bits=int(bits),
+                              node_nm=nearest)
+        if nearest == node_nm:
+            return cost
+        return cost * self.scale("area" if what == "area" else "energy", nearest, node_nm)
+
+    def energy_of(self, event: str, *, node_nm: float, dram: str = "lpddr4") -> Sourced:
+        """Energy of one event in pJ.
+
+        Parameters
+        ----------
+        event : str
+            A name of the vocabulary above.
+        node_nm : float
+            Process node of the logic and the SRAM, 7 to 130.
+        dram : str
+            Entry ``energy.<dram>`` that DRAM bytes cost.
+
+        Raises
+        ------
+        ValueError
+            If the event is not of the vocabulary, or a width is zero.
+        """
+        exact = self.entries.get(f"energy.{event}")
+        if exact is not None:
+            return self._at(exact, "energy", node_nm).to("pJ")
+        if match := _DRAM.fullmatch(event):
+            return _times(self.entry(f"energy.{dram}").cost, 1, "B").to("pJ")
+        if match := _SRAM_EVENT.fullmatch(event):
+            return self._sram(*match.groups(), node_nm=node_nm).to("pJ")
+        return self._law(event, "energy", node_nm).to("pJ")
+
+    def area_of(self, item: str, *, node_nm: float) -> Sourced:
+        """Area of one instance in um^2.
+
+        Parameters
+        ----------
+        item : str
+            A name of the vocabulary above.
+        node_nm : float
+            Process node, 7 to 130.
+
+        Raises
+        ------
+        ValueError
+            If the item is not of the vocabulary, or a width is zero.
+        """
+        exact = self.entries.get(f"area.{item}")
+        if exact is not None:
+            return self._at(exact, "area", node_nm).to("um^2")
+        if match := _SRAM_ITEM.fullmatch(item):
+            return self._sram("area", *match.groups(), node_nm=node_nm).to("um^2")
+        return self._law(item, "area", node_nm).to("um^2")
+
+    def _law(self, name: str, quantity: str, node_nm: float) -> Sourced:
+        if match := _MULTIPLY.fullmatch(name):
+            law, factor, unit = "multiply", int(match[1]) * int(match[2]), "bit^2"
+        elif match := _ADD.fullmatch(name):
+            law, factor, unit = "add", int(match[1]), "bit"
+        elif match := _SHIFT.fullmatch(name):
+            law, factor, unit = "shift", int(match[1]) * _levels(max(1, int(match[1]))), "bit"
+        else:
+            known = ("multiply_18x14", "add_20", "shift_16", "register_bit_clock",
+                     "register_bit", "sram_read_128b_4KiB", "sram_write_128b_4KiB",
+                     "sram_128b_4KiB", "dram_read_byte", "dram_write_byte")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{quantity.capitalize()} name must be of the form {near!r}, "
+                             f"not {name!r}")
+        if factor == 0:
+            raise ValueError(f"Widths must be at least 1 bit, not {name!r}")
+        cost = self._at(self.entry(f"{quantity}.{law}"), quantity, node_nm)
+        return _times(cost, factor, unit)
+
+    def with_entry(self, entry: Entry) -> Self:
+        """The table with one entry replaced or added."""
+        return replace(self, entries={**self.entries, entry.name: entry})
+
+
+@cache
+def default_costs() -> CostTable:
+    """The committed tables."""
+    return CostTable.load()
