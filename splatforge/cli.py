@@ -1,10 +1,522 @@
-"""Command line of the toolkit."""
+"""Command line of the toolkit: glue only, everything here is a function in the library first.
+
+What a verb needs is imported inside the verb, so that ``--help`` answers at once.
+"""
+
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-app = typer.Typer(no_args_is_help=True)
+if TYPE_CHECKING:
+    from splatforge.designs.memory import MemoryTiming
+    from splatforge.designs.raster import RasterDesign
+    from splatforge.scenes import Camera, Scene
+
+__all__ = ["app", "main"]
+
+#: Accelerators that can be generated, simulated and co-simulated.
+DESIGNS = ("raster",)
+
+_FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
+_SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
 
-def main() -> None:
-    """Run ``splatforge``."""
-    app()
+class SceneCommand(TyperCommand):
+    """A verb whose ``--scene`` takes as many values as follow it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat ``--scene`` before each of its values up to the next option or design name."""
+        spread: list[str] = []
+        values = -1
+        for place, argument in enumerate(args):
+            if argument == "--":
+                spread += args[place:]
+                break
+            if argument == "--scene":
+                values = 0
+                continue
+            if values >= 0 and (values == 0 or argument not in DESIGNS):
+                if not argument.startswith("-"):
+                    spread += ["--scene", argument]
+                    values += 1
+                    continue
+                if values == 0:
+                    spread.append("--scene")
+            values = -1
+            spread.append(argument)
+        if values == 0:
+            spread.append("--scene")
+        return super().parse_args(ctx, spread)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = _SIZE.fullmatch(text.strip())
+    if not match or 0 in (size := (int(match[1]), int(match[2]))):
+        raise typer.BadParameter(f"Size must be WIDTHxHEIGHT in pixels, not {text!r}")
+    return size
+
+
+def _color(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"Color must be R,G,B in [0, 1], not {text!r}") from None
+    if not all(0 <= part <= 1 for part in (red, green, blue)):
+        raise typer.BadParameter(f"Color must be R,G,B in [0, 1], not {text!r}")
+    return red, green, blue
+
+
+SceneOption = Annotated[list[str], typer.Option(
+    "--scene", metavar="NAME|FILE...",
+    help="A generated or fetched scene, or files, which are merged.")]
+SizeOption = Annotated[Any, typer.Option(
+    "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
+CameraOption = Annotated[Path | None, typer.Option(
+    "--camera", metavar="FILE",
+    help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")]
+TrajectoryOption = Annotated[str | None, typer.Option(
+    "--trajectory", metavar="NAME",
+    help="orbit, fly-through, head-jitter, or an EyeNavGS CSV.")]
+FramesOption = Annotated[int | None, typer.Option(
+    "--frames", min=1, help="Frames to take of the cameras or of the trajectory.")]
+JsonOption = Annotated[str | None, typer.Option(
+    "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
+DesignArgument = Annotated[str, typer.Argument(
+    metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
+PresetOption = Annotated[str | None, typer.Option(
+    "--preset", metavar="NAME", help="A named configuration, such as 64-lane.")]
+ConfigOption = Annotated[Path | None, typer.Option(
+    "--config", metavar="TOML", help="Parameters that differ from the preset.")]
+LatencyOption = Annotated[int, typer.Option(
+    "--memory-latency", min=1, help="Cycles from a read address to its first beat.")]
+RateOption = Annotated[str, typer.Option(
+    "--memory-rate", metavar="BEATS", help="Read beats per cycle, a fraction such as 1/2.")]
+WriteRateOption = Annotated[str, typer.Option(
+    "--memory-write-rate", metavar="BEATS", help="Write beats per cycle, a fraction.")]
+OutstandingOption = Annotated[int, typer.Option(
+    "--memory-outstanding", min=1, help="Bursts that the memory holds at a time.")]
+
+app = typer.Typer(
+    name="splatforge", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Models and RTL generators for 3D-Gaussian-Splatting accelerators.",
+)
+scenes_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="List, inspect, convert, make, fetch."
+)
+app.add_typer(scenes_app, name="scenes")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from splatforge import __version__
+
+        print(f"splatforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    traceback: Annotated[bool, typer.Option(
+        "--traceback", help="Show where an error arose, for a bug report.")] = False,
+) -> None:
+    pass
+
+
+# Output ---------------------------------------------------------------------------------------
+
+
+def _write_json(record: Mapping[str, Any], target: str) -> None:
+    """Write plain data to a file, all of it or nothing, or to standard output."""
+    from splatforge.report.records import plain
+
+    text = json.dumps(plain(record), indent=2, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    _write_bytes(Path(target), text.encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, all of it or nothing; its folder is made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        file.write(content)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def _publish(
+    record: Mapping[str, Any], target: str | None, lines: Sequence[tuple[str, str]]
+) -> None:
+    """Print ``lines`` for people, and the record where ``--json`` says."""
+    stream = sys.stderr if target == "-" else sys.stdout
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        print(f"{name:<{width}}  {text}", file=stream)
+    if target is not None:
+        _write_json(record, target)
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while a terminal watches; yields a function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True,
+                  disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
+
+        yield advance
+
+
+# What verbs share -----------------------------------------------------------------------------
+
+
+def _scene(names: Sequence[str]) -> "Scene":
+    from splatforge.scenes import resolve
+
+    with _progress(f"loading {' '.join(Path(name).name for name in names)}"):
+        return resolve(*names)
+
+
+def _cameras(
+    scene: "Scene", size: tuple[int, int] | None, camera: Path | None, trajectory: str | None,
+    frames: int | None, default_size: tuple[int, int],
+) -> "tuple[Camera, ...]":
+    """Cameras that the options ask for."""
+    from splatforge.scenes import default_camera, load_cameras
+
+    if camera is not None:
+        path = load_cameras(camera).cameras
+        if size is not None:
+            path = tuple(view.resized(*size) for view in path)
+        first = path[0]
+    else:
+        first = default_camera(scene, *(size or default_size))
+        path = (first,)
+    if trajectory is not None:
+        return _trajectory(scene, first, path, trajectory, 8 if frames is None else frames)
+    count = 1 if frames is None else frames
+    if camera is None:
+        return path * count
+    if count > len(path):
+        raise ValueError(
+            f"Frames must be at most {len(path)}, the cameras of {camera}, not {count}"
+        )
+    return path[:count]
+
+
+def _trajectory(
+    scene: "Scene", first: "Camera", keys: "tuple[Camera, ...]", name: str, frames: int
+) -> "tuple[Camera, ...]":
+    raise NotImplementedError
+
+
+def _design(name: str, preset: str | None, config: Path | None) -> "RasterDesign":
+    """The design that the options ask for."""
+    import tomllib
+
+    if name not in DESIGNS:
+        raise ValueError(f"Design must be one of {', '.join(DESIGNS)}, not {name!r}")
+    from splatforge.designs.raster import PRESETS, RasterDesign
+
+    if preset is None:
+        design = RasterDesign()
+    elif preset in PRESETS:
+        design = PRESETS[preset]
+    else:
+        raise ValueError(f"Preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    if config is not None:
+        try:
+            table = tomllib.loads(config.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{config}: not TOML: {error}") from None
+        design = _configured(design, table, f"{config}: ")
+    return design
+
+
+def _configured(design: Any, table: Mapping[str, Any], where: str) -> Any:
+    """Return a parameter dataclass with the values of a TOML table in place of its own."""
+    from splatforge.designs.fixed import Fixed
+
+    names = [entry.name for entry in fields(design)]
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in names:
+            near = get_close_matches(key, names, 1, 0)
+            raise ValueError(f"{where}{key} is no parameter; the nearest is {(near or names)[0]}")
+        old = getattr(design, key)
+        if isinstance(old, Fixed) and isinstance(value, str):
+            match = _FIXED.fullmatch(value)
+            if match is None:
+                raise ValueError(f"{where}{key} must be such as UQ(1,16), not {value!r}")
+            changes[key] = Fixed(
+                int_bits=int(match[2]), frac_bits=int(match[3]), signed=match[1] == "S")
+        elif is_dataclass(old) and isinstance(value, Mapping):
+            changes[key] = _configured(old, value, f"{where}{key}.")
+        elif type(value) is type(old):
+            changes[key] = value
+        else:
+            kind = "a table" if is_dataclass(old) else f"of type {type(old).__name__}"
+            raise ValueError(f"{where}{key} must be {kind}, not {value!r}")
+    try:
+        return replace(design, **changes)
+    except ValueError as error:
+        raise ValueError(f"{where.rstrip('.: ')}: {error}") from None
+
+
+def _memory(latency: int, rate: str, write_rate: str, outstanding: int) -> "MemoryTiming":
+    from fractions import Fraction
+
+    from splatforge.designs.memory import MemoryTiming
+
+    rates = []
+    for text in (rate, write_rate):
+        try:
+            rates.append(Fraction(text))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"Memory rate must be a fraction such as 1/2, not {text!r}") from None
+    return MemoryTiming(
+        latency_cycles=latency, read_beats_per_cycle=rates[0], write_beats_per_cycle=rates[1],
+        outstanding=outstanding,
+    )
+
+
+def _command_line() -> str:
+    return shlex.join(["splatforge", *sys.argv[1:]])
+
+
+def _read_picture(path: Path) -> Any:
+    """A picture as float32 in [0, 1], shape [height, width, 3]."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    if path.suffix == ".npy":
+        array = np.load(path, allow_pickle=False)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "f":
+            raise ValueError(
+                f"{path}: must be floats of shape [height, width, 3], "
+                f"not {array.dtype} of shape {array.shape}"
+            )
+        return array.astype(np.float32)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), np.float32) / 255
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: must be a picture (PNG, JPEG, WebP) or .npy") from None
+
+
+def _write_picture(image: Any, path: Path) -> None:
+    """Write a float picture as .png (rounded to 8 bits) or .npy (as it is)."""
+    import io
+
+    import numpy as np
+
+    from splatforge.report import pictures
+
+    if path.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, image)
+        content = buffer.getvalue()
+    else:
+        content = pictures.png(pictures.to_bytes(image))
+    _write_bytes(path, content)
+
+
+def _check_extension(path: Path, *allowed: str) -> None:
+    if path.suffix not in allowed:
+        raise ValueError(f"{path}: extension must be {' or '.join(allowed)}, not {path.suffix!r}")
+
+
+def _numbered(path: Path, frame: int, frames: int) -> Path:
+    """The file of one of several frames: ``a.png`` is ``a_0007.png``."""
+    return path if frames == 1 else path.with_stem(f"{path.stem}_{frame:04d}")
+
+
+# Verbs ----------------------------------------------------------------------------------------
+
+
+@app.command(
+    cls=SceneCommand,
+    epilog="Example: splatforge render --scene default --size 640x480 -o frame.png",
+)
+def render(
+    scene: SceneOption,
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="FILE", help="Picture to write: .png, or .npy for floats."
+    )] = Path("frame.png"),
+    size: SizeOption = None,
+    camera: CameraOption = None,
+    trajectory: TrajectoryOption = None,
+    frames: FramesOption = None,
+    background: Annotated[Any, typer.Option(
+        "--background", metavar="R,G,B", parser=_color, help="Color behind the scene."
+    )] = "0,0,0",
+    against: Annotated[Path | None, typer.Option(
+        "--against", metavar="IMAGE", help="Picture to compare with: PSNR and SSIM."
+    )] = None,
+    statistics: Annotated[list[Path] | None, typer.Option(
+        "--statistics", metavar="FILE",
+        help="Work per tile: .json has all counts, .png is a heat map of the evaluations."
+    )] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Render a scene with the float reference."""
+    import time
+
+    from splatforge.algos import quality, reference
+
+    wanted = statistics or []
+    _check_extension(output, ".png", ".npy")
+    for path in wanted:
+        _check_extension(path, ".json", ".png")
+    other = None if against is None else _read_picture(against)
+    gaussians = _scene(scene)
+    views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
+    if other is not None and other.shape[:2] != (views[0].height, views[0].width):
+        raise ValueError(
+            f"{against}: size must be {views[0].width}x{views[0].height} as the frame, "
+            f"not {other.shape[1]}x{other.shape[0]}"
+        )
+    # Compiling and loading the kernels is no part of a frame.
+    reference.render(gaussians, views[0].resized(16, 16), background=background)
+    times, stages, pictures_psnr, pictures_ssim, outputs = [], [], [], [], []
+    with _progress("rendering") as advance:
+        for number, view in enumerate(views):
+            advance(number, len(views))
+            start = time.perf_counter()
+            frame = reference.render(gaussians, view, background=background)
+            times.append(1e3 * (time.perf_counter() - start))
+            stages.append(frame.stages_ms)
+            path = _numbered(output, number, len(views))
+            _write_picture(frame.image, path)
+            outputs.append(str(path))
+            if other is not None:
+                pictures_psnr.append(quality.psnr_db(frame.image, other))
+                pictures_ssim.append(quality.ssim(frame.image, other))
+            for target in wanted:
+                counted = reference.render(
+                    gaussians, view, background=background, statistics=True).statistics
+                _write_statistics(counted, _numbered(target, number, len(views)))
+    many = len(views) > 1
+    record = {
+        "width": views[0].width, "height": views[0].height, "gaussians": gaussians.gaussians,
+        "frames": len(views), "render_ms": sum(times) / len(times),
+        "stages_ms": {name: sum(each[name] for each in stages) / len(stages) for name in stages[0]},
+        "output": outputs if many else outputs[0],
+    }
+    lines = [
+        ("frame", f"{record['width']} x {record['height']}, {gaussians.gaussians:,} Gaussians"),
+        ("time", f"{record['render_ms']:.1f} ms" + (f", mean of {len(views)}" if many else "")),
+        ("stages", ", ".join(f"{k} {v:.1f} ms" for k, v in record["stages_ms"].items())),
+    ]
+    if other is not None:
+        record |= {"psnr_db": min(pictures_psnr), "ssim": min(pictures_ssim)}
+        lines += [("PSNR", f"{record['psnr_db']:.2f} dB"), ("SSIM", f"{record['ssim']:.5f}")]
+    lines.append(("written", outputs[0] + (f" to {outputs[-1]}" if many else "")))
+    _publish(record, json_file, lines)
+
+
+def _write_statistics(counted: Any, path: Path) -> None:
+    """Write the work of every tile as numbers or as a picture."""
+    from splatforge.report import pictures
+
+    shape = (counted.tiles_y, counted.tiles_x)
+    if path.suffix == ".png":
+        heat = pictures.heat_map(counted.evaluations.reshape(shape))
+        _write_bytes(path, pictures.png(heat))
+        return
+    counts = {name: getattr(counted, name).reshape(shape) for name in counted.totals()}
+    _write_json({"tile_px": 16, "tiles_x": counted.tiles_x, "tiles_y": counted.tiles_y,
+                 "totals": counted.totals(), **counts}, str(path))
+
+
+@app.command(epilog="Example: splatforge verilog raster --preset 64-lane -o build/raster")
+def verilog(
+    design: DesignArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write the Verilog of a design, its register map and a FuseSoC core file."""
+    from splatforge.hw.generate import write_verilog
+
+    parameters = _design(design, preset, config)
+    with _progress(f"generating {design}"):
+        written = sorted(write_verilog(parameters, output))
+    sizes = {str(path): path.stat().st_size for path in written}
+    _publish({"design": design, "files": list(sizes), "sizes_bytes": sizes}, json_file,
+             [(path, f"{size:,} bytes") for path, size in sizes.items()])
+
+
+# Entry ----------------------------------------------------------------------------------------
+
+
+def _message(error: BaseException) -> str:
+    """One line for an error."""
+    if hasattr(error, "format_message"):
+        text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError):
+        text = f"not enough memory: {error}"
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``splatforge`` and return its exit status.
+
+    0 is success, 2 an error of the input or of the machine (one line on stderr), 130 an
+    interruption. Anything else that is raised is a bug of ours and shows where it arose.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = app(args=given, prog_name="splatforge", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("splatforge: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has seen enough; the interpreter must not complain about the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
+        return _failed(error, given)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _failed(error, given)
+
+
+def _failed(error: Exception, arguments: Sequence[str]) -> int:
+    if "--traceback" in arguments:
+        raise error
+    # An error without words has shown its help already.
+    if text := _message(error):
+        print(f"splatforge: {text}", file=sys.stderr)
+    return 2
