@@ -412,6 +412,10 @@ class SramTable:
         return worst
 
 
+#: Coefficients by family and node.
+_Families = dict[str, dict[float, list[float]]]
+
+
 def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
     """The ``sram`` table: ``points`` rows of node, size, width, read, write, area."""
     if not isinstance(tree, Mapping):
@@ -444,9 +448,9 @@ def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
                      interpolation=float(interpolation), source=str(tree["source"]))
 
 
-def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[float, list[float]]]:
+def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> _Families:
     """Node tables of the scaling rule: family -> node_nm -> coefficients."""
-    families = dict[str, dict[float, list[float]]]()
+    families: _Families = {}
     for family, table in tree.items():
         try:
             families[family] = {float(node): [float(number) for number in numbers]
@@ -510,7 +514,7 @@ class CostTable:
         """
         entries = dict[str, Entry]()
         sram: SramTable | None = None
-        scaling = dict[str, dict[float, list[float]]]()
+        scaling: _Families = {}
         folder = files("splatforge.sim")
         sources = [(name, folder.joinpath(name).read_text()) for name in
                    ("costs.toml", "sram.toml")]
@@ -522,12 +526,10 @@ class CostTable:
                 raise ValueError(f"{where}: not TOML: {error}") from None
             if "sram" in tree:
                 sram = _read_sram(where, tree.pop("sram"))
-            if "scaling" in tree:
-                rule = tree.pop("scaling")
+            if isinstance(rule := tree.get("scaling"), dict):
                 tables = {key: rule.pop(key) for key in ("energy_hp", "energy_lp", "area")
                           if key in rule}
                 scaling |= _read_scaling(where, tables)
-                entries |= read_entries(where, rule, "scaling.")
             entries |= read_entries(where, tree)
         assert sram is not None  # the committed files hold one
         return cls(entries=entries, sram=sram, scaling=scaling)

@@ -1,0 +1,153 @@
+"""Energy of a run: event counts times sourced costs.
+
+A cycle model hands over how often each event of :mod:`splatforge.sim.costs` happened; the report
+keeps every row, so that the total can be recomputed by hand. The band adds the low ends and the
+high ends of all costs, that is, as if every source erred the same way: it is wide on purpose.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from splatforge.sim.costs import CostTable, Sourced, default_costs
+
+__all__ = ["NOT_MODELLED", "EnergyReport", "EnergyRow", "component", "energy"]
+
+#: What no row of a report holds.
+NOT_MODELLED = (
+    "leakage of logic and SRAM",
+    "clock tree above the flip-flops and clock gating",
+    "wires between units and placement",
+    "control logic, FIFO pointers and bus adapters that no event counts",
+    "the exponential's table (a look-up in logic has no sourced cost)",
+    "DRAM background and refresh power while idle, and the memory controller",
+)
+
+
+def component(event: str) -> str:
+    """What an event belongs to: ``arithmetic``, ``registers``, ``sram``, ``dram``."""
+    kind = event.partition("_")[0]
+    return {"register": "registers", "sram": "sram", "dram": "dram"}.get(kind, "arithmetic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyRow:
+    """One event of a report.
+
+    Parameters
+    ----------
+    event, component : str
+        Name of the vocabulary, and what it belongs to.
+    count : float
+        How often it happened.
+    cost : Sourced
+        Energy of one, in pJ at the report's node.
+    """
+
+    event: str
+    component: str
+    count: float
+    cost: Sourced
+
+    @property
+    def energy(self) -> Sourced:
+        """Count times cost in joules."""
+        return (self.cost * self.count).to("J")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyReport:
+    """Energy of one run.
+
+    Parameters
+    ----------
+    rows : tuple of EnergyRow
+        Every event, in the order of the counts.
+    node_nm : float
+        Process node of logic and SRAM.
+    dram : str
+        DRAM entry used.
+    not_modelled : tuple of str
+        What the total leaves out.
+    """
+
+    rows: tuple[EnergyRow, ...]
+    node_nm: float
+    dram: str
+    not_modelled: tuple[str, ...] = NOT_MODELLED
+
+    @property
+    def energy_j(self) -> float:
+        """Total in joules."""
+        return math.fsum(row.energy.value for row in self.rows)
+
+    @property
+    def low_j(self) -> float:
+        """Lower end of the band in joules."""
+        return math.fsum(row.energy.low for row in self.rows)
+
+    @property
+    def high_j(self) -> float:
+        """Upper end of the band in joules."""
+        return math.fsum(row.energy.high for row in self.rows)
+
+    @property
+    def band_j(self) -> tuple[float, float]:
+        """Both ends of the band in joules."""
+        return (self.low_j, self.high_j)
+
+    @property
+    def components(self) -> dict[str, tuple[float, float, float]]:
+        """Energy, low end and high end in joules of each component, in the order of the rows."""
+        totals = dict[str, tuple[float, float, float]]()
+        for row in self.rows:
+            value, low, high = totals.get(row.component, (0.0, 0.0, 0.0))
+            part = row.energy
+            totals[row.component] = (value + part.value, low + part.low, high + part.high)
+        return totals
+
+    def __str__(self) -> str:
+        lines = [f"{'event':<26}{'count':>10}  {'cost':<28}{'energy':<34}source"]
+        lines += [f"{row.event:<26}{row.count:>10.3g}  {row.cost!s:<28}"
+                  f"{row.energy.to('mJ')!s:<34}{row.cost.source}" for row in self.rows]
+        lines.append(f"total {self.energy_j * 1e3:.2g} mJ "
+                     f"[{self.low_j * 1e3:.2g}, {self.high_j * 1e3:.2g}] "
+                     f"at {self.node_nm:g} nm with {self.dram}")
+        lines.append(f"not modelled: {'; '.join(self.not_modelled)}")
+        return "\n".join(lines)
+
+
+def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
+           table: CostTable | None = None) -> EnergyReport:
+    """Energy of a run from its event counts.
+
+    Parameters
+    ----------
+    counts : mapping
+        Event of the vocabulary of :mod:`splatforge.sim.costs` -> how often it happened.
+    node_nm : float
+        Process node of logic and SRAM, 7 to 130.
+    dram : str
+        ``lpddr4`` or ``lpddr5``: the entry that DRAM bytes cost.
+    table : CostTable, optional
+        The committed tables by default.
+
+    Returns
+    -------
+    EnergyReport
+        Rows and totals.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or not finite, or an event has no sourced cost.
+    """
+    table = table or default_costs()
+    rows = list[EnergyRow]()
+    for event, count in counts.items():
+        if not (math.isfinite(count) and count >= 0):
+            raise ValueError(f"Count of {event} must be finite and non-negative, not {count!r}")
+        cost = table.energy_of(event, node_nm=node_nm, dram=dram)
+        rows.append(EnergyRow(event=event, component=component(event), count=float(count),
+                              cost=cost))
+    return EnergyReport(rows=tuple(rows), node_nm=node_nm, dram=dram)

@@ -1,0 +1,343 @@
+"""Sourced numbers, the committed cost tables, and what a file may not say."""
+
+import math
+import tomllib
+from importlib.resources import files
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splatforge.sim.cacti import configuration, parse
+from splatforge.sim.costs import CostTable, Entry, Sourced, default_costs, read_entries
+
+TABLE = default_costs()
+EVENTS = ("multiply_18x14", "add_20", "shift_16", "register_bit_clock", "sram_read_128b_4KiB",
+          "sram_write_64b_32KiB", "dram_read_byte", "dram_write_byte")
+ITEMS = ("multiply_18x14", "add_20", "shift_16", "register_bit", "sram_128b_4KiB")
+GOOD = """
+[energy.thing]
+value = 2.0
+unit = "pJ"
+low = 1.0
+high = 3.0
+source = "someone, 2020"
+"""
+
+
+def sourced(value: float, unit: str = "pJ", spread: float = 2.0) -> Sourced:
+    return Sourced(value, unit, "test", value / spread, value * spread)
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(("unit", "other", "factor"), [
+    ("pJ", "J", 1e-12), ("pJ/bit", "pJ/B", 8.0), ("mW", "J/s", 1e-3), ("um^2", "mm^2", 1e-6),
+    ("MHz", "1/s", 1e6), ("GB/s", "bit/s", 8e9), ("ms", "s", 1e-3), ("m", "mm", 1e3),
+    ("pJ/bit^2", "J/bit^2", 1e-12), ("FLOP/s", "TFLOP/s", 1e-12),
+])
+def test_units_convert(unit: str, other: str, factor: float) -> None:
+    converted = sourced(3.0, unit).to(other)
+    assert converted.value == pytest.approx(3.0 * factor, rel=1e-12)
+    assert converted.low == pytest.approx(1.5 * factor, rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["furlong", "pJ/fortnight", "xJ", "p1", "J^-2", ""])
+def test_unknown_unit(unit: str) -> None:
+    with pytest.raises(ValueError, match="Unit must"):
+        sourced(1.0, unit)
+
+
+def test_dimensions_are_checked() -> None:
+    with pytest.raises(ValueError, match="Unit must be one of J, not 'um\\^2'"):
+        sourced(1.0).to("um^2")
+    with pytest.raises(ValueError, match="Unit must be one of"):
+        sourced(1.0) + sourced(1.0, "W")
+    with pytest.raises(ValueError, match="Source must"):
+        Sourced(1.0, "pJ", " ", 1.0, 1.0)
+    with pytest.raises(ValueError, match="Divisor must be above zero"):
+        sourced(1.0) / Sourced(1.0, "s", "test", 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("value", "low", "high", "rule"), [
+    (1.0, 1.5, 2.0, "hold"), (1.0, 0.5, 0.9, "hold"), (1.0, -1.0, 2.0, "hold"),
+    (math.nan, 0.0, 1.0, "finite"), (1.0, 0.0, math.inf, "finite"),
+])
+def test_interval_must_hold_the_value(value: float, low: float, high: float, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        Sourced(value, "pJ", "test", low, high)
+
+
+def test_arithmetic_by_hand() -> None:
+    power, time = Sourced(2, "W", "a", 1, 3), Sourced(5, "ms", "b", 4, 6)
+    energy = (power * time).to("mJ")
+    assert (energy.value, energy.low, energy.high) == pytest.approx((10, 4, 18))
+    assert energy.source == "a; b"
+    back = (energy / time).to("W")
+    assert (back.value, back.low, back.high) == pytest.approx((2, 4 / 6, 18 / 4))
+    total = Sourced(1, "nJ", "a", 1, 2) + Sourced(500, "pJ", "a", 100, 900)
+    assert (total.value, total.unit, total.low, total.high, total.source) == \
+        pytest.approx((1.5, "nJ", 1.1, 2.9, "a"))
+    assert str(Sourced(0.123456, "pJ", "a", 0.1, 1)) == "0.12 pJ [0.1, 1]"
+    assert str(Sourced.exact(2, "1", "a")) == "2 [2, 2]"
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(1, 10))
+def test_products_and_sums_hold_their_value(a: float, b: float, spread: float) -> None:
+    left, right = sourced(a, "pJ/bit", spread), sourced(b, "bit", spread)
+    for result in (left * right, left * b, b * left, left + left, right.to("B")):
+        assert result.low <= result.value <= result.high
+    assert (left * right).to("pJ").value == pytest.approx(a * b, rel=1e-9)
+
+
+# --- the committed tables ---
+
+
+@pytest.mark.parametrize("name", ["costs.toml", "sram.toml", "devices.toml"])
+def test_committed_entries_say_who_says_so(name: str) -> None:
+    tree = tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
+    tree.get("scaling", {}).pop("energy_hp", None)
+    tree.get("scaling", {}).pop("energy_lp", None)
+    tree.get("scaling", {}).pop("area", None)
+    for key in ("points", "interpolation", "source"):
+        tree.get("sram", {}).pop(key, None)
+    entries = read_entries(name, tree)
+    assert entries
+    for entry in entries.values():
+        assert len(entry.cost.source) > 20, entry.name
+        if entry.cost.low < entry.cost.high and not entry.name.startswith("published."):
+            assert entry.interval, f"{entry.name}: whose interval?"
+
+
+@pytest.mark.parametrize("node", [7, 22, 28, 45, 65, 130])
+def test_band_holds_the_value_at_every_node(node: int) -> None:
+    costs = [TABLE.energy_of(event, node_nm=node) for event in EVENTS]
+    costs += [TABLE.area_of(item, node_nm=node) for item in ITEMS]
+    for cost in costs:
+        assert 0 < cost.low <= cost.value <= cost.high
+        assert cost.unit in ("pJ", "um^2")
+
+
+def test_horowitz_is_met_at_45_nm() -> None:
+    def energy(event: str) -> float:
+        return TABLE.energy_of(event, node_nm=45).value
+
+    assert energy("multiply_8x8") == pytest.approx(0.2, rel=0.05)
+    assert energy("multiply_32x32") == pytest.approx(3.1, rel=0.05)
+    assert energy("add_8") == pytest.approx(0.03, rel=0.15)
+    assert energy("add_32") == pytest.approx(0.1, rel=0.15)
+
+
+@pytest.mark.parametrize(("event", "node", "pj"), [
+    ("sram_read_64b_32KiB", 22, 3.79), ("sram_read_64b_32KiB", 32, 8.26),
+    ("sram_read_64b_1KiB", 45, 1.67), ("sram_read_128b_4KiB", 65, 8.16),
+    ("sram_read_256b_64KiB", 32, 29.6), ("sram_write_128b_4KiB", 45, 11.9),
+])
+def test_cacti_points(event: str, node: int, pj: float) -> None:
+    assert TABLE.energy_of(event, node_nm=node).value == pytest.approx(pj, rel=2e-3)
+
+
+def test_interpolation_error_is_the_stated_one() -> None:
+    assert 0.2 < TABLE.sram.interpolation_error() <= TABLE.sram.interpolation
+
+
+def test_sram_interpolates_between_its_neighbours() -> None:
+    small, middle, large = (TABLE.energy_of(f"sram_read_128b_{size}B", node_nm=28)
+                            for size in (4096, 6000, 8192))
+    assert small.value < middle.value < large.value
+    assert middle.high / middle.value > large.high / large.value
+    narrow, odd, wide = (TABLE.energy_of(f"sram_read_{bits}b_8KiB", node_nm=28).value
+                         for bits in (64, 96, 128))
+    assert narrow < odd < wide
+
+
+def test_other_nodes_start_from_the_nearest_macro() -> None:
+    near = TABLE.energy_of("sram_read_64b_8KiB", node_nm=22)
+    far = TABLE.energy_of("sram_read_64b_8KiB", node_nm=16)
+    assert far.value == pytest.approx(near.value * TABLE.scale("energy", 22, 16).value)
+
+
+@pytest.mark.parametrize("quantity", ["energy", "area"])
+def test_scaling(quantity: str) -> None:
+    assert TABLE.scale(quantity, 28, 28).high == 1.0
+    down, up = TABLE.scale(quantity, 45, 28), TABLE.scale(quantity, 28, 45)
+    assert down.value * up.value == pytest.approx(1.0)
+    assert down.value < 1
+    chain = TABLE.scale(quantity, 45, 32).value * TABLE.scale(quantity, 32, 28).value
+    assert chain == pytest.approx(down.value)
+    spreads = [(cost := TABLE.scale(quantity, 45, node)).high / cost.low for node in (40, 28, 10)]
+    assert spreads == sorted(spreads)
+
+
+def test_scaling_by_hand() -> None:
+    # Stillmaker and Baas 2017, high-performance family at 0.9 V: 0.4571 / 0.6989 from 45 to 32 nm.
+    def polynomial(a: float, b: float, c: float) -> float:
+        return a * 0.81 + b * 0.9 + c
+
+    ratio = polynomial(0.8367, -0.4341, 0.1701) / polynomial(1.018, -0.3107, 0.1539)
+    assert TABLE.scale("energy", 45, 32).value == pytest.approx(ratio)
+    assert TABLE.scale("area", 45, 32).value == pytest.approx(0.072 / 0.16)
+
+
+@given(st.integers(1, 64), st.integers(1, 64))
+def test_wider_never_costs_less(n: int, m: int) -> None:
+    for name, wider in ((f"multiply_{n}x{m}", f"multiply_{n}x{m + 1}"),
+                        (f"add_{n}", f"add_{n + 1}"), (f"shift_{n}", f"shift_{n + 1}")):
+        assert TABLE.energy_of(name, node_nm=28).value < TABLE.energy_of(wider, node_nm=28).value
+        assert TABLE.area_of(name, node_nm=28).value < TABLE.area_of(wider, node_nm=28).value
+
+
+def test_dram_choice() -> None:
+    lpddr4 = TABLE.energy_of("dram_read_byte", node_nm=28)
+    lpddr5 = TABLE.energy_of("dram_read_byte", node_nm=28, dram="lpddr5")
+    assert lpddr4.value == pytest.approx(64.0)
+    assert lpddr5.value < lpddr4.value
+    assert TABLE.energy_of("dram_write_byte", node_nm=7).value == pytest.approx(64.0)
+
+
+@pytest.mark.parametrize(("event", "message"), [
+    ("multiply_18x0", "at least 1 bit"), ("add_0", "at least 1 bit"), ("shift_0", "at least 1"),
+    ("multiply_18", "of the form"), ("divide_3x3", "of the form"),
+    ("sram_read_64b_1B", "size in bytes must be"), ("sram_read_1024b_4KiB", "width in bits must"),
+    ("sram_read_512b_512B", "CACTI finds no organisation"),
+])
+def test_events_that_have_no_cost(event: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TABLE.energy_of(event, node_nm=28)
+
+
+def test_requests_outside_the_tables() -> None:
+    with pytest.raises(ValueError, match="Node must be 7 to 130 nm, not 5"):
+        TABLE.energy_of("add_20", node_nm=5)
+    with pytest.raises(ValueError, match="energy or area, not 'speed'"):
+        TABLE.scale("speed", 45, 28)
+    with pytest.raises(ValueError, match=r"'energy\.hbm9' must be in the table"):
+        TABLE.energy_of("dram_read_byte", node_nm=28, dram="hbm9")
+    with pytest.raises(ValueError, match="SRAM node must be one of"):
+        TABLE.sram.cost("read", size_bytes=4096, width_bits=128, node_nm=29)
+    with pytest.raises(ValueError, match="Area name must be of the form"):
+        TABLE.area_of("dram_read_byte", node_nm=28)
+
+
+# --- files of a user ---
+
+
+def load(tmp_path, text: str) -> CostTable:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return CostTable.load(path)
+
+
+def test_measured_entry_displaces_the_estimate(tmp_path) -> None:
+    table = load(tmp_path, """
+[energy.multiply_18x14]
+value = 0.9
+unit = "pJ"
+low = 0.8
+high = 1.0
+node_nm = 28
+kind = "measured"
+confidence = "high"
+source = "synthesis of the array, 28 nm"
+
+[area.multiply_18x14]
+value = 0.001
+unit = "mm^2"
+low = 0.001
+high = 0.001
+node_nm = 28
+kind = "measured"
+source = "synthesis of the array, 28 nm"
+""")
+    assert table.energy_of("multiply_18x14", node_nm=28).value == 0.9
+    assert table.area_of("multiply_18x14", node_nm=28).value == pytest.approx(1000)
+    assert table.energy_of("multiply_18x14", node_nm=45).value > 1.0
+    assert table.energy_of("multiply_18x15", node_nm=28) == \
+        TABLE.energy_of("multiply_18x15", node_nm=28)
+    entry = Entry(name="energy.add_20", cost=Sourced.exact(7, "pJ", "test"))
+    assert table.with_entry(entry).energy_of("add_20", node_nm=28).value == 7
+    assert table.energy_of("add_20", node_nm=28).value < 1
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('source = "someone, 2020"', "", r"mine.toml: energy.thing.source is missing"),
+    ('source = "someone, 2020"', 'source = ""', r"mine.toml: energy.thing: Source must"),
+    ('unit = "pJ"', "", r"energy.thing.unit is missing"),
+    ('unit = "pJ"', 'unit = "calorie"', r"mine.toml: energy.thing: Unit must"),
+    ('unit = "pJ"', "unit = 3", r"energy.thing.unit must be text, not 3"),
+    ("low = 1.0", "low = 2.5", r"mine.toml: energy.thing: Interval must"),
+    ("high = 3.0", "high = 1.5", r"energy.thing: Interval must"),
+    ("high = 3.0", "", r"energy.thing.high is missing"),
+    ("value = 2.0", 'value = "two"', r"energy.thing.value must be a number, not 'two'"),
+    ("value = 2.0", "value = true", r"energy.thing.value must be a number"),
+    ("value = 2.0", "value = nan", r"must be finite"),
+    ("low = 1.0", "low = 1.0\nnode_mm = 28", r"thing.node_mm is unknown: did you mean .node_nm."),
+    ("low = 1.0", "low = 1.0\nnode_nm = 0", r"energy.thing.node_nm must be positive"),
+    ("low = 1.0", 'low = 1.0\nkind = "guess"', r"energy.thing.kind must be measured or"),
+    ("low = 1.0", 'low = 1.0\nconfidence = "sure"', r"energy.thing.confidence must be high or"),
+    ("low = 1.0", "low = 1.0\nlow = 1.0", r"mine.toml: not TOML"),
+    (GOOD, "energy = 3", r"mine.toml: energy must be a table, not 3"),
+    (GOOD, "scaling = 3", r"mine.toml: scaling must be a table, not 3"),
+    (GOOD, "sram = 3", r"mine.toml: sram must be a table, not 3"),
+    (GOOD, '[sram]\nsource = "x"', r"mine.toml: sram.points is missing"),
+    (GOOD, "[scaling]\narea = 3", r"scaling.area must be node -> coefficients, not 3"),
+    (GOOD, '[scaling.area]\nten = [1.0]', r"scaling.area must be node -> coefficients"),
+])
+def test_files_are_refused_by_field(tmp_path, old: str, new: str, message: str) -> None:
+    assert "energy.thing" in load(tmp_path, GOOD).entries
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, GOOD.replace(old, new))
+
+
+SRAM = """
+[sram]
+source = "foundry compiler"
+interpolation = 0.1
+points = [
+  [28, 1024, 64, 1.0, 2.0, 1000.0],
+  [28, 2048, 64, 2.0, 4.0, 2000.0],
+]
+energy_model = { value = 1.0, unit = "1", low = 1.0, high = 1.0, source = "foundry compiler" }
+area_model = { value = 1.0, unit = "1", low = 1.0, high = 1.0, source = "foundry compiler" }
+"""
+
+
+def test_sram_table_of_a_user(tmp_path) -> None:
+    table = load(tmp_path, SRAM)
+    cost = table.energy_of("sram_read_64b_1024B", node_nm=28)
+    assert (cost.value, cost.low, cost.source) == (pytest.approx(1.0), pytest.approx(1.0),
+                                                   "foundry compiler")
+    assert table.area_of("sram_64b_2KiB", node_nm=28).value == pytest.approx(2000)
+    between = table.energy_of("sram_write_64b_1448B", node_nm=28)
+    assert between.value == pytest.approx(math.sqrt(8), rel=1e-3)
+    assert between.high == pytest.approx(1.1 * between.value)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("2.0, 4.0, 2000.0", "2.0, 4.0", "sram.points must be rows of six"),
+    ("2.0, 4.0, 2000.0", "0.0, 4.0, 2000.0", "sram.points must be rows of six"),
+    ("28, 2048", "28, 1024", r"each macro once, not \(28, 1024, 64\) twice"),
+    ("interpolation = 0.1", 'interpolation = "small"', "sram.interpolation must be"),
+    ("low = 1.0, high = 1.0, source", "low = 1.0, source", "sram.energy_model.high is missing"),
+])
+def test_sram_tables_are_refused_by_field(tmp_path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, SRAM.replace(old, new, 1))
+
+
+# --- CACTI ---
+
+
+def test_cacti_output() -> None:
+    output = """
+    Total dynamic read energy per access (nJ): 0.00378646
+    Total dynamic write energy per access (nJ): 0.00310424
+    Cache height x width (mm): 0.1 x 0.267
+"""
+    assert parse(output) == pytest.approx((3.78646, 3.10424, 26700.0))
+    assert parse("ERROR: no valid data array organizations found") is None
+    config = configuration(node_nm=22, size_bytes=32768, width_bits=64, cell="itrs-lstp")
+    assert "-size (bytes) 32768\n" in config
+    assert "-technology (u) 0.022\n" in config
+    assert "-block size (bytes) 8\n" in config

@@ -1,0 +1,146 @@
+"""Energy and area reports: recomputed by hand, linear, and open about what they leave out."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.raster import RasterDesign
+from splatforge.sim.area import area, array_inventory, raster_inventory
+from splatforge.sim.costs import Entry, Sourced, default_costs
+from splatforge.sim.energy import component, energy
+
+COUNTS = {
+    "multiply_18x14": 1e9, "add_20": 3e9, "shift_16": 1e8, "register_bit_clock": 5e10,
+    "sram_read_128b_4KiB": 2e6, "sram_write_128b_4KiB": 2e6,
+    "dram_read_byte": 3e7, "dram_write_byte": 1e6,
+}
+
+
+def test_total_by_hand() -> None:
+    """45 nm, where no scaling enters: counts times the numbers of the table, in pJ."""
+    by_hand_pj = (
+        1e9 * 18 * 14 * 3.1e-3     # Horowitz, per bit squared
+        + 3e9 * 20 * 3.4e-3        # Horowitz, per bit
+        + 2e6 * 4.427 + 2e6 * 11.89  # CACTI, 4 KiB x 128
+        + (3e7 + 1e6) * 8 * 8.0    # LPDDR4, 8 pJ/bit
+    )
+    counts = {event: count for event, count in COUNTS.items()
+              if not event.startswith(("shift", "register"))}
+    report = energy(counts, node_nm=45)
+    assert report.energy_j == pytest.approx(by_hand_pj * 1e-12, rel=1e-3)
+    high_pj = (1e9 * 18 * 14 * 14.4e-3 + 3e9 * 20 * 7.6e-3 + 4.4 * (2e6 * 4.427 + 2e6 * 11.89)
+               + 31e6 * 8 * 16.1)
+    assert report.high_j == pytest.approx(high_pj * 1e-12, rel=1e-3)
+    at_40 = energy({"register_bit_clock": 5e10, "shift_32": 1e8}, node_nm=40)
+    assert at_40.energy_j == pytest.approx(5e10 * 9.0e-15 + 1e8 * 160 * 2.6e-15)
+
+
+def test_rows_are_count_times_cost() -> None:
+    table = default_costs()
+    report = energy(COUNTS, node_nm=28)
+    assert [row.event for row in report.rows] == list(COUNTS)
+    for row in report.rows:
+        assert row.count == COUNTS[row.event]
+        assert row.cost == table.energy_of(row.event, node_nm=28)
+        assert row.energy.value == pytest.approx(row.count * row.cost.value * 1e-12)
+    assert report.energy_j == pytest.approx(sum(row.energy.value for row in report.rows))
+    components = report.components
+    assert list(components) == ["arithmetic", "registers", "sram", "dram"]
+    for column, total in enumerate((report.energy_j, report.low_j, report.high_j)):
+        assert sum(part[column] for part in components.values()) == pytest.approx(total)
+    assert report.band_j == (report.low_j, report.high_j)
+
+
+def test_text_prints_the_band_not_four_digits() -> None:
+    text = str(energy(COUNTS, node_nm=28))
+    assert "not modelled: leakage" in text
+    assert "Horowitz" in text
+    total = next(line for line in text.splitlines() if line.startswith("total"))
+    assert "at 28 nm with lpddr4" in total
+    value, low, high = (part.strip("[],") for part in total.split()[1:5] if part != "mJ")
+    assert float(low) < float(value) < float(high)
+    assert all(len(number.replace(".", "").strip("0")) <= 2 for number in (value, low, high))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(COUNTS)), st.floats(0, 1e12)),
+       st.floats(0, 1e3), st.sampled_from([16, 22, 28, 40, 45, 65]))
+def test_linear_in_counts_and_inside_its_band(
+    counts: dict[str, float], factor: float, node: int
+) -> None:
+    once = energy(counts, node_nm=node)
+    scaled = energy({event: count * factor for event, count in counts.items()}, node_nm=node)
+    assert once.low_j <= once.energy_j <= once.high_j
+    for ours, theirs in ((scaled.energy_j, once.energy_j), (scaled.low_j, once.low_j),
+                         (scaled.high_j, once.high_j)):
+        assert ours == pytest.approx(factor * theirs, rel=1e-9, abs=1e-30)
+
+
+def test_dram_and_table_can_be_chosen() -> None:
+    counts = {"dram_read_byte": 1e6}
+    assert energy(counts, node_nm=28, dram="lpddr5").energy_j < energy(counts, node_nm=28).energy_j
+    free = default_costs().with_entry(
+        Entry(name="energy.lpddr4", cost=Sourced.exact(0.0, "pJ/bit", "test")))
+    assert energy(counts, node_nm=28, table=free).energy_j == 0
+
+
+@pytest.mark.parametrize("count", [-1, math.nan, math.inf])
+def test_counts_are_checked(count: float) -> None:
+    with pytest.raises(ValueError, match="Count of add_20 must be finite and non-negative"):
+        energy({"add_20": count}, node_nm=28)
+    with pytest.raises(ValueError, match="Number of add_20 must be finite and non-negative"):
+        area({"add_20": count}, node_nm=28)
+
+
+def test_unknown_event_is_no_free_event() -> None:
+    with pytest.raises(ValueError, match="must be of the form"):
+        energy({"lookup_64x17": 1}, node_nm=28)
+
+
+def test_components() -> None:
+    assert [component(event) for event in COUNTS] == [
+        "arithmetic", "arithmetic", "arithmetic", "registers", "sram", "sram", "dram", "dram"]
+
+
+# --- area ---
+
+
+def test_area_by_hand() -> None:
+    report = area({"multiply_10x10": 2, "add_8": 3, "register_bit": 100}, node_nm=40)
+    by_hand = 2 * 100 * 4.49 + 3 * 8 * 6.26 + 100 * 5.98
+    assert report.area_mm2 == pytest.approx(by_hand * 1e-6)
+    low, high = report.band_mm2
+    assert low < report.area_mm2 < high
+    assert [row.item for row in report.rows] == ["multiply_10x10", "add_8", "register_bit"]
+    assert "synthesis" not in " ".join(report.not_modelled)
+
+
+def test_array_inventory_follows_the_formats() -> None:
+    array = ArrayDesign(lanes=64)
+    inventory = array_inventory(array)
+    form, transmittance = array.alpha.form.width, array.blend.transmittance.width
+    assert inventory[f"multiply_{form}x{form}"] == 2 * 64
+    assert inventory[f"multiply_{transmittance}x{array.blend.color.width}"] == 3 * 64
+    state = 2 * 256 * (transmittance + 3 * array.blend.accumulator.width)
+    assert inventory["register_bit"] > state
+    wide = array_inventory(ArrayDesign(lanes=128))
+    assert wide["register_bit"] - state == 2 * (inventory["register_bit"] - state)
+    assert all(wide[name] == 2 * inventory[name] for name in inventory if name != "register_bit")
+
+
+def test_raster_area_grows_with_lanes_and_buffer() -> None:
+    areas = [area(raster_inventory(RasterDesign(array=ArrayDesign(lanes=lanes))),
+                  node_nm=28).area_mm2 for lanes in (16, 32, 64, 128, 256)]
+    assert areas == sorted(areas)
+    deep = RasterDesign(fetch=FetchDesign(buffer_splats=1024))
+    assert raster_inventory(deep)["sram_128b_16384B"] == 1
+    assert area(raster_inventory(deep), node_nm=28).area_mm2 > areas[2]
+
+
+def test_lane_is_smaller_than_the_published_vru() -> None:
+    """GSCore's VRU: 23,841 um^2 at 28 nm (NeRArch-Sim Table VI, full flow, wires included)."""
+    report = area(array_inventory(ArrayDesign(lanes=64)), node_nm=28)
+    assert report.band_mm2[1] * 1e6 / 64 < 23841
