@@ -1,0 +1,373 @@
+"""Whole frames under Verilator: ``verification/frame.cpp`` started from Python.
+
+The harness is a process of its own. It gets a job file and the bytes of the memory, and leaves one
+record for every frame; Python touches no cycle.
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos.fetch import MemoryImage
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.shell import FrameError
+from splatforge.hw.generate import verilog
+from splatforge.verification.lib.build import Binary, build
+
+__all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
+           "Stall", "Waves", "build_frame", "run_frames"]
+
+#: The harness.
+HARNESS = Path(__file__).parents[1] / "frame.cpp"
+#: What the framebuffer holds before the frame: bytes that are not written must keep it.
+CANARY = 0xA5
+
+SLVERR, DECERR = 2, 3
+
+
+class SimulationError(RuntimeError):
+    """A run broke a rule of the bus, did not end, or the harness itself failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """How often each AXI channel sits out a cycle, on top of the memory's timing.
+
+    Parameters
+    ----------
+    ar, r, aw, w, b, registers : float
+        Probability in [0, 1) of each channel of the manager, and of the register accesses.
+    seed : int
+        Of the random numbers.
+
+    Raises
+    ------
+    ValueError
+        If a probability is out of its range.
+    """
+
+    ar: float = 0.0
+    r: float = 0.0
+    aw: float = 0.0
+    w: float = 0.0
+    b: float = 0.0
+    registers: float = 0.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for probability in self.probabilities:
+            if not 0 <= probability < 1:
+                raise ValueError(f"Stall must be at least 0 and below 1, not {probability!r}")
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """In the order of the harness."""
+        return self.ar, self.r, self.aw, self.w, self.b, self.registers
+
+    @classmethod
+    def every_channel(cls, probability: float, seed: int) -> "Stall":
+        """The same probability everywhere."""
+        return cls(ar=probability, r=probability, aw=probability, w=probability, b=probability,
+                   registers=probability, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusFault:
+    """One error response of the memory.
+
+    Parameters
+    ----------
+    write : bool
+        Whether a write burst gets it, else a beat of a read burst.
+    read_id : int
+        ID of the read: 0 descriptor, 1 tile table, 2 splats.
+    burst, beat : int
+        Which burst of the frame (of that ID), and which beat of a read burst, from 0.
+    response : int
+        `SLVERR` or `DECERR`.
+    """
+
+    write: bool = False
+    read_id: int = 0
+    burst: int = 0
+    beat: int = 0
+    response: int = SLVERR
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameJob:
+    """One frame to run, and what is to happen to it.
+
+    Parameters
+    ----------
+    image : MemoryImage
+        The packed frame.
+    abort_at, reset_at, snapshot_at : int, optional
+        Cycles after START at which the driver writes ABORT, RESET or SNAPSHOT.
+    faults : tuple of BusFault
+        Error responses.
+    irq_enable : int
+        Interrupts that are enabled; with none, the driver polls STATUS.
+    frame_bytes : int, optional
+        Memory behind ``frame_address``, when not that of the image.
+    """
+
+    image: MemoryImage
+    abort_at: int | None = None
+    reset_at: int | None = None
+    snapshot_at: int | None = None
+    faults: tuple[BusFault, ...] = ()
+    irq_enable: int = 3
+    frame_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waves:
+    """Which cycles go into a wave file; FST, or VCD if the name ends in ``.vcd``."""
+
+    path: Path
+    first_cycle: int = 0
+    last_cycle: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first_cycle < self.last_cycle:
+            raise ValueError(
+                f"Waves must end after they begin, not {self.first_cycle} to {self.last_cycle}")
+
+    @property
+    def kind(self) -> str:
+        """What the binary must be built with."""
+        return "vcd" if self.path.suffix == ".vcd" else "fst"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameRun:
+    """What one frame did.
+
+    Parameters
+    ----------
+    status, error, irq_status : int
+        Registers behind the frame.
+    irq, irq_cleared : bool
+        The interrupt line at the end, and whether writing ones cleared it.
+    cycles : int or None
+        From the accepted START write to the last write response, counted on the bus; None if
+        nothing was written.
+    ended_after : int
+        Cycles from START until the driver saw the end.
+    counters : Mapping
+        The core's own counters by name.
+    snapshot : Mapping or None
+        The counters behind a SNAPSHOT in mid-frame.
+    read_bytes, read_bursts : tuple of int
+        By ID, counted on the bus.
+    written_bytes, write_bursts, write_beats : int
+        Strobed bytes, bursts and beats, counted on the bus.
+    ar_waits, aw_waits, w_waits : int
+        Cycles in which the channel was valid and not ready.
+    injected : bool
+        Whether the ABORT, RESET or SNAPSHOT came before the end of the frame.
+    hang : str or None
+        Why the frame was given up.
+    frame : ndarray
+        Bytes of the framebuffer; uint8.
+    image : MemoryImage
+        What was run.
+    """
+
+    image: MemoryImage
+    frame: npt.NDArray[np.uint8]
+    ended_after: int
+    cycles: int | None = None
+    status: int = 0
+    error: int = 0
+    irq_status: int = 0
+    irq: bool = False
+    irq_cleared: bool = False
+    was_reset: bool = False
+    injected: bool = False
+    hang: str | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    snapshot: Mapping[str, int] | None = None
+    read_bytes: tuple[int, ...] = ()
+    read_bursts: tuple[int, ...] = ()
+    written_bytes: int = 0
+    write_bursts: int = 0
+    write_beats: int = 0
+    ar_waits: int = 0
+    aw_waits: int = 0
+    w_waits: int = 0
+    simulate_s: float = 0.0
+
+    @property
+    def frame_error(self) -> FrameError:
+        """The error register by name."""
+        return FrameError(self.error)
+
+    @property
+    def pixels(self) -> npt.NDArray:
+        """The framebuffer as pixels of shape [height, width, 4]."""
+        return self.image.pixels(self.frame)
+
+    @property
+    def stray_bytes(self) -> int:
+        """Bytes of the framebuffer outside of the pixels that were changed."""
+        row_bytes = self.image.width * self.image.pixel_format.size_bytes
+        rows = self.frame[: self.image.frame_bytes].reshape(-1, self.image.pitch_bytes)
+        rest = self.frame[self.image.frame_bytes:]
+        return int((rows[:, row_bytes:] != CANARY).sum()) + int((rest != CANARY).sum())
+
+
+def build_frame(
+    design: RasterDesign, *, waves: Waves | None = None, cache: Path | None = None
+) -> Binary:
+    """Harness and Verilog of `design` as a binary; see :func:`build`."""
+    return build(
+        verilog("raster", design), "raster", [HARNESS], trace=waves.kind if waves else None,
+        cache=cache)
+
+
+def _commands(
+    jobs: Sequence[FrameJob], folder: Path, timing: MemoryTiming, stall: Stall, interleave: bool,
+    watchdog_cycles: int | None, idle_limit_cycles: int, waves: Waves | None,
+) -> Iterator[str]:
+    """Lines of the job file; writes the memory beside it."""
+    read, write = timing.read_beats_per_cycle, timing.write_beats_per_cycle
+    yield (f"timing {timing.latency_cycles} {read.numerator} {read.denominator} "
+           f"{write.numerator} {write.denominator} {timing.outstanding}")
+    yield f"counters {len(COUNTERS)}"
+    yield f"stall {' '.join(str(p) for p in stall.probabilities)} {stall.seed}"
+    yield f"interleave {int(interleave)}"
+    yield f"idle_limit {idle_limit_cycles + 4 * timing.latency_cycles}"
+    if waves:
+        yield f"trace {waves.path.absolute()} {waves.first_cycle} {waves.last_cycle}"
+    with (folder / "memory").open("wb") as memory:
+        for number, job in enumerate(jobs):
+            image = job.image
+            yield "unmap"
+            for address, content in image.segments:
+                yield f"map {address} {content.size} r memory {memory.tell()}"
+                memory.write(np.ascontiguousarray(content).tobytes())
+            size = image.frame_bytes if job.frame_bytes is None else job.frame_bytes
+            yield f"map {image.frame_address} {size} w - {CANARY}"
+            for fault in job.faults:
+                yield (f"fault {'write' if fault.write else 'read'} {fault.read_id} {fault.burst} "
+                       f"{fault.beat} {fault.response}")
+            run = f"run descriptor {image.descriptor_address} irq_enable {job.irq_enable}"
+            for name in ("abort_at", "reset_at", "snapshot_at"):
+                if (value := getattr(job, name)) is not None:
+                    run += f" {name} {value}"
+            if watchdog_cycles is not None:
+                run += f" watchdog {watchdog_cycles}"
+            yield run
+            yield f"dump {image.frame_address} {size} frame{number}"
+
+
+def _execute(binary: Path, folder: Path, progress: Callable[[int], None] | None) -> None:
+    """Run the harness on the job in `folder`."""
+    process = subprocess.Popen(
+        [str(binary), "job", "results"], cwd=folder, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True)
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if line.startswith("cycles "):
+                    if progress:
+                        progress(int(line.split()[1]))
+                else:
+                    said.append(line.rstrip())
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if code:
+        raise SimulationError(f"The simulation ended with code {code}: {' '.join(said)[-500:]}")
+
+
+def _named(values: Sequence[int]) -> dict[str, int]:
+    return dict(zip((name for name, _, _ in COUNTERS), values, strict=True))
+
+
+def run_frames(
+    binary: Path,
+    frames: Sequence[MemoryImage | FrameJob],
+    *,
+    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    stall: Stall = Stall(),
+    interleave: bool = False,
+    watchdog_cycles: int | None = None,
+    idle_limit_cycles: int = 100_000,
+    waves: Waves | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[FrameRun]:
+    """Run frames back to back, without a reset in between.
+
+    Parameters
+    ----------
+    binary : Path
+        From :func:`build_frame`.
+    frames : sequence of MemoryImage or FrameJob
+        The frames. Every one has the whole memory for itself.
+    timing : MemoryTiming
+        Timing of the memory.
+    stall : Stall
+        Random stalls on top of it.
+    interleave : bool
+        Whether read data of different IDs come in random order, beat by beat. The timing is then
+        no longer that of `timing`.
+    watchdog_cycles : int, optional
+        Cycles after START after which a frame is given up.
+    idle_limit_cycles : int
+        Cycles without a transfer after which a frame is given up, besides four latencies.
+    waves : Waves, optional
+        Waves to write; the binary must have been built with the same.
+    progress : callable, optional
+        Called now and then with the cycles simulated so far.
+
+    Returns
+    -------
+    list of FrameRun
+        One for each frame.
+
+    Raises
+    ------
+    SimulationError
+        If a rule of the bus was broken, a frame did not end, or the harness failed.
+    """
+    jobs = [frame if isinstance(frame, FrameJob) else FrameJob(image=frame) for frame in frames]
+    with tempfile.TemporaryDirectory(prefix="splatforge-") as name:
+        folder = Path(name)
+        lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
+                          idle_limit_cycles, waves)
+        (folder / "job").write_text("\n".join(lines) + "\n")
+        _execute(binary, folder, progress)
+        records: list[dict[str, Any]] = [
+            json.loads(line) for line in (folder / "results").read_text().splitlines()]
+        violations = records.pop()["violations"]
+        runs = []
+        for number, record in enumerate(records):
+            values = record["run"]
+            for key in ("counters", "snapshot"):
+                if key in values:
+                    values[key] = _named(values[key])
+            for key in ("read_bytes", "read_bursts"):
+                values[key] = tuple(values[key])
+            dumped = folder / f"frame{number}"
+            content = dumped.read_bytes() if dumped.exists() else b""
+            runs.append(FrameRun(
+                image=jobs[number].image, frame=np.frombuffer(content, np.uint8), **values))
+    hangs = [f"frame {n}: {run.hang}" for n, run in enumerate(runs) if run.hang]
+    if hangs or violations:
+        raise SimulationError("; ".join([*hangs, *violations]))
+    return runs
