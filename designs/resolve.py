@@ -42,7 +42,7 @@ class ResolveDesign:
     """
 
     background: Fixed = Fixed(int_bits=1, frac_bits=8)
-    outstanding_bursts: int = 16
+    outstanding_bursts: int = 32
 
     def __post_init__(self) -> None:
         if self.background.int_bits != 1:

@@ -1,0 +1,190 @@
+"""Cycle model of the raster core: a workload and a memory in, cycles and counters out.
+
+The model follows the same events as the hardware, one at a time, and works out each one's cycle
+from the events that it waits for; nothing is stepped, nothing is fitted. It reads the workload of
+the bit-true model and never the hardware.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from splatforge.algos.array import Workload
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import DESCRIPTOR_BYTES
+from splatforge.sim import array as array_model
+from splatforge.sim import fetch as fetch_model
+from splatforge.sim import resolve as resolve_model
+from splatforge.sim.memory import RESPONSE, memory_constants, new_port
+
+__all__ = ["DESCRIPTOR_LATENCY", "Run", "simulate"]
+
+#: Cycles from START to the descriptor's address, and from its last beat to the first cycle in which
+#: the fetch unit may ask.
+DESCRIPTOR_LATENCY = (0, 2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What one frame took.
+
+    Parameters
+    ----------
+    cycles : int
+        From the accepted START write to the last write response.
+    counters : Mapping
+        The hardware's performance counters by name, see :data:`splatforge.designs.raster.COUNTERS`.
+    tile_ends : ndarray
+        Cycle in which the array ended each tile, of shape [tiles]; int64.
+    """
+
+    cycles: int
+    counters: Mapping[str, int]
+    tile_ends: np.ndarray
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read over the bus, over-fetch included."""
+        return sum(self.counters[name] for name in
+                   ("descriptor_bytes", "table_bytes", "splat_bytes"))
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written over the bus."""
+        return self.counters["pixel_bytes"]
+
+
+@nb.njit(cache=True)
+def _frame_kernel(
+    starts, subtiles, ends, width, height, block_masks, limits, pixel_bytes, memory,
+    read_port, read_window, write_port, write_window, splat_window, pixel_window, fetch, resolve,
+    counts, tile_ends,
+):
+    tiles = len(starts) - 1
+    tiles_x = (width + 15) // 16
+    table_beats = (tiles + 1) // 2
+    table_time = np.zeros(table_beats + 1, np.int64)
+    taken = np.zeros(starts[tiles] + 1, np.int64)
+    arrive = np.zeros(starts[tiles] + 1, np.int64)
+    block_ends = np.zeros(len(block_masks), np.int64)
+    dead_at = np.zeros(len(block_masks), np.int64)
+    scratch = np.zeros(64, np.int64)
+    announced = np.zeros(tiles, np.int64)
+    queued = np.zeros(tiles, np.int64)
+    begun = np.zeros(tiles, np.int64)
+    emptied = np.zeros(tiles, np.int64)
+
+    # START, the descriptor's burst, then the first of the table.
+    fetch_model.burst(
+        fetch, fetch[fetch_model.ASK_FREE], 4, memory, read_port, read_window, scratch, 0)
+    first = scratch[3] + 2
+    fetch[fetch_model.ASK_FREE] = fetch[fetch_model.READY] = first
+    fetch_model.ask_table(
+        fetch, first, limits, table_beats, 0, memory, read_port, read_window, table_time)
+    position = np.int64(0)
+    advance = np.int64(0)
+    end = np.int64(-1)
+    written = np.int64(-1)
+    blocked = np.int64(0)
+    for tile in range(tiles):
+        count = starts[tile + 1] - starts[tile]
+        room = np.int64(0)
+        if tile >= fetch_model.TILE_QUEUE:
+            room = queued[tile - fetch_model.TILE_QUEUE] + 1
+        announced[tile] = fetch_model.announce(
+            fetch, count, starts[tile], room, limits, table_beats, memory, read_port, read_window,
+            table_time)
+        queued[tile] = announced[tile] + 1
+        if tile:
+            queued[tile] = max(queued[tile], begun[tile - 1])
+        ready = max(queued[tile] + 1, end + 1)
+        begun[tile] = ready
+        if tile >= 2:
+            begun[tile] = max(ready, emptied[tile - 2] + 1)
+            blocked += begun[tile] - ready
+        end, position, advance = array_model.blend_tile(
+            begun[tile], starts[tile], count, subtiles, ends[tile], block_masks, position, advance,
+            fetch, limits, memory, read_port, read_window, splat_window, taken, arrive,
+            block_ends, dead_at, counts)
+        tile_ends[tile] = end
+        hand_over = end + array_model.EMPTY_DELAY
+        if tile:
+            hand_over = max(hand_over, max(emptied[tile - 1], written) + 1)
+        columns = min(16, width - (tile % tiles_x) * 16)
+        rows = min(16, height - (tile // tiles_x) * 16)
+        emptied[tile], written = resolve_model.write_tile(
+            hand_over, columns, rows, pixel_bytes, memory, write_port, write_window, pixel_window,
+            resolve, scratch)
+    return blocked
+
+
+def simulate(
+    workload: Workload,
+    design: RasterDesign,
+    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    pixel_format: PixelFormat = PixelFormat.RGBA8,
+) -> Run:
+    """Work out the cycles of one frame.
+
+    Parameters
+    ----------
+    workload : Workload
+        What happened, from :func:`splatforge.algos.raster.render`.
+    design : RasterDesign
+        Lanes, buffers, limits. The formats are the workload's.
+    timing : MemoryTiming
+        The memory.
+    pixel_format : PixelFormat
+        Of the framebuffer.
+
+    Returns
+    -------
+    Run
+        Cycles and counters. Against the RTL: see the frame matrix; the error is a handful of
+        cycles.
+    """
+    tiles = workload.tiles
+    counts = np.zeros(array_model.COUNTS, np.int64)
+    tile_ends = np.zeros(tiles, np.int64)
+    read_port, read_window = new_port(timing.outstanding)
+    write_port, write_window = new_port(timing.outstanding)
+    _, splat_window = new_port(design.fetch.outstanding_bursts)
+    _, pixel_window = new_port(design.resolve.outstanding_bursts)
+    fetch = fetch_model.new_fetch(DESCRIPTOR_LATENCY[0])
+    resolve = resolve_model.new_resolve()
+    blocked = _frame_kernel(
+        workload.starts, workload.subtiles, workload.ends, workload.width, workload.height,
+        np.array(design.array.block_subtiles(), np.int64),
+        (design.fetch.burst_beats, design.fetch.buffer_splats), pixel_format.size_bytes,
+        memory_constants(timing), read_port, read_window, write_port, write_window, splat_window,
+        pixel_window, fetch, resolve, counts, tile_ends,
+    )
+    beat_bytes = design.shell.data_bytes
+    splats = int(fetch[fetch_model.REQUESTED])
+    values = {
+        "cycles": int(write_port[RESPONSE]),
+        "array_busy": int(counts[array_model.BUSY]),
+        "array_starved": int(counts[array_model.STARVED]),
+        "array_skipped": int(counts[array_model.SKIPPED]),
+        "array_blocked": int(blocked),
+        "fetch_busy": splats,
+        "fetch_stalled": int(fetch[fetch_model.STALLED]),
+        "resolve_busy": int(resolve[resolve_model.BEATS]),
+        "resolve_stalled": int(resolve[resolve_model.STALLED]),
+        "descriptor_bytes": DESCRIPTOR_BYTES,
+        "table_bytes": beat_bytes * ((tiles + 1) // 2),
+        "splat_bytes": beat_bytes * splats,
+        "overfetch_bytes": beat_bytes * int(counts[array_model.DROPPED]),
+        "pixel_bytes": int(resolve[resolve_model.BYTES]),
+        "tiles": tiles,
+        "tiles_stopped": int(counts[array_model.STOPPED]),
+    }
+    return Run(
+        cycles=values["cycles"],
+        counters={name: values[name] for name, _, _ in COUNTERS},
+        tile_ends=tile_ends,
+    )
