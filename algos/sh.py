@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numba import njit
 
 from splatforge.algos.workers import Workers
+from splatforge.scenes import Camera, Scene
 
 __all__ = ["evaluate_sh"]
 
@@ -28,19 +29,18 @@ _C3C = np.float32(0.4570457994644658)  # sqrt(21 / (32 pi))
 _C3D = np.float32(0.3731763325901154)  # sqrt(7 / (16 pi))
 _C3E = np.float32(1.445305721320277)  # sqrt(105 / (16 pi))
 
-_ONE = np.float32(1)
 _TWO = np.float32(2)
 _THREE = np.float32(3)
 _FOUR = np.float32(4)
 _HALF = np.float32(0.5)
 
+# Gaussians per unit of parallel work.
+_CHUNK = 8192
+
 
 @njit(cache=True, inline="always")
-def basis_device(k, x, y, z):
-    """Write the basis functions of a unit direction: ``k`` of them, the rest of 16 are zero.
-
-    For kernels of this package; the directions are float32.
-    """
+def _basis(x, y, z):
+    """Basis functions 1 to 15 of a unit direction in float32."""
     xx, yy, zz = x * x, y * y, z * z
     b1, b2, b3 = -_C1 * y, _C1 * z, -_C1 * x
     b4, b5, b6 = _C2A * x * y, -_C2A * y * z, _C2B * (_TWO * zz - xx - yy)
@@ -54,12 +54,12 @@ def basis_device(k, x, y, z):
 
 
 @njit(cache=True, inline="always")
-def color_device(sh, i, x, y, z):
+def _color(sh, i, x, y, z):
     """Colour of Gaussian ``i`` seen along the unit direction (x, y, z), float32, not negative."""
     k = sh.shape[1]
     r, g, b = _C0 * sh[i, 0, 0], _C0 * sh[i, 0, 1], _C0 * sh[i, 0, 2]
     if k > 1:
-        basis = basis_device(k, x, y, z)
+        basis = _basis(x, y, z)
         for j in range(3):
             r += basis[j] * sh[i, j + 1, 0]
             g += basis[j] * sh[i, j + 1, 1]
@@ -87,10 +87,55 @@ def _sh_kernel(worker, workers, sh, directions, out):
         z = np.float64(directions[i, 2])
         length = sqrt(x * x + y * y + z * z)
         scale = 1.0 / length if length > 0.0 else 0.0
-        r, g, b = color_device(
+        out[i, 0], out[i, 1], out[i, 2] = _color(
             sh, i, np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
         )
-        out[i, 0], out[i, 1], out[i, 2] = r, g, b
+
+
+@njit(cache=True, nogil=True)
+def _view_color_kernel(chunk, means, sh, ids, eye, out, column):
+    for k in range(chunk * _CHUNK, min(len(ids), (chunk + 1) * _CHUNK)):
+        i = ids[k]
+        if i < 0:
+            continue
+        x = np.float64(means[i, 0]) - eye[0]
+        y = np.float64(means[i, 1]) - eye[1]
+        z = np.float64(means[i, 2]) - eye[2]
+        # Not zero: the Gaussian lies in front of the near plane.
+        scale = 1.0 / sqrt(x * x + y * y + z * z)
+        red, green, blue = _color(
+            sh, i, np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
+        )
+        out[k, column], out[k, column + 1], out[k, column + 2] = red, green, blue
+
+
+def view_colors(
+    scene: Scene,
+    camera: Camera,
+    ids: npt.NDArray[np.int32],
+    out: Float32Array,
+    column: int,
+    workers: Workers,
+) -> None:
+    """Write the colours of Gaussians ``ids`` as ``camera`` sees them into three columns.
+
+    Parameters
+    ----------
+    scene, camera : Scene, Camera
+        What is seen from where; the Gaussians are in front of the camera.
+    ids : numpy.ndarray
+        Shape [M], int32; negative ones are left out.
+    out : numpy.ndarray
+        Shape [M, columns], float32.
+    column : int
+        The column of red; green and blue follow.
+    workers : Workers
+        The threads to run on.
+    """
+    workers.run_chunks(
+        _view_color_kernel, -(-len(ids) // _CHUNK), scene.means, scene.sh, ids,
+        np.ascontiguousarray(camera.position, np.float64), out, column,
+    )  # fmt: skip
 
 
 def evaluate_sh(sh: npt.ArrayLike, directions: npt.ArrayLike) -> Float32Array:
@@ -101,8 +146,8 @@ def evaluate_sh(sh: npt.ArrayLike, directions: npt.ArrayLike) -> Float32Array:
     sh : array_like
         Coefficients of shape [N, K, 3] with K in {1, 4, 9, 16}.
     directions : array_like
-        From the camera to the Gaussian, shape [N, 3], of any length; a zero direction leaves
-        the constant term alone and what of degree 2 and 3 does not vanish there (nothing).
+        From the camera to the Gaussian, shape [N, 3], of any length; of a zero direction only
+        the constant term remains.
 
     Returns
     -------

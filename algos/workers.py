@@ -4,36 +4,20 @@ numba's own ``prange`` is not used: its OpenMP layer spins at every barrier, whi
 machine cost 10 ms for each of a frame's parallel steps (workqueue: 0.1 ms), and the workqueue
 layer aborts the process when two Python threads render at once. Plain threads do neither, and the
 kernels compile in a third of the time.
+
+A rule for kernels that are cached on disk: they call compiled functions of their own file only.
+numba recompiles when that file changes, not when another one does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-import llvmlite.ir as ll
 import numba
-import numpy as np
-import numpy.typing as npt
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-__all__ = ["Workers", "fetch_add"]
-
-
-@intrinsic
-def fetch_add(typingctx, array, value):
-    """``array[0] += value`` as one atomic step; returns what was there before. For kernels."""
-    if not (isinstance(array, types.Array) and array.dtype == types.int64):
-        return None
-
-    def codegen(context, builder, signature, args):
-        struct = context.make_array(signature.args[0])(context, builder, args[0])
-        pointer = cgutils.gep_inbounds(builder, struct.data, ll.IntType(32)(0))
-        return builder.atomic_rmw("add", pointer, args[1], "monotonic")
-
-    return types.int64(array, types.int64), codegen
+__all__ = ["Workers"]
 
 
 class Workers:
@@ -90,18 +74,25 @@ class Workers:
             for future in futures:
                 future.result()
 
-    def run_chunks(self, kernel: Callable[..., None], *args: Any) -> None:
-        """Like :meth:`run` with a work counter first: ``kernel(counter, *args)``.
+    def run_chunks(self, kernel: Callable[..., None], chunks: int, *args: Any) -> None:
+        """Call ``kernel(chunk, *args)`` for every chunk in [0, chunks), in any order.
 
-        The kernel takes its next piece of work by ``fetch_add(counter, 1)``: a thread that the
-        system takes off its core does not hold up the rest.
+        A thread takes its next chunk when it has finished one, so that one that the system takes
+        off its core does not hold up the rest. The kernel must release the GIL.
         """
-        counter = np.zeros(1, np.int64)
-        self.run(_drop_identity(kernel), counter, *args)
+        if chunks:
+            turns = count()
+            self.run(_run_turns, kernel, turns, chunks, args)
 
 
-def _drop_identity(kernel: Callable[..., None]) -> Callable[..., None]:
-    def call(worker: int, workers: int, counter: npt.NDArray[np.int64], *args: Any) -> None:
-        kernel(counter, *args)
-
-    return call
+def _run_turns(
+    worker: int,
+    workers: int,
+    kernel: Callable[..., None],
+    turns: Iterator[int],
+    chunks: int,
+    args: tuple[Any, ...],
+) -> None:
+    # next() of a count is one step under the GIL: no two threads get the same chunk.
+    while (chunk := next(turns)) < chunks:
+        kernel(chunk, *args)
