@@ -16,7 +16,7 @@ from splatforge.designs.raster import RasterDesign
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
 __all__ = ["NOT_MODELLED", "AreaReport", "AreaRow", "area", "array_inventory",
-           "raster_inventory"]
+           "lane_operators", "raster_inventory"]
 
 #: What no row of a report holds.
 NOT_MODELLED = (
@@ -89,40 +89,73 @@ def area(inventory: Mapping[str, float], *, node_nm: float,
     return AreaReport(rows=tuple(rows), node_nm=node_nm)
 
 
+def lane_operators(array: ArrayDesign) -> dict[str, dict[str, int]]:
+    """Operators of one lane, by what uses them.
+
+    Returns
+    -------
+    dict
+        ``evaluate``: once per evaluation issued to the lane, up to the comparison with the
+        cut-off; ``blend``: once per significant evaluation. Operator -> copies.
+
+    Notes
+    -----
+    Evaluate: two additions for ``u``, one for ``v``, two squares, two additions for the exponent,
+    one comparison. Blend: interpolation of the table (a multiplication, an addition, a shift), the
+    weight ``T alpha``, the new ``T`` and its comparison, three products with the colour, three
+    accumulations. The slopes times the pixel's position are shared by the lanes of a row or
+    column and left out.
+    """
+    alpha, blend = array.alpha, array.blend
+    form, exponent = alpha.form.width, alpha.exponent.width
+    transmittance = blend.transmittance.width
+    parts = {
+        "evaluate": [
+            (f"add_{alpha.form_sum.width}", 3),
+            (f"multiply_{form}x{form}", 2),
+            (f"add_{exponent}", 3),
+        ],
+        "blend": [
+            (f"multiply_{alpha.delta_width}x{alpha.slope_bits}", 1),
+            (f"add_{alpha.table.width}", 1),
+            (f"shift_{alpha.table.width}", 1),
+            (f"multiply_{transmittance}x{alpha.alpha.width}", 1),
+            (f"add_{transmittance}", 2),
+            (f"multiply_{transmittance}x{blend.color.width}", 3),
+            (f"add_{blend.accumulator.width}", 3),
+        ],
+    }
+    operators = dict[str, dict[str, int]]()
+    for part, rows in parts.items():
+        operators[part] = {}
+        for name, copies in rows:  # two widths may agree, then their copies add up
+            operators[part][name] = operators[part].get(name, 0) + copies
+    return operators
+
+
+def _result_bits(operator: str) -> int:
+    """Bits of an operator's full-width result."""
+    kind, _, widths = operator.partition("_")
+    bits = [int(width) for width in widths.split("x")]
+    return sum(bits) if kind == "multiply" else bits[0]
+
+
 def array_inventory(array: ArrayDesign) -> dict[str, int]:
     """Operators and flip-flops of the rendering array.
 
     Notes
     -----
-    A lane: two additions for ``u``, one for ``v``, two squares, two additions for the exponent,
-    one comparison with the cut-off, the interpolation of the table (a multiplication, an addition,
-    a shift), the weight ``T alpha``, the new ``T`` and its comparison, three products with the
-    colour and three accumulations. Every result is registered once. Tile state in flip-flops,
-    twice: less than 1 Kbit a lane. The slopes times the pixel's position are shared by the lanes
-    of a row or column and left out.
+    The operators of :func:`lane_operators`, every result registered once at full width, and the
+    tile state in flip-flops, twice: it is less than 1 Kbit a lane.
     """
-    alpha, blend = array.alpha, array.blend
-    form, form_sum, exponent = alpha.form.width, alpha.form_sum.width, alpha.exponent.width
-    transmittance, color = blend.transmittance.width, blend.color.width
-    accumulator = blend.accumulator.width
-    operators = [  # (name, copies, bits registered behind each)
-        (f"add_{form_sum}", 3, form_sum),
-        (f"multiply_{form}x{form}", 2, 2 * form),
-        (f"add_{exponent}", 3, exponent),
-        (f"multiply_{alpha.delta_width}x{alpha.slope_bits}", 1,
-         alpha.delta_width + alpha.slope_bits),
-        (f"add_{alpha.table.width}", 1, alpha.table.width),
-        (f"shift_{alpha.table.width}", 1, alpha.alpha.width),
-        (f"multiply_{transmittance}x{alpha.alpha.width}", 1, transmittance),
-        (f"add_{transmittance}", 2, transmittance),
-        (f"multiply_{transmittance}x{color}", 3, accumulator),
-        (f"add_{accumulator}", 3, 0),
-    ]
+    blend = array.blend
+    pixel_bits = blend.transmittance.width + 3 * blend.accumulator.width
     inventory = dict[str, int]()
-    registers = 2 * (TILE_PX**2 // array.lanes) * (transmittance + 3 * accumulator)
-    for name, copies, bits in operators:
-        inventory[name] = inventory.get(name, 0) + copies * array.lanes
-        registers += copies * bits
+    registers = 2 * (TILE_PX**2 // array.lanes) * pixel_bits
+    for part in lane_operators(array).values():
+        for name, copies in part.items():
+            inventory[name] = inventory.get(name, 0) + copies * array.lanes
+            registers += copies * _result_bits(name)
     inventory["register_bit"] = registers * array.lanes
     return inventory
 

@@ -31,6 +31,7 @@ Not modelled: leakage, wires between units, the clock tree above the flip-flops,
 logic, control. Nothing in the tables is ours yet: entries of kind ``measured`` come with synthesis.
 """
 
+import contextlib
 import difflib
 import math
 import re
@@ -44,6 +45,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["CostTable", "Entry", "Sourced", "SramTable", "default_costs", "read_entries"]
 
@@ -430,10 +432,9 @@ def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
         raise ValueError(
             f"{where}: sram.interpolation must be a relative error, not {interpolation!r}")
     points = dict[tuple[int, int, int], tuple[float, float, float]]()
-    try:
-        rows = np.asarray(tree["points"], dtype=np.float64)
-    except (TypeError, ValueError):
-        rows = np.empty(0)
+    rows: npt.NDArray[np.float64] = np.empty((0, 0))
+    with contextlib.suppress(TypeError, ValueError):
+        rows = np.array(tree["points"], dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != 6 or not np.all(np.isfinite(rows) & (rows > 0)):
         raise ValueError(
             f"{where}: sram.points must be rows of six positive numbers (node, size, width, "

@@ -106,6 +106,20 @@ class EnergyReport:
             totals[row.component] = (value + part.value, low + part.low, high + part.high)
         return totals
 
+    def record(self) -> dict[str, object]:
+        """The report for JSON: totals, components, and every row with its source."""
+        return {
+            "energy_j": self.energy_j, "energy_band_j": list(self.band_j),
+            "node_nm": self.node_nm, "dram": self.dram,
+            "components": {name: {"energy_j": value, "energy_band_j": [low, high]}
+                           for name, (value, low, high) in self.components.items()},
+            "rows": [{"event": row.event, "component": row.component, "count": row.count,
+                      "cost_pj": row.cost.value, "cost_band_pj": [row.cost.low, row.cost.high],
+                      "energy_j": row.energy.value, "source": row.cost.source}
+                     for row in self.rows],
+            "not_modelled": list(self.not_modelled),
+        }
+
     def __str__(self) -> str:
         lines = [f"{'event':<26}{'count':>10}  {'cost':<28}{'energy':<34}source"]
         lines += [f"{row.event:<26}{row.count:>10.3g}  {row.cost!s:<28}"

@@ -1,15 +1,19 @@
 """Energy and area reports: recomputed by hand, linear, and open about what they leave out."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.fixed import Fixed
 from splatforge.designs.raster import RasterDesign
-from splatforge.sim.area import area, array_inventory, raster_inventory
+from splatforge.sim.area import area, array_inventory, lane_operators, raster_inventory
 from splatforge.sim.costs import Entry, Sourced, default_costs
 from splatforge.sim.energy import component, energy
 
@@ -53,6 +57,16 @@ def test_rows_are_count_times_cost() -> None:
     for column, total in enumerate((report.energy_j, report.low_j, report.high_j)):
         assert sum(part[column] for part in components.values()) == pytest.approx(total)
     assert report.band_j == (report.low_j, report.high_j)
+
+
+def test_record_is_json() -> None:
+    report = energy(COUNTS, node_nm=28)
+    record = json.loads(json.dumps(report.record()))
+    assert record["energy_band_j"] == [report.low_j, report.high_j]
+    assert sum(row["count"] * row["cost_pj"] * 1e-12 for row in record["rows"]) == \
+        pytest.approx(record["energy_j"])
+    assert record["components"]["dram"]["energy_j"] == pytest.approx(31e6 * 64e-12)
+    assert record["not_modelled"]
 
 
 def test_text_prints_the_band_not_four_digits() -> None:
@@ -116,6 +130,18 @@ def test_area_by_hand() -> None:
     assert low < report.area_mm2 < high
     assert [row.item for row in report.rows] == ["multiply_10x10", "add_8", "register_bit"]
     assert "synthesis" not in " ".join(report.not_modelled)
+
+
+def test_lane_operators_are_priced_events() -> None:
+    parts = lane_operators(ArrayDesign())
+    assert list(parts) == ["evaluate", "blend"]
+    for part in parts.values():
+        assert energy(part, node_nm=28).energy_j > 0
+    # All widths equal: copies add up instead of displacing each other.
+    alpha = AlphaDesign()
+    same = replace(alpha, form_sum=Fixed(int_bits=4, frac_bits=12, signed=True))
+    assert same.form_sum.width == same.exponent.width
+    assert lane_operators(ArrayDesign(alpha=same))["evaluate"]["add_16"] == 6
 
 
 def test_array_inventory_follows_the_formats() -> None:

@@ -1,0 +1,441 @@
+"""Mobile GPUs that run the reference renderer, stage by stage, as rooflines.
+
+The same workload that an accelerator runs goes through the kernels of the reference
+implementation (Kerbl et al. 2023, diff-gaussian-rasterization):
+
+* ``preprocess``: parameters read, projection and colour computed, projected Gaussians written;
+* ``sort``: tile counts summed, (tile, depth) keys written once per tile and Gaussian, radix sort
+  over 12-byte pairs, tile ranges found;
+* ``rasterize``: every pixel of a tile walks its list until all of them have stopped; masked lanes
+  cost what live ones cost;
+* ``write``: colour, transmittance and last contributor of each pixel.
+
+A stage takes the longer of its operations over the reachable part of the peak and its bytes over
+the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the compute
+one is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured
+copy; no scene was fitted. Devices, efficiencies and counts stand in ``devices.toml``, each with
+its source and interval; the band of a result puts all of them at their low or high end at once.
+
+What is not modelled: :data:`NOT_MODELLED`. All published frame rates are of scenes that we do not
+have: :func:`published_checks` compares orders of magnitude and says so.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.designs.fetch import TILE_PX
+from splatforge.sim.costs import Entry, Sourced, read_entries
+
+__all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "PublishedCheck",
+           "TileCounts", "compare", "devices", "gpu_frame", "published_checks"]
+
+#: What no stage holds.
+NOT_MODELLED = (
+    "kernel launches and the read-back of the number of pairs",
+    "load imbalance between tiles",
+    "reuse between tiles in the second-level cache",
+    "throttling in smaller power modes",
+    "power that depends on the load: energy is time times a power mode of the whole module",
+)
+
+_TILE_PIXELS = TILE_PX**2
+_DEFINITION = "definition"
+
+
+class TileCounts(Protocol):
+    """Per-tile counts of a frame, as :class:`splatforge.algos.reference.TileStatistics`."""
+
+    @property
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Entries of the tile's 3-sigma list, of shape [tiles]."""
+        ...
+
+    @property
+    def pairs_reached(self) -> npt.NDArray[np.int64]:
+        """Entries reached before every pixel of the tile had stopped, of shape [tiles]."""
+        ...
+
+    @property
+    def evaluations(self) -> npt.NDArray[np.int64]:
+        """Pixel-Gaussian evaluations of live pixels, of shape [tiles]."""
+        ...
+
+    @property
+    def significant(self) -> npt.NDArray[np.int64]:
+        """Evaluations with alpha of at least 1/255, of shape [tiles]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameWork:
+    """What one frame asks of a renderer.
+
+    Parameters
+    ----------
+    gaussians, gaussians_visible : int
+        In the scene, and projected into the image.
+    sh_degree : int
+        0 to 3.
+    pairs, pairs_reached : int
+        (tile, Gaussian) entries by the 3-sigma rule, and those reached before their tile ended.
+    pixels, tiles : int
+        Of the image; tiles of 16x16.
+    evaluations, significant : int
+        Evaluations of live pixels, and those with alpha of at least 1/255.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or contradicts another.
+    """
+
+    gaussians: int
+    gaussians_visible: int
+    sh_degree: int
+    pairs: int
+    pairs_reached: int
+    pixels: int
+    tiles: int
+    evaluations: int
+    significant: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name} must be non-negative, "
+                                 f"not {getattr(self, field.name)!r}")
+        if self.sh_degree > 3:
+            raise ValueError(f"SH degree must be 0 to 3, not {self.sh_degree!r}")
+        slots = self.pairs_reached * _TILE_PIXELS
+        for small, large, limit in (
+            ("gaussians_visible", "gaussians", self.gaussians),
+            ("pairs_reached", "pairs", self.pairs),
+            ("pixels", f"{_TILE_PIXELS} x tiles", self.tiles * _TILE_PIXELS),
+            ("evaluations", f"{_TILE_PIXELS} x pairs_reached", slots),
+            ("significant", "evaluations", self.evaluations),
+        ):
+            if getattr(self, small) > limit:
+                raise ValueError(f"{small} must be at most {large}, {limit}, "
+                                 f"not {getattr(self, small)!r}")
+
+    @classmethod
+    def from_statistics(cls, statistics: TileCounts, *, gaussians: int, gaussians_visible: int,
+                        sh_degree: int, pixels: int) -> Self:
+        """Sum the counts of all tiles of a frame."""
+        return cls(
+            gaussians=gaussians, gaussians_visible=gaussians_visible, sh_degree=sh_degree,
+            pairs=int(statistics.pairs.sum()), pairs_reached=int(statistics.pairs_reached.sum()),
+            pixels=pixels, tiles=int(statistics.pairs.size),
+            evaluations=int(statistics.evaluations.sum()),
+            significant=int(statistics.significant.sum()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuDevice:
+    """A GPU as data.
+
+    Parameters
+    ----------
+    name : str
+        Key in ``devices.toml``.
+    cores, clock, bandwidth, power : Sourced
+        FP32 lanes, maximum clock, DRAM bandwidth, power of the whole module.
+    """
+
+    name: str
+    cores: Sourced
+    clock: Sourced
+    bandwidth: Sourced
+    power: Sourced
+
+    @property
+    def peak(self) -> Sourced:
+        """FP32 peak in FLOP/s: a fused multiply-add per lane and cycle."""
+        return self.cores * Sourced.exact(2, "FLOP", self.cores.source) * self.clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuStage:
+    """One stage of a frame.
+
+    Parameters
+    ----------
+    name : str
+        ``preprocess``, ``sort``, ``rasterize`` or ``write``.
+    flop, traffic, time : Sourced
+        Operations (FLOP), DRAM traffic (B) and duration (s).
+    bound_by : str
+        ``compute`` or ``memory``.
+    """
+
+    name: str
+    flop: Sourced
+    traffic: Sourced
+    time: Sourced
+    bound_by: str
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte, the abscissa of the roofline plot."""
+        return self.flop.value / self.traffic.to("B").value if self.traffic.value else math.inf
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s reached, the ordinate of the roofline plot."""
+        return self.flop.value / self.time.value if self.time.value else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRun:
+    """One frame on one GPU.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        What ran it.
+    stages : tuple of GpuStage
+        In order; they do not overlap.
+    """
+
+    device: GpuDevice
+    stages: tuple[GpuStage, ...]
+
+    @property
+    def time(self) -> Sourced:
+        """Sum over the stages in seconds."""
+        total = self.stages[0].time
+        for stage in self.stages[1:]:
+            total += stage.time
+        return total
+
+    @property
+    def energy(self) -> Sourced:
+        """Time times power in joules."""
+        return (self.time * self.device.power).to("J")
+
+    @property
+    def traffic_bytes(self) -> float:
+        """DRAM traffic in bytes."""
+        return math.fsum(stage.traffic.to("B").value for stage in self.stages)
+
+    def record(self) -> dict[str, object]:
+        """The run for JSON: totals, and every stage with its point under the roofline."""
+        device = self.device
+        return {
+            "device": device.name, "peak_flop_per_s": device.peak.value,
+            "bandwidth_bytes_per_s": device.bandwidth.to("B/s").value,
+            "time_s": self.time.value, "time_band_s": [self.time.low, self.time.high],
+            "energy_j": self.energy.value, "energy_band_j": [self.energy.low, self.energy.high],
+            "traffic_bytes": self.traffic_bytes,
+            "stages": [{"name": stage.name, "time_s": stage.time.value,
+                        "time_band_s": [stage.time.low, stage.time.high],
+                        "bound_by": stage.bound_by, "flop": stage.flop.value,
+                        "bytes": stage.traffic.to("B").value,
+                        "flop_per_s": stage.rate} for stage in self.stages],
+            "not_modelled": list(NOT_MODELLED),
+        }
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time of each stage."""
+        total = self.time.value
+        return {stage.name: stage.time.value / total if total else 0.0 for stage in self.stages}
+
+
+@cache
+def _constants() -> dict[str, Entry]:
+    where = "devices.toml"
+    text = files("splatforge.sim").joinpath(where).read_text()
+    return read_entries(where, tomllib.loads(text))
+
+
+@cache
+def devices() -> dict[str, GpuDevice]:
+    """The committed devices by name."""
+    entries = _constants()
+    names = dict.fromkeys(key.split(".")[1] for key in entries if key.startswith("device."))
+    return {
+        name: GpuDevice(name=name, **{part: entries[f"device.{name}.{part}"].cost
+                                      for part in ("cores", "clock", "bandwidth", "power")})
+        for name in names
+    }
+
+
+def _count(number: float, unit: str = "1") -> Sourced:
+    return Sourced.exact(number, unit, _DEFINITION)
+
+
+def _stage(name: str, flop: Sourced, traffic: Sourced, device: GpuDevice) -> GpuStage:
+    entries = _constants()
+    compute = flop / (entries["efficiency.compute"].cost * device.peak)
+    memory = traffic / (entries["efficiency.memory"].cost * device.bandwidth)
+    slower = compute if compute.value > memory.value else memory
+    time = Sourced(slower.value, "s", slower.source, max(compute.low, memory.low),
+                   max(compute.high, memory.high))
+    return GpuStage(name=name, flop=flop, traffic=traffic, time=time,
+                    bound_by="compute" if slower is compute else "memory")
+
+
+def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
+    """Time, traffic and energy of one frame on a GPU.
+
+    Parameters
+    ----------
+    work : FrameWork
+        The frame.
+    device : GpuDevice
+        One of :func:`devices`, or one of your own.
+
+    Returns
+    -------
+    GpuRun
+        Stages with their bounds; totals with their bands.
+
+    Notes
+    -----
+    Lane slots of rasterize: every pixel of a tile takes part until the tile ends
+    (``256 x pairs_reached``); their low end is the evaluations of live pixels alone.
+
+    References
+    ----------
+    Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", ACM TOG 42(4),
+    2023; Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009.
+    """
+    entries = _constants()
+
+    def per(name: str) -> Sourced:
+        return entries[f"work.{name}"].cost
+
+    visible = work.gaussians_visible
+    parameters = _count(4 * (11 + 3 * (work.sh_degree + 1) ** 2), "B")
+    preprocess = (parameters + per("preprocess_write_bytes")) * visible
+    preprocess += per("culled_bytes") * (work.gaussians - visible)
+    preprocess += _count(8, "B") * work.gaussians  # radius and tile count are cleared for all
+
+    radix = per("radix_passes") * (per("pair_bytes") * 2 + per("radix_extra_bytes"))
+    per_pair = per("pair_bytes") + radix + _count(8, "B")  # written once, sorted, keys read once
+    per_gaussian = _count(4 + 4, "B")  # tile counts summed: read and written
+    per_visible = _count(4 + 8 + 4 + 4, "B")  # depth, mean, radius and offset read
+    ranges = _count(2 * 8, "B")  # cleared and written
+    sort = per_pair * work.pairs + per_gaussian * work.gaussians
+    sort += per_visible * visible + ranges * work.tiles
+
+    everything = work.pairs_reached * _TILE_PIXELS
+    slots = Sourced(everything, "1", _DEFINITION, work.evaluations, everything)
+    blends = per("blend_slots") * work.significant
+    blends = Sourced(min(blends.value, slots.value), "1", blends.source,
+                     min(blends.low, slots.low), min(blends.high, slots.high))
+    rasterize = slots * per("evaluate_flop") + blends * per("blend_flop")
+
+    nothing = _count(0, "FLOP")
+    return GpuRun(device=device, stages=(
+        _stage("preprocess", per("preprocess_flop") * visible, preprocess, device),
+        _stage("sort", nothing, sort, device),
+        _stage("rasterize", rasterize, per("reached_bytes") * work.pairs_reached, device),
+        _stage("write", nothing, per("pixel_bytes") * work.pixels, device),
+    ))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCheck:
+    """A modelled figure beside a published one.
+
+    Parameters
+    ----------
+    name : str
+        ``fps`` or ``share <stage>``.
+    ours : float
+        Modelled on the given workload, frames a second or a share of the time.
+    published : Sourced
+        With the interval over the papers.
+    setting : str
+        ``substitute``: the scene is not the paper's.
+    """
+
+    name: str
+    ours: float
+    published: Sourced
+    setting: str = "substitute"
+
+    @property
+    def inside(self) -> bool:
+        """Whether ours lies in the published interval."""
+        return self.published.low <= self.ours <= self.published.high
+
+    @property
+    def error(self) -> float:
+        """Relative distance from the published value."""
+        return self.ours / self.published.value - 1.0
+
+
+def published_checks(run: GpuRun) -> tuple[PublishedCheck, ...]:
+    """The run beside the published frame rate and stage split of its device.
+
+    Notes
+    -----
+    Both depend on the scene and the resolution, which are not the papers': a check outside its
+    interval says that the workload differs as much as that the model errs.
+    """
+    entries = _constants()
+    checks = list[PublishedCheck]()
+    fps = entries.get(f"published.fps.{run.device.name}")
+    if fps is not None and run.time.value:
+        checks.append(PublishedCheck(name="fps", ours=1 / run.time.value,
+                                     published=fps.cost.to("Hz")))
+    shares = run.shares
+    for stage in ("preprocess", "sort", "rasterize"):
+        checks.append(PublishedCheck(name=f"share {stage}", ours=shares[stage],
+                                     published=entries[f"published.share.{stage}"].cost))
+    return tuple(checks)
+
+
+def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
+            energy_band_j: tuple[float, float] | None = None) -> dict[str, dict[str, object]]:
+    """Baselines of a run for ``simulate --json``.
+
+    Parameters
+    ----------
+    time_s, energy_j : float
+        Of the accelerator, the same frame; above zero.
+    gpu_runs : iterable of GpuRun
+        Of the same frame.
+    energy_band_j : tuple of float, optional
+        Of the accelerator; widens the band of the saving.
+
+    Returns
+    -------
+    dict
+        Device name -> ``time_s``, ``energy_j``, ``speedup`` and ``energy_saving`` (both ratios,
+        GPU over accelerator), each with its ``_band`` as [low, high].
+
+    Raises
+    ------
+    ValueError
+        If a time or an energy is not above zero.
+    """
+    low_j, high_j = energy_band_j or (energy_j, energy_j)
+    for name, number in (("Time in s", time_s), ("Energy in J", energy_j),
+                         ("Low end of the energy in J", low_j)):
+        if not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} must be above zero, not {number!r}")
+    baselines = dict[str, dict[str, object]]()
+    for run in gpu_runs:
+        time, spent = run.time, run.energy
+        baselines[run.device.name] = {
+            "time_s": time.value, "time_band_s": [time.low, time.high],
+            "energy_j": spent.value, "energy_band_j": [spent.low, spent.high],
+            "speedup": time.value / time_s,
+            "speedup_band": [time.low / time_s, time.high / time_s],
+            "energy_saving": spent.value / energy_j,
+            "energy_saving_band": [spent.low / high_j, spent.high / low_j],
+        }
+    return baselines
