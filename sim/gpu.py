@@ -23,7 +23,7 @@ have: :func:`published_checks` compares orders of magnitude and says so.
 import math
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Protocol, Self
@@ -227,6 +227,20 @@ class GpuRun:
         """DRAM traffic in bytes."""
         return math.fsum(stage.traffic.to("B").value for stage in self.stages)
 
+    def part(self, *names: str) -> "GpuRun":
+        """The run with some of its stages alone, for an accelerator that does only those.
+
+        Raises
+        ------
+        ValueError
+            If there is no such stage.
+        """
+        stages = {stage.name: stage for stage in self.stages}
+        for name in names:
+            if name not in stages:
+                raise ValueError(f"Stage must be {', '.join(stages)}, not {name!r}")
+        return replace(self, stages=tuple(stages[name] for name in names))
+
     def record(self) -> dict[str, object]:
         """The run for JSON: totals, and every stage with its point under the roofline."""
         device = self.device
@@ -407,7 +421,7 @@ def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
     time_s, energy_j : float
         Of the accelerator, the same frame; above zero.
     gpu_runs : iterable of GpuRun
-        Of the same frame.
+        Of the same frame, and of the same stages (:meth:`GpuRun.part`).
     energy_band_j : tuple of float, optional
         Of the accelerator; widens the band of the saving.
 

@@ -198,6 +198,17 @@ def test_compare_by_hand() -> None:
                                                          run.energy.high / 0.01])
 
 
+def test_part_of_a_frame() -> None:
+    whole = gpu_frame(CITY, ORIN)
+    part = whole.part("rasterize", "write")
+    assert part.time.value == pytest.approx(sum(stage.time.value for stage in whole.stages[2:]))
+    speedups = [compare(time_s=1.0, energy_j=1.0, gpu_runs=[run])["orin_nx_16gb"]["speedup"]
+                for run in (part, whole)]
+    assert speedups == [part.time.value, whole.time.value]
+    with pytest.raises(ValueError, match="Stage must be preprocess, sort, rasterize, write, not"):
+        whole.part("shade")
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"time_s": 0.0, "energy_j": 1.0}, "Time in s must be above zero, not 0.0"),
     ({"time_s": 1.0, "energy_j": math.inf}, "Energy in J must be above zero, not inf"),
