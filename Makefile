@@ -75,7 +75,7 @@ test-all: tools $(STAMP)
 # pyright cannot follow the import hook of an editable install: it reads an installed copy.
 lint: node $(STAMP)
 	$(BIN)/ruff check .
-	@rm -rf build/check && mkdir -p build/check
+	@rm -rf build/check build/lib build/bdist.* && mkdir -p build/check
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --target build/check .
 	@echo '{"include": ["splatforge"], "extraPaths": ["."], "pythonVersion": "3.11",' \

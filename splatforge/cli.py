@@ -29,6 +29,7 @@ __all__ = ["app", "main"]
 #: Accelerators that can be generated, simulated and co-simulated.
 DESIGNS = ("raster",)
 
+_INTERRUPTED = 130
 _FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
@@ -230,7 +231,36 @@ def _cameras(
 def _trajectory(
     scene: "Scene", first: "Camera", keys: "tuple[Camera, ...]", name: str, frames: int
 ) -> "tuple[Camera, ...]":
-    raise NotImplementedError
+    """Cameras of a named path that begins at ``first``, or of a head-motion trace."""
+    import numpy as np
+
+    from splatforge.scenes import Camera, fly_through, guess_up, head_jitter, orbit
+
+    if name == "head-jitter":
+        return head_jitter(first, frames=frames, seed=0).cameras
+    if Path(name).suffix in (".csv", ".gz"):
+        return _head_motion(Path(name), first, frames)
+    if name not in ("orbit", "fly-through"):
+        raise ValueError(
+            f"Trajectory must be orbit, fly-through, head-jitter or a CSV file, not {name!r}"
+        )
+    # What the camera looks at: the point of its axis level with the middle of the scene.
+    forward = first.w2c[2, :3]
+    away = float((np.median(scene.means.astype(np.float64), axis=0) - first.position) @ forward)
+    target = first.position + forward * max(away, 2 * first.near)
+    up = guess_up(scene)
+    if name == "orbit":
+        return orbit(first, target, up, frames=frames).cameras
+    if len(keys) < 2:
+        # Around and closer, in three legs of 30 degrees.
+        ring = orbit(first, target, up, frames=12).cameras
+        keys = tuple(
+            replace(first, w2c=Camera.look_at(
+                target + (ring[leg].position - target) * nearer, target, up,
+                width=first.width, height=first.height).w2c)
+            for leg, nearer in enumerate((1.0, 0.85, 0.7, 0.6))
+        )
+    return fly_through(keys, frames=frames).cameras
 
 
 def _design(name: str, preset: str | None, config: Path | None) -> "RasterDesign":
@@ -465,7 +495,7 @@ def verilog(
 
     parameters = _design(design, preset, config)
     with _progress(f"generating {design}"):
-        written = sorted(write_verilog(parameters, output))
+        written = sorted(write_verilog(output, parameters))
     sizes = {str(path): path.stat().st_size for path in written}
     _publish({"design": design, "files": list(sizes), "sizes_bytes": sizes}, json_file,
              [(path, f"{size:,} bytes") for path, size in sizes.items()])
@@ -497,15 +527,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = app(args=given, prog_name="splatforge", standalone_mode=False)
         sys.stdout.flush()
+        if status == _INTERRUPTED:  # Typer has caught Ctrl-C inside a verb
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         print("splatforge: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough; the interpreter must not complain about the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         return _failed(error, given)
     except Exception as error:
         if not hasattr(error, "format_message"):
