@@ -68,7 +68,7 @@ def _frame_kernel(
     tiles_x = (width + 15) // 16
     table_beats = (tiles + 1) // 2
     table_time = np.zeros(table_beats + 1, np.int64)
-    taken = np.zeros(starts[tiles] + 1, np.int64)
+    taken = np.full(starts[tiles] + 1, fetch_model.NEVER)
     arrive = np.zeros(starts[tiles] + 1, np.int64)
     block_ends = np.zeros(len(block_masks), np.int64)
     dead_at = np.zeros(len(block_masks), np.int64)
