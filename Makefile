@@ -51,11 +51,14 @@ $(STAMP): requirements.lock pyproject.toml
 		--no-build-isolation --editable .
 	@touch $@
 
-# Verilator turns the Verilog into C++ and needs these three to build it.
+# Verilator writes C++ and needs a compiler; cocotb's own makefiles need make and perl.
 tools:
-	@for tool in g++ make perl; do command -v $$tool >/dev/null 2>&1 || { \
-		echo "splatforge needs $$tool to build the simulation" \
-			"(Debian, Ubuntu: apt install g++ make perl)" >&2; exit 2; }; done
+	@command -v "$${CXX:-g++}" >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 || { \
+		echo "splatforge needs a C++ compiler to build the simulation" \
+			"(Debian, Ubuntu: apt install g++ make perl)" >&2; exit 2; }
+	@command -v perl >/dev/null 2>&1 || { \
+		echo "splatforge needs perl to build the simulation (Debian, Ubuntu: apt install perl)" >&2; \
+		exit 2; }
 
 node:
 	@command -v node >/dev/null 2>&1 || { \
