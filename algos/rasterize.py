@@ -262,9 +262,10 @@ def _record_kernel(
                 x1 = min(x1, int(max(mx + reach_x + TILE_PX - 0.5, 0.0)) // TILE_PX)
                 y0 = max(y0, int(max(my - reach_y - 0.5, 0.0)) // TILE_PX)
                 y1 = min(y1, int(max(my + reach_y + TILE_PX - 0.5, 0.0)) // TILE_PX)
-        spans[k, 0], spans[k, 1], spans[k, 2], spans[k, 3] = x0, y0, x1, y1
         if tight and (x0 >= x1 or y0 >= y1):
+            spans[k] = 0
             continue
+        spans[k, 0], spans[k, 1], spans[k, 2], spans[k, 3] = x0, y0, x1, y1
         records[k, _MX], records[k, _MY] = rows[row, 0], rows[row, 1]
         # The factor -1/2 is exact, so folding it in does not change a bit of the power.
         records[k, _A], records[k, _C] = -_HALF * rows[row, 2], -_HALF * rows[row, 4]
