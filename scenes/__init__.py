@@ -1,22 +1,35 @@
 """What is drawn: Gaussian scenes, cameras and trajectories; readers, writers and generators."""
 
 from splatforge.scenes.camera import Camera
+from splatforge.scenes.catalog import CAPTURES, GENERATED, get, make_default, resolve
 from splatforge.scenes.files import load, open_scene, save
+from splatforge.scenes.generate_city import make_city
+from splatforge.scenes.generate_object import make_object
 from splatforge.scenes.scene import Scene, SceneError, merge
 from splatforge.scenes.trajectory import Trajectory, fly_through, head_jitter, orbit
 from splatforge.scenes.transform import transform
+from splatforge.scenes.view import default_camera, guess_up
 
 __all__ = [
+    "CAPTURES",
+    "GENERATED",
     "Camera",
     "Scene",
     "SceneError",
     "Trajectory",
+    "default_camera",
     "fly_through",
+    "get",
+    "guess_up",
     "head_jitter",
     "load",
+    "make_city",
+    "make_default",
+    "make_object",
     "merge",
     "open_scene",
     "orbit",
+    "resolve",
     "save",
     "transform",
 ]
