@@ -164,13 +164,13 @@ def _write_bytes(path: Path, content: bytes) -> None:
 def _publish(
     record: Mapping[str, Any], target: str | None, lines: Sequence[tuple[str, str]]
 ) -> None:
-    """Print ``lines`` for people, and the record where ``--json`` says."""
-    stream = sys.stderr if target == "-" else sys.stdout
-    width = max((len(name) for name, _ in lines), default=0)
-    for name, text in lines:
-        print(f"{name:<{width}}  {text}", file=stream)
+    """Print ``lines`` for people, or the record; or write it to a file as well."""
     if target is not None:
         _write_json(record, target)
+    if target != "-":
+        width = max((len(name) for name, _ in lines), default=0)
+        for name, text in lines:
+            print(f"{name:<{width}}  {text}")
 
 
 @contextmanager
@@ -201,14 +201,40 @@ def _scene(names: Sequence[str]) -> "Scene":
         return resolve(*names)
 
 
+def _scene_record(names: Sequence[str]) -> "tuple[Scene, dict[str, Any]]":
+    """A scene and the figures of ``scenes info``."""
+    import time
+
+    from splatforge.scenes import CAPTURES, get, open_scene
+
+    start = time.perf_counter()
+    scene = _scene(names)
+    load_s = time.perf_counter() - start
+    files = [get(name) if name in CAPTURES else Path(name) for name in names]
+    files = [path for path in files if path.exists()]
+    formats = [open_scene(path).format for path in files]
+    if len(files) < len(names):
+        formats.append("generated")
+    arrays = (scene.means, scene.log_scales, scene.quats, scene.opacity_logits, scene.sh)
+    return scene, {
+        "scene": " ".join(names), "gaussians": scene.gaussians, "sh_degree": scene.sh_degree,
+        "format": "+".join(dict.fromkeys(formats)), "antialiased": scene.antialiased,
+        "bbox_min": scene.bbox_min, "bbox_max": scene.bbox_max, "load_s": load_s,
+        "size_bytes": sum(path.stat().st_size for path in files)
+        or sum(array.nbytes for array in arrays),
+    }
+
+
 def _cameras(
     scene: "Scene", size: tuple[int, int] | None, camera: Path | None, trajectory: str | None,
     frames: int | None, default_size: tuple[int, int],
 ) -> "tuple[Camera, ...]":
     """Cameras that the options ask for."""
-    from splatforge.scenes import default_camera, load_cameras
+    from splatforge.scenes import default_camera
 
     if camera is not None:
+        from splatforge.scenes import load_cameras
+
         path = load_cameras(camera).cameras
         if size is not None:
             path = tuple(view.resized(*size) for view in path)
@@ -258,7 +284,7 @@ def _trajectory(
             replace(first, w2c=Camera.look_at(
                 target + (ring[leg].position - target) * nearer, target, up,
                 width=first.width, height=first.height).w2c)
-            for leg, nearer in enumerate((1.0, 0.85, 0.7, 0.6))
+            for leg, nearer in enumerate((1.0, 0.9, 0.8, 0.75))
         )
     return fly_through(keys, frames=frames).cameras
 
@@ -385,6 +411,123 @@ def _numbered(path: Path, frame: int, frames: int) -> Path:
 
 
 # Verbs ----------------------------------------------------------------------------------------
+
+
+@scenes_app.command("list", epilog="Example: splatforge scenes list")
+def scenes_list(json_file: JsonOption = None) -> None:
+    """List the scenes that --scene knows by name."""
+    from splatforge.scenes import CAPTURES, GENERATED
+
+    rows = [{"name": name, "kind": "generated"} for name in GENERATED]
+    rows += [{"name": name, "kind": "fetched", "what": capture.what, "licence": capture.licence}
+             for name, capture in CAPTURES.items()]
+    _publish({"scenes": rows}, json_file, [
+        (row["name"], ", ".join(text for key, text in row.items() if key != "name"))
+        for row in rows
+    ])
+
+
+@scenes_app.command("info", epilog="Example: splatforge scenes info default")
+def scenes_info(
+    scene: Annotated[list[str], typer.Argument(
+        metavar="NAME|FILE...", help="A name, or files, which are merged.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Say what a scene holds."""
+    record = _scene_record(scene)[1]
+    _publish(record, json_file, [
+        ("Gaussians", f"{record['gaussians']:,}"),
+        ("SH degree", str(record["sh_degree"])),
+        ("format", record["format"]),
+        ("bounds", f"{_point(record['bbox_min'])} to {_point(record['bbox_max'])}"),
+        ("antialiased", "yes" if record["antialiased"] else "no"),
+        ("size", f"{record['size_bytes']:,} bytes"),
+        ("loaded in", f"{record['load_s']:.3f} s"),
+    ])
+
+
+@scenes_app.command("convert", epilog="Example: splatforge scenes convert default default.ply")
+def scenes_convert(
+    scene: Annotated[list[str], typer.Argument(
+        metavar="NAME|FILE... TARGET",
+        help="What to read, merged, and last the .ply, .splat or .spz to write.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Write a scene in another format."""
+    from splatforge.scenes import save
+
+    if len(scene) < 2:
+        raise ValueError("Convert must be given what to read and what to write, not one name")
+    *sources, target = scene
+    gaussians = _scene(sources)
+    save(gaussians, target)
+    _saved(target, gaussians, json_file)
+
+
+@scenes_app.command("make", epilog="Example: splatforge scenes make object --gaussians 20000")
+def scenes_make(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="object or city.")],
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write; NAME.ply."
+    )] = None,
+    gaussians: Annotated[int, typer.Option(
+        "--gaussians", min=1, help="Gaussians of the finest level.")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds, equal files.")] = 1,
+    levels: Annotated[int, typer.Option(
+        "--levels", min=1, help="Levels of detail of a city, one file each.")] = 1,
+    json_file: JsonOption = None,
+) -> None:
+    """Generate a scene, the same bytes for the same arguments."""
+    from splatforge.scenes import make_city, make_object, save
+
+    if name not in ("object", "city"):
+        raise ValueError(f"Generator must be object or city, not {name!r}")
+    if name == "object" and levels != 1:
+        raise ValueError(f"Levels must be 1 for an object, not {levels}")
+    target = output or Path(f"{name}.ply")
+    with _progress(f"making {name}"):
+        made = [make_object(gaussians, seed)] if name == "object" else make_city(
+            gaussians, seed, levels)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for level, scene in reversed(list(enumerate(made))):
+            save(scene, target.with_stem(f"{target.stem}_lod{level}") if level else target)
+    _saved(str(target), made[0], json_file)
+
+
+@scenes_app.command(
+    "get",
+    epilog="Example: splatforge scenes get room.spz --url https://example.org/room.spz "
+           f"--sha256 {'0' * 64}",
+)
+def scenes_get(
+    name: Annotated[str, typer.Argument(
+        metavar="NAME", help="A capture of the catalog, or the file name to keep another under.")],
+    url: Annotated[str | None, typer.Option("--url", help="Where another capture is.")] = None,
+    sha256: Annotated[str | None, typer.Option(
+        "--sha256", metavar="DIGITS", help="What it must hash to.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Fetch a public capture, or find it in the cache."""
+    from splatforge.scenes import get
+
+    with _progress(f"fetching {name}"):
+        path = get(name, url=url, sha256=sha256)
+    size = path.stat().st_size
+    _publish({"name": name, "output": str(path), "size_bytes": size}, json_file,
+             [("kept in", str(path)), ("size", f"{size:,} bytes")])
+
+
+def _saved(path: str, scene: "Scene", json_file: str | None) -> None:
+    size = Path(path).stat().st_size
+    _publish(
+        {"output": path, "gaussians": scene.gaussians, "sh_degree": scene.sh_degree,
+         "size_bytes": size}, json_file,
+        [("written", path), ("Gaussians", f"{scene.gaussians:,}"), ("size", f"{size:,} bytes")])
+
+
+def _point(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
+
 
 
 @app.command(
@@ -536,7 +679,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has seen enough; the interpreter must not complain about the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
     except (ValueError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         return _failed(error, given)
     except Exception as error:
