@@ -53,7 +53,8 @@ def alpha_float(u: npt.ArrayLike, v: npt.ArrayLike, log_opacity: npt.ArrayLike) 
 
 def exp2_table(design: AlphaDesign) -> npt.NDArray[np.int64]:
     """Raw entries of the table of ``2^-f`` over ``[0, 1]``, both ends, of shape [entries + 1]."""
-    return design.table.quantize(np.exp2(-np.arange(design.table_entries + 1) / design.table_entries))
+    steps = np.arange(design.table_entries + 1) / design.table_entries
+    return design.table.quantize(np.exp2(-steps))
 
 
 def forms_fixed(

@@ -82,9 +82,11 @@ def encode_splats(
     offset = 0
     for name, width, signed in splat.fields():
         raw = np.asarray(fields[name], np.int64)
-        low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
+        low = -(1 << (width - 1)) if signed else 0
+        high = low + (1 << width) - 1
         if count and (raw.min() < low or raw.max() > high):
-            raise ValueError(f"Splat {name} must be {low} to {high}, not {raw.min()} to {raw.max()}")
+            raise ValueError(
+                f"Splat {name} must be {low} to {high}, not {raw.min()} to {raw.max()}")
         bits = raw.astype(np.uint64) & np.uint64((1 << width) - 1)
         word, shift = divmod(offset, 64)
         words[:, word] |= bits << np.uint64(shift)

@@ -3,12 +3,20 @@
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from amaranth.back import verilog as backend
 from amaranth.lib import wiring
 
-from splatforge.designs.raster import RasterDesign
+from splatforge.designs.raster import RasterDesign, counter_registers
+from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import (
+    DESCRIPTOR_FIELDS,
+    DESCRIPTOR_VERSION,
+    HEAD_REGISTERS,
+    FrameError,
+)
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
@@ -17,7 +25,7 @@ from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 
-__all__ = ["COMPONENTS", "component", "verilog", "write_verilog"]
+__all__ = ["COMPONENTS", "component", "register_map", "verilog", "write_verilog"]
 
 #: Every unit by name.
 COMPONENTS = {
@@ -26,6 +34,8 @@ COMPONENTS = {
 }
 
 _MODULE = re.compile(r"^module (\\\S+ |\w+)(.*?)^endmodule\n", re.MULTILINE | re.DOTALL)
+#: "  <type> <name> (" with escaped names ending in a blank: an instance.
+_INSTANCE = re.compile(r"^  (\\\S+|\w+) +(?=\\\S+ \(|\w+ \()", re.MULTILINE)
 
 
 def _share_modules(text: str) -> str:
@@ -35,24 +45,21 @@ def _share_modules(text: str) -> str:
     expects, and what lets a simulator compile the code of a lane once.
     """
     while True:
-        seen: dict[str, str] = {}
-        renamed: dict[str, str] = {}
+        first: dict[str, str] = {}
+        twin: dict[str, str] = {}
         for match in _MODULE.finditer(text):
             name, body = match.group(1).strip(), match.group(2)
-            if body in seen:
-                renamed[name] = seen[body]
-            else:
-                seen[body] = name
-        if not renamed:
+            if first.setdefault(body, name) != name:
+                twin[name] = first[body]
+        if not twin:
             return text
-        text = _MODULE.sub(
-            lambda match: "" if match.group(1).strip() in renamed else match.group(0), text)
-        # An instance is "  <type> <name> (": escaped names end in a blank.
-        text = re.sub(
-            r"^(  )(\\\S+ |\w+)( ?)(?=\\\S+ \(|\w+ \()",
-            lambda match: (match.group(1) + renamed.get(match.group(2).strip(),
-                           match.group(2).strip()) + " " + match.group(3)),
-            text, flags=re.MULTILINE)
+        text = _drop_modules(text, twin)
+
+
+def _drop_modules(text: str, twin: dict[str, str]) -> str:
+    """Text without the modules `twin`, and their twins instantiated in their place."""
+    text = _MODULE.sub(lambda m: "" if m.group(1).strip() in twin else m.group(0), text)
+    return _INSTANCE.sub(lambda m: f"  {twin.get(m.group(1), m.group(1))} ", text)
 
 
 def component(name: str, design: RasterDesign) -> wiring.Component:
@@ -90,8 +97,107 @@ def verilog(name: str, design: RasterDesign = RasterDesign()) -> str:  # noqa: B
     return _share_modules(re.sub(r"\\\$auto\$verilog_backend\S*", r"\\$always", text))
 
 
+
+def register_map(design: RasterDesign) -> dict[str, object]:
+    """Register map of the raster core, for JSON."""
+    registers = [*HEAD_REGISTERS, *counter_registers()]
+    return {
+        "core": "raster", "data_bits": 32, "address_bits": design.shell.register_address_bits,
+        "registers": [asdict(register) for register in registers],
+        "descriptor": [{"name": name, "offset": offset, "size_bytes": size}
+                       for name, offset, size in DESCRIPTOR_FIELDS],
+        "descriptor_version": DESCRIPTOR_VERSION,
+        "errors": {error.name: int(error) for error in FrameError},
+        "pixel_formats": {kind.name: int(kind) for kind in PixelFormat},
+    }
+
+
+def _register_page(design: RasterDesign) -> str:
+    """Register map of the raster core in Markdown."""
+    lines = [
+        "# Raster core: registers", "",
+        ("AXI4-Lite, 32 bits. An access outside of this map, or a write to a read-only register, is "
+        "answered with SLVERR."), "",
+        "| offset | name | access | content |", "|---|---|---|---|",
+    ]
+    lines += [f"| 0x{register.offset:03x} | {register.name} | {register.access} | {register.text} |"
+              for register in (*HEAD_REGISTERS, *counter_registers())]
+    lines += [
+        "", "## Frame descriptor", "",
+        "64 bytes at a multiple of 64, little-endian. Reserved bytes are ignored.", "",
+        "| offset | bytes | field |", "|---|---|---|",
+        *(f"| {offset} | {size} | {name} |" for name, offset, size in DESCRIPTOR_FIELDS),
+        "", ("Backgrounds are "
+        f"{design.resolve.background}; addresses of the tile table and of the splats are multiples "
+        "of 256; the framebuffer's address and pitch are multiples of 16 pixels."),
+        "", ("Tile table: for every tile, row-major, two 32-bit words, first splat and count. "
+        "Splats: 16 bytes each, fields from bit 0 upward:"), "",
+        "| field | bits | signed |", "|---|---|---|",
+        *(f"| {name} | {width} | {'yes' if signed else 'no'} |"
+          for name, width, signed in design.fetch.splat.fields()),
+        "", "## Errors", "", "| ERROR | name |", "|---|---|",
+        *(f"| {int(error)} | {error.name} |" for error in FrameError),
+        "", "## Pixel formats", "", "| value | name | bytes |", "|---|---|---|",
+        *(f"| {int(kind)} | {kind.name} | {kind.size_bytes} |" for kind in PixelFormat),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _core_file() -> str:
+    """FuseSoC description of the raster core (CAPI2)."""
+    return (
+        "CAPI=2:\n"
+        "name: ::splatforge-raster:0.1.0\n"
+        "description: 3D Gaussian Splatting raster core with AXI4 and AXI4-Lite\n"
+        "filesets:\n"
+        "  rtl:\n"
+        "    files:\n"
+        "      - raster.v\n"
+        "    file_type: verilogSource\n"
+        "targets:\n"
+        "  default:\n"
+        "    filesets: [rtl]\n"
+        "    toplevel: raster\n"
+        "  lint:\n"
+        "    default_tool: verilator\n"
+        "    filesets: [rtl]\n"
+        "    toplevel: raster\n"
+        "    tools:\n"
+        "      verilator:\n"
+        "        mode: lint-only\n"
+        "        verilator_options: [-Wno-WIDTH, -Wno-UNSIGNED]\n"
+    )
+
+
 def write_verilog(
     folder: Path, design: RasterDesign = RasterDesign()  # noqa: B008
 ) -> list[Path]:
-    """Write the raster core for an integrator; see `splatforge.hw.generate.verilog`."""
-    raise AssertionError(folder, design, json)
+    """Write the raster core for an integrator.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if it is not there.
+    design : RasterDesign
+        The design.
+
+    Returns
+    -------
+    list of Path
+        ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file ``raster.core``.
+    """
+    contents = {
+        "raster.v": verilog("raster", design),
+        "registers.md": _register_page(design),
+        "registers.json": json.dumps(register_map(design), indent=2) + "\n",
+        "raster.core": _core_file(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in contents.items():
+        # A file is there whole or not at all.
+        partial = folder / f".{name}.partial"
+        partial.write_text(content)
+        partial.replace(folder / name)
+        written.append(folder / name)
+    return written

@@ -209,10 +209,8 @@ class Raster(wiring.Component):
         m.d.comb += failing.eq(error.any() | resetting)
 
         # ---- AXI4: the descriptor's burst goes before the fetch unit's first.
-        with m.If(self.m_axi_arready):
-            m.d.sync += ask.eq(0)
         with m.If(ask & self.m_axi_arready):
-            m.d.sync += descriptor_in_flight.eq(1)
+            m.d.sync += [ask.eq(0), descriptor_in_flight.eq(1)]
         with m.If(arrived & self.m_axi_rlast):
             m.d.sync += descriptor_in_flight.eq(0)
         size = size_code(shell)

@@ -159,7 +159,7 @@ class Resolve(wiring.Component):
 
         # ---- Rows: addresses ahead, data behind, both counted within one tile.
         busy = Signal()
-        columns, rows = Signal(range(TILE_PX + 1)), Signal(range(TILE_PX + 1))
+        columns = Signal(range(TILE_PX + 1))
         address_rows, data_rows, granted = (Signal(range(TILE_PX + 1), name=name)
                                             for name in ("address_rows", "data_rows", "granted"))
         row_address = Signal(self.shell.address_bits)

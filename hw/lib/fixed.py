@@ -1,4 +1,4 @@
-"""Amaranth shapes and rounding of the fixed-point formats; twin of :mod:`splatforge.algos.fixed`."""
+"""Amaranth shapes and rounding of fixed-point formats; twin of :mod:`splatforge.algos.fixed`."""
 
 from amaranth.hdl import Mux, Shape, Value
 

@@ -1,0 +1,256 @@
+"""A scene and a path of cameras through an accelerator's models: cycles, traffic, energy, area."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from splatforge.algos import raster as raster_algorithm
+from splatforge.algos import reference
+from splatforge.algos.array import Workload
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import RasterDesign
+from splatforge.scenes import Camera, Scene
+from splatforge.sim.area import AreaReport, area, lane_operators, raster_inventory
+from splatforge.sim.costs import Sourced
+from splatforge.sim.energy import EnergyReport, energy
+from splatforge.sim.gpu import FrameWork, GpuRun, compare, devices, gpu_frame
+from splatforge.sim.raster import Run
+from splatforge.sim.raster import simulate as simulate_raster
+
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "raster_events", "simulate"]
+
+#: Designs that can be simulated.
+DESIGNS = ("raster",)
+#: Baselines of every simulation.
+GPUS = ("orin_nx_16gb", "agx_xavier")
+#: The clock of a time, until synthesis of this RTL supports one.
+ASSUMED_CLOCK = Sourced.exact(
+    1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm; no synthesis of this RTL supports it yet")
+
+#: What the units of the raster core are called in a result, with their busy and stall counters.
+STAGES = (
+    ("fetch", "fetch_busy", "fetch_stalled"),
+    ("array", "array_busy", "array_starved"),
+    ("resolve", "resolve_busy", "resolve_stalled"),
+)
+
+
+def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[str, float]:
+    """Events of one frame in the vocabulary of :mod:`splatforge.sim.costs`.
+
+    Evaluations are those issued, live or not; the operators behind the test count where an
+    evaluation is significant; every register is clocked in every cycle, since nothing is gated.
+    """
+    operators = lane_operators(design.array)
+    issued = run.counters["array_busy"] * design.array.lanes
+    significant = int(workload.significant.sum())
+    events: dict[str, float] = {}
+    for part, times in (("evaluate", issued), ("blend", significant)):
+        for name, copies in operators[part].items():
+            events[name] = events.get(name, 0) + copies * times
+    inventory = raster_inventory(design)
+    events["register_bit_clock"] = inventory["register_bit"] * run.cycles
+    buffer = next(name for name in inventory if name.startswith("sram_"))
+    splats = run.counters["fetch_busy"]
+    dropped = run.counters["overfetch_bytes"] // design.shell.data_bytes
+    events[buffer.replace("sram_", "sram_write_")] = splats
+    events[buffer.replace("sram_", "sram_read_")] = splats - dropped
+    events["dram_read_byte"] = run.bytes_read
+    events["dram_write_byte"] = run.bytes_written
+    return events
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulation:
+    """Figures of a run of frames.
+
+    Parameters
+    ----------
+    design, scene : str
+        Their names.
+    parameters : RasterDesign
+        What was simulated.
+    timing : MemoryTiming
+        The memory behind it.
+    runs : tuple of Run
+        One for each frame.
+    workloads : tuple of Workload
+        What happened in each frame.
+    clock : Sourced
+        Clock in Hz, and who says so.
+    energies : tuple of EnergyReport
+        One for each frame.
+    areas : AreaReport
+        Of the design.
+    gpus : tuple of tuple of GpuRun
+        For each baseline the frames' rasterization, the stages that the core replaces.
+    """
+
+    design: str
+    scene: str
+    parameters: RasterDesign
+    timing: MemoryTiming
+    runs: tuple[Run, ...]
+    workloads: tuple[Workload, ...]
+    clock: Sourced
+    energies: tuple[EnergyReport, ...]
+    areas: AreaReport
+    gpus: tuple[tuple[GpuRun, ...], ...]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of all frames."""
+        return sum(run.cycles for run in self.runs)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counters of all frames."""
+        return {name: sum(run.counters[name] for run in self.runs)
+                for name in self.runs[0].counters}
+
+    @property
+    def utilisation(self) -> float:
+        """Share of cycles in which the array issued, of those in which a tile had work."""
+        counters = self.counters
+        work = sum(counters[name] for name in
+                   ("array_busy", "array_starved", "array_skipped"))
+        return counters["array_busy"] / work if work else 0.0
+
+    @property
+    def useful(self) -> float:
+        """Share of the lane-cycles issued that evaluated a live pixel with alpha over 1/255."""
+        issued = self.counters["array_busy"] * self.parameters.array.lanes
+        significant = sum(int(workload.significant.sum()) for workload in self.workloads)
+        return significant / issued if issued else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The figures for ``--json``; keys carry their units."""
+        time_s = self.cycles / self.clock.value
+        counters, frames = self.counters, len(self.runs)
+        energy_j = sum(report.energy_j for report in self.energies)
+        band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
+        pairs = sum(int(workload.pairs_reached.sum()) for workload in self.workloads)
+        timing = self.timing
+        baselines: dict[str, dict[str, object]] = {}
+        for each in self.gpus:
+            # All frames as one run: their stages one after the other.
+            whole = replace(each[0], stages=tuple(s for run in each for s in run.stages))
+            baselines |= compare(
+                time_s=time_s, energy_j=energy_j, gpu_runs=[whole],
+                energy_band_j=(band[0], band[1]))
+        return {
+            "design": self.design, "scene": self.scene, "frames": frames,
+            "cycles": self.cycles, "frame_cycles": [run.cycles for run in self.runs],
+            "clock_hz": self.clock.value, "clock_source": self.clock.source,
+            "time_s": time_s, "fps": frames / time_s,
+            "bytes_read": sum(run.bytes_read for run in self.runs),
+            "bytes_written": sum(run.bytes_written for run in self.runs),
+            "energy_j": energy_j, "energy_band_j": band,
+            "energy": [report.record() for report in self.energies],
+            "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
+            "utilisation": self.utilisation, "useful_share": self.useful,
+            "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
+            "lanes": self.parameters.array.lanes,
+            "memory": {
+                "latency_cycles": timing.latency_cycles,
+                "read_beats_per_cycle": float(timing.read_beats_per_cycle),
+                "write_beats_per_cycle": float(timing.write_beats_per_cycle),
+                "outstanding": timing.outstanding,
+            },
+            "counters": counters,
+            "stages": [{"name": name, "busy": counters[busy], "stall": counters[stall]}
+                       for name, busy, stall in STAGES],
+            "workload": {
+                name: sum(int(getattr(workload, name).sum()) for workload in self.workloads)
+                for name in ("pairs", "pairs_reached", "records_reached", "evaluations", "live",
+                             "significant", "blended", "pixels_stopped")
+            },
+            "baselines": baselines,
+            "gpu": [[run.record() for run in runs] for runs in self.gpus],
+        }
+
+
+def simulate(
+    design_name: str,
+    design: RasterDesign,
+    scene: Scene,
+    cameras: Sequence[Camera],
+    *,
+    scene_name: str = "scene",
+    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    clock: Sourced = ASSUMED_CLOCK,
+    node_nm: float = 28,
+    gpus: Sequence[str] = GPUS,
+    progress: Callable[[int], None] | None = None,
+) -> Simulation:
+    """Work out cycles, traffic, energy and area of frames, and those of mobile GPUs beside them.
+
+    Parameters
+    ----------
+    design_name : str
+        One of :data:`DESIGNS`.
+    design : RasterDesign
+        Its parameters.
+    scene, cameras : Scene, sequence of Camera
+        What is drawn.
+    scene_name : str
+        For the record.
+    timing : MemoryTiming
+        The memory.
+    background : tuple of float
+        Linear red, green, blue in [0, 1].
+    clock : Sourced
+        Clock in Hz.
+    node_nm : float
+        Process node of energy and area.
+    gpus : sequence of str
+        Baselines, names of :func:`splatforge.sim.gpu.devices`.
+    progress : callable, optional
+        Called with the number of frames done.
+
+    Returns
+    -------
+    Simulation
+        All figures.
+
+    Raises
+    ------
+    ValueError
+        If the design or a GPU is unknown, or there is no camera.
+    """
+    if design_name not in DESIGNS:
+        raise ValueError(f"Design must be one of {', '.join(DESIGNS)}, not {design_name!r}")
+    known = devices()
+    for name in gpus:
+        if name not in known:
+            raise ValueError(f"GPU must be one of {', '.join(known)}, not {name!r}")
+    if not cameras:
+        raise ValueError("Cameras must hold at least one view, not 0")
+    runs, workloads, energies = [], [], []
+    gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
+    for number, camera in enumerate(cameras):
+        lists = raster_algorithm.prepare(scene, camera, design)
+        workload = raster_algorithm.render(lists, design, background).workload
+        run = simulate_raster(workload, design, timing)
+        runs.append(run)
+        workloads.append(workload)
+        energies.append(energy(raster_events(workload, design, run), node_nm=node_nm))
+        # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
+        frame = reference.render(scene, camera, background=background, statistics=True)
+        if frame.statistics is None:
+            raise RuntimeError("The reference must count when asked to")
+        work = FrameWork.from_statistics(
+            frame.statistics, gaussians=lists.gaussians,
+            gaussians_visible=lists.gaussians_visible, sh_degree=lists.sh_degree,
+            pixels=camera.width * camera.height)
+        for place, name in enumerate(gpus):
+            gpu_runs[place].append(gpu_frame(work, known[name]).part("rasterize", "write"))
+        if progress is not None:
+            progress(number + 1)
+    return Simulation(
+        design=design_name, scene=scene_name, parameters=design, timing=timing,
+        runs=tuple(runs), workloads=tuple(workloads), clock=clock, energies=tuple(energies),
+        areas=area(raster_inventory(design), node_nm=node_nm),
+        gpus=tuple(tuple(each) for each in gpu_runs),
+    )
