@@ -1,0 +1,430 @@
+"""Co-simulation of whole frames: the Verilog beside its bit-true, float and cycle models."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos import raster, reference
+from splatforge.algos.fetch import pack
+from splatforge.algos.quality import psnr_db
+from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import FrameError
+from splatforge.scenes import Camera, Scene
+from splatforge.sim.raster import simulate
+from splatforge.verification.lib.build import Binary
+from splatforge.verification.lib.frame import (
+    FrameJob,
+    FrameRun,
+    SimulationError,
+    Stall,
+    Waves,
+    build_frame,
+    run_frames,
+)
+
+__all__ = ["DESIGNS", "CosimFrame", "CosimResult", "Difference", "cosim"]
+
+#: Designs that can be co-simulated.
+DESIGNS = ("raster",)
+#: A pixel whose background shows less than this lets an 8-bit picture see the scene.
+BACKGROUND_TRANSMITTANCE = 1 - 1 / 255
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The first pixel of a frame that is not what the bit-true model says.
+
+    Parameters
+    ----------
+    pixel_format : str
+        Write-out in which it was seen.
+    x, y, tile : int
+        Pixel in the frame, and its tile, row-major.
+    expected, got : tuple of int
+        The four channels.
+    """
+
+    pixel_format: str
+    x: int
+    y: int
+    tile: int
+    expected: tuple[int, ...]
+    got: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return (f"{self.pixel_format} pixel ({self.x}, {self.y}) of tile {self.tile} must be "
+                f"{self.expected}, not {self.got}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CosimFrame:
+    """One frame of a co-simulation.
+
+    Parameters
+    ----------
+    pixels, pixels_differing : int
+        Pixels, and how many differ from the bit-true model in the RGBA8 picture.
+    state_pixels_differing : int or None
+        How many differ in colour or T at accumulator width; None if that was not written out.
+    difference : Difference or None
+        The first of them.
+    psnr_db_vs_float : float
+        RGBA8 picture of the RTL against the float reference; infinite where equal.
+    psnr_db_vs_float_non_background : float or None
+        The same over the pixels in which something is drawn; None if there is none.
+    rtl_cycles, model_cycles : int
+        From the accepted START write to the last write response: counted on the bus of the RTL,
+        and worked out by the cycle model.
+    rtl_counters, model_counters : Mapping
+        Performance counters of the RTL, and of the model.
+    rtl_image : ndarray
+        Picture of shape [height, width, 4]; uint8.
+    float_image : ndarray
+        Float reference of shape [height, width, 3]; float32.
+    """
+
+    pixels: int
+    pixels_differing: int
+    state_pixels_differing: int | None
+    difference: Difference | None
+    psnr_db_vs_float: float
+    psnr_db_vs_float_non_background: float | None
+    rtl_cycles: int
+    model_cycles: int
+    rtl_counters: Mapping[str, int]
+    model_counters: Mapping[str, int]
+    rtl_image: npt.NDArray[np.uint8]
+    float_image: npt.NDArray[np.float32]
+
+    @property
+    def cycle_error(self) -> float:
+        """Relative error of the modeled cycles."""
+        return abs(self.model_cycles - self.rtl_cycles) / self.rtl_cycles
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures of the frame."""
+        return {
+            "pixels": self.pixels, "pixels_differing": self.pixels_differing,
+            "state_pixels_differing": self.state_pixels_differing,
+            "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
+            "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "rtl_cycles": self.rtl_cycles, "model_cycles": self.model_cycles,
+            "cycle_error": self.cycle_error,
+            "difference": asdict(self.difference) if self.difference else None,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    """Null in JSON where two pictures are equal or there is nothing to compare."""
+    return None if value is None or math.isinf(value) else value
+
+
+def _bytes_read(counters: Mapping[str, int]) -> int:
+    return sum(counters[name] for name in ("descriptor_bytes", "table_bytes", "splat_bytes"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CosimResult:
+    """A co-simulation of one or more frames.
+
+    Parameters
+    ----------
+    design, scene : str
+        Names.
+    timing : MemoryTiming
+        The memory behind the RTL and the model.
+    frames : tuple of CosimFrame
+        Frame by frame.
+    build_s, simulate_s, wall_s : float
+        Time for the binary (from the cache near zero), in the simulations, and in all.
+    """
+
+    design: str
+    scene: str
+    timing: MemoryTiming
+    frames: tuple[CosimFrame, ...]
+    build_s: float
+    simulate_s: float
+    wall_s: float
+
+    @property
+    def pixels_differing(self) -> int:
+        """Pixels of all frames that differ from the bit-true model, in any write-out."""
+        return sum(max(frame.pixels_differing, frame.state_pixels_differing or 0)
+                   for frame in self.frames)
+
+    @property
+    def psnr_db_vs_float(self) -> float:
+        """PSNR of the worst frame."""
+        return min(frame.psnr_db_vs_float for frame in self.frames)
+
+    @property
+    def psnr_db_vs_float_non_background(self) -> float | None:
+        """PSNR over non-background pixels of the worst frame that has any."""
+        values = [frame.psnr_db_vs_float_non_background for frame in self.frames
+                  if frame.psnr_db_vs_float_non_background is not None]
+        return min(values) if values else None
+
+    @property
+    def cycle_error(self) -> float:
+        """Relative error of the modeled cycles on the worst frame."""
+        return max(frame.cycle_error for frame in self.frames)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Every performance counter, summed over the frames: ``rtl`` beside ``model``."""
+        return {
+            name: {"rtl": sum(frame.rtl_counters[name] for frame in self.frames),
+                   "model": sum(frame.model_counters[name] for frame in self.frames)}
+            for name, _, _ in COUNTERS}
+
+    def check(self) -> None:
+        """Raise if the RTL is not equal to the bit-true model.
+
+        Raises
+        ------
+        SimulationError
+            If a pixel differs; the message names the first one.
+        """
+        for number, frame in enumerate(self.frames):
+            if frame.difference is not None:
+                differing = max(frame.pixels_differing, frame.state_pixels_differing or 0)
+                raise SimulationError(
+                    f"Frame {number}: {differing} of {frame.pixels} pixels differ from the "
+                    f"bit-true model; the first: {frame.difference}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures of ``splatforge cosim --json``."""
+        frames = self.frames
+        timing = self.timing
+        return {
+            "design": self.design,
+            "scene": self.scene,
+            "frames": len(frames),
+            "pixels": sum(frame.pixels for frame in frames),
+            "pixels_differing": self.pixels_differing,
+            "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
+            "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "memory": {
+                "latency_cycles": timing.latency_cycles,
+                "read_beats_per_cycle": float(timing.read_beats_per_cycle),
+                "write_beats_per_cycle": float(timing.write_beats_per_cycle),
+                "outstanding": timing.outstanding,
+            },
+            "rtl_cycles": sum(frame.rtl_cycles for frame in frames),
+            "model_cycles": sum(frame.model_cycles for frame in frames),
+            "cycle_error": self.cycle_error,
+            "rtl_bytes_read": sum(_bytes_read(frame.rtl_counters) for frame in frames),
+            "rtl_bytes_written": sum(frame.rtl_counters["pixel_bytes"] for frame in frames),
+            "model_bytes_read": sum(_bytes_read(frame.model_counters) for frame in frames),
+            "model_bytes_written": sum(frame.model_counters["pixel_bytes"] for frame in frames),
+            "build_s": self.build_s,
+            "simulate_s": self.simulate_s,
+            "wall_s": self.wall_s,
+            "counters": self.counters(),
+            "per_frame": [frame.to_json() for frame in frames],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Expected:
+    """One camera through the models."""
+
+    picture: raster.RasterFrame
+    jobs: tuple[FrameJob, ...]
+    float_image: npt.NDArray[np.float32]
+    drawn: npt.NDArray[np.bool_]
+    model_cycles: int
+    model_counters: Mapping[str, int]
+
+
+def _expect(
+    scene: Scene, camera: Camera, design: RasterDesign, timing: MemoryTiming,
+    background: tuple[float, float, float], formats: Sequence[PixelFormat],
+) -> _Expected:
+    lists = raster.prepare(scene, camera, design)
+    picture = raster.render(lists, design, background)
+    # What is compared with the float reference carries the background that the core can hold.
+    exact = reference.render(scene, camera, background=background)
+    run = simulate(picture.workload, design, timing)
+    return _Expected(
+        picture=picture,
+        jobs=tuple(FrameJob(image=pack(
+            lists, background=background, pixel_format=pixel_format, resolve=design.resolve))
+            for pixel_format in formats),
+        float_image=exact.image, drawn=exact.transmittance < BACKGROUND_TRANSMITTANCE,
+        model_cycles=run.cycles, model_counters=run.counters,
+    )
+
+
+def _difference(run: FrameRun, expected: npt.NDArray) -> tuple[int, Difference | None]:
+    """Pixels that differ, and the first of them."""
+    got = run.pixels
+    wrong = np.argwhere((got != expected).any(axis=-1))
+    if not len(wrong):
+        return 0, None
+    y, x = wrong[0].tolist()
+    tile = y // TILE_PX * -(-run.image.width // TILE_PX) + x // TILE_PX
+    return len(wrong), Difference(
+        pixel_format=run.image.pixel_format.name, x=x, y=y, tile=tile,
+        expected=tuple(expected[y, x].tolist()), got=tuple(got[y, x].tolist()))
+
+
+def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> CosimFrame:
+    for run in runs:
+        if run.error:
+            raise SimulationError(
+                f"Frame {number} ended with the error {FrameError(run.error).name}")
+        if run.stray_bytes:
+            raise SimulationError(
+                f"Frame {number}: {run.stray_bytes} bytes outside of the picture were written")
+    counts: dict[PixelFormat, int] = {}
+    first: Difference | None = None
+    for run in runs:
+        pixel_format = run.image.pixel_format
+        counts[pixel_format], difference = _difference(run, expected.picture.pixels(pixel_format))
+        first = first or difference
+    run = runs[0]
+    picture = run.pixels.astype(np.uint8)
+    shown = picture[..., :3].astype(np.float32) / 255
+    drawn = expected.drawn
+    assert run.cycles is not None
+    return CosimFrame(
+        pixels=drawn.size, pixels_differing=counts[PixelFormat.RGBA8],
+        state_pixels_differing=counts.get(PixelFormat.STATE), difference=first,
+        psnr_db_vs_float=psnr_db(shown, expected.float_image),
+        psnr_db_vs_float_non_background=(
+            psnr_db(shown, expected.float_image, drawn) if drawn.any() else None),
+        rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
+        rtl_counters=run.counters, model_counters=expected.model_counters,
+        rtl_image=picture, float_image=expected.float_image,
+    )
+
+
+def _run_all(
+    binary: Binary, jobs: Sequence[FrameJob], processes: int, options: Mapping[str, Any],
+    report: Callable[[int], None],
+) -> list[FrameRun]:
+    """Every job's run, in `processes` harnesses side by side."""
+    done = [0] * processes
+
+    def part(number: int) -> list[FrameRun]:
+        def progress(cycles: int) -> None:
+            done[number] = cycles
+            report(sum(done))
+
+        return run_frames(binary.path, jobs[number::processes], progress=progress, **options)
+
+    with ThreadPoolExecutor(processes) as pool:
+        parts = list(pool.map(part, range(processes)))
+    runs: list[FrameRun] = [parts[n % processes][n // processes] for n in range(len(jobs))]
+    return runs
+
+
+def cosim(
+    design_name: str,
+    design: RasterDesign,
+    scene: Scene,
+    cameras: Sequence[Camera],
+    *,
+    scene_name: str = "",
+    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    state: bool = True,
+    stall: Stall = Stall(),  # noqa: B008
+    processes: int = 1,
+    waves: Waves | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> CosimResult:
+    """Render frames with the Verilog, and compare them with every model.
+
+    Parameters
+    ----------
+    design_name : str
+        One of `DESIGNS`.
+    design : RasterDesign
+        Parameters.
+    scene : Scene
+        What is drawn.
+    cameras : sequence of Camera
+        One for each frame; the frames run back to back, without a reset.
+    scene_name : str
+        Name of the scene in the result.
+    timing : MemoryTiming
+        The memory behind the RTL and behind the cycle model.
+    background : tuple of float
+        Linear red, green, blue in [0, 1].
+    state : bool
+        Whether to run every frame a second time and compare colour and T at accumulator width.
+    stall : Stall
+        Random stalls of the bus; pixels must not change, cycles do.
+    processes : int
+        Simulations side by side, each with a part of the frames.
+    waves : Waves, optional
+        Waves of the first cycles.
+    cache : Path, optional
+        Folder of built binaries, see :func:`splatforge.verification.lib.build.cache_folder`.
+    progress : callable, optional
+        Called with a stage (``build``, ``prepare``, ``simulate``), what is done and the total.
+
+    Returns
+    -------
+    CosimResult
+        What differs is in it; :meth:`CosimResult.check` raises if anything does.
+
+    Raises
+    ------
+    ValueError
+        If there is no such design, no camera, or a number of processes below 1.
+    BuildError
+        If the simulation cannot be built.
+    SimulationError
+        If a rule of the bus was broken, a frame ended with an error or not at all, or bytes
+        outside of the picture were written.
+    """
+    if design_name not in DESIGNS:
+        raise ValueError(f"Design must be one of {list(DESIGNS)}, not {design_name!r}")
+    if not cameras:
+        raise ValueError("Cameras must be at least one, not none")
+    if processes < 1:
+        raise ValueError(f"Processes must be at least 1, not {processes!r}")
+    tell = progress or (lambda stage, done, total: None)
+    began = time.perf_counter()
+    formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]
+    with ThreadPoolExecutor(1) as pool:
+        # The compiler works in processes of its own while the models run here.
+        tell("build", 0, 1)
+        building: Future[Binary] = pool.submit(build_frame, design, waves=waves, cache=cache)
+        expected = []
+        for number, camera in enumerate(cameras):
+            tell("prepare", number, len(cameras))
+            expected.append(_expect(scene, camera, design, timing, background, formats))
+        binary = building.result()
+        tell("build", 1, 1)
+    jobs = [job for frame in expected for job in frame.jobs]
+    total = sum(frame.model_cycles * len(formats) for frame in expected)
+    simulating = time.perf_counter()
+    runs = _run_all(
+        binary, jobs, min(processes, len(jobs)) if waves is None else 1,
+        {"timing": timing, "stall": stall, "waves": waves},
+        lambda cycles: tell("simulate", min(cycles, total), total))
+    simulate_s = time.perf_counter() - simulating
+    frames = tuple(
+        _compare(number, frame, runs[number * len(formats):(number + 1) * len(formats)])
+        for number, frame in enumerate(expected))
+    tell("simulate", total, total)
+    return CosimResult(
+        design=design_name, scene=scene_name, timing=timing, frames=frames,
+        build_s=binary.build_s, simulate_s=simulate_s, wall_s=time.perf_counter() - began)
