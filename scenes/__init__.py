@@ -5,6 +5,7 @@ from splatforge.scenes.catalog import CAPTURES, GENERATED, get, make_default, re
 from splatforge.scenes.files import load, open_scene, save
 from splatforge.scenes.generate_city import make_city
 from splatforge.scenes.generate_object import make_object
+from splatforge.scenes.read_cameras import load_cameras, load_eyenavgs
 from splatforge.scenes.scene import Scene, SceneError, merge
 from splatforge.scenes.trajectory import Trajectory, fly_through, head_jitter, orbit
 from splatforge.scenes.transform import transform
@@ -23,6 +24,8 @@ __all__ = [
     "guess_up",
     "head_jitter",
     "load",
+    "load_cameras",
+    "load_eyenavgs",
     "make_city",
     "make_default",
     "make_object",

@@ -196,8 +196,8 @@ def _wall(start: Float64Array, end: Float64Array, top: float, paint: Paint) -> S
         return [start[0] + (end[0] - start[0]) * u, start[1] + (end[1] - start[1]) * u, top * v]
 
     length = float(np.hypot(*(end - start)))
-    shape = (max(3, min(64, int(length / 1.1))), max(3, min(96, int(top / 1.1))))
-    return Surface(grid=grid_of(point, (0, 1), (0, 1), shape), paint=paint, density=0.9, gloss=0.3)
+    shape = (max(3, min(64, int(length / 1.1))), max(3, min(192, int(top / 0.6))))
+    return Surface(grid=grid_of(point, (0, 1), (0, 1), shape), paint=paint, density=1.1, gloss=0.3)
 
 
 def _walls(low: Float64Array, high: Float64Array, top: float, paint: Paint) -> list[Surface]:
@@ -222,13 +222,13 @@ def _tower(
 ) -> list[Surface]:
     palette = ((0.80, 0.78, 0.74), (0.62, 0.66, 0.70), (0.74, 0.66, 0.56), (0.88, 0.87, 0.84))
     color = np.array(palette[int(random.integers(len(palette)))]) * (0.85 + 0.2 * random.random())
-    storey = 3.2
+    storey, bay = 4.2, 12.0 + 8.0 * random.random()
     glass = np.array([0.16, 0.24, 0.32])
-    share = 0.35 + 0.35 * random.random()
+    share = 0.35 + 0.2 * random.random()
 
     def facade(p: Float64Array, n: Float64Array, _: Float64Array) -> Float64Array:
         along = np.where(np.abs(n[:, 0]) > np.abs(n[:, 1]), p[:, 1], p[:, 0])
-        pane = (np.mod(p[:, 2], storey) / storey < 0.62) & (np.mod(along, 3.4) / 3.4 < share + 0.2)
+        pane = (np.mod(p[:, 2], storey) / storey < share) & (np.mod(along, bay) < bay - 0.8)
         tone = 0.92 + 0.16 * value_noise(p, 0.15)
         return np.where((pane & (p[:, 2] > 1.5))[:, None], glass, color * tone[:, None])
 
@@ -386,4 +386,4 @@ def _light(surfels: Surfels, blocks: int) -> Float64Array:
             rise = np.maximum(0, heights[at[:, 0], at[:, 1]] - positions[:, 2] - 0.5)
             openness -= 0.03 * np.minimum(rise / reach, 1.5)
     sky = (0.55 + 0.45 * normals[:, 2]) * np.clip(openness, 0.15, 1)
-    return sun[:, None] * np.array([0.98, 0.92, 0.80]) + sky[:, None] * np.array([0.34, 0.39, 0.47])
+    return sun[:, None] * np.array([0.98, 0.92, 0.80]) + sky[:, None] * np.array([0.44, 0.48, 0.54])

@@ -93,7 +93,7 @@ def _surfaces() -> list[Surface]:
         Surface(
             grid=grid_of(floor, (0.0, 1.0), (0, 2 * np.pi), (96, 384)),
             paint=_tiles,
-            density=1.0,
+            density=1.4,
             gloss=0.35,
         ),
         # The large, faint Gaussians that captures have below a ground.
