@@ -1,11 +1,15 @@
 """Fixtures that every suite shares."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# Simulations take seconds to build; the workers of a run, and the next run, share them.
+os.environ.setdefault("SPLATFORGE_CACHE", str(Path(__file__).parents[1] / "build" / "cache"))
 
 
 def _find(folder: str, name: str) -> Path:

@@ -1,7 +1,8 @@
 // A small AXI4 manager with the ports of the raster core, for the tests of the frame harness. It
 // copies `splats` beats (a multiple of four) from the splat list to the framebuffer, and reads a
-// beat of the tile table beside every burst. With BUG it breaks one rule of the bus.
-module raster #(parameter BUG = 0) (
+// beat of the tile table beside every burst. The descriptor's version says which rule of the bus
+// it breaks: 0 none, else one of the local parameters below.
+module raster (
     input clk, input rst, output irq,
     input [11:0] s_axil_awaddr, input [2:0] s_axil_awprot, input s_axil_awvalid,
     output s_axil_awready, input [31:0] s_axil_wdata, input [3:0] s_axil_wstrb,
@@ -25,6 +26,8 @@ module raster #(parameter BUG = 0) (
     localparam AW_DROPS = 1, AW_CHANGES = 2, AR_CHANGES = 3, AR_DROPS = 4, W_CHANGES = 5,
                W_DROPS = 6, LAST_EARLY = 7, CROSSES = 8, ENDS_EARLY = 9, HANGS = 10,
                NARROW = 11, READS_ON = 12, WRONG_BYTE = 13, NO_LAST = 14, ODD_ADDRESS = 15;
+
+    reg [7:0] BUG;
 
     // Registers.
     reg busy, done, failed;
@@ -104,6 +107,7 @@ module raster #(parameter BUG = 0) (
         if (r & m_axi_rresp != 0) begin failed <= 1; error <= 6; end
         if (r & m_axi_rid == 0) begin
             beat <= beat + 1;
+            if (beat == 0) BUG <= m_axi_rdata[7:0];
             if (beat == 1) {source, table_base} <= {m_axi_rdata[103:64], m_axi_rdata[39:0]};
             if (beat == 2) begin
                 target <= m_axi_rdata[39:0];
@@ -150,7 +154,7 @@ module raster #(parameter BUG = 0) (
             s_axil_rvalid <= 1;
             case (s_axil_araddr)
                 12'h0C: s_axil_rdata <= {failed, done, busy};
-                12'h10: s_axil_rdata <= error;
+                12'h10: s_axil_rdata <= {28'b0, error};
                 12'h14: s_axil_rdata <= pending;
                 12'h100: s_axil_rdata <= cycles[31:0];
                 12'h104: s_axil_rdata <= cycles[63:32];
@@ -165,7 +169,7 @@ module raster #(parameter BUG = 0) (
         if (rst) begin
             busy <= 0; done <= 0; failed <= 0; phase <= 0; enable <= 0; pending <= 0;
             s_axil_bvalid <= 0; s_axil_rvalid <= 0; reads_out <= 0; finish <= 0; error <= 0;
-            writing <= 0; table_turn <= 0; head <= 0; tail <= 0;
+            writing <= 0; table_turn <= 0; head <= 0; tail <= 0; BUG <= 0;
         end
     end
 endmodule

@@ -1,0 +1,286 @@
+"""The harness of whole frames, on a copying engine that can break every rule of the bus."""
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vcd.reader import TokenKind, tokenize
+
+from splatforge.algos.fetch import MemoryImage
+from splatforge.designs import shell
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import FrameError
+from splatforge.verification.lib.build import build
+from splatforge.verification.lib.frame import (
+    DECERR,
+    HARNESS,
+    SLVERR,
+    BusFault,
+    FrameJob,
+    SimulationError,
+    Stall,
+    Waves,
+    run_frames,
+)
+
+pytestmark = pytest.mark.rtl
+
+ENGINE = Path(__file__).parent / "data" / "copy_engine.v"
+SHORT = MemoryTiming(latency_cycles=5)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return build(ENGINE.read_text(), "raster", [HARNESS]).path
+
+
+def image(beats, seed=1, bug=0, source=0x4000):
+    """A frame of one row that the engine copies from `source`."""
+    content = np.random.default_rng(seed).integers(0, 256, 16 * beats, dtype=np.uint8)
+    descriptor = bytearray(shell.DESCRIPTOR_BYTES)
+    for value, name in ((bug, "version"), (0x2000, "table_address"), (source, "splat_address"),
+                        (0x100000, "frame_address"), (beats, "splats")):
+        _, offset, size = next(f for f in shell.DESCRIPTOR_FIELDS if f[0] == name)
+        descriptor[offset:offset + size] = value.to_bytes(size, "little")
+    packed = MemoryImage(
+        segments=((0x1000, np.frombuffer(bytes(descriptor), np.uint8)),
+                  (0x2000, np.zeros(16, np.uint8)), (source, content)),
+        descriptor_address=0x1000, frame_address=0x100000, width=4 * beats, height=1,
+        pixel_format=PixelFormat.RGBA8, pitch_bytes=16 * beats)
+    return packed, content
+
+
+@pytest.mark.parametrize("timing", [
+    MemoryTiming(),
+    MemoryTiming(latency_cycles=1, outstanding=1),
+    MemoryTiming(latency_cycles=20, read_beats_per_cycle=Fraction(2, 3),
+                 write_beats_per_cycle=Fraction(3, 4), outstanding=2),
+])
+@pytest.mark.parametrize(("stall", "interleave"), [
+    (Stall(), False), (Stall.every_channel(0.4, 1), False), (Stall.every_channel(0.4, 2), True),
+])
+def test_two_frames_are_copied(engine, timing, stall, interleave):
+    (first, first_bytes), (second, second_bytes) = image(64), image(300, seed=2)
+    runs = run_frames(
+        engine, [first, second], timing=timing, stall=stall, interleave=interleave)
+    for run, content in zip(runs, (first_bytes, second_bytes), strict=True):
+        assert np.array_equal(run.frame, content)
+        assert run.status == shell.STATUS_DONE
+        assert run.frame_error is FrameError.NONE
+        assert run.irq
+        assert run.irq_cleared
+        assert run.hang is None
+        beats = len(content) // 16
+        assert run.read_bytes == (64, 4 * beats, 16 * beats, 0)
+        assert run.read_bursts == (1, beats // 4, beats // 4, 0)
+        assert run.write_beats == beats
+        assert run.write_bursts == beats // 4
+        assert run.written_bytes == len(content)
+        # The engine counts from the cycle behind START to the one behind the last response.
+        assert run.cycles == run.counters["cycles"] - 1
+        assert run.stray_bytes == 0
+
+
+def sampled(path):
+    """Value of every port before each rising edge, as {name: {edge: value}}."""
+    names, values, edges = {}, {}, {}
+    edge = -1
+    with path.open("rb") as file:
+        for token in tokenize(file):
+            if token.kind is TokenKind.VAR:
+                names.setdefault(token.var.id_code, token.var.reference)
+            elif token.kind is TokenKind.CHANGE_TIME:
+                if token.time_change % 2:
+                    # Changes from here on belong to the state behind the edge.
+                    for name, value in values.items():
+                        edges.setdefault(name, {})[edge] = value
+                else:
+                    edge = token.time_change // 2
+            elif token.kind is TokenKind.CHANGE_SCALAR:
+                values[names[token.scalar_change.id_code]] = int(token.scalar_change.value)
+            elif token.kind is TokenKind.CHANGE_VECTOR:
+                value = token.vector_change.value
+                values[names[token.vector_change.id_code]] = value
+    return edges
+
+
+@pytest.mark.parametrize("timing", [
+    MemoryTiming(latency_cycles=1),
+    MemoryTiming(latency_cycles=17, outstanding=3),
+    MemoryTiming(latency_cycles=9, read_beats_per_cycle=Fraction(2, 3),
+                 write_beats_per_cycle=Fraction(3, 5), outstanding=2),
+    MemoryTiming(latency_cycles=30, read_beats_per_cycle=Fraction(1, 4),
+                 write_beats_per_cycle=Fraction(1, 2)),
+], ids=str)
+def test_memory_keeps_the_documented_time(tmp_path, timing):
+    waves = Waves(path=tmp_path / "copy.vcd", last_cycle=5000)
+    binary = build(ENGINE.read_text(), "raster", [HARNESS], trace=waves.kind).path
+    packed, _ = image(64)
+    run, = run_frames(binary, [packed], timing=timing, waves=waves)
+    edges = sampled(waves.path)
+
+    def taken(channel):
+        valid, ready = edges[f"m_axi_{channel}valid"], edges[f"m_axi_{channel}ready"]
+        return [n for n in valid if valid[n] and ready[n]]
+
+    def waited(channel):
+        return [n for n, valid in edges[f"m_axi_{channel}valid"].items()
+                if valid and not edges[f"m_axi_{channel}ready"][n]]
+
+    # A naive reading of designs/memory.py, burst by burst.
+    latency, limit = timing.latency_cycles, timing.outstanding
+    period = 1 / timing.read_beats_per_cycle
+    addresses, beats = taken("ar"), taken("r")
+    lengths = [edges["m_axi_arlen"][n] + 1 for n in addresses]
+    due, place, ends = Fraction(0), 0, []
+    for address, length in zip(addresses, lengths, strict=True):
+        for _ in range(length):
+            due = max(Fraction(address + latency), due + period)
+            assert beats[place] == -(-due.numerator // due.denominator)
+            place += 1
+        ends.append(beats[place - 1])
+    assert place == len(beats) == sum(run.read_bytes) // 16
+    for number in range(limit, len(addresses)):
+        assert addresses[number] > ends[number - limit]
+    for n in waited("ar"):
+        started = sum(address < n for address in addresses)
+        assert started - sum(end < n for end in ends) == limit
+
+    period = 1 / timing.write_beats_per_cycle
+    addresses, beats, responses = taken("aw"), taken("w"), taken("b")
+    valid = edges["m_axi_wvalid"]
+    due, place = Fraction(0), 0
+    for number, address in enumerate(addresses):
+        for _ in range(4):
+            earliest = max(address, beats[place - 1] if place else 0) + 1
+            available = next(n for n in valid if n >= earliest and valid[n])
+            due = max(Fraction(available), due + period)
+            assert beats[place] == -(-due.numerator // due.denominator)
+            place += 1
+        assert responses[number] == beats[place - 1] + latency
+    assert place == len(beats) == run.write_beats
+    for number in range(limit, len(addresses)):
+        assert addresses[number] > responses[number - limit]
+
+
+BROKEN = {
+    1: "AWVALID fell before AWREADY",
+    2: "AW changed before AWREADY",
+    3: "AR changed before ARREADY",
+    4: "ARVALID fell before ARREADY",
+    5: "W changed before WREADY",
+    6: "WVALID fell before WREADY",
+    7: "WLAST is 1 at beat 3 of 4",
+    8: "AR burst of 4 beats at 0x4fe0 crosses 4 KiB",
+    9: "the frame ended with 0 reads and 1 writes outstanding",
+    10: "frame 0: the bus fell silent after",
+    11: "AR of size 3 and burst 1, not full beats in INCR",
+    12: "a read address without a frame",
+    14: "WLAST is 0 at beat 4 of 4",
+    15: "AR at 0x4004, not a whole beat",
+}
+
+
+@pytest.mark.parametrize("bug", BROKEN, ids=BROKEN.get)
+def test_broken_rules_are_seen(engine, bug):
+    packed, _ = image(300, bug=bug)
+    with pytest.raises(SimulationError, match=re.escape(BROKEN[bug])):
+        run_frames(engine, [packed], timing=SHORT, stall=Stall.every_channel(0.5, 1))
+
+
+def test_a_wrong_byte_is_seen(engine):
+    packed, content = image(64, bug=13)
+    run, = run_frames(engine, [packed], timing=SHORT)
+    assert np.flatnonzero(run.frame != content).tolist() == [4 * 16 + 2 * 16]
+
+
+def test_a_frame_that_takes_too_long_is_given_up(engine):
+    packed, _ = image(300)
+    with pytest.raises(SimulationError, match=r"^frame 0: the frame has not ended after 4\d\d "):
+        run_frames(engine, [packed], watchdog_cycles=400)
+
+
+@pytest.mark.parametrize("response", [SLVERR, DECERR])
+@pytest.mark.parametrize(("fault", "error"), [
+    (BusFault(read_id=0, beat=3), FrameError.READ),
+    (BusFault(read_id=2, burst=5, beat=1), FrameError.READ),
+    (BusFault(write=True, burst=7), FrameError.WRITE),
+])
+def test_faults_answer_one_access(engine, fault, error, response):
+    packed, content = image(64)
+    faulty = FrameJob(image=packed, faults=(replace(fault, response=response),))
+    bad, good = run_frames(engine, [faulty, packed], timing=SHORT)
+    assert bad.frame_error is error
+    assert bad.irq_status == shell.IRQ_DONE | shell.IRQ_ERROR
+    assert good.frame_error is FrameError.NONE
+    assert np.array_equal(good.frame, content)
+
+
+def test_memory_outside_of_every_segment_answers_with_an_error(engine):
+    packed, _ = image(64)
+    no_table = replace(packed, segments=packed.segments[::2])
+    run, = run_frames(engine, [no_table], timing=SHORT)
+    assert run.frame_error is FrameError.READ
+    small = FrameJob(image=packed, frame_bytes=16 * 60)
+    run, = run_frames(engine, [small], timing=SHORT)
+    assert run.frame_error is FrameError.WRITE
+    read_only = replace(packed, segments=(*packed.segments, (0x100000, np.zeros(1024, np.uint8))))
+    run, = run_frames(engine, [read_only], timing=SHORT)
+    assert run.frame_error is FrameError.WRITE
+
+
+def test_status_is_polled_without_interrupts(engine):
+    packed, content = image(64)
+    run, = run_frames(engine, [FrameJob(image=packed, irq_enable=0)], timing=SHORT)
+    assert np.array_equal(run.frame, content)
+    assert not run.irq
+    assert run.irq_status == shell.IRQ_DONE
+
+
+def test_progress_and_bytes_outside_of_the_pixels(engine):
+    packed, _ = image(300)
+    told = []
+    narrow = replace(packed, width=packed.width - 8)
+    run, *_ = run_frames(
+        engine, [narrow] * 40, timing=MemoryTiming(latency_cycles=100, outstanding=1),
+        progress=told.append)
+    assert run.stray_bytes == pytest.approx(32, abs=2)
+    assert told
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_stall_must_be_a_probability(value):
+    message = rf"^Stall must be at least 0 and below 1, not {value}$"
+    with pytest.raises(ValueError, match=message):
+        Stall(w=value)
+
+
+def test_waves_must_end_after_they_begin():
+    with pytest.raises(ValueError, match=r"^Waves must end after they begin, not 7 to 7$"):
+        Waves(path=Path("x.vcd"), first_cycle=7, last_cycle=7)
+
+
+def test_waves_need_a_binary_built_for_them(engine, tmp_path):
+    packed, _ = image(64)
+    with pytest.raises(SimulationError, match="built without waves"):
+        run_frames(engine, [packed], waves=Waves(path=tmp_path / "x.vcd"))
+
+
+def test_harness_has_the_constants_of_the_register_map():
+    text = HARNESS.read_text()
+    constants = {name: int(value, 0) for name, value in
+                 re.findall(r"\b([A-Z_]+) = (0x[0-9A-F]+|\d+)[,;]", text)}
+    for register in shell.HEAD_REGISTERS:
+        if register.name in constants:
+            assert constants[register.name] == register.offset
+    assert {"CONTROL", "STATUS", "ERROR", "IRQ_STATUS", "IRQ_ENABLE", "DESCRIPTOR_LOW",
+            "DESCRIPTOR_HIGH"} <= constants.keys()
+    assert constants["COUNTER_BASE"] == shell.COUNTER_BASE
+    for name in ("START", "ABORT", "RESET", "SNAPSHOT"):
+        assert constants[name] == getattr(shell, f"CONTROL_{name}")
+    assert constants["BUSY"] == shell.STATUS_BUSY
