@@ -4,6 +4,7 @@ numba leaves vectorizing to LLVM's loop passes, which give up on a body as long 
 change their mind between releases. Here intrinsics build the vector instructions themselves.
 """
 
+from collections.abc import Callable
 from math import log, sqrt
 from typing import Any, Self
 
@@ -35,17 +36,16 @@ _ALPHA_MAX = float(np.float32(ALPHA_MAX))
 _T_MIN = float(np.float32(TRANSMITTANCE_MIN))
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
-# Columns evaluated at once: one AVX2 register of float32.
+# Columns evaluated at once: one AVX2 register of float32, half a row.
 _LANES = 8
-_LANE_BITS = (1 << _LANES) - 1
-# Room behind the last column, so that a window may start at it.
-_STRIDE = TILE_PX + _LANES
-# The state of a tile: red, green, blue and transmittance, a plane each.
-_PLANE = TILE_PX * _STRIDE
+_HALVES = TILE_PX // _LANES
+_ROWS = (1 << TILE_PX) - 1
+# The state of a tile: red, green, blue and transmittance, a plane of rows each.
+_PLANE = TILE_PX * TILE_PX
 # Tiles per unit of parallel work.
 _TILES = 8
-# Pairs between two looks for rows that are finished.
-_LOOK_EVERY = 16
+# Pairs whose rows are found at once, and between two looks for rows that are finished.
+_BATCH = 16
 
 # Columns of a record: one cache line per Gaussian.
 _RECORD_COLUMNS = 16
@@ -198,18 +198,25 @@ class _Lanes:
         """Int32 lanes as float32, bit by bit."""
         return self._new(self.builder.bitcast(value, self.value.type))
 
-    def negative_magnitude(self) -> "_Lanes":
-        """``-abs(self)``."""
-        sign = ll.Constant(ll.VectorType(_I32, self.count), [-(1 << 31)] * self.count)
-        return self.from_bits(self.builder.or_(self.bits(), sign))
+    def negative_where(self, mask: Any) -> "_Lanes":
+        """``-abs(self)`` where ``mask`` is set.
+
+        By bits and not by :meth:`select`: LLVM would make a masked store of a select between a
+        loaded value and a new one, and loads cannot be forwarded from masked stores.
+        """
+        vector = ll.VectorType(_I32, self.count)
+        sign = ll.Constant(vector, [-(1 << 31)] * self.count)
+        signs = self.builder.and_(self.builder.sext(mask, vector), sign)
+        return self.from_bits(self.builder.or_(self.bits(), signs))
 
     def exp(self) -> "_Lanes":
-        """Exponential of lanes in [-87, 0], relative error below 1.5e-7 (1e-9 before rounding).
+        """Exponential of lanes in [-40, 0], relative error below 1.5e-7; exp(-40) below.
 
         ``exp(x) = 2^n exp(r)`` with ``|r| <= ln(2) / 2``, ln(2) split in two, and a polynomial
-        whose coefficients minimize the largest relative error. Below -87 it stays at exp(-87).
+        whose coefficients minimize the largest relative error, 3e-9. Smaller results would only
+        become denormal further on, which stalls the machine.
         """
-        x = self.maximum(-87.0)
+        x = self.maximum(-40.0)
         # Adding 1.5 * 2^23 leaves the nearest whole number in the low bits; 127 biases it so
         # that a shift makes it the exponent of a float.
         shifted = x.fma(1.4426950408889634, _EXP_SHIFT)
@@ -244,7 +251,8 @@ def _record_kernel(
         limit = 2.0 * log(255.0 * max(np.float64(opacity), 1e-30))
         limit += 1e-3 + 4e-6 * abs(limit) * a * xx
         if limit < 0.0:
-            records[k, _REACH_Y] = -1.0
+            # A row at no distance may pass, but none of its alphas will be significant.
+            records[k, _REACH_Y:] = 0.0
             if tight:
                 spans[k] = 0
                 continue
@@ -273,89 +281,156 @@ def _record_kernel(
         ids[k] = row_ids[row]
 
 
-@intrinsic
-def _blend_window(
-    typingctx, state, offset, px, dy, mx, a, b, row_term, opacity, red, green, blue
-):  # fmt: skip
-    """Blend one Gaussian into ``_LANES`` neighbouring pixels of a row.
+def _gep(builder: Any, array: Any, index: Any) -> Any:
+    if isinstance(index, int):
+        index = ll.Constant(ll.IntType(64), index)
+    return cgutils.gep_inbounds(builder, array.data, index)
 
-    ``state`` is the flat float32 state of a tile, ``offset`` the first pixel in its first plane,
-    ``px`` the x of that pixel's centre. Returns the bits of the lanes that are live and
-    significant, and of those among them that blend, eight bits higher.
+
+def _mask_bits(builder: Any, mask: Any, width: int) -> Any:
+    """A vector of bits as the low bits of an integer of ``width`` bits."""
+    packed = builder.bitcast(mask, ll.IntType(mask.type.count))
+    return builder.zext(packed, ll.IntType(width))
+
+
+@intrinsic
+def _reached_rows(typingctx, x, y, reach, shear, chord, curve, pad):
+    """Rows in which a Gaussian reaches the left and the right half of a tile.
+
+    ``x`` and ``y`` are its centre relative to the tile's corner. Returns an int64: bit j for row
+    j of the left half, bit 16 + j for row j of the right one.
     """
-    signature = types.int32(state, types.int64, *[types.float32] * 10)
+    signature = types.int64(*[types.float32] * 7)
+
+    def codegen(context, builder, signature, args):
+        lanes = [_Lanes.splat(builder, scalar, TILE_PX) for scalar in args]
+        x, y, reach, shear, chord, curve, pad = lanes
+        dy = _Lanes.iota(builder, TILE_PX, 0.5) - y
+        square = dy * dy
+        inside = square <= reach * reach
+        middle = x - shear * dy
+        half = (chord - curve * square).maximum(0.0).sqrt() + pad
+        left, right = middle - half, middle + half
+        result = ll.Constant(ll.IntType(64), 0)
+        for part in range(_HALVES):
+            # The first and the last pixel centre of the half.
+            first, last = part * _LANES + 0.5, (part + 1) * _LANES - 0.5
+            meets = builder.and_(builder.and_(left <= last, right >= first), inside)
+            bits = _mask_bits(builder, meets, 64)
+            shift = ll.Constant(ll.IntType(64), part * TILE_PX)
+            result = builder.or_(result, builder.shl(bits, shift))
+        return result
+
+    return signature, codegen
+
+
+@intrinsic
+def _live_rows(typingctx, state):
+    """Rows with a pixel that has not stopped, as :func:`_reached_rows` gives them."""
+    signature = types.int64(state)
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
+        result = ll.Constant(ll.IntType(64), 0)
+        for part in range(_HALVES):
+            for row in range(TILE_PX):
+                at = 3 * _PLANE + row * TILE_PX + part * _LANES
+                live = _Lanes.load(builder, _gep(builder, array, at), _LANES) > 0.0
+                some = builder.icmp_unsigned(
+                    "!=", _mask_bits(builder, live, 64), ll.Constant(ll.IntType(64), 0)
+                )
+                bit = ll.Constant(ll.IntType(64), part * TILE_PX + row)
+                result = builder.or_(result, builder.shl(builder.zext(some, ll.IntType(64)), bit))
+        return result
 
-        def plane(index):
-            at = builder.add(args[1], ll.Constant(args[1].type, index * _PLANE))
-            return cgutils.gep_inbounds(builder, array.data, at)
+    return signature, codegen
 
-        lanes = [_Lanes.splat(builder, scalar, _LANES) for scalar in args[2:]]
-        px, dy, mx, a, b, row_term, opacity, *color = lanes
-        dx = mx - (px + _Lanes.iota(builder, _LANES))
-        power = (a * dx * dx + row_term) - b * dx * dy
-        alpha = (opacity * power.minimum(0.0).exp()).minimum(_ALPHA_MAX)
-        t = _Lanes.load(builder, plane(3), _LANES)
-        # A stopped pixel keeps its transmittance with the sign flipped: the product below is
-        # then negative, so it neither blends nor stops again.
-        after = t * (1.0 - alpha)
-        seen = builder.and_(power <= 0.0, alpha >= _ALPHA_MIN)
-        blend = builder.and_(seen, after >= _T_MIN)
-        weight = (alpha * t).select(blend, 0.0)
-        for index, channel in enumerate(color):
-            sum_so_far = _Lanes.load(builder, plane(index), _LANES)
-            weight.fma(channel, sum_so_far).store(plane(index))
-        after.select(blend, t.negative_magnitude().select(seen, t)).store(plane(3))
 
-        def bits(mask):
-            packed = builder.bitcast(mask, ll.IntType(_LANES))
-            return builder.zext(packed, ll.IntType(32))
+def _blend_rows_codegen(counted: bool) -> Callable[..., Any]:
+    """Generator of code for :func:`_blend_rows` (or with counts)."""
 
-        live_seen = builder.and_(seen, t > 0.0)
-        return builder.or_(
-            bits(live_seen), builder.shl(bits(blend), ll.Constant(ll.IntType(32), _LANES))
+    def codegen(context, builder, signature, args):
+        i64 = ll.IntType(64)
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        column, rows, px, py, mx, my, a, b, c, *scalars = args[1:]
+        opacity, *color = [_Lanes.splat(builder, scalar, _LANES) for scalar in scalars]
+        # What depends on the column alone, for all rows.
+        dx = _Lanes.splat(builder, mx, _LANES) - (
+            _Lanes.splat(builder, px, _LANES) + _Lanes.iota(builder, _LANES)
         )
+        column_term = _Lanes.splat(builder, a, _LANES) * dx * dx
+        cross_term = _Lanes.splat(builder, b, _LANES) * dx
+        left = cgutils.alloca_once_value(builder, rows)
+        counts = cgutils.alloca_once_value(builder, ll.Constant(i64, 0))
+        zero, one = ll.Constant(i64, 0), ll.Constant(i64, 1)
 
-    return signature, codegen
+        test, body, done = (builder.append_basic_block(name) for name in ("test", "row", "done"))
+        builder.branch(test)
+        with builder.goto_block(test):
+            builder.cbranch(builder.icmp_unsigned("!=", builder.load(left), zero), body, done)
+        with builder.goto_block(body):
+            mask = builder.load(left)
+            row = builder.cttz(mask, ll.Constant(ll.IntType(1), 1))
+            builder.store(builder.and_(mask, builder.sub(mask, one)), left)
+            offset = builder.add(builder.mul(row, ll.Constant(i64, TILE_PX)), column)
+
+            def plane(index, offset=offset):
+                return _gep(builder, array, builder.add(offset, ll.Constant(i64, index * _PLANE)))
+
+            row_y = builder.fadd(py, builder.sitofp(row, _F32))
+            dy = builder.fsub(my, row_y)
+            row_term = builder.fmul(builder.fmul(c, dy), dy)
+            power = (column_term + _Lanes.splat(builder, row_term, _LANES)) - (
+                cross_term * _Lanes.splat(builder, dy, _LANES)
+            )
+            alpha = (opacity * power.minimum(0.0).exp()).minimum(_ALPHA_MAX)
+            t = _Lanes.load(builder, plane(3), _LANES)
+            # A stopped pixel keeps its transmittance with the sign flipped: the product below is
+            # then negative, so it neither blends nor stops again.
+            after = t * (1.0 - alpha)
+            seen = builder.and_(power <= 0.0, alpha >= _ALPHA_MIN)
+            blend = builder.and_(seen, after >= _T_MIN)
+            weight = (alpha * t).select(blend, 0.0)
+            for index, channel in enumerate(color):
+                so_far = _Lanes.load(builder, plane(index), _LANES)
+                weight.fma(channel, so_far).store(plane(index))
+            after.select(blend, t.negative_where(seen)).store(plane(3))
+            if counted:
+                live_seen = builder.ctpop(_mask_bits(builder, builder.and_(seen, t > 0.0), 64))
+                blended = builder.ctpop(_mask_bits(builder, blend, 64))
+                both = builder.or_(live_seen, builder.shl(blended, ll.Constant(i64, 32)))
+                builder.store(builder.add(builder.load(counts), both), counts)
+            builder.branch(test)
+        builder.position_at_end(done)
+        return builder.load(counts)
+
+    return codegen
+
+
+def _blend_rows_signature(state: types.Type) -> Any:
+    return types.int64(state, types.int64, types.int64, *[types.float32] * 11)
 
 
 @intrinsic
-def _row_windows(typingctx, windows, x, y, shear, chord, curve, pad):
-    """First and last column that a Gaussian reaches in each row of a tile.
+def _blend_rows(
+    typingctx, state, column, rows, px, py, mx, my, a, b, c, opacity, red, green, blue
+):  # fmt: skip
+    """Blend one Gaussian into the ``_LANES`` columns from ``column`` on, in the set ``rows``.
 
-    ``x`` and ``y`` are its centre relative to the tile's corner. Writes float32
-    [2 * TILE_PX]: firsts, then lasts, clipped to the tile; empty rows may have first > last.
+    ``state`` is the flat float32 state of a tile; ``rows`` has bit j set for row j; (px, py) is
+    the centre of the pixel at ``column`` in row 0. Returns 0.
     """
-    signature = types.void(windows, *[types.float32] * 6)
-
-    def codegen(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        for row in range(0, TILE_PX, _LANES):
-            lanes = [_Lanes.splat(builder, scalar, _LANES) for scalar in args[1:]]
-            x, y, shear, chord, curve, pad = lanes
-            dy = _Lanes.iota(builder, _LANES, row + 0.5) - y
-            middle = (x - shear * dy) - 0.5
-            half = (chord - curve * dy * dy).maximum(0.0).sqrt() + pad
-            for part, columns in enumerate(
-                ((middle - half).ceil().maximum(0.0), (middle + half).floor())
-            ):
-                index = ll.Constant(ll.IntType(64), part * TILE_PX + row)
-                columns = columns.maximum(-1.0).minimum(TILE_PX - 1.0 + (part == 0))
-                columns.store(cgutils.gep_inbounds(builder, array.data, index))
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return _blend_rows_signature(state), _blend_rows_codegen(counted=False)
 
 
-@njit(cache=True, inline="always")
-def _bits_set(word):
-    count = 0
-    while word != 0:
-        word &= word - 1
-        count += 1
-    return count
+@intrinsic
+def _blend_rows_counted(
+    typingctx, state, column, rows, px, py, mx, my, a, b, c, opacity, red, green, blue
+):  # fmt: skip
+    """:func:`_blend_rows` that returns the live pixels that are significant and, 32 bits higher,
+    those among them that blend.
+    """  # noqa: D205
+    return _blend_rows_signature(state), _blend_rows_codegen(counted=True)
 
 
 @njit(cache=True, nogil=True)
@@ -366,72 +441,65 @@ def _blend_kernel(
     """Blend the tiles of a chunk of ``tile_order``."""
     height, width = transmittance.shape
     state_flat = np.empty(4 * _PLANE, np.float32)
-    state = state_flat.reshape(4, TILE_PX, _STRIDE)
-    windows = np.empty(2 * TILE_PX, np.float32)
+    state = state_flat.reshape(4, TILE_PX, TILE_PX)
+    reached = np.empty(_BATCH, np.int64)
     for turn in range(chunk * _TILES, min(len(tile_order), (chunk + 1) * _TILES)):
         tile = tile_order[turn]
         begin, end = starts[tile - first_tile], starts[tile - first_tile + 1]
         x0, y0 = (tile % tiles_x) * TILE_PX, (tile // tiles_x) * TILE_PX
         columns, rows = min(TILE_PX, width - x0), min(TILE_PX, height - y0)
         for y in range(TILE_PX):
-            for x in range(_STRIDE):
+            for x in range(TILE_PX):
                 state[0, y, x] = _ZERO
                 state[1, y, x] = _ZERO
                 state[2, y, x] = _ZERO
                 state[3, y, x] = _ONE if x < columns and y < rows else -_ONE
-        live_rows = (1 << rows) - 1
         live_pixels = rows * columns
-        look = 0
-        for k in range(begin, end):
-            if counted:
-                if live_pixels == 0:
-                    break
-                statistics[1, tile] += 1
-                statistics[2, tile] += live_pixels
-            look += 1
-            if look == _LOOK_EVERY:
-                look = 0
-                live_rows = 0
-                for y in range(rows):
-                    alive = _ZERO
-                    for x in range(TILE_PX):
-                        alive = max(alive, state[3, y, x])
-                    if alive > _ZERO:
-                        live_rows |= 1 << y
-                if live_rows == 0:
-                    break
-            i = entries[k]
-            reach = records[i, _REACH_Y]
-            if reach < _ZERO:
-                continue
-            mx, my = records[i, _MX], records[i, _MY]
-            local_x, local_y = mx - np.float32(x0), my - np.float32(y0)
-            top = int(max(np.ceil(local_y - reach - _HALF), _ZERO))
-            bottom = int(min(np.floor(local_y + reach - _HALF), np.float32(rows - 1)))
-            _row_windows(
-                windows, local_x, local_y, records[i, _SHEAR], records[i, _CHORD],
-                records[i, _CURVE], records[i, _PAD],
-            )  # fmt: skip
-            a, b, c = records[i, _A], records[i, _B], records[i, _C]
-            opacity = records[i, _OPACITY]
-            red, green, blue = records[i, _RED], records[i, _GREEN], records[i, _BLUE]
-            for y in range(top, bottom + 1):
-                if not (live_rows >> y) & 1:
-                    continue
-                dy = my - (np.float32(y0 + y) + _HALF)
-                row_term = c * dy * dy
-                for x in range(int(windows[y]), int(windows[TILE_PX + y]) + 1, _LANES):
-                    px = np.float32(x0 + x) + _HALF
-                    bits = _blend_window(
-                        state_flat, y * _STRIDE + x, px, dy, mx, a, b, row_term, opacity, red,
-                        green, blue,
-                    )  # fmt: skip
+        for batch in range(begin, end, _BATCH):
+            live_rows = _live_rows(state_flat)
+            if live_rows == 0:
+                break
+            batch_end = min(end, batch + _BATCH)
+            # Ahead of their use, so that the loops over rows know where they end.
+            for k in range(batch, batch_end):
+                i = entries[k]
+                reached[k - batch] = live_rows & _reached_rows(
+                    records[i, _MX] - np.float32(x0), records[i, _MY] - np.float32(y0),
+                    records[i, _REACH_Y], records[i, _SHEAR], records[i, _CHORD],
+                    records[i, _CURVE], records[i, _PAD],
+                )  # fmt: skip
+            for k in range(batch, batch_end):
+                if counted:
+                    if live_pixels == 0:
+                        break
+                    statistics[1, tile] += 1
+                    statistics[2, tile] += live_pixels
+                i = entries[k]
+                left = reached[k - batch]
+                while left != 0:
+                    # The left half if it is reached, else the right one.
+                    column = 0 if left & _ROWS != 0 else _LANES
+                    mask = left & _ROWS if column == 0 else left >> TILE_PX
+                    left = left & ~np.int64(_ROWS) if column == 0 else 0
+                    px, py = np.float32(x0 + column) + _HALF, np.float32(y0) + _HALF
                     if counted:
-                        significant = _bits_set(bits & _LANE_BITS)
-                        blended = _bits_set(bits >> _LANES)
+                        both = _blend_rows_counted(
+                            state_flat, column, mask, px, py, records[i, _MX], records[i, _MY],
+                            records[i, _A], records[i, _B], records[i, _C],
+                            records[i, _OPACITY], records[i, _RED], records[i, _GREEN],
+                            records[i, _BLUE],
+                        )  # fmt: skip
+                        significant, blended = both & 0xFFFFFFFF, both >> 32
                         statistics[3, tile] += significant
                         statistics[4, tile] += blended
                         live_pixels -= significant - blended
+                    else:
+                        _blend_rows(
+                            state_flat, column, mask, px, py, records[i, _MX], records[i, _MY],
+                            records[i, _A], records[i, _B], records[i, _C],
+                            records[i, _OPACITY], records[i, _RED], records[i, _GREEN],
+                            records[i, _BLUE],
+                        )  # fmt: skip
         if counted:
             statistics[0, tile] = end - begin
             statistics[5, tile] = statistics[3, tile] - statistics[4, tile]

@@ -5,8 +5,11 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from splatforge.algos import reference
+from splatforge.algos import rasterize, reference
 from splatforge.algos.bin_tiles import bin_tiles
 from splatforge.algos.project import project
 from splatforge.algos.reference import Frame, render
@@ -161,6 +164,28 @@ def test_plain_loop_on_the_same_splats():
     frame = render(scene, camera)
     np.testing.assert_allclose(frame.transmittance, left, rtol=0, atol=1e-6)
     np.testing.assert_allclose(frame.image, image, rtol=0, atol=2e-6)
+
+
+@intrinsic
+def _exp(typingctx, x):
+    def codegen(context, builder, signature, args):
+        lanes = rasterize._Lanes.splat(builder, args[0], 4).exp()
+        return builder.extract_element(lanes.value, ir.IntType(32)(2))
+
+    return types.float32(x), codegen
+
+
+@numba.njit
+def _exp_of(values):
+    return np.array([_exp(value) for value in values])
+
+
+def test_exp_to_the_last_bits():
+    x = np.concatenate([np.linspace(-40, 0, 100_001), -np.logspace(-9, 1, 10_001)])
+    x = x.astype(np.float32)
+    np.testing.assert_allclose(_exp_of(x), np.exp(x.astype(np.float64)), rtol=1.5e-7)
+    below = _exp_of(np.float32([-41, -87, -1e30, -np.inf]))
+    assert (below == _exp_of(np.float32([-40]))).all()
 
 
 def test_alpha_follows_exp():
