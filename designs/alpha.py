@@ -78,6 +78,8 @@ class AlphaDesign:
                 "Alpha must be below one and the table must hold one, "
                 f"not {self.alpha} and {self.table}"
             )
+        if self.alpha.frac_bits > self.table.frac_bits:
+            raise ValueError(f"Alpha must not be finer than the table, not {self.alpha}")
 
     @property
     def cutoff(self) -> int:

@@ -43,6 +43,11 @@ class BlendDesign:
         )
         if limit > 2.0**self.accumulator.int_bits:
             raise ValueError(f"Accumulator must hold {limit:g}, not {self.accumulator}")
+        if max(self.transmittance.width, self.accumulator.width) > 31:
+            raise ValueError(
+                "Transmittance and accumulator must fit 31 bits, "
+                f"not {self.transmittance} and {self.accumulator}"
+            )
         if self.accumulator.frac_bits > self.transmittance.frac_bits + self.color.frac_bits:
             raise ValueError(
                 f"Accumulator must not be finer than weight times colour, not {self.accumulator}"

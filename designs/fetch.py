@@ -36,6 +36,11 @@ class SplatFormat:
         ``-log2(opacity)``.
     color : Fixed
         Each of red, green and blue.
+
+    Raises
+    ------
+    ValueError
+        If a record is wider than 128 bits.
     """
 
     u0: Fixed = Fixed(int_bits=7, frac_bits=11, signed=True)
@@ -53,15 +58,11 @@ class SplatFormat:
     def fields(self) -> tuple[tuple[str, int, bool], ...]:
         """(name, width in bits, signed) of every field from bit 0 upward."""
         return (
-            ("u0", self.u0.width, True),
-            ("v0", self.v0.width, True),
-            ("a", self.a.width, False),
-            ("b", self.b.width, True),
-            ("c", self.c.width, False),
-            ("log_opacity", self.log_opacity.width, False),
-            ("red", self.color.width, False),
-            ("green", self.color.width, False),
-            ("blue", self.color.width, False),
+            *((name, field.width, field.signed) for name, field in (
+                ("u0", self.u0), ("v0", self.v0), ("a", self.a), ("b", self.b), ("c", self.c),
+                ("log_opacity", self.log_opacity),
+                ("red", self.color), ("green", self.color), ("blue", self.color),
+            )),
             ("subtiles", SUBTILES, False),
         )
 
@@ -82,8 +83,8 @@ class FetchDesign:
     buffer_splats : int
         Splats that may be requested and not yet consumed; a power of two, at least two bursts.
     burst_beats : int
-        Longest read burst in beats of the bus; a power of two up to 256 with which a burst never
-        crosses 4 KiB.
+        Longest read burst in beats of the bus: 4, 8 or 16. Bursts end at its multiples, and lists
+        start at multiples of 256 bytes, so that none crosses 4 KiB; a longer one could.
     outstanding_bursts : int
         Splat bursts that may be in flight.
 
@@ -99,10 +100,8 @@ class FetchDesign:
     outstanding_bursts: int = 16
 
     def __post_init__(self) -> None:
-        if self.burst_beats not in (4, 8, 16, 32, 64, 128, 256):
-            raise ValueError(
-                f"Burst must be a power of two from 4 to 256, not {self.burst_beats!r}"
-            )
+        if self.burst_beats not in (4, 8, 16):
+            raise ValueError(f"Burst must be 4, 8 or 16 beats, not {self.burst_beats!r}")
         if self.buffer_splats & (self.buffer_splats - 1) or not (
             2 * self.burst_beats <= self.buffer_splats <= 4096
         ):
@@ -114,8 +113,3 @@ class FetchDesign:
             raise ValueError(
                 f"Outstanding bursts must be 1 to 256, not {self.outstanding_bursts!r}"
             )
-
-    @property
-    def table_entries(self) -> int:
-        """Entries of the tile table that are buffered: two bursts of two entries a beat."""
-        return 4 * self.burst_beats

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.fetch import TILE_PX, FetchDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import COUNTER_BASE, Register, ShellDesign
 
@@ -54,7 +54,7 @@ class RasterDesign:
     Raises
     ------
     ValueError
-        If the units disagree on a format.
+        If the units disagree on a format, or one cannot hold what another gives it.
     """
 
     array: ArrayDesign = ArrayDesign()
@@ -69,6 +69,19 @@ class RasterDesign:
         for name in ("u0", "v0", "a", "b", "c"):
             if getattr(splat, name).frac_bits > alpha.form_sum.frac_bits:
                 raise ValueError(f"Form sum must be at least as fine as the splat's {name}")
+        # At the tile's last pixel, x = y = 15, with every field at its end: a sum that wrapped
+        # would come back as a small, significant one.
+        top = {name: 2.0 ** (getattr(splat, name).int_bits - getattr(splat, name).signed)
+               for name in ("u0", "v0", "a", "b", "c")}
+        reach = max(top["u0"] + (TILE_PX - 1) * (top["a"] + top["b"]),
+                    top["v0"] + (TILE_PX - 1) * top["c"])
+        if not alpha.form_sum.signed or reach > 2.0 ** (alpha.form_sum.int_bits - 1):
+            raise ValueError(f"Form sum must be signed and hold {reach:g}, not {alpha.form_sum}")
+        behind = blend.transmittance.frac_bits + self.resolve.background.frac_bits
+        if behind < blend.accumulator.frac_bits:
+            raise ValueError(
+                "Transmittance times background must be as fine as the accumulator, "
+                f"not {self.resolve.background}")
 
 
 #: Named configurations for ``--preset``.

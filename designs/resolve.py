@@ -31,7 +31,7 @@ class ResolveDesign:
     Parameters
     ----------
     background : Fixed
-        One channel of the background colour; holds 1.0.
+        One channel of the background colour; holds 1.0 and fits the descriptor's 16 bits.
     outstanding_bursts : int
         Write bursts (one row of a tile each) that may await their response.
 
@@ -45,8 +45,9 @@ class ResolveDesign:
     outstanding_bursts: int = 32
 
     def __post_init__(self) -> None:
-        if self.background.int_bits != 1:
-            raise ValueError(f"Background must be UQ(1,f), not {self.background}")
+        if (self.background.int_bits != 1 or self.background.signed
+                or self.background.width > 16):
+            raise ValueError(f"Background must be UQ(1,0) to UQ(1,15), not {self.background}")
         if not 1 <= self.outstanding_bursts <= 256:
             raise ValueError(
                 f"Outstanding bursts must be 1 to 256, not {self.outstanding_bursts!r}"

@@ -176,8 +176,9 @@ class ShellDesign:
             )
         if not 33 <= self.counter_bits <= 64:
             raise ValueError(f"Counters must be 33 to 64 bits, not {self.counter_bits!r}")
-        if not 16 <= self.max_side <= 65535:
-            raise ValueError(f"Largest side must be 16 to 65535 pixels, not {self.max_side!r}")
+        # 4095 tiles of 16 pixels: the hardware counts them in 12 bits.
+        if not 16 <= self.max_side <= 65520:
+            raise ValueError(f"Largest side must be 16 to 65520 pixels, not {self.max_side!r}")
 
     @property
     def data_bytes(self) -> int:

@@ -20,4 +20,4 @@ def round_shift(value: Value, bits: int) -> Value:
 def saturate(value: Value, fmt: Fixed) -> Value:
     """Clip ``value`` to the range of ``fmt``."""
     clipped = Mux(value > fmt.raw_max, fmt.raw_max, value)
-    return Mux(value < fmt.raw_min, fmt.raw_min, clipped) if fmt.signed else clipped
+    return Mux(value < fmt.raw_min, fmt.raw_min, clipped) if value.shape().signed else clipped

@@ -1,0 +1,126 @@
+"""Streams in the Amaranth simulator: sources with gaps, sinks with stalls, the rules checked."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from amaranth.hdl import Value
+from amaranth.lib import data
+from amaranth.sim import Simulator
+
+__all__ = ["Sink", "Source", "Transfer", "pack", "run", "unpack"]
+
+PERIOD = 1e-8
+
+
+class Transfer(NamedTuple):
+    cycle: int
+    word: int
+
+
+class Source:
+    """Sends `words` in order; sits out a cycle with probability `gap`."""
+
+    def __init__(self, port, words: Iterable[int], gap: float = 0.0) -> None:
+        self.port, self.words, self.gap = port, list(words), gap
+        self.sent: list[Transfer] = []
+        self.offered = False
+
+    @property
+    def done(self) -> bool:
+        return len(self.sent) == len(self.words)
+
+
+class Sink:
+    """Receives `count` words; sits out a cycle with probability `stall`."""
+
+    def __init__(self, port, count: int, stall: float = 0.0) -> None:
+        self.port, self.count, self.stall = port, count, stall
+        self.received: list[Transfer] = []
+        self.held: int | None = None
+
+    @property
+    def done(self) -> bool:
+        return len(self.received) >= self.count
+
+    @property
+    def words(self) -> list[int]:
+        return [transfer.word for transfer in self.received]
+
+
+def pack(layout: data.Layout, fields: dict) -> int:
+    """One payload as an integer."""
+    return layout.const(fields).as_value().value
+
+
+def unpack(layout: data.Layout, word: int) -> data.Const:
+    """One payload's fields."""
+    return layout.from_bits(word)
+
+
+def run(
+    dut,
+    sources: Iterable[Source] = (),
+    sinks: Iterable[Sink] = (),
+    *,
+    seed: int = 1,
+    limit: int = 10_000,
+    tail: int = 0,
+    drive: Callable | None = None,
+    watch: dict[str, Value] | None = None,
+) -> dict[str, list[int]]:
+    """Clock `dut` until every source and sink is done, then `tail` cycles more.
+
+    ``drive(ctx, cycle)`` is called before every rising edge. Returns each value of `watch` as it
+    stood before every rising edge. Fails if that takes `limit` cycles: a deadlock is a failure.
+    """
+    sources, sinks, watch = list(sources), list(sinks), watch or {}
+    rng = np.random.default_rng(seed)
+    trace: dict[str, list[int]] = {name: [] for name in watch}
+    finished = []
+
+    async def bench(ctx) -> None:
+        left = tail
+        for cycle in range(limit):
+            if all(each.done for each in (*sources, *sinks)):
+                if not left:
+                    finished.append(cycle)
+                    return
+                left -= 1
+            for source in sources:
+                if not source.offered and not source.done and rng.random() >= source.gap:
+                    ctx.set(Value.cast(source.port.payload), source.words[len(source.sent)])
+                    source.offered = True
+                ctx.set(source.port.valid, source.offered)
+            for sink in sinks:
+                ctx.set(sink.port.ready, rng.random() >= sink.stall)
+            if drive is not None:
+                drive(ctx, cycle)
+            ports = [each.port for each in (*sources, *sinks)]
+            sampled = await ctx.tick().sample(
+                *(port.valid for port in ports), *(port.ready for port in ports),
+                *(Value.cast(sink.port.payload) for sink in sinks), *watch.values())
+            sampled = [int(value) for value in sampled[2:]]
+            valid, ready = sampled[:len(ports)], sampled[len(ports):2 * len(ports)]
+            words = sampled[2 * len(ports):2 * len(ports) + len(sinks)]
+            for name, value in zip(watch, sampled[2 * len(ports) + len(sinks):], strict=True):
+                trace[name].append(value)
+            for number, source in enumerate(sources):
+                if valid[number] and ready[number]:
+                    source.sent.append(Transfer(cycle, source.words[len(source.sent)]))
+                    source.offered = False
+            for number, sink in enumerate(sinks):
+                here = len(sources) + number
+                if sink.held is not None:
+                    assert valid[here], "valid was dropped before a transfer"
+                    assert words[number] == sink.held, "payload changed before a transfer"
+                sink.held = words[number] if valid[here] and not ready[here] else None
+                if valid[here] and ready[here]:
+                    sink.received.append(Transfer(cycle, words[number]))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(PERIOD)
+    simulator.add_testbench(bench)
+    simulator.run_until(PERIOD * (limit + 2))
+    assert finished, f"not done after {limit} cycles"
+    return trace
