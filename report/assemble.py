@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.report.plots import ratio
 from splatforge.report.records import (
     Baseline,
     EnergyPart,
@@ -23,9 +24,9 @@ _BEAT_BYTES, _TILE_SLOTS = 16, 256
 #: Counters of the array that exclude each other, and what a cycle of each was spent on.
 _ARRAY_CYCLES = (
     ("array_busy", "evaluating"),
-    ("array_skipped", "passing splats without a live block"),
+    ("array_skipped", "skipping splats"),
     ("array_starved", "waiting for splats"),
-    ("array_blocked", "waiting for a free tile buffer"),
+    ("array_blocked", "waiting for a buffer"),
 )
 _PARTS = {"arithmetic": "arithmetic", "registers": "registers", "sram": "on-chip memory",
           "dram": "DRAM"}
@@ -55,7 +56,7 @@ def assemble(
     counters, cycles = simulate["counters"], simulate["cycles"]
     shares = [Share(name=text, cycles=counters[name]) for name, text in _ARRAY_CYCLES]
     rest = cycles - sum(share.cycles for share in shares)
-    shares.append(Share(name="start, tile changes, drain", cycles=rest))
+    shares.append(Share(name="start, changes, drain", cycles=rest))
     energy, sources = _energy(simulate["energy"])
     return Report(
         command=command, versions=versions, scene=scene, cosim=cosim, simulate=simulate,
@@ -75,12 +76,12 @@ def assemble(
 
 
 def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dict[str, str]]:
-    """Parts of the energy of all frames, and the source of each event's cost."""
-    sources: dict[str, str] = {}
+    """Parts of the energy of all frames, and events to the source of their cost."""
+    events: dict[str, dict[str, None]] = {}
     by_part: dict[str, list[str]] = {}
     for report in reports:
         for row in report["rows"]:
-            sources[f"energy of {row['event']}"] = row["source"]
+            events.setdefault(row["source"], {})[row["event"]] = None
             texts = by_part.setdefault(row["component"], [])
             if row["source"] not in texts:
                 texts.append(row["source"])
@@ -92,7 +93,7 @@ def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dic
         parts.append(EnergyPart(
             name=_PARTS.get(key, key), energy_j=total, low_j=min(low, total),
             high_j=max(high, total), source="; ".join(texts)))
-    return parts, sources
+    return parts, {f"energy of {', '.join(names)}": source for source, names in events.items()}
 
 
 def _array(simulate: Mapping[str, Any]) -> Machine:
@@ -131,8 +132,8 @@ def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:
 def _bands(baseline: Mapping[str, Any]) -> str:
     low, high = baseline["speedup_band"]
     least, most = baseline["energy_saving_band"]
-    return (f"roofline of rasterization and writing; speedup {low:.3g} to {high:.3g}, "
-            f"saving {least:.3g} to {most:.3g}")
+    return (f"roofline of rasterization and writing; speedup {ratio(low)} to {ratio(high)}, "
+            f"saving {ratio(least)} to {ratio(most)}")
 
 
 def _notes(simulate: Mapping[str, Any]) -> list[str]:

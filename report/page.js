@@ -4,7 +4,8 @@
 for (const { key, spec, aspect } of JSON.parse(document.getElementById("specs").textContent)) {
   const place = document.getElementById("chart-" + key);
   if (aspect !== null) {
-    spec.height = Math.round(Math.max(place.clientWidth - 10, 120) / aspect);
+    const legend = 62;
+    spec.height = Math.round(Math.max(place.clientWidth - 10, 120) / aspect) + legend;
   }
   if (place.clientWidth < 480) {
     spec.config.legend.columns = 2;

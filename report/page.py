@@ -55,7 +55,7 @@ def html(report: Report) -> str:
         parameters=list(_flat(plain(report.design))),
         memory=list(_flat(plain(report.cosim.get("memory", {})))),
         scene=list(_flat(plain(report.scene))),
-        si=plots.si,
+        si=plots.si, ratio=plots.ratio, frames=_frames(report),
         css=Markup((page / "page.css").read_text("utf-8")),
         js=Markup((page / "page.js").read_text("utf-8")),
         vega=Markup(vl_convert.javascript_bundle(None).replace("</script", "<\\/script")),
@@ -83,6 +83,11 @@ def write(report: Report, path: str | os.PathLike[str]) -> Path:
 def _script_json(value: Any) -> str:
     """JSON that may stand inside a script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+def _frames(report: Report) -> str:
+    count = report.cosim.get("frames", 1)
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _title(report: Report) -> str:
@@ -125,7 +130,7 @@ def _figures(report: Report) -> Iterator[_Figure]:
     if "rtl_cycles" in cosim:
         yield _Figure(
             label="RTL cycles", value=f"{cosim['rtl_cycles']:,}",
-            note=f"{cosim.get('frames', 1)} frame(s), start to last write response",
+            note=f"{_frames(report)}, start to last write response",
         )
     if "model_cycles" in cosim:
         yield _Figure(

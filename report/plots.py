@@ -10,7 +10,7 @@ import numpy as np
 
 from splatforge.report.records import EnergyPart, Machine, Share, Stage, TileGrid
 
-__all__ = ["Plot", "breakdown", "energy", "roofline", "si", "stages", "tiles"]
+__all__ = ["Plot", "breakdown", "energy", "ratio", "roofline", "si", "stages", "tiles"]
 
 #: Colours that stay apart in grey and for the colour-blind: Okabe and Ito (2008), the light ones
 #: darkened until they reach a contrast of 3 : 1 on white.
@@ -66,6 +66,11 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     return f"{float(number):g} {prefix}{unit}".rstrip()
 
 
+def ratio(value: float) -> str:
+    """Return a ratio to three digits, in full: ``1,370``, ``13.8``, ``0.25``."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _spec(chart: alt.TopLevelMixin, height: int | None = None) -> dict[str, Any]:
     """Vega-Lite of a chart that fills its container, in the page's type and colours."""
     properties: dict[str, Any] = {"width": "container"}
@@ -79,10 +84,10 @@ def _spec(chart: alt.TopLevelMixin, height: int | None = None) -> dict[str, Any]
         .configure_axis(
             labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelColor="#3a424d",
             titleColor="#3a424d", gridColor="#e8ebef", domainColor="#9aa3ae", tickColor="#9aa3ae",
-            labelLimit=150, labelOverlap=True,
+            labelLimit=190, labelOverlap=True,
         )
         .configure_legend(
-            orient="top", direction="horizontal", labelFontSize=12, title=None, columns=3,
+            orient="top", direction="horizontal", labelFontSize=12, title=None, columns=4,
             labelColor="#3a424d", symbolType="square", labelLimit=220,
         )
         .configure_range(category=list(COLORS))
@@ -243,7 +248,8 @@ def tiles(grid: TileGrid, width: int, height: int) -> Plot:
     chart = (
         alt.Chart(alt.Data(values=values))
         .transform_calculate(shown="datum[count]")
-        .mark_rect()
+        # A little larger than their places: smoothing would leave seams between the squares.
+        .mark_rect(width={"band": 1.06}, height={"band": 1.06})
         .encode(
             x=alt.X("column:O").axis(None).scale(padding=0),
             y=alt.Y("row:O").axis(None).scale(padding=0),

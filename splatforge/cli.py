@@ -314,6 +314,21 @@ def _trajectory(
     return fly_through(keys, frames=frames).cameras
 
 
+def _head_motion(path: Path, first: "Camera", frames: int) -> "tuple[Camera, ...]":
+    """The motion of a recorded head, from ``first`` on, a metre being a unit of the scene."""
+    import numpy as np
+
+    from splatforge.scenes import load_eyenavgs
+
+    trace = load_eyenavgs(path).cameras
+    if frames > len(trace):
+        raise ValueError(
+            f"Frames must be at most {len(trace)}, the samples of {path}, not {frames}"
+        )
+    start = np.linalg.inv(trace[0].w2c)
+    return tuple(replace(first, w2c=pose.w2c @ start @ first.w2c) for pose in trace[:frames])
+
+
 def _design(name: str, preset: str | None, config: Path | None) -> "RasterDesign":
     """The design that the options ask for."""
     import tomllib
@@ -731,7 +746,10 @@ def cosim(
             _write_bytes(_numbered(output, number, len(result.frames)),
                          pictures.png(frame.rtl_image[..., :3]))
     record = result.to_json()
-    _publish(record, json_file, _cosim_lines(record))
+    lines = _cosim_lines(record)
+    if stall:
+        lines.append(("stalls", "on the bus of the RTL, not in the cycle model"))
+    _publish(record, json_file, lines)
     # Figures first: they are what one needs where the pixels differ.
     result.check()
 

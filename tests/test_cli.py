@@ -292,6 +292,136 @@ def test_render_refusals(capsys, tmp_path, scene_file):
     assert "file" in refusal(capsys, *base, "-o", tmp_path / "file" / "a.png")
 
 
+def test_examples_of_the_help_run(capsys, tmp_path, monkeypatch):
+    """Those that take seconds; tests/test_docs.py parses all of them."""
+    monkeypatch.chdir(tmp_path)
+    for line in (
+        "scenes list", "scenes info default", "scenes convert default default.ply",
+        "scenes make object --gaussians 20000",
+        "render --scene default --size 640x480 -o frame.png",
+        "verilog raster --preset 64-lane -o build/raster",
+        "simulate raster --scene default --size 320x240 --preset 64-lane",
+    ):
+        status, out, err = run(capsys, *line.split())
+        assert (status, err) == (0, ""), line
+        assert out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "build", "default.ply", "frame.png", "object.ply"}
+
+
+# scenes ---------------------------------------------------------------------------------------
+
+
+def test_scenes_list(capsys):
+    names = {scene["name"] for scene in figures(capsys, "scenes", "list")["scenes"]}
+    assert {"default", "object", "city"} <= names
+
+
+def test_scenes_info(capsys, scene_file):
+    record = figures(capsys, "scenes", "info", scene_file)
+    scene = scenes.load(scene_file)
+    assert (record["gaussians"], record["sh_degree"], record["format"]) == (400, 1, "ply")
+    assert record["size_bytes"] == scene_file.stat().st_size
+    assert record["load_s"] > 0
+    assert record["bbox_min"] == scene.bbox_min.tolist()
+    assert record["bbox_max"] == scene.bbox_max.tolist()
+    merged = figures(capsys, "scenes", "info", scene_file, "default")
+    assert merged["gaussians"] == 400 + figures(capsys, "scenes", "info", "default")["gaussians"]
+    assert merged["format"] == "ply+generated"
+
+
+def test_scenes_convert(capsys, tmp_path, scene_file):
+    target = tmp_path / "a.spz"
+    record = figures(capsys, "scenes", "convert", scene_file, scene_file, target)
+    assert (record["gaussians"], record["output"]) == (800, str(target))
+    assert scenes.load(target).gaussians == 800
+    assert "not one name" in refusal(capsys, "scenes", "convert", scene_file)
+    assert "a.obj" in refusal(capsys, "scenes", "convert", scene_file, tmp_path / "a.obj")
+
+
+def test_scenes_make(capsys, tmp_path):
+    record = figures(capsys, "scenes", "make", "object", "--gaussians", 1000, "--seed", 3, "-o",
+                     tmp_path / "new" / "o.ply")
+    assert record["gaussians"] == 1000
+    first = (tmp_path / "new" / "o.ply").read_bytes()
+    figures(capsys, "scenes", "make", "object", "--gaussians", 1000, "--seed", 3, "-o",
+            tmp_path / "p.ply")
+    assert (tmp_path / "p.ply").read_bytes() == first
+    figures(capsys, "scenes", "make", "city", "--gaussians", 5000, "--levels", 2, "-o",
+            tmp_path / "c.ply")
+    assert scenes.load(tmp_path / "c.ply").gaussians == 5000
+    assert scenes.load(tmp_path / "c_lod1.ply").gaussians == 1250
+    assert "object or city" in refusal(capsys, "scenes", "make", "sea")
+    assert "Levels must be 1" in refusal(capsys, "scenes", "make", "object", "--levels", 2)
+
+
+def test_scenes_get(capsys, tmp_path, monkeypatch, scene_file):
+    monkeypatch.setattr("splatforge.scenes.catalog.cache_folder", lambda: tmp_path)
+    assert "url and sha256" in refusal(capsys, "scenes", "get", "a.ply", "--url", "file:///a")
+    assert "nothing" in refusal(capsys, "scenes", "get", "nothing")
+    (tmp_path / "kept.ply").write_bytes(scene_file.read_bytes())
+    record = figures(capsys, "scenes", "get", "kept")
+    assert record["output"] == str(tmp_path / "kept.ply")
+    assert record["size_bytes"] == scene_file.stat().st_size
+
+
+# Cameras --------------------------------------------------------------------------------------
+
+
+def pictures_of(folder: Path, stem: str) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path).copy()) for path in sorted(folder.glob(f"{stem}_*.png"))]
+
+
+@pytest.mark.parametrize("name", ["orbit", "fly-through", "head-jitter"])
+def test_trajectories(capsys, tmp_path, scene_file, name):
+    record = figures(capsys, "render", "--scene", scene_file, "--size", "32x24", "--trajectory",
+                     name, "--frames", 3, "-o", tmp_path / "f.png")
+    assert record["frames"] == len(record["output"]) == 3
+    first, second, third = pictures_of(tmp_path, "f")
+    assert (first != second).any()
+    assert (second != third).any()
+    assert min(picture.std() for picture in (first, second, third)) > 5
+
+
+def write_cameras(path: Path, count: int) -> None:
+    """Cameras in INRIA's cameras.json form, around the scene of the tests."""
+    path.write_text(json.dumps([
+        {"id": number, "img_name": str(number), "width": 64, "height": 48, "fx": 50.0, "fy": 50.0,
+         "position": [0.1 * number, 0.0, -3.0], "rotation": np.eye(3).tolist()}
+        for number in range(count)
+    ]))
+
+
+def test_cameras_of_a_file(capsys, tmp_path, scene_file):
+    path = tmp_path / "cameras.json"
+    write_cameras(path, 3)
+    base = ["render", "--scene", scene_file, "--camera", path, "-o", tmp_path / "c.png"]
+    assert figures(capsys, *base)["width"] == 64
+    record = figures(capsys, *base, "--frames", 3, "--size", "32x24")
+    assert (record["width"], record["frames"]) == (32, 3)
+    first, _, third = pictures_of(tmp_path, "c")
+    assert (first != third).any()
+    assert "at most 3" in refusal(capsys, *base, "--frames", 4)
+    figures(capsys, *base, "--trajectory", "fly-through", "--frames", 3)
+    assert "none.json" in refusal(capsys, *base[:3], "--camera", tmp_path / "none.json")
+
+
+def test_head_motion(capsys, tmp_path, scene_file, shared_cameras):
+    trace = shared_cameras("eyenavgs_user101_truck.csv.gz")
+    base = ["render", "--scene", scene_file, "--size", "32x24", "--trajectory", trace, "-o",
+            tmp_path / "h.png", "--frames"]
+    figures(capsys, *base, 30)
+    motion = pictures_of(tmp_path, "h")
+    assert (motion[0] != motion[-1]).any()
+    assert "Frames must be at most" in refusal(capsys, *base, 10_000_000)
+
+
+def test_unknown_trajectory(capsys, tmp_path, scene_file):
+    base = ["render", "--scene", scene_file, "--trajectory"]
+    assert "Trajectory must be" in refusal(capsys, *base, "spiral")
+    assert "none.csv" in refusal(capsys, *base, tmp_path / "none.csv")
+
+
 # verilog --------------------------------------------------------------------------------------
 
 
@@ -299,3 +429,121 @@ def test_verilog_refusals(capsys, tmp_path):
     assert "Design must be one of" in refusal(capsys, "verilog", "rester", "-o", tmp_path)
     assert "Preset must be one of" in refusal(
         capsys, "verilog", "raster", "--preset", "big", "-o", tmp_path)
+
+
+def test_verilog(capsys, tmp_path):
+    record = figures(capsys, "verilog", "raster", "--preset", "16-lane", "-o", tmp_path)
+    assert {Path(name).name for name in record["files"]} == {path.name for path in
+                                                             tmp_path.iterdir()}
+    assert (tmp_path / "raster.v").read_text().count("endmodule") > 5
+    assert json.loads((tmp_path / "registers.json").read_text())
+
+
+# simulate, cosim, report ----------------------------------------------------------------------
+
+SIMULATE_KEYS = {
+    "design", "scene", "frames", "cycles", "clock_hz", "time_s", "fps", "bytes_read",
+    "bytes_written", "energy_j", "energy_band_j", "area_mm2", "utilisation", "stages", "baselines"}
+COSIM_KEYS = {
+    "design", "scene", "frames", "pixels", "pixels_differing", "psnr_db_vs_float", "memory",
+    "rtl_cycles", "model_cycles", "cycle_error", "rtl_bytes_read", "rtl_bytes_written",
+    "model_bytes_read", "model_bytes_written", "build_s", "simulate_s", "wall_s"}
+
+
+def test_simulate(capsys, scene_file):
+    base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48"]
+    record = figures(capsys, *base)
+    assert set(record) >= SIMULATE_KEYS
+    assert record["time_s"] == pytest.approx(record["cycles"] / record["clock_hz"])
+    assert record["energy_band_j"][0] < record["energy_j"] < record["energy_band_j"][1]
+    assert {stage["name"] for stage in record["stages"]} == {"fetch", "array", "resolve"}
+    slow = figures(capsys, *base, "--clock-mhz", 50, "--memory-latency", 1000)
+    assert slow["clock_hz"] == 5e7
+    assert slow["cycles"] > record["cycles"]
+    narrow = figures(capsys, *base, "--preset", "16-lane")
+    assert narrow["cycles"] > record["cycles"]
+    assert narrow["bytes_read"] == pytest.approx(record["bytes_read"], rel=0.3)
+    twice = figures(capsys, *base, "--frames", 2)
+    assert twice["cycles"] == 2 * record["cycles"]
+
+
+def test_simulate_refusals(capsys, scene_file):
+    base = ["simulate", "raster", "--scene", scene_file]
+    assert "Memory rate" in refusal(capsys, *base, "--memory-rate", "often")
+    assert "Design must be" in refusal(capsys, "simulate", "rester", "--scene", scene_file)
+    assert "d.toml" in refusal(capsys, *base, "--config", "d.toml")
+
+
+@pytest.mark.rtl
+def test_cosim(capsys, tmp_path, scene_file):
+    picture = tmp_path / "rtl.png"
+    base = ["cosim", "raster", "--scene", scene_file, "--size", "40x24"]
+    record = figures(capsys, *base, "-o", picture)
+    assert set(record) >= COSIM_KEYS
+    assert record["pixels_differing"] == 0
+    assert record["pixels"] == 960
+    assert record["psnr_db_vs_float"] > 45
+    assert record["cycle_error"] <= 0.01
+    assert record["memory"]["latency_cycles"] == 100
+    with Image.open(picture) as image:
+        assert np.asarray(image).std() > 5
+    status, out, _ = run(capsys, *base, "--stall", 0.2, "--frames", 2)
+    assert status == 0
+    assert re.search(r"pixels differing +0 of 1,920", out)
+    assert "not in the cycle model" in out
+
+
+@pytest.mark.rtl
+def test_cosim_that_differs_fails(capsys, monkeypatch, scene_file):
+    """One wrong pixel: the figures are still shown, then one line says which."""
+    from splatforge.algos.raster import RasterFrame
+
+    pixels = RasterFrame.pixels
+
+    def wrong(self, pixel_format):
+        values = pixels(self, pixel_format).copy()
+        values[3, 5, 1] ^= 1
+        return values
+
+    monkeypatch.setattr(RasterFrame, "pixels", wrong)
+    status, out, err = run(capsys, "cosim", "raster", "--scene", scene_file, "--size", "40x24")
+    assert status == 2
+    assert re.search(r"pixels differing +1 of 960", out)
+    assert re.fullmatch(r"splatforge: Frame 0: 1 of 960 .* pixel \(5, 3\) .*\n", err)
+
+
+def test_cosim_refusals(capsys, tmp_path, scene_file):
+    base = ["cosim", "raster", "--scene", scene_file]
+    assert "Stall must be" in refusal(capsys, *base, "--stall", 1)
+    assert "FIRST:LAST" in refusal(capsys, *base, "--waves-cycles", "all")
+    assert "Waves must end" in refusal(
+        capsys, *base, "--waves", tmp_path / "a.vcd", "--waves-cycles", "5:5")
+    assert "extension" in refusal(capsys, *base, "-o", tmp_path / "a.npy")
+
+
+def test_a_missing_compiler_is_one_line(capsys, tmp_path, monkeypatch, scene_file):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    line = refusal(capsys, "cosim", "raster", "--scene", scene_file, "--size", "40x24")
+    assert "apt install g++" in line
+
+
+@pytest.mark.rtl
+def test_report(capsys, tmp_path, scene_file):
+    page, data = tmp_path / "new" / "index.html", tmp_path / "report.json"
+    status, out, err = run(capsys, "report", "--scene", scene_file, "--size", "40x24", "--frames",
+                           2, "-o", page, "--json", data)
+    assert (status, err) == (0, "")
+    assert str(page) in out
+    record = json.loads(data.read_text())
+    assert record["cosim"]["pixels_differing"] == 0
+    assert record["cosim"]["model_cycles"] == record["simulate"]["cycles"]
+    assert sum(part["cycles"] for part in record["breakdown"]) == record["simulate"]["cycles"]
+    assert sum(part["energy_j"] for part in record["energy"]) == pytest.approx(
+        record["simulate"]["energy_j"])
+    assert np.shape(record["tiles"]["counts"]["cycles"]) == (2, 3)
+    assert {machine["name"] for machine in record["machines"]} >= {"raster, 64 lanes"}
+    text = page.read_text("utf-8")
+    assert "2 frames" in text
+    assert f"{record['cosim']['rtl_cycles']:,}" in text

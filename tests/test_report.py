@@ -220,6 +220,11 @@ def test_si_prefixes(value, text):
     assert plots.si(value, "J") == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(1371.2, "1,371"), (13.84, "13.8"), (0.25, "0.25")])
+def test_ratios(value, text):
+    assert plots.ratio(value) == text
+
+
 def test_pictures_survive_png(tmp_path):
     pixels = np.random.default_rng(2).integers(0, 256, (5, 7, 3), np.uint8)
     path = tmp_path / "a.png"
