@@ -87,7 +87,7 @@ lint: node $(STAMP)
 	$(BIN)/pyright --project build/check --pythonpath $(BIN)/python
 
 bench: $(STAMP)
-	$(BIN)/python -m bench
+	$(BIN)/python bench/render.py
 
 # One file for every Python and platform; the versions alone, since where they come from is the
 # business of whoever installs. `uv` is in the environment.
