@@ -116,8 +116,8 @@ def _register_page(design: RasterDesign) -> str:
     """Register map of the raster core in Markdown."""
     lines = [
         "# Raster core: registers", "",
-        ("AXI4-Lite, 32 bits. An access outside of this map, or a write to a read-only register, is "
-        "answered with SLVERR."), "",
+        ("AXI4-Lite, 32 bits. An access outside of this map, or a write to a read-only register, "
+         "is answered with SLVERR."), "",
         "| offset | name | access | content |", "|---|---|---|---|",
     ]
     lines += [f"| 0x{register.offset:03x} | {register.name} | {register.access} | {register.text} |"

@@ -1,9 +1,10 @@
 """Cycle model of :class:`splatforge.hw.array.Array`: which block is issued in which cycle."""
 
 import numba as nb
+import numpy as np
 
 from splatforge.sim import alpha, blend
-from splatforge.sim.fetch import LEFT, NEVER, READY, REQUESTED, ask_splats
+from splatforge.sim.fetch import LEFT, NEVER, READY, REQUESTED, TAKEN, ask_splats, splat_ring
 
 __all__ = ["DEAD_DELAY", "EMPTY_DELAY", "LATENCY", "blend_tile"]
 
@@ -21,8 +22,8 @@ BUSY, STARVED, SKIPPED, STOPPED, DROPPED, COUNTS = range(6)
 
 @nb.njit
 def blend_tile(
-    start, first, count, subtiles, ends, block_masks, position, advance,
-    fetch, limits, memory, port, window, splat_window, taken, arrive, block_ends, dead_at, counts,
+    start, first, count, subtiles, ends, block_masks, blocks_of, position, advance,
+    fetch, limits, memory, block_ends, dead_at, popcount, counts,
 ):
     """Blend one tile that the array took in cycle `start`.
 
@@ -34,8 +35,8 @@ def blend_tile(
         Its records.
     subtiles, ends : ndarray
         Of the workload; `ends` those of this tile.
-    block_masks : ndarray
-        Subtiles of each block.
+    block_masks, blocks_of : ndarray
+        Subtiles of each block, and blocks of each mask of subtiles, of shape [65536].
     position : int
         Place of the tile's first splat in the stream of requested splats.
     advance : int
@@ -49,6 +50,7 @@ def blend_tile(
     blocks = len(block_masks)
     dead, known, all_dead = 0, 0, NEVER
     next_dead = NEVER
+    next_end = np.int64(count)
     for block in range(blocks):
         # A block ends with the last of its subtiles; outside of the frame it has ended already.
         end = -1
@@ -60,43 +62,58 @@ def blend_tile(
         if end < 0:
             dead |= 1 << block
             known += 1
+        else:
+            next_end = min(next_end, end)
+    ring = splat_ring(limits[1]) - 1
+    arrive = TAKEN + ring + 1
     free = start + 1
     busy = False
+    requested = fetch[REQUESTED]
+    issues, starved, skipped = np.int64(0), np.int64(0), np.int64(0)
     for place in range(count):
-        while position >= fetch[REQUESTED]:
-            ask_splats(fetch, NEVER, limits, memory, port, window, splat_window, taken, arrive)
-        moved = max(arrive[position] + 1, advance)
+        while position >= requested:
+            ask_splats(fetch, NEVER, limits, memory)
+            requested = fetch[REQUESTED]
+        moved = max(fetch[arrive + (position & ring)] + 1, advance)
         load = max(moved + 1, free)
         if all_dead <= load:
             # The rest of the list is dropped: what was asked for before, and nothing more.
-            while fetch[LEFT] > 0 and ask_splats(
-                fetch, all_dead, limits, memory, port, window, splat_window, taken, arrive
-            ):
+            while fetch[LEFT] > 0 and ask_splats(fetch, all_dead, limits, memory):
                 pass
             stop = position + count - place
             if fetch[LEFT] > 0:
                 stop = fetch[REQUESTED]
                 fetch[LEFT] = 0
                 fetch[READY] = all_dead + 1
-            taken[position] = min(moved + 1, all_dead + 1)
+            fetch[TAKEN + (position & ring)] = min(moved + 1, all_dead + 1)
             for dropped in range(position + 1, stop):
-                taken[dropped] = all_dead + 1
+                fetch[TAKEN + (dropped & ring)] = all_dead + 1
             counts[DROPPED] += stop - position
             counts[STOPPED] += 1
             if all_dead > free:
-                counts[STARVED] += all_dead - free - busy
+                starved += all_dead - free - busy
+            counts[BUSY] += issues
+            counts[STARVED] += starved
+            counts[SKIPPED] += skipped
             return all_dead, stop, all_dead + 1
-        taken[position] = moved + 1
+        fetch[TAKEN + (position & ring)] = moved + 1
         if load > free:
-            counts[STARVED] += load - free - busy
+            starved += load - free - busy
         advance = load
         position += 1
 
-        mask = subtiles[first + place]
-        pending = 0
-        for block in range(blocks):
-            if mask & block_masks[block]:
-                pending |= 1 << block
+        pending = np.int64(blocks_of[subtiles[first + place]])
+        if place < next_end:
+            # No block ends with this record. While none is marked as ended either, the record
+            # costs a cycle for each of its blocks.
+            live = pending & ~dead
+            issued = popcount[live]
+            if load + max(1, issued) < next_dead:
+                issues += issued
+                busy = live != 0
+                skipped += not busy
+                free = load + max(1, issued)
+                continue
         cycle = load + 1
         while True:
             if cycle >= next_dead:
@@ -108,15 +125,19 @@ def blend_tile(
                         next_dead = min(next_dead, dead_at[block])
             live = pending & ~dead
             if live == 0:
-                counts[SKIPPED] += 1
+                skipped += 1
                 busy = False
                 break
-            counts[BUSY] += 1
+            issues += 1
             lowest = live & -live
             block = 0
             while lowest >> block != 1:
                 block += 1
             if block_ends[block] == place:
+                next_end = count
+                for other in range(blocks):
+                    if block_ends[other] > place:
+                        next_end = min(next_end, block_ends[other])
                 dead_at[block] = cycle + DEAD_DELAY
                 next_dead = min(next_dead, dead_at[block])
                 known += 1
@@ -133,4 +154,7 @@ def blend_tile(
         free = cycle
         if free == all_dead and place == count - 1:
             counts[STOPPED] += 1
+    counts[BUSY] += issues
+    counts[STARVED] += starved
+    counts[SKIPPED] += skipped
     return free, position, advance

@@ -14,11 +14,10 @@ import numpy as np
 
 from splatforge.designs.memory import MemoryTiming
 
-__all__ = ["CLOCK", "LAST", "memory_constants", "new_port"]
+__all__ = ["CLOCK", "RESPONSE", "memory_constants", "new_port"]
 
-#: Places in a port's state: time of the last beat in units of 1/num cycle, bursts so far, last
-#: response taken.
-CLOCK, LAST, RESPONSE = 0, 1, 2
+#: Places in a port's state: time of the last beat in units of 1/num cycle, last response taken.
+CLOCK, RESPONSE = 0, 1
 
 
 def memory_constants(timing: MemoryTiming) -> tuple[int, ...]:
@@ -31,19 +30,29 @@ def memory_constants(timing: MemoryTiming) -> tuple[int, ...]:
     )
 
 
-def new_port(limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """State of one direction of the port, and the end of each burst still in its window."""
-    return np.full(3, np.int64(-1) << 40), np.full(limit, np.int64(-1) << 40)
+def new_port() -> np.ndarray:
+    """State of one direction of the port before its first burst."""
+    return np.full(2, np.int64(-1) << 40)
 
 
 @nb.njit(inline="always")
-def accept(window, bursts, earliest):
-    """Cycle in which the next burst's address is accepted, if offered from `earliest` on."""
-    return max(earliest, window[bursts % len(window)] + 1)
+def room(ends, bursts, limit, earliest):
+    """First cycle from `earliest` on in which fewer than `limit` bursts are outstanding.
+
+    `ends` holds the cycle in which each of the `bursts` so far was over.
+    """
+    return max(earliest, ends[bursts - limit] + 1) if bursts >= limit else earliest
+
+
+# Scalars only: an array handed to an inlined function costs two atomic reference counts.
+@nb.njit(inline="always")
+def next_beat(clock, ready, num, den):
+    """Time of the next beat in units of 1/num cycle, if it is there from cycle `ready` on."""
+    return max(ready * num, clock + den)
 
 
 @nb.njit(inline="always")
-def beat(state, ready, num, den):
-    """Cycle in which the next beat is taken, if it is there from cycle `ready` on."""
-    state[CLOCK] = max(ready * num, state[CLOCK] + den)
-    return -(-state[CLOCK] // num)
+def cycle_of(clock, num):
+    """Cycle in which the beat of time `clock` is taken."""
+    # One beat a cycle is the common case, and a division is what costs most here.
+    return clock if num == 1 else -(-clock // num)

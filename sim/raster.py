@@ -7,11 +7,13 @@ the bit-true model and never the hardware.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numba as nb
 import numpy as np
 
 from splatforge.algos.array import Workload
+from splatforge.designs.fetch import SUBTILES
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -21,12 +23,7 @@ from splatforge.sim import fetch as fetch_model
 from splatforge.sim import resolve as resolve_model
 from splatforge.sim.memory import RESPONSE, memory_constants, new_port
 
-__all__ = ["DESCRIPTOR_LATENCY", "Run", "simulate"]
-
-#: Cycles from START to the descriptor's address, and from its last beat to the first cycle in which
-#: the fetch unit may ask.
-DESCRIPTOR_LATENCY = (0, 2)
-
+__all__ = ["Run", "simulate"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -58,18 +55,26 @@ class Run:
         return self.counters["pixel_bytes"]
 
 
+@cache
+def _block_tables(block_subtiles: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of every mask of subtiles, and how many blocks every mask of blocks has."""
+    masks = np.arange(1 << SUBTILES)
+    blocks_of = np.zeros(len(masks), np.uint16)
+    for block, subtiles in enumerate(block_subtiles):
+        blocks_of |= ((masks & subtiles) != 0).astype(np.uint16) << np.uint16(block)
+    popcount = sum((masks >> bit & 1 for bit in range(SUBTILES)), np.zeros(len(masks), np.int64))
+    return blocks_of, popcount
+
+
 @nb.njit(cache=True)
 def _frame_kernel(
     starts, subtiles, ends, width, height, block_masks, limits, pixel_bytes, memory,
-    read_port, read_window, write_port, write_window, splat_window, pixel_window, fetch, resolve,
-    counts, tile_ends,
+    write_port, fetch, resolve, blocks_of, popcount, counts, tile_ends,
 ):
     tiles = len(starts) - 1
     tiles_x = (width + 15) // 16
     table_beats = (tiles + 1) // 2
-    table_time = np.zeros(table_beats + 1, np.int64)
-    taken = np.full(starts[tiles] + 1, fetch_model.NEVER)
-    arrive = np.zeros(starts[tiles] + 1, np.int64)
+    write_ends = np.zeros(16 * tiles, np.int64)
     block_ends = np.zeros(len(block_masks), np.int64)
     dead_at = np.zeros(len(block_masks), np.int64)
     scratch = np.zeros(64, np.int64)
@@ -78,13 +83,7 @@ def _frame_kernel(
     begun = np.zeros(tiles, np.int64)
     emptied = np.zeros(tiles, np.int64)
 
-    # START, the descriptor's burst, then the first of the table.
-    fetch_model.burst(
-        fetch, fetch[fetch_model.ASK_FREE], 4, memory, read_port, read_window, scratch, 0)
-    first = scratch[3] + 2
-    fetch[fetch_model.ASK_FREE] = fetch[fetch_model.READY] = first
-    fetch_model.ask_table(
-        fetch, first, limits, table_beats, 0, memory, read_port, read_window, table_time)
+    fetch_model.start(fetch, limits, table_beats, memory)
     position = np.int64(0)
     advance = np.int64(0)
     end = np.int64(-1)
@@ -96,8 +95,7 @@ def _frame_kernel(
         if tile >= fetch_model.TILE_QUEUE:
             room = queued[tile - fetch_model.TILE_QUEUE] + 1
         announced[tile] = fetch_model.announce(
-            fetch, count, starts[tile], room, limits, table_beats, memory, read_port, read_window,
-            table_time)
+            fetch, count, starts[tile], room, limits, table_beats, memory)
         queued[tile] = announced[tile] + 1
         if tile:
             queued[tile] = max(queued[tile], begun[tile - 1])
@@ -107,9 +105,8 @@ def _frame_kernel(
             begun[tile] = max(ready, emptied[tile - 2] + 1)
             blocked += begun[tile] - ready
         end, position, advance = array_model.blend_tile(
-            begun[tile], starts[tile], count, subtiles, ends[tile], block_masks, position, advance,
-            fetch, limits, memory, read_port, read_window, splat_window, taken, arrive,
-            block_ends, dead_at, counts)
+            begun[tile], starts[tile], count, subtiles, ends[tile], block_masks, blocks_of,
+            position, advance, fetch, limits, memory, block_ends, dead_at, popcount, counts)
         tile_ends[tile] = end
         hand_over = end + array_model.EMPTY_DELAY
         if tile:
@@ -117,7 +114,7 @@ def _frame_kernel(
         columns = min(16, width - (tile % tiles_x) * 16)
         rows = min(16, height - (tile // tiles_x) * 16)
         emptied[tile], written = resolve_model.write_tile(
-            hand_over, columns, rows, pixel_bytes, memory, write_port, write_window, pixel_window,
+            hand_over, columns, rows, pixel_bytes, limits[3], memory, write_port, write_ends,
             resolve, scratch)
     return blocked
 
@@ -150,18 +147,16 @@ def simulate(
     tiles = workload.tiles
     counts = np.zeros(array_model.COUNTS, np.int64)
     tile_ends = np.zeros(tiles, np.int64)
-    read_port, read_window = new_port(timing.outstanding)
-    write_port, write_window = new_port(timing.outstanding)
-    _, splat_window = new_port(design.fetch.outstanding_bursts)
-    _, pixel_window = new_port(design.resolve.outstanding_bursts)
-    fetch = fetch_model.new_fetch(DESCRIPTOR_LATENCY[0])
+    write_port = new_port()
+    fetch = fetch_model.new_fetch(design.fetch.buffer_splats)
     resolve = resolve_model.new_resolve()
     blocked = _frame_kernel(
         workload.starts, workload.subtiles, workload.ends, workload.width, workload.height,
         np.array(design.array.block_subtiles(), np.int64),
-        (design.fetch.burst_beats, design.fetch.buffer_splats), pixel_format.size_bytes,
-        memory_constants(timing), read_port, read_window, write_port, write_window, splat_window,
-        pixel_window, fetch, resolve, counts, tile_ends,
+        (design.fetch.burst_beats, design.fetch.buffer_splats, design.fetch.outstanding_bursts,
+         design.resolve.outstanding_bursts), pixel_format.size_bytes, memory_constants(timing),
+        write_port, fetch, resolve, *_block_tables(design.array.block_subtiles()),
+        counts, tile_ends,
     )
     beat_bytes = design.shell.data_bytes
     splats = int(fetch[fetch_model.REQUESTED])
