@@ -33,6 +33,8 @@ _FRUSTUM_MARGIN = 0.3
 # Floors of the reference: under the square root of the eigenvalue, and of the compensation.
 _EIGEN_FLOOR = 0.1
 _COMPENSATION_FLOOR = 0.000025
+# The largest eigenvalue that the radius rule gives a point: the dilation and the floor's root.
+_POINT_VARIANCE = _DILATION + sqrt(_EIGEN_FLOOR)
 # A radius this large covers any image; larger ones would not be exact in float32.
 _RADIUS_LIMIT = float(1 << 24)
 
@@ -107,6 +109,9 @@ def _geometry_kernel(
     margin_y = _FRUSTUM_MARGIN * 0.5 * height / fy
     x_low, x_high = -cx / fx - margin_x, (width - cx) / fx + margin_x
     y_low, y_high = -cy / fy - margin_y, (height - cy) / fy + margin_y
+    # The squared norm of the Jacobian over that of its scale, at most.
+    spread_limit = 1.0 + max(-x_low, x_high) ** 2 + max(-y_low, y_high) ** 2
+    right_edge, bottom_edge = float(tiles_x * TILE_PX), float(tiles_y * TILE_PX)
     r00, r01, r02, t0 = w2c[0, 0], w2c[0, 1], w2c[0, 2], w2c[0, 3]
     r10, r11, r12, t1 = w2c[1, 0], w2c[1, 1], w2c[1, 2], w2c[1, 3]
     r20, r21, r22, t2 = w2c[2, 0], w2c[2, 1], w2c[2, 2], w2c[2, 3]
@@ -124,6 +129,14 @@ def _geometry_kernel(
         tx, ty = x * inv_z, y * inv_z
         mx, my = np.float32(fx * tx + cx), np.float32(fy * ty + cy)
         jx, jy = fx * inv_z, fy * inv_z
+        if not (0.0 < mx < right_edge and 0.0 < my < bottom_edge):
+            # Most of what misses the image misses it by far: a bound on the radius from the
+            # largest scale alone spares the rotation, two exp and the rest.
+            scale = exp(np.float64(max(log_scales[i, 0], log_scales[i, 1], log_scales[i, 2])))
+            stretch = max(jx, jy) * scale
+            bound = 3.0 * sqrt(stretch * stretch * spread_limit + _POINT_VARIANCE) + 1.0
+            if not (-bound < mx < right_edge + bound and -bound < my < bottom_edge + bound):
+                continue
         jxz = -jx * min(x_high, max(x_low, tx))
         jyz = -jy * min(y_high, max(y_low, ty))
         # J W, a 2 x 3 matrix.

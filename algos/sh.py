@@ -29,6 +29,7 @@ _C3C = np.float32(0.4570457994644658)  # sqrt(21 / (32 pi))
 _C3D = np.float32(0.3731763325901154)  # sqrt(7 / (16 pi))
 _C3E = np.float32(1.445305721320277)  # sqrt(105 / (16 pi))
 
+_ZERO = np.float32(0)
 _TWO = np.float32(2)
 _THREE = np.float32(3)
 _FOUR = np.float32(4)
@@ -39,61 +40,54 @@ _CHUNK = 8192
 
 
 @njit(cache=True, inline="always")
-def _basis(x, y, z):
-    """Basis functions 1 to 15 of a unit direction in float32."""
-    xx, yy, zz = x * x, y * y, z * z
-    b1, b2, b3 = -_C1 * y, _C1 * z, -_C1 * x
-    b4, b5, b6 = _C2A * x * y, -_C2A * y * z, _C2B * (_TWO * zz - xx - yy)
-    b7, b8 = -_C2A * x * z, _C2C * (xx - yy)
-    b9, b10 = -_C3A * y * (_THREE * xx - yy), _C3B * x * y * z
-    b11 = -_C3C * y * (_FOUR * zz - xx - yy)
-    b12 = _C3D * z * (_TWO * zz - _THREE * (xx + yy))
-    b13, b14 = -_C3C * x * (_FOUR * zz - xx - yy), _C3E * z * (xx - yy)
-    b15 = -_C3A * x * (xx - _THREE * yy)
-    return b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13, b14, b15
+def _fill_basis(basis, coefficients, x, y, z):
+    """Write the first ``coefficients`` basis functions of a unit direction in float32."""
+    basis[0] = _C0
+    if coefficients > 1:
+        basis[1], basis[2], basis[3] = -_C1 * y, _C1 * z, -_C1 * x
+    if coefficients > 4:
+        xx, yy, zz = x * x, y * y, z * z
+        basis[4], basis[5] = _C2A * x * y, -_C2A * y * z
+        basis[6] = _C2B * (_TWO * zz - xx - yy)
+        basis[7], basis[8] = -_C2A * x * z, _C2C * (xx - yy)
+        if coefficients > 9:
+            basis[9], basis[10] = -_C3A * y * (_THREE * xx - yy), _C3B * x * y * z
+            basis[11] = -_C3C * y * (_FOUR * zz - xx - yy)
+            basis[12] = _C3D * z * (_TWO * zz - _THREE * (xx + yy))
+            basis[13] = -_C3C * x * (_FOUR * zz - xx - yy)
+            basis[14], basis[15] = _C3E * z * (xx - yy), -_C3A * x * (xx - _THREE * yy)
 
 
 @njit(cache=True, inline="always")
-def _color(sh, i, x, y, z):
-    """Colour of Gaussian ``i`` seen along the unit direction (x, y, z), float32, not negative."""
-    k = sh.shape[1]
-    r, g, b = _C0 * sh[i, 0, 0], _C0 * sh[i, 0, 1], _C0 * sh[i, 0, 2]
-    if k > 1:
-        basis = _basis(x, y, z)
-        for j in range(3):
-            r += basis[j] * sh[i, j + 1, 0]
-            g += basis[j] * sh[i, j + 1, 1]
-            b += basis[j] * sh[i, j + 1, 2]
-        if k > 4:
-            for j in range(3, 8):
-                r += basis[j] * sh[i, j + 1, 0]
-                g += basis[j] * sh[i, j + 1, 1]
-                b += basis[j] * sh[i, j + 1, 2]
-            if k > 9:
-                for j in range(8, 15):
-                    r += basis[j] * sh[i, j + 1, 0]
-                    g += basis[j] * sh[i, j + 1, 1]
-                    b += basis[j] * sh[i, j + 1, 2]
-    zero = np.float32(0)
-    return max(zero, r + _HALF), max(zero, g + _HALF), max(zero, b + _HALF)
+def _color(basis, sh, i):
+    """Colour of Gaussian ``i`` in float32, not negative."""
+    red, green, blue = _HALF, _HALF, _HALF
+    for j in range(sh.shape[1]):
+        red += basis[j] * sh[i, j, 0]
+        green += basis[j] * sh[i, j, 1]
+        blue += basis[j] * sh[i, j, 2]
+    return max(_ZERO, red), max(_ZERO, green), max(_ZERO, blue)
 
 
 @njit(cache=True, nogil=True)
 def _sh_kernel(worker, workers, sh, directions, out):
     n = len(sh)
+    basis = np.empty(16, np.float32)
     for i in range(worker * n // workers, (worker + 1) * n // workers):
         x = np.float64(directions[i, 0])
         y = np.float64(directions[i, 1])
         z = np.float64(directions[i, 2])
         length = sqrt(x * x + y * y + z * z)
         scale = 1.0 / length if length > 0.0 else 0.0
-        out[i, 0], out[i, 1], out[i, 2] = _color(
-            sh, i, np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
+        _fill_basis(
+            basis, sh.shape[1], np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
         )
+        out[i, 0], out[i, 1], out[i, 2] = _color(basis, sh, i)
 
 
 @njit(cache=True, nogil=True)
 def _view_color_kernel(chunk, means, sh, ids, eye, out, column):
+    basis = np.empty(16, np.float32)
     for k in range(chunk * _CHUNK, min(len(ids), (chunk + 1) * _CHUNK)):
         i = ids[k]
         if i < 0:
@@ -103,9 +97,10 @@ def _view_color_kernel(chunk, means, sh, ids, eye, out, column):
         z = np.float64(means[i, 2]) - eye[2]
         # Not zero: the Gaussian lies in front of the near plane.
         scale = 1.0 / sqrt(x * x + y * y + z * z)
-        red, green, blue = _color(
-            sh, i, np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
+        _fill_basis(
+            basis, sh.shape[1], np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
         )
+        red, green, blue = _color(basis, sh, i)
         out[k, column], out[k, column + 1], out[k, column + 2] = red, green, blue
 
 
