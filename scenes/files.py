@@ -139,7 +139,9 @@ def load(
     for source in sources:
         part = slots.part(start, start + source.gaussians)
         try:
-            source.read(part)
+            # A hostile file may make any arithmetic overflow; the values are checked afterwards.
+            with np.errstate(all="ignore"):
+                source.read(part)
             if not drop_non_finite:
                 check_scene_arrays(**_arrays(part))
         except MemoryError as error:

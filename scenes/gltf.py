@@ -37,7 +37,7 @@ _SPZ_EXTENSIONS = (
 _JSON_LIMIT = 1 << 23
 _NODE_LIMIT = 4096
 # Nodes may show one mesh many times; beyond this many Gaussians a file has a byte for each.
-_FREE_GAUSSIANS = 1 << 20
+_FREE_GAUSSIANS = 1 << 18
 # Component type -> numpy type and the divisor of its normalised form.
 _COMPONENTS = {
     5120: ("i1", 127),

@@ -526,7 +526,10 @@ def _setting(path: Path, scene: str) -> tuple[Float64Array, float, Float64Array]
             for key in ("Quaternion", "Initial_Position")
         )
         scale = float(row["Scale"])
-        x, y, z, w = quat / np.linalg.norm(quat)
+        length = np.linalg.norm(quat)
+        if quat.shape != (4,) or not 0.5 < length < 2:
+            raise ValueError("no quaternion")
+        x, y, z, w = quat / length
         if offset.shape != (3,) or not (np.isfinite(offset).all() and 0 < scale < 1e6):
             raise ValueError("out of range")
     except (KeyError, TypeError, ValueError) as error:

@@ -32,7 +32,7 @@ _PALETTE_LIMIT = 1 << 16
 _PER_ROW = 64
 # Constant WebP planes compress a million to one; beyond this many Gaussians, a file with less
 # than a byte for each is a decompression bomb, not a capture.
-_FREE_GAUSSIANS = 1 << 20
+_FREE_GAUSSIANS = 1 << 18
 
 
 class SogSource:

@@ -30,9 +30,11 @@ _MAGIC = b"NGSP"
 _ANTIALIASED, _EXTENSIONS = 1, 2
 _COLOR_SCALE = 0.15
 _READ = 1 << 20
-# A header may declare a million Gaussians in a few hundred bytes of zeros; beyond that many, a
+# A header may declare many Gaussians in a few hundred bytes of zeros; beyond that many, a
 # stream with less than a byte for each is a decompression bomb, not a capture.
-_FREE_GAUSSIANS = 1 << 20
+_FREE_GAUSSIANS = 1 << 18
+# Deflate cannot make more than this out of a byte.
+_DEFLATE_RATIO = 1032
 
 
 class SpzSource:
@@ -68,7 +70,8 @@ class SpzSource:
                 f"{path}: fractionalBits must be 0 to 23, not {fraction_bits}: the file is damaged"
             )
         size = len(data) if data is not None else path.stat().st_size
-        if gaussians > max(size, _FREE_GAUSSIANS):
+        needed = gaussians * (9 + 3 * SH_COEFFICIENTS[degree])
+        if gaussians > max(size, _FREE_GAUSSIANS) or needed > size * _DEFLATE_RATIO:
             raise SceneError(
                 f"{path}: numPoints must fit the file, not {gaussians} in {size} bytes: "
                 "the header is damaged"

@@ -51,8 +51,10 @@ def transform(
         sh[:, band] = np.einsum("ij,njc->nic", turn, scene.sh[:, band])
     w, x, y, z = _quat(matrix)
     left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+    with np.errstate(over="ignore"):  # what overflows, the scene refuses
+        means = (scene.means @ (scale * matrix).T + np.asarray(translation)).astype(np.float32)
     return Scene(
-        means=(scene.means @ (scale * matrix).T + np.asarray(translation)).astype(np.float32),
+        means=means,
         log_scales=scene.log_scales + np.float32(np.log(scale)),
         quats=(scene.quats @ left.T).astype(np.float32),
         opacity_logits=scene.opacity_logits,
