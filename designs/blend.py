@@ -30,8 +30,8 @@ class BlendDesign:
     """
 
     transmittance: Fixed = Fixed(int_bits=1, frac_bits=17)
-    color: Fixed = Fixed(int_bits=1, frac_bits=8)
-    accumulator: Fixed = Fixed(int_bits=2, frac_bits=18)
+    color: Fixed = Fixed(int_bits=2, frac_bits=8)
+    accumulator: Fixed = Fixed(int_bits=3, frac_bits=18)
 
     def __post_init__(self) -> None:
         if self.transmittance.int_bits != 1 or self.transmittance.frac_bits < 16:

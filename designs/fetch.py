@@ -24,7 +24,9 @@ class SplatFormat:
 
     The ranges follow from the 0.3 px dilation: a variance of at least 0.3 px^2 bounds the slopes
     by ``sqrt(log2(e) / 2 / 0.3) = 1.551``, and a splat that a pixel of the tile can see has
-    ``|u| <= 2.83`` there, hence ``|u0| <= 2.83 + 15 * 2 * 1.551 < 64`` and ``|v0| < 32``.
+    ``|u| <= 2.83`` there, hence ``|u0| <= 2.83 + 15 * 2 * 1.551 < 64`` and ``|v0| < 32``. Colours
+    reach above one where the spherical harmonics overshoot, 3.2 in the captures at hand; above 4
+    they saturate.
 
     Parameters
     ----------
@@ -45,11 +47,11 @@ class SplatFormat:
 
     u0: Fixed = Fixed(int_bits=7, frac_bits=11, signed=True)
     v0: Fixed = Fixed(int_bits=6, frac_bits=11, signed=True)
-    a: Fixed = Fixed(int_bits=1, frac_bits=12)
-    b: Fixed = Fixed(int_bits=2, frac_bits=12, signed=True)
-    c: Fixed = Fixed(int_bits=1, frac_bits=12)
+    a: Fixed = Fixed(int_bits=1, frac_bits=11)
+    b: Fixed = Fixed(int_bits=2, frac_bits=11, signed=True)
+    c: Fixed = Fixed(int_bits=1, frac_bits=11)
     log_opacity: Fixed = Fixed(int_bits=3, frac_bits=7)
-    color: Fixed = Fixed(int_bits=1, frac_bits=8)
+    color: Fixed = Fixed(int_bits=2, frac_bits=8)
 
     def __post_init__(self) -> None:
         if self.width > 128:

@@ -141,8 +141,8 @@ class Alpha(wiring.Component):
     Members
     -------
     i : ``In(stream.Signature(Splat))``
-        The record's forms (``u0`` SQ(7,11), ``v0`` SQ(6,11), ``a`` UQ(1,12), ``b`` SQ(2,12), ``c``
-        UQ(1,12), ``log_opacity`` UQ(3,7) by default), ``block`` (row-major in the tile),
+        The record's forms (``u0`` SQ(7,11), ``v0`` SQ(6,11), ``a`` UQ(1,11), ``b`` SQ(2,11), ``c``
+        UQ(1,11), ``log_opacity`` UQ(3,7) by default), ``block`` (row-major in the tile),
         ``reach`` (one bit for each 4x4 subtile of the block, row-major) and ``carry``.
     o : ``Out(stream.Signature(Block))``
         ``alpha`` of every lane, row-major, UQ(0,14) by default, zero below 1/255 or out of

@@ -64,7 +64,7 @@ class Array(wiring.Component):
         ``columns`` and ``rows`` of a finished tile, in order; its pixels follow on ``o``.
     o : ``Out(stream.Signature(Group))``
         Four pixels side by side, rows from the top, groups from the left, only those that begin
-        inside of the frame: colour 3 x UQ(2,18) and T UQ(1,17).
+        inside of the frame: colour 3 x UQ(3,18) and T UQ(1,17).
     busy, starved, skipped, blocked : ``Out(1)``
         For the counters: a block is issued; a tile waits for splats; a splat without a live block
         is taken; the next tile waits for state.

@@ -137,7 +137,7 @@ class Blend(wiring.Component):
     consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle (``i.ready``
     depends on ``o.ready`` combinationally); no payload is lost or reordered.
 
-    Per lane one multiplier 18x15 in a loop of one cycle, three 18x9 behind it, and five memories of
+    Per lane one multiplier 18x15 in a loop of one cycle, three 18x10 behind it, and five memories of
     ``2 * blocks`` words.
 
     Parameters
@@ -148,7 +148,7 @@ class Blend(wiring.Component):
     Members
     -------
     i : ``In(stream.Signature(Fragments))``
-        ``alpha`` of every lane, UQ(0,14) by default; ``color`` 3 x UQ(1,8); ``slot``, the block
+        ``alpha`` of every lane, UQ(0,14) by default; ``color`` 3 x UQ(2,8); ``slot``, the block
         within the two halves of the state; ``first``, set on the first fragments of a tile's block,
         whose old state is another tile's; ``columns`` and ``rows`` of the block that lie in the
         frame, one bit each.
@@ -157,7 +157,7 @@ class Blend(wiring.Component):
     read_slot : ``In(range(slots))``
         Slot to look at.
     state : ``Out(ArrayLayout(State, lanes))``
-        Colour 3 x UQ(2,18) and T UQ(1,17) of every lane at ``read_slot``, combinationally.
+        Colour 3 x UQ(3,18) and T UQ(1,17) of every lane at ``read_slot``, combinationally.
     """
 
     i: stream.Interface
