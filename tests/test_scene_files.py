@@ -472,7 +472,7 @@ def test_compressed_ply_faults(tmp_path):
         (_spz(0), "numPoints must be at least 1"),
         (gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 2**32 - 1, 3, 12, 0, 0)), "at most"),
         (gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 10**8, 3, 12, 0, 0)), "must fit the"),
-        (gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 10**6, 3, 12, 0, 0)), "break off"),
+        (gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 10**6, 3, 12, 0, 0)), "must fit the"),
         (_spz(3, degree=4), "shDegree must be 0 to 3, not 4"),
         (_spz(3, bits=24), "fractionalBits must be 0 to 23, not 24"),
         (_spz(3, extra=b"more"), "must end after 76 bytes, but goes on"),
@@ -860,7 +860,7 @@ def test_the_angel_is_the_same_in_sog_and_compressed_ply(shared_scene):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_spz_of_a_capture_round_trips(shared_scene, tmp_path, version):
-    scene = load(shared_scene("fourth_st_131k_sh3.spz"))
+    scene = load(shared_scene("fourth_st_131k_sh3.spz")).select(slice(0, 20_000))
     save(scene, tmp_path / "a.spz", spz_version=version)
     again = load(tmp_path / "a.spz")
     assert np.array_equal(again.sh, scene.sh)

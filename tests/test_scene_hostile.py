@@ -150,9 +150,9 @@ json_values = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 "version count means scales quats sh0 shN files mins maxs codebook bands frames w "
-                "h transform_matrix fl_x meshes primitives attributes extensions nodes rotation position "
-                "accessors bufferViews buffers KHR_gaussian_splatting POSITION fx fy width "
-                "height".split()
+                "h transform_matrix fl_x meshes primitives attributes extensions nodes rotation "
+                "position accessors bufferViews buffers KHR_gaussian_splatting POSITION fx fy "
+                "width height".split()
             ),
             inner,
             max_size=8,

@@ -77,7 +77,7 @@ def test_head_jitter_moves_as_the_traces_do():
 def test_head_jitter_matches_the_real_trace(shared_cameras):
     from splatforge.scenes import load_cameras
 
-    real = turns_deg(load_cameras(shared_cameras("eyenavgs_user101_truck.csv.gz")))
+    real = turns_deg(load_cameras(shared_cameras("eyenavgs_user101_bicycle.csv.gz")))
     ours = turns_deg(head_jitter(FIRST, frames=4000, seed=0))
     assert np.median(ours) == pytest.approx(np.median(real), rel=0.3)
     assert np.percentile(ours, 99) == pytest.approx(np.percentile(real, 99), rel=0.4)
