@@ -1,6 +1,7 @@
 """How close an image is to a reference image."""
 
 from math import inf, log10
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,9 +83,10 @@ def ssim(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
             f" not {image.shape[1]} x {image.shape[0]}"
         )
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(
-        structural_similarity(image, reference, channel_axis=2, data_range=1.0, **settings)
+    similarity: Any = structural_similarity(
+        image, reference, channel_axis=2, data_range=1.0, **settings
     )
+    return float(similarity)
 
 
 def _checked(

@@ -456,7 +456,8 @@ def _blend_kernel(
                 state[3, y, x] = _ONE if x < columns and y < rows else -_ONE
         live_pixels = rows * columns
         for batch in range(begin, end, _BATCH):
-            live_rows = _live_rows(state_flat)
+            # numba supplies the typing context, which pyright takes for an argument.
+            live_rows = _live_rows(state_flat)  # pyright: ignore[reportCallIssue]
             if live_rows == 0:
                 break
             batch_end = min(end, batch + _BATCH)
