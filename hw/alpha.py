@@ -1,7 +1,7 @@
 """Alpha of one splat at every pixel of one block: linear forms, squares, power of two."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -9,12 +9,13 @@ from splatforge.algos.alpha import exp2_table
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SUBTILE_PX, SplatFormat
+from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 
 __all__ = ["Alpha", "AlphaLane"]
 
 
-class AlphaLane(wiring.Component):
+class AlphaLane(Component):
     """Alpha of one pixel. No handshake: every register moves when ``enable`` is high.
 
     The inputs belong to the stages of :class:`Alpha`: ``column`` and ``row`` to stage 3,
@@ -61,13 +62,13 @@ class AlphaLane(wiring.Component):
         entry = data.StructLayout({"value": shape_of(design.table), "delta": design.delta_width})
         m.submodules.table = rom = Memory(
             shape=entry, depth=design.table_entries,
-            init=[{"value": int(table[k]), "delta": int(table[k] - table[k + 1])}
+            init=[entry.const({"value": int(table[k]), "delta": int(table[k] - table[k + 1])})
                   for k in range(design.table_entries)],
         )
         read = rom.read_port()
 
         # Data registers need no reset: what is in them matters only when `valid` says so.
-        def register(name, shape=1):
+        def register(name: str, shape: Shape | int = 1) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
         octave_bits = (design.octaves - 1).bit_length()
@@ -116,7 +117,7 @@ class AlphaLane(wiring.Component):
         return m
 
 
-class Alpha(wiring.Component):
+class Alpha(Component):
     """Alpha of one splat at every pixel of one block of a tile.
 
     Bit-true model: :func:`splatforge.algos.alpha.alpha_fixed` of the forms of
@@ -218,7 +219,7 @@ class Alpha(wiring.Component):
         # Stage 1: the forms at the block's first pixel.
         column_0 = self.i.p.block % array.blocks_x
         row_0 = self.i.p.block // array.blocks_x
-        def register(name, shape):
+        def register(name: str, shape: Shape) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
         u_block, v_block = register("u_block", signed(wide)), register("v_block", signed(wide))

@@ -1,13 +1,14 @@
 """The rendering array: a tile's splats in, the tile's pixels out, two tiles in flight."""
 
-from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, SplatFormat
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.blend import Blend
+from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import shape_of
 
 __all__ = ["PIXELS_PER_GROUP", "Array", "splat_layout", "tile_layout"]
@@ -30,7 +31,7 @@ def tile_layout() -> data.StructLayout:
     })
 
 
-class Array(wiring.Component):
+class Array(Component):
     """Blend tile after tile, one block of ``lanes`` pixels per cycle.
 
     Bit-true model: :func:`splatforge.algos.array.array_fixed`. Cycle model:

@@ -1,17 +1,18 @@
 """Blending of one block of fragments a cycle into the pixel state of a tile, two tiles deep."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, shape_of
 
 __all__ = ["Blend", "BlendLane"]
 
 
-class BlendLane(wiring.Component):
+class BlendLane(Component):
     """State of one lane's pixels. No handshake: every register moves when ``enable`` is high.
 
     Members
@@ -126,7 +127,7 @@ class BlendLane(wiring.Component):
         return m
 
 
-class Blend(wiring.Component):
+class Blend(Component):
     """Blend one block of fragments a cycle into the state of its pixels.
 
     Bit-true model: :func:`splatforge.algos.blend.blend_fixed`. Cycle model:
@@ -137,8 +138,8 @@ class Blend(wiring.Component):
     consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle (``i.ready``
     depends on ``o.ready`` combinationally); no payload is lost or reordered.
 
-    Per lane one multiplier 18x15 in a loop of one cycle, three 18x10 behind it, and five memories of
-    ``2 * blocks`` words.
+    Per lane one multiplier 18x15 in a loop of one cycle, three 18x10 behind it, and five memories
+    of ``2 * blocks`` words.
 
     Parameters
     ----------

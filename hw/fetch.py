@@ -1,7 +1,7 @@
 """Reading tile lists: the tile table ahead, splat records into a buffer, early stops cut short."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -10,6 +10,7 @@ from splatforge.designs.fetch import TILE_PX, FetchDesign
 from splatforge.designs.shell import ShellDesign
 from splatforge.hw.array import splat_layout, tile_layout
 from splatforge.hw.lib.axi import READ_SPLATS, READ_TABLE
+from splatforge.hw.lib.component import Component
 
 __all__ = ["TILES_AHEAD", "Fetch", "address_layout", "beat_layout"]
 
@@ -27,7 +28,7 @@ def beat_layout(shell: ShellDesign) -> data.StructLayout:
     return data.StructLayout({"id": 2, "data": shell.data_bits, "last": 1})
 
 
-class Fetch(wiring.Component):
+class Fetch(Component):
     """Read the tile table and the splats of tile after tile in raster order.
 
     Bit-true model: :func:`splatforge.algos.fetch.fetch_fixed`. Cycle model:

@@ -23,13 +23,14 @@ from splatforge.hw.lib.axi import (
     axi4_members,
     size_code,
 )
+from splatforge.hw.lib.component import Component
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 
 __all__ = ["Raster"]
 
 
-class Raster(wiring.Component):
+class Raster(Component):
     """Render a packed frame: read the descriptor, blend every tile, write the framebuffer.
 
     Bit-true model: :func:`splatforge.algos.raster.render`. Cycle model:
@@ -148,7 +149,7 @@ class Raster(wiring.Component):
         with m.FSM(name="frame") as frame:
             with m.State("idle"):
                 m.d.sync += [error.eq(0), word.eq(0), resetting.eq(0)]
-                with m.If(registers.start & ~registers.abort & ~registers.reset):
+                with m.If(registers.start):
                     # A descriptor address that is not aligned must not reach the bus.
                     with m.If(registers.descriptor_address[:6].any()):
                         m.d.sync += error.eq(FrameError.ALIGNMENT)
@@ -269,7 +270,7 @@ class Raster(wiring.Component):
         counter = Signal(data.ArrayLayout(shell.counter_bits, len(COUNTERS)))
         m.d.comb += registers.counter.eq(counter)
         for number, (name, _, _) in enumerate(COUNTERS):
-            with m.If(registers.start):
+            with m.If(registers.start | registers.clear):
                 m.d.sync += counter[number].eq(0)
             with m.Elif(busy):
                 m.d.sync += counter[number].eq(counter[number] + events[name])

@@ -1,7 +1,7 @@
 """Finished tiles to the framebuffer: background, clip, pixel format, write bursts."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.blend import BlendDesign
@@ -9,12 +9,13 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.shell import ShellDesign
 from splatforge.hw.array import PIXELS_PER_GROUP
+from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, shape_of
 
 __all__ = ["Resolve"]
 
 
-class Resolve(wiring.Component):
+class Resolve(Component):
     """Put the background behind each pixel and write each row of a tile as one burst.
 
     Bit-true model: :func:`splatforge.algos.resolve.resolve_fixed`. Cycle model:
