@@ -45,8 +45,27 @@ class Capture:
     what: str
 
 
+_PLAYCANVAS = (
+    "https://raw.githubusercontent.com/playcanvas/web-components/{}/examples/assets/splats/"
+    "statues/{}"
+)
+
 #: Public captures whose URL and checksum are known.
-CAPTURES: dict[str, Capture] = {}
+CAPTURES: dict[str, Capture] = {
+    # Pinned to the commits that added the files to the public repository.
+    "statue_massa": Capture(
+        url=_PLAYCANVAS.format("14aac27a217a03a60e929393e27bc40175ff15bc", "massa.sog"),
+        sha256="d60f8a4da99349847aeb59a284320f7fd6960bb7db6d6d7dc803dc09111b5050",
+        licence="MIT, PlayCanvas web-components",
+        what="marble bust of a bearded man, 58,649 Gaussians of SH degree 0",
+    ),
+    "statue_trumpet": Capture(
+        url=_PLAYCANVAS.format("efa6f66c84890500f3c09acdcf212cb0806e3238", "trumpet.sog"),
+        sha256="5b1c7018f8445e9cb8687cdfb4ebcb85d4a9e9ca9a1ceb9f929dd060de8c6a79",
+        licence="MIT, PlayCanvas web-components",
+        what="bronze figure on a rock, 89,292 Gaussians of SH degree 0",
+    ),
+}
 
 
 def cache_folder() -> Path:

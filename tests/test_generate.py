@@ -302,5 +302,14 @@ def test_get_refuses(tmp_path, name, arguments, match):
         get(name, folder=tmp_path, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("statue_massa", "statue_massa_59k.sog"), ("statue_trumpet", "statue_trumpet_89k.sog")],
+)
+def test_the_catalog_has_the_checksums_of_the_captures(shared_scene, name, file):
+    data = shared_scene(file).read_bytes()
+    assert catalog.CAPTURES[name].sha256 == hashlib.sha256(data).hexdigest()
+
+
 def test_cache_folder_is_the_users():
     assert catalog.cache_folder().name == "splatforge"

@@ -66,8 +66,8 @@ def test_fly_through_turns_about_any_axis():
 def test_head_jitter_moves_as_the_traces_do():
     path = head_jitter(FIRST, frames=4000, seed=3)
     turns = turns_deg(path)
-    assert np.median(turns) == pytest.approx(0.74, rel=0.15)
-    assert np.percentile(turns, 99) == pytest.approx(4.9, rel=0.35)
+    assert np.median(turns) == pytest.approx(0.49, rel=0.25)
+    assert np.percentile(turns, 99) == pytest.approx(2.35, rel=0.35)
     assert 1 / np.diff(path.times_s).mean() == pytest.approx(71)
     away = np.linalg.norm(positions(path) - FIRST.position, axis=1)
     assert 0 < away.max() < 1
@@ -78,8 +78,8 @@ def test_head_jitter_matches_the_real_trace(shared_cameras):
     from splatforge.scenes import load_cameras
 
     real = turns_deg(load_cameras(shared_cameras("eyenavgs_user101_bicycle.csv.gz")))
-    ours = turns_deg(head_jitter(FIRST, frames=4000, seed=0))
-    assert np.median(ours) == pytest.approx(np.median(real), rel=0.3)
+    ours = turns_deg(head_jitter(FIRST, frames=6000, seed=0))
+    assert np.median(ours) == pytest.approx(np.median(real), rel=0.25)
     assert np.percentile(ours, 99) == pytest.approx(np.percentile(real, 99), rel=0.4)
 
 
