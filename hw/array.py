@@ -116,7 +116,9 @@ class Array(Component):
         m.submodules.blend = blend = Blend(design)
 
         # One tile is blended (`half`), the other half of the state is free, filling or emptied.
-        active, half, remaining = Signal(), Signal(), Signal(32)
+        active = Signal()
+        half = Signal()
+        remaining = Signal(32)
         columns, rows = (Signal(data.ArrayLayout(range(TILE_PX + 1), 2), name=name)
                          for name in ("columns", "rows"))
         held = Signal(2)
@@ -127,9 +129,14 @@ class Array(Component):
         pending = Signal(blocks)
 
         # Issue: the lowest pending block with a live pixel.
-        candidates, rest, lowest = Signal(blocks), Signal(blocks), Signal(blocks)
+        candidates = Signal(blocks)
+        rest = Signal(blocks)
+        lowest = Signal(blocks)
         block = Signal(block_bits)
-        all_dead, last, splat_free, end = Signal(), Signal(), Signal(), Signal()
+        all_dead = Signal()
+        last = Signal()
+        splat_free = Signal()
+        end = Signal()
         m.d.comb += [
             candidates.eq(pending & ~dead & splat_valid.replicate(blocks)),
             rest.eq(candidates & (candidates - 1)),
@@ -226,9 +233,14 @@ class Array(Component):
         """Read finished tiles out of the state, one group of four pixels per cycle."""
         design = self.design
         blocks, groups = design.blocks, design.block_width // PIXELS_PER_GROUP
-        waiting, half, running = Signal(2), Signal(init=1), Signal()
-        row, group = Signal(range(TILE_PX)), Signal(range(TILE_PX // PIXELS_PER_GROUP))
-        done, started, move = Signal(), Signal(), Signal()
+        waiting = Signal(2)
+        half = Signal(init=1)
+        running = Signal()
+        row = Signal(range(TILE_PX))
+        group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
+        done = Signal()
+        started = Signal()
+        move = Signal()
         m.d.comb += [
             self.o_tile.valid.eq(~running & waiting.any()),
             self.o_tile.p.columns.eq(columns[half]),

@@ -119,7 +119,8 @@ class Fetch(Component):
         running = Signal()
 
         # The bus address register: a burst waits here until it is accepted.
-        ask, ask_payload = Signal(), Signal(address_layout(shell))
+        ask = Signal()
+        ask_payload = Signal(address_layout(shell))
         ask_free = Signal()
         m.d.comb += [
             self.o_address.valid.eq(ask), self.o_address.payload.eq(ask_payload),
@@ -137,12 +138,16 @@ class Fetch(Component):
         ]
 
         # ---- Tile table: beats of two entries, buffered two bursts deep.
-        tiles_x, tiles_y = Signal(12), Signal(12)
+        tiles_x = Signal(12)
+        tiles_y = Signal(12)
         table_beats = Signal(24)
-        table_asked, table_next, table_arrived = Signal(24), Signal(25), Signal(24)
+        table_asked = Signal(24)
+        table_next = Signal(25)
+        table_arrived = Signal(24)
         m.submodules.table = table = Memory(shape=128, depth=2 * beats, init=[])
         table_write, table_read = table.write_port(), table.read_port()
-        table_left, table_length = Signal(24), Signal(range(beats + 1))
+        table_left = Signal(24)
+        table_length = Signal(range(beats + 1))
         table_ask = Signal()
         m.d.comb += [
             tiles_x.eq((self.width + TILE_PX - 1) >> 4),
@@ -163,8 +168,10 @@ class Fetch(Component):
         # ---- Tiles: read an entry, announce the tile, ask for its splats.
         entry = data.View(data.StructLayout({"first": 32, "count": 32}),
                           table_read.data.word_select(table_next[0], 64))
-        column, row = Signal(12), Signal(12)
-        index, left = Signal(32), Signal(32)
+        column = Signal(12)
+        row = Signal(12)
+        index = Signal(32)
+        left = Signal(32)
         tile_number, tile_taken = (Signal(range(2 * TILES_AHEAD + 2), name=name)
                                    for name in ("tile_number", "tile_taken"))
         m.submodules.tiles = tiles = SyncFIFOBuffered(
@@ -182,7 +189,9 @@ class Fetch(Component):
             tiles.r_en.eq(self.o_tile.ready),
         ]
 
-        requested, taken, arrived = Signal(position), Signal(position), Signal(position)
+        requested = Signal(position)
+        taken = Signal(position)
+        arrived = Signal(position)
         used = Signal(range(depth + 1))
         outstanding = Signal(range(design.outstanding_bursts + 1))
         finished_burst = Signal()
@@ -256,7 +265,8 @@ class Fetch(Component):
         # ---- Splat buffer: written in order of arrival, read ahead into the output register.
         m.submodules.splats = buffer = Memory(shape=128, depth=depth, init=[])
         write, read = buffer.write_port(), buffer.read_port()
-        valid, advance = Signal(), Signal()
+        valid = Signal()
+        advance = Signal()
         m.d.comb += [
             write.addr.eq(arrived % depth), write.data.eq(self.i_beat.p.data),
             write.en.eq(arrived_splat),
@@ -274,7 +284,8 @@ class Fetch(Component):
                 m.d.sync += taken.eq(taken + 1)
 
         # ---- Early stop: jump to the end of the tile, or to all that was asked for of it.
-        tile_end, stop_at = Signal(position), Signal(position)
+        tile_end = Signal(position)
+        stop_at = Signal(position)
         with m.If(self.o_tile.valid & self.o_tile.ready):
             m.d.sync += [
                 tile_end.eq(taken - valid + self.o_tile.p.splats), tile_taken.eq(tile_taken + 1),
@@ -285,7 +296,8 @@ class Fetch(Component):
             m.d.comb += self.dropped.eq(stop_at - (taken - valid))
 
         in_flight = Signal(range(2 * design.outstanding_bursts + 8))
-        went, came = Signal(), Signal()
+        went = Signal()
+        came = Signal()
         m.d.comb += [
             went.eq(self.o_address.valid & self.o_address.ready),
             came.eq((arrived_table | arrived_splat) & self.i_beat.p.last),

@@ -121,8 +121,13 @@ class Raster(Component):
                      for c, name in enumerate(("red", "green", "blue"))]
 
         # ---- Frame control.
-        error, failing, resetting = Signal(4), Signal(), Signal()
-        start_units, ask, descriptor_in_flight, running = Signal(), Signal(), Signal(), Signal()
+        error = Signal(4)
+        failing = Signal()
+        resetting = Signal()
+        start_units = Signal()
+        ask = Signal()
+        descriptor_in_flight = Signal()
+        running = Signal()
         bad = Signal(4)
         shift = fields["pixel_format"][:2] + 6
         misaligned = Signal()

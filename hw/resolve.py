@@ -111,7 +111,8 @@ class Resolve(Component):
         state = self.pixel_format == PixelFormat.STATE
 
         # ---- Pixels: three stages that move together, then the register that feeds the bus.
-        ready, valid = Signal(), Signal(3)
+        ready = Signal()
+        valid = Signal(3)
         group = [self.i.payload] + [Signal.like(self.i.payload, name=f"group_{n}")
                                     for n in range(1, 4)]
         behind = Signal(data.ArrayLayout(data.ArrayLayout(
@@ -164,16 +165,22 @@ class Resolve(Component):
         address_rows, data_rows, granted = (Signal(range(TILE_PX + 1), name=name)
                                             for name in ("address_rows", "data_rows", "granted"))
         row_address = Signal(self.shell.address_bits)
-        tile_address, band_address = Signal.like(row_address), Signal.like(row_address)
-        tile_column, tile_row = Signal(12), Signal(12)
-        tiles_x, tiles_y = Signal(12), Signal(12)
+        tile_address = Signal.like(row_address)
+        band_address = Signal.like(row_address)
+        tile_column = Signal(12)
+        tile_row = Signal(12)
+        tiles_x = Signal(12)
+        tiles_y = Signal(12)
         shift = Mux(state, 4, Mux(wide, 3, 2))
         row_beats = Signal(range(TILE_PX + 1))
         in_flight = Signal(range(design.outstanding_bursts + 1))
         left = Signal(range(TILE_PX + 1))
-        beat, group_beats = Signal(2), Signal(3)
+        beat = Signal(2)
+        group_beats = Signal(3)
         group_pixels = Signal(3)
-        address_move, begin, more = Signal(), Signal(), Signal()
+        address_move = Signal()
+        begin = Signal()
+        more = Signal()
         m.d.comb += [
             tiles_x.eq((self.width + TILE_PX - 1) >> 4),
             tiles_y.eq((self.height + TILE_PX - 1) >> 4),
@@ -198,7 +205,10 @@ class Resolve(Component):
 
         # Data follows only addresses that the bus has taken.
         went = Signal()
-        beat_move, beat_begin, group_end, row_end = Signal(), Signal(), Signal(), Signal()
+        beat_move = Signal()
+        beat_begin = Signal()
+        group_end = Signal()
+        row_end = Signal()
         m.d.comb += [
             went.eq(self.o_address.valid & self.o_address.ready),
             group_pixels.eq(Mux(left < PIXELS_PER_GROUP, left, PIXELS_PER_GROUP)),
