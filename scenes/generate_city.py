@@ -70,7 +70,8 @@ def make_city(gaussians: int, seed: int, levels: int = 1) -> list[Scene]:
 def merge_neighbours(scene: Scene, group: int = _MERGE) -> Scene:
     """Return the scene with every ``group`` neighbours along a space-filling curve made one.
 
-    Mean and covariance are those of the group as a mixture weighted by opaque area; colour
+    Mean and covariance are those of the group as a mixture weighted by opaque area, but for the
+    few groups that are spread out far more than the others, which stay compact; colour
     coefficients and opacity are the weighted means.
     """
     order = np.argsort(_morton(scene.means), kind="stable")
@@ -92,6 +93,10 @@ def merge_neighbours(scene: Scene, group: int = _MERGE) -> Scene:
     covariance = np.einsum("ng,ngij,ngkj->nik", weight, spread, spread)
     covariance += np.einsum("ng,ngi,ngk->nik", weight, offset, offset)
     variance, axes = np.linalg.eigh(covariance)
+    # Where the curve jumps, a group spans the gap; it must not become a needle across it.
+    radius = np.sqrt((weight[:, :, None] * offset**2).sum(axis=(1, 2)))
+    limit = np.maximum(scales.max(axis=(1, 2)), 2.0 * np.median(radius))
+    variance = np.minimum(variance, limit[:, None] ** 2)
     axes[:, :, 2] = np.cross(axes[:, :, 0], axes[:, :, 1])
     merged = np.clip((opacity * weight).sum(axis=1), 1e-4, 1 - 1e-4)
     return Scene(

@@ -93,7 +93,7 @@ def _surfaces() -> list[Surface]:
         Surface(
             grid=grid_of(floor, (0.0, 1.0), (0, 2 * np.pi), (96, 384)),
             paint=_tiles,
-            density=1.4,
+            density=1.0,
             gloss=0.35,
         ),
         # The large, faint Gaussians that captures have below a ground.
@@ -107,20 +107,20 @@ def _surfaces() -> list[Surface]:
               (0.39, _TOP - 0.13), (0.36, _TOP - 0.17), (0.335, 0.5), (0.35, 0.2),
               (0.40, 0.15), (0.46, 0.12), (0.46, 0.02), (0.48, 0.0)]  # fmt: skip
     surfaces.append(
-        Surface(grid=_revolve(_densify(plinth), 160), paint=_stone, density=1.3, gloss=0.12)
+        Surface(grid=_revolve(_densify(plinth), 160), paint=_stone, density=1.5, gloss=0.12)
     )
     glaze = _glaze
     for segments in (_BODY, _LID):
         profile = np.concatenate([_bezier(segment, 24) for segment in segments])
         grid = _revolve(profile, 240) * _SIZE + (0, 0, _TOP)
-        surfaces.append(Surface(grid=grid, paint=glaze, density=2.0, gloss=1.0))
+        surfaces.append(Surface(grid=grid, paint=glaze, density=2.5, gloss=1.0))
         # Behind the glaze, so that gaps in it are not windows to the far side.
         centre = np.array([0, 0, _TOP + 1.3 * _SIZE])
         surfaces.append(Surface(grid=centre + 0.9 * (grid - centre), paint=_clay, density=1.4))
     for (upper, lower), depth in ((_HANDLE[0], (0.3, 0.3)), (_HANDLE[1], (0.3, 0.3)),
                                   (_SPOUT, (0.66, 0.25))):  # fmt: skip
         grid = _tube(_bezier(upper, 24), _bezier(lower, 24), depth) * _SIZE + (0, 0, _TOP)
-        surfaces.append(Surface(grid=grid, paint=glaze, density=2.0, gloss=1.0))
+        surfaces.append(Surface(grid=grid, paint=glaze, density=2.5, gloss=1.0))
     fruits = (
         ((-0.80, -0.42), (0.105, 0.105, 0.095), (0.72, 0.07, 0.05), 0.8),
         ((-0.62, -0.66), (0.10, 0.10, 0.092), (0.50, 0.62, 0.10), 0.8),
