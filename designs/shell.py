@@ -36,7 +36,7 @@ DESCRIPTOR_VERSION = 1
 DESCRIPTOR_BYTES = 64
 
 CONTROL_START = 1 << 0
-"""Start the frame at the descriptor address; ignored while busy."""
+"""Start the frame at the descriptor address; ignored while busy, and beside ABORT or RESET."""
 CONTROL_ABORT = 1 << 1
 """Drain what is outstanding and end the frame with :attr:`FrameError.ABORTED`."""
 CONTROL_RESET = 1 << 2

@@ -1,7 +1,7 @@
 """The register head and counters of an accelerator behind AXI4-Lite."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.raster import COUNTERS, RasterDesign
@@ -17,21 +17,22 @@ from splatforge.designs.shell import (
     ShellDesign,
 )
 from splatforge.hw.lib.axi import OKAY, SLVERR, axi4_lite_members
+from splatforge.hw.lib.component import Component
 
 __all__ = ["Registers"]
 
 
-class Registers(wiring.Component):
+class Registers(Component):
     """The register map that all accelerators share, and their performance counters.
 
-    Bit-true model: the register list of :mod:`splatforge.designs.shell`
-    (:mod:`splatforge.algos.registers` builds the map). Cycle model:
+    Bit-true model: :class:`splatforge.algos.registers.RegisterFile`. Cycle model:
     :mod:`splatforge.sim.registers`.
 
-    Latency: a write is answered :attr:`latency` cycles after address and data have both come, a
-    read :attr:`latency` cycles after its address. Throughput: one access every two cycles. Stall: a
-    stalled answer stalls the next access. An access outside of the map, or a write to a read-only
-    register, is answered with SLVERR and changes nothing; byte strobes are obeyed.
+    Latency: an access is answered :attr:`latency` cycles after it is accepted; address and data of
+    a write are accepted together. Throughput: one read and one write every two cycles. Stall: a
+    stalled answer stalls the next access. No output depends on an input combinationally. An access
+    outside of the map, or a write to a read-only register, is answered with SLVERR and changes
+    nothing; byte strobes are obeyed.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Registers(wiring.Component):
     irq : ``Out(1)``
         High while an enabled interrupt is pending.
     start, abort, reset : ``Out(1)``
-        For one cycle, when the driver asks for it; ``start`` only while not ``busy``.
+        For one cycle, when the driver asks for it; ``start`` only alone and while not ``busy``.
     descriptor_address : ``Out(address_bits)``
         Of the frame descriptor.
     busy : ``In(1)``
@@ -64,7 +65,7 @@ class Registers(wiring.Component):
         Running counters.
     """
 
-    #: Cycles from the last part of a request to its answer.
+    #: Cycles from the transfer of a request to the first cycle in which its answer can transfer.
     latency = 1
 
     def __init__(self, shell: ShellDesign, *, number: int, lanes: int, counters: int) -> None:
@@ -98,15 +99,22 @@ class Registers(wiring.Component):
             self.descriptor_address.eq(address),
         ]
 
-        # Writes: address and data are taken together, answered one cycle later.
+        # Writes: once address and data are both there, they are taken together, from a register:
+        # AXI allows no combinational path from an input to an output.
         write, word, strobe = Signal(), Signal(len(self.s_axil_awaddr) - 2), Signal(32)
+        write_ready = Signal()
+        both = self.s_axil_awvalid & self.s_axil_wvalid
+        m.d.sync += write_ready.eq(
+            both & ~write_ready & (~self.s_axil_bvalid | self.s_axil_bready))
         m.d.comb += [
-            write.eq(self.s_axil_awvalid & self.s_axil_wvalid & ~self.s_axil_bvalid),
-            self.s_axil_awready.eq(write), self.s_axil_wready.eq(write),
+            write.eq(both & write_ready),
+            self.s_axil_awready.eq(write_ready), self.s_axil_wready.eq(write_ready),
             word.eq(self.s_axil_awaddr >> 2),
             strobe.eq(Cat(self.s_axil_wstrb[n].replicate(8) for n in range(4))),
         ]
         value = self.s_axil_wdata & strobe
+        asked = {flag: value[flag.bit_length() - 1] for flag in (
+            CONTROL_START, CONTROL_ABORT, CONTROL_RESET, CONTROL_SNAPSHOT)}
         with m.If(self.s_axil_bready):
             m.d.sync += self.s_axil_bvalid.eq(0)
         with m.If(write):
@@ -114,10 +122,11 @@ class Registers(wiring.Component):
             with m.Switch(word):
                 with m.Case(offset["CONTROL"] >> 2):
                     m.d.comb += [
-                        self.start.eq(value[CONTROL_START.bit_length() - 1] & ~self.busy),
-                        self.abort.eq(value[CONTROL_ABORT.bit_length() - 1]),
-                        self.reset.eq(value[CONTROL_RESET.bit_length() - 1]),
-                        take_snapshot.eq(value[CONTROL_SNAPSHOT.bit_length() - 1]),
+                        self.start.eq(asked[CONTROL_START] & ~self.busy
+                                      & ~asked[CONTROL_ABORT] & ~asked[CONTROL_RESET]),
+                        self.abort.eq(asked[CONTROL_ABORT]),
+                        self.reset.eq(asked[CONTROL_RESET]),
+                        take_snapshot.eq(asked[CONTROL_SNAPSHOT]),
                     ]
                 with m.Case(offset["IRQ_STATUS"] >> 2):
                     m.d.sync += irq_status.eq(irq_status & ~value[:2])
@@ -133,8 +142,8 @@ class Registers(wiring.Component):
         # Reads.
         read, read_word = Signal(), Signal.like(word)
         m.d.comb += [
-            read.eq(self.s_axil_arvalid & (~self.s_axil_rvalid | self.s_axil_rready)),
-            self.s_axil_arready.eq(read),
+            self.s_axil_arready.eq(~self.s_axil_rvalid),
+            read.eq(self.s_axil_arvalid & self.s_axil_arready),
             read_word.eq(self.s_axil_araddr >> 2),
         ]
         contents = {

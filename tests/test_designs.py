@@ -60,11 +60,11 @@ WRONG = [
      "Transmittance must be UQ(1,16) or finer, not UQ(1,15)"),
     (BlendDesign, {"transmittance": uq(2, 17)},
      "Transmittance must be UQ(1,16) or finer, not UQ(2,17)"),
-    (BlendDesign, {"accumulator": uq(1, 18)}, "Accumulator must hold 2.25, not UQ(1,18)"),
+    (BlendDesign, {"accumulator": uq(2, 18)}, "Accumulator must hold 4.25, not UQ(2,18)"),
     (BlendDesign, {"accumulator": uq(14, 18)},
      "Transmittance and accumulator must fit 31 bits, not UQ(1,17) and UQ(14,18)"),
-    (BlendDesign, {"accumulator": uq(2, 26)},
-     "Accumulator must not be finer than weight times colour, not UQ(2,26)"),
+    (BlendDesign, {"accumulator": uq(3, 26)},
+     "Accumulator must not be finer than weight times colour, not UQ(3,26)"),
     (SplatFormat, {"u0": sq(7, 17)}, "Splat must fit 128 bits, not 134"),
     (FetchDesign, {"burst_beats": 32}, "Burst must be 4, 8 or 16 beats, not 32"),
     (FetchDesign, {"buffer_splats": 192},
@@ -99,10 +99,10 @@ WRONG = [
     (ShellDesign, {"max_side": 65521}, "Largest side must be 16 to 65520 pixels, not 65521"),
     (RasterDesign, {"array": ArrayDesign(alpha=AlphaDesign(log_opacity=uq(3, 8)))},
      "Splat records must hold opacity and colour in the array's formats"),
-    (RasterDesign, {"array": ArrayDesign(blend=BlendDesign(color=uq(1, 7)))},
+    (RasterDesign, {"array": ArrayDesign(blend=BlendDesign(color=uq(2, 7)))},
      "Splat records must hold opacity and colour in the array's formats"),
-    (RasterDesign, {"array": ArrayDesign(alpha=AlphaDesign(form_sum=sq(8, 11)))},
-     "Form sum must be at least as fine as the splat's a"),
+    (RasterDesign, {"array": ArrayDesign(alpha=AlphaDesign(form_sum=sq(8, 10)))},
+     "Form sum must be at least as fine as the splat's u0"),
     (RasterDesign, {"array": ArrayDesign(alpha=AlphaDesign(form_sum=sq(7, 12)))},
      "Form sum must be signed and hold 124, not SQ(7,12)"),
     (RasterDesign, {"array": ArrayDesign(alpha=AlphaDesign(form_sum=uq(8, 12)))},
@@ -179,7 +179,7 @@ def test_record_fills_its_bits_in_order():
         field = getattr(splat, name)
         assert (width, signed) == (field.width, field.signed)
     # A format of the other sign must be read as such.
-    other = SplatFormat(a=sq(1, 12), b=uq(2, 12))
+    other = SplatFormat(a=sq(1, 11), b=uq(2, 11))
     assert [signed for _, _, signed in other.fields()[2:4]] == [True, False]
 
 
