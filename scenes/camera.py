@@ -129,7 +129,7 @@ class Camera:
         if fx is None:
             if not 0 < fov_x_deg < 180:
                 raise ValueError(f"Camera fov_x_deg must be between 0 and 180, not {fov_x_deg!r}")
-            fx = width / 2 / np.tan(np.radians(fov_x_deg) / 2)
+            fx = width / 2 / float(np.tan(np.radians(fov_x_deg) / 2))
         w2c = np.eye(4)
         w2c[:3, :3] = right, np.cross(forward, right), forward
         w2c[:3, 3] = -w2c[:3, :3] @ eye_point

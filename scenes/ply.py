@@ -198,7 +198,8 @@ class PlySource:
         assert fields is not None
         kinds = {fields[name][0].str for name in fields}
         native = np.dtype(np.float32).str
-        columns = [list(fields).index(name) for name in self._names]
+        order = {name: i for i, name in enumerate(fields)}
+        columns = [order[name] for name in self._names]
         k = SH_COEFFICIENTS[self.sh_degree] - 1
         # Records are gathered a cache-sized chunk at a time: column by column over the whole file
         # would read every cache line of it sixty times.

@@ -217,7 +217,7 @@ def _camera(path: Path, where: str, **values: Any) -> Camera:
 def _path(path: Path, name: str, cameras: list[Camera]) -> Trajectory:
     if not cameras:
         raise SceneError(f"{path}: cameras must be at least one, not none: the file is empty")
-    times = np.arange(len(cameras)) * _FRAME_S
+    times = np.arange(len(cameras), dtype=np.float64) * _FRAME_S
     return Trajectory(name=name, cameras=tuple(cameras), times_s=times)
 
 

@@ -278,9 +278,10 @@ def _decode_webp(path: Path, name: str, encoded: bytes) -> Uint8Array:
     expected = webp_size(path, name, encoded)
     try:
         with Image.open(BytesIO(encoded), formats=["WEBP"]) as image:
-            if image.size == expected and getattr(image, "n_frames", 1) == 1:
+            frames = getattr(image, "n_frames", 1)
+            if image.size == expected and frames == 1:
                 return np.asarray(image.convert("RGBA"))
-            reason = f"{image.size[0]} x {image.size[1]} pixels in {image.n_frames} frames"
+            reason = f"{image.size[0]} x {image.size[1]} pixels in {frames} frames"
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error)[:100]
     raise SceneError(f"{path}: {name[:60]!r} cannot be decoded ({reason}): the file is damaged")

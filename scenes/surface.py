@@ -224,8 +224,9 @@ def cover(
     )
     # Along the edge where there is one, any way where there is none.
     turn = (2 * np.pi * noise[5] * (1 - surfels.edge) ** 2)[:, None]
-    long = np.cos(turn) * tangents + np.sin(turn) * np.cross(normals, tangents)
-    quats = matrix_quats(np.stack([long, np.cross(normals, long), normals], axis=2))
+    long: Float64Array = np.cos(turn) * tangents + np.sin(turn) * np.cross(normals, tangents)
+    axes: Float64Array = np.stack([long, np.cross(normals, long), normals], axis=2)
+    quats = matrix_quats(axes)
     sh = np.zeros((n, SH_COEFFICIENTS[3], 3))
     sh[:, 0] = (surfels.colors - 0.5) / SH_C0
     _shine(sh, surfels, profile, np.asarray(light, np.float64), np.asarray(up, np.float64), noise)

@@ -96,7 +96,9 @@ def orbit(
         eye = centre + _rotation(axis * angle) @ offset
         cameras.append(_moved(camera, eye, centre, axis))
     return Trajectory(
-        name="orbit", cameras=tuple(cameras), times_s=np.arange(frames) * (duration_s / frames)
+        name="orbit",
+        cameras=tuple(cameras),
+        times_s=np.arange(frames, dtype=np.float64) * (duration_s / frames),
     )
 
 
