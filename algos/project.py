@@ -39,7 +39,7 @@ _POINT_VARIANCE = _DILATION + sqrt(_EIGEN_FLOOR)
 _RADIUS_LIMIT = float(1 << 24)
 
 # Gaussians per unit of parallel work: large enough to hide scheduling, small enough to balance.
-_CHUNK = 8192
+_CHUNK = 4096
 
 _GEOMETRY_COLUMNS = 10
 

@@ -36,7 +36,7 @@ _FOUR = np.float32(4)
 _HALF = np.float32(0.5)
 
 # Gaussians per unit of parallel work.
-_CHUNK = 8192
+_CHUNK = 4096
 
 
 @njit(cache=True, inline="always")

@@ -11,6 +11,8 @@ __all__ = ["depth_order"]
 # 3 x 11 bits cover the 31 bits of a positive float32.
 _DIGIT_BITS = 11
 _PASSES = 3
+# Below, waking threads for the six steps costs more than they save.
+_PARALLEL_FROM = 1 << 18
 _MASK = np.uint32((1 << _DIGIT_BITS) - 1)
 
 
@@ -72,6 +74,8 @@ def depth_order(depth: npt.ArrayLike) -> npt.NDArray[np.int32]:
 
 def sort_depths(depth: npt.NDArray[np.float32], workers: Workers) -> npt.NDArray[np.int32]:
     """:func:`depth_order` without the checks, on given threads."""
+    if workers.count > 1 and len(depth) < _PARALLEL_FROM:
+        return sort_depths(depth, Workers(1))
     # Bits of positive floats sort as the floats do.
     keys = depth.view(np.uint32)
     order = np.arange(len(depth), dtype=np.int32)

@@ -61,9 +61,11 @@ class Workers:
 
         The kernel must release the GIL and divide its work by ``worker`` in [0, workers).
         """
-        if self._pool is None:
+        if self.count == 1:
             kernel(0, 1, *args)
             return
+        if self._pool is None:
+            raise RuntimeError("Workers must be entered by `with` before they run a kernel")
         # The calls of one frame reuse one compilation: the first, on this thread, makes it.
         futures = [
             self._pool.submit(kernel, worker, self.count, *args) for worker in range(1, self.count)

@@ -80,7 +80,7 @@ def test_equal_depths_keep_the_order_of_ids():
     assert lists.entries.tolist() == sorted(range(m), key=lambda i: (depth[i], i))
 
 
-@pytest.mark.parametrize("m", [0, 1, 2, 3, 1000, 100_003])
+@pytest.mark.parametrize("m", [0, 1, 2, 3, 1000, 300_003])
 def test_depth_order(m):
     rng = np.random.default_rng(m)
     depth = rng.lognormal(0, 10, m).astype(np.float32)
@@ -140,3 +140,8 @@ def test_workers_are_counted():
     with pytest.raises(ValueError, match=r"^Number of workers must be at least 1, not 0$"):
         Workers(0)
     assert Workers().count == numba.get_num_threads()
+
+
+def test_workers_are_entered_before_they_run():
+    with pytest.raises(RuntimeError, match=r"^Workers must be entered by `with` before"):
+        Workers(2).run(lambda worker, workers: None)
