@@ -205,7 +205,7 @@ def test_no_header_makes_memory_grow(tmp_path, valid, name):
     load_once.write_bytes(valid[name])
     load(load_once)
     for at in range(0, 64):
-        for word in (b"\xff\xff\xff\x7f", b"\x00\x00\x00\x10", b"9999"):
+        for word in (b"\xff\xff\xff\x7f", b"\x00\x00\x00\x10", b"\x00\x00\x00\x03", b"9999"):
             changed = data[:at] + word + data[at + 4 :]
             if name == "spz3.spz":
                 stream = zlib.compressobj(1, zlib.DEFLATED, 31)
