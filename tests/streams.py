@@ -19,10 +19,10 @@ class Transfer(NamedTuple):
 
 
 class Source:
-    """Sends `words` in order; sits out a cycle with probability `gap`."""
+    """Sends `words` in order from cycle `after` on; sits out a cycle with probability `gap`."""
 
-    def __init__(self, port, words: Iterable[int], gap: float = 0.0) -> None:
-        self.port, self.words, self.gap = port, list(words), gap
+    def __init__(self, port, words: Iterable[int], gap: float = 0.0, after: int = 0) -> None:
+        self.port, self.words, self.gap, self.after = port, list(words), gap, after
         self.sent: list[Transfer] = []
         self.offered = False
 
@@ -87,6 +87,17 @@ class Bench:
         assert self.scenario is not None
         await self.scenario(ctx)
 
+    def play(self, scenario: Callable[..., Awaitable[None]]) -> None:
+        """Run ``scenario(ctx)`` from reset until it returns."""
+        self.scenario = scenario
+        if self.simulator is None:
+            self.simulator = Simulator(self.dut)
+            self.simulator.add_clock(PERIOD)
+            self.simulator.add_testbench(self._bench)
+        else:
+            self.simulator.reset()
+        self.simulator.run()
+
     def run(
         self,
         sources: Iterable[Source] = (),
@@ -119,7 +130,8 @@ class Bench:
                         return
                     left -= 1
                 for source in sources:
-                    if not source.offered and not source.done and rng.random() >= source.gap:
+                    if (not source.offered and not source.done and cycle >= source.after
+                            and rng.random() >= source.gap):
                         ctx.set(Value.cast(source.port.payload), source.words[len(source.sent)])
                         source.offered = True
                     ctx.set(source.port.valid, source.offered)
@@ -142,13 +154,6 @@ class Bench:
                         sinks, valid[len(sources):], ready[len(sources):], words, strict=True):
                     sink.see(cycle, here, taken, word)
 
-        self.scenario = scenario
-        if self.simulator is None:
-            self.simulator = Simulator(self.dut)
-            self.simulator.add_clock(PERIOD)
-            self.simulator.add_testbench(self._bench)
-        else:
-            self.simulator.reset()
-        self.simulator.run()
+        self.play(scenario)
         assert finished, f"not done after {limit} cycles"
         return trace

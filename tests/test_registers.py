@@ -239,10 +239,7 @@ def play(driver, cycles):
                 *(getattr(driver.dut, name) for name in OUTPUTS))
             driver.see(cycle, dict(zip(OUTPUTS, map(int, values), strict=True)))
 
-    simulator = streams.Simulator(driver.dut)
-    simulator.add_clock(streams.PERIOD)
-    simulator.add_testbench(bench)
-    simulator.run()
+    streams.Bench(driver.dut).play(bench)
 
 
 @pytest.mark.parametrize("shell", [
@@ -287,10 +284,7 @@ def test_no_output_depends_on_an_input_combinationally():
             assert [ctx.get(getattr(dut, name)) for name in bus] == before
             stood.append(tuple(before))
 
-    simulator = streams.Simulator(dut)
-    simulator.add_clock(streams.PERIOD)
-    simulator.add_testbench(bench)
-    simulator.run()
+    streams.Bench(dut).play(bench)
     assert len(set(stood)) > 5
 
 
