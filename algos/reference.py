@@ -141,7 +141,7 @@ def render(
     transmittances are rounded as the expressions stand (no contraction, no reassociation); exp
     has a relative error below 2e-7. The result does not depend on the number of threads, which is
     ``numba.get_num_threads()``. The first call of a process loads, and the first after an
-    installation compiles (about 10 s), the kernels.
+    installation compiles (about 4 s), the kernels.
     """
     background = np.asarray(background, np.float32)
     if background.shape != (3,) or not np.isfinite(background).all():

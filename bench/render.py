@@ -9,6 +9,7 @@ timed in process CPU time, two threads on the wall. See bench/README.md.
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -343,7 +344,10 @@ def main() -> None:
     vector = [name for name in ("avx2", "fma", "avx512f", "neon") if features.get(name)]
     result["cpu"] = {"name": llvmlite.binding.get_host_cpu_name(), "vector": vector}
     result["peaks"] = {str(threads): measure_peaks(threads) for threads in (1, 2)}
+    result["load_average"] = os.getloadavg()[0]
     print(f"CPU {result['cpu']['name']} with {', '.join(vector)}; kernels use {_LANES} lanes")
+    if result["load_average"] > 0.5:
+        print(f"  load average {result['load_average']:.1f}: do not trust times of two threads")
     for threads, peaks in result["peaks"].items():
         print(
             f"  {threads} thread(s): {peaks['gflop_per_s']:.0f} Gflop/s of {_LANES}-lane fma,"
