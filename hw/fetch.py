@@ -40,9 +40,9 @@ class Fetch(Component):
     tile's list: what is buffered or in flight of it is dropped without being looked at, what has
     not been asked for is not.
 
-    Latency: :attr:`latency` cycles from the last address bit to nothing but the memory; a beat
-    that arrives can leave on ``o_splat`` two cycles later. Throughput: one splat per cycle, one
-    burst every two cycles. Stall: ``o_splat`` and ``o_tile`` may stall for ever; requests stop when
+    Latency: :attr:`latency` cycles from the beat that completes a tile's table entry to the address
+    of its first splats; a beat that arrives can leave on ``o_splat`` two cycles later. Throughput:
+    one splat and one burst address per cycle. Stall: ``o_splat`` and ``o_tile`` may stall for ever; requests stop when
     the buffer is full.
 
     Parameters
