@@ -538,11 +538,7 @@ def scenes_make(
     _saved(str(target), made[0], json_file)
 
 
-@scenes_app.command(
-    "get",
-    epilog="Example: splatforge scenes get room.spz --url https://example.org/room.spz "
-           f"--sha256 {'0' * 64}",
-)
+@scenes_app.command("get", epilog="Example: splatforge scenes get statue_massa")
 def scenes_get(
     name: Annotated[str, typer.Argument(
         metavar="NAME", help="A capture of the catalog, or the file name to keep another under.")],

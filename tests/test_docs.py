@@ -111,6 +111,12 @@ def test_readme_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
+def test_readme_lists_every_component():
+    from splatforge.hw.generate import COMPONENTS
+
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(COMPONENTS)
+
+
 def test_changelog_has_this_version():
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.search(rf"^## {re.escape(__version__)}\b", changes, re.MULTILINE)
