@@ -42,8 +42,8 @@ class Fetch(Component):
 
     Latency: :attr:`latency` cycles from the beat that completes a tile's table entry to the address
     of its first splats; a beat that arrives can leave on ``o_splat`` two cycles later. Throughput:
-    one splat and one burst address per cycle. Stall: ``o_splat`` and ``o_tile`` may stall for ever; requests stop when
-    the buffer is full.
+    one splat and one burst address per cycle. Stall: ``o_splat`` and ``o_tile`` may stall for ever;
+    requests stop when the buffer is full.
 
     Parameters
     ----------
