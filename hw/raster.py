@@ -125,6 +125,7 @@ class Raster(Component):
         failing = Signal()
         resetting = Signal()
         start_units = Signal()
+        descriptor_address = Signal(shell.address_bits)
         ask = Signal()
         descriptor_in_flight = Signal()
         running = Signal()
@@ -138,7 +139,7 @@ class Raster(Component):
             | fields["table_address"][shell.address_bits:].any()
             | fields["splat_address"][shell.address_bits:].any()
             | fields["frame_address"][shell.address_bits:].any()
-            | registers.descriptor_address[:6].any())
+            | descriptor_address[:6].any())
         side = shell.max_side
         with m.If(fields["version"] != DESCRIPTOR_VERSION):
             m.d.comb += bad.eq(FrameError.VERSION)
@@ -154,6 +155,8 @@ class Raster(Component):
         with m.FSM(name="frame") as frame:
             with m.State("idle"):
                 m.d.sync += [error.eq(0), word.eq(0), resetting.eq(0)]
+                # The driver may write the register while the burst waits for the bus.
+                m.d.sync += descriptor_address.eq(registers.descriptor_address)
                 with m.If(registers.start):
                     # A descriptor address that is not aligned must not reach the bus.
                     with m.If(registers.descriptor_address[:6].any()):
@@ -223,7 +226,7 @@ class Raster(Component):
         m.d.comb += [
             self.m_axi_arid.eq(Mux(ask, READ_DESCRIPTOR, fetch.o_address.p.id)),
             self.m_axi_araddr.eq(Mux(
-                ask, registers.descriptor_address, fetch.o_address.p.address)),
+                ask, descriptor_address, fetch.o_address.p.address)),
             self.m_axi_arlen.eq(Mux(
                 ask, DESCRIPTOR_BYTES // shell.data_bytes - 1, fetch.o_address.p.length)),
             self.m_axi_arvalid.eq(ask | fetch.o_address.valid),

