@@ -12,9 +12,13 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.algos import alpha as alpha_algorithm
+from splatforge.algos import blend as blend_algorithm
 from splatforge.algos.alpha import _alpha_kernel, alpha_constants, exp2_table
 from splatforge.algos.blend import _add_kernel, _product_kernel, blend_constants
+from splatforge.algos.compiled import source_digest
 from splatforge.algos.fetch import SplatLists
+from splatforge.algos.workers import Workers
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SUBTILES, SplatFormat
 
@@ -92,108 +96,117 @@ def _field(word, shift, width, signed):
     return raw
 
 
-@nb.njit(cache=True, parallel=True)
-def _array_kernel(
-    records, starts, places, pairs, width, height, layout, up, alpha_k, table, blend_k,
-    state, ends, subtiles, counts,
-):
-    tiles_x = (width + 15) // 16
-    for tile in nb.prange(len(starts) - 1):
-        x0 = (tile % tiles_x) * 16
-        y0 = (tile // tiles_x) * 16
-        product = np.zeros(256, np.int64)
-        final = np.full(256, blend_k.one, np.int64)
-        color = np.zeros((256, 3), np.int64)
-        live = np.zeros(SUBTILES, np.int64)
-        for y in range(min(16, height - y0)):
-            for x in range(min(16, width - x0)):
-                product[y * 16 + x] = blend_k.one
-                live[(y >> 2) * 4 + (x >> 2)] += 1
-        remaining = 0
-        count = starts[tile + 1] - starts[tile]
-        for subtile in range(SUBTILES):
-            ends[tile, subtile] = count if live[subtile] else OUTSIDE
-            remaining += live[subtile]
-        pixels = remaining
-        evaluations = 0
-        evaluated_live = 0
-        significant = 0
-        blended = 0
-        reached = count
-        field = np.zeros(10, np.int64)
-        for place in range(count):
-            at = starts[tile] + place
-            offset = 0
-            for name in range(10):
-                bits, signed = layout[name, 0], layout[name, 1]
-                word, shift = offset // 64, offset % 64
-                if shift + bits <= 64:
-                    field[name] = _field(records[at, word], shift, bits, signed)
-                else:
-                    low = 64 - shift
-                    raw = _field(records[at, word], shift, low, False)
-                    raw |= _field(records[at, word + 1], 0, bits - low, False) << low
-                    if signed and raw >> (bits - 1):
-                        raw -= 1 << bits
-                    field[name] = raw
-                offset += bits
-            mask = field[9]
-            subtiles[at] = mask
-            if remaining == 0:
-                continue
-            u0 = field[0] << up[0]
-            v0 = field[1] << up[1]
-            a = field[2] << up[2]
-            b = field[3] << up[3]
-            c = field[4] << up[4]
+def _compile_array(digest: str):
+    """Kernel that blends one row of tiles, for the sources that `digest` stands for."""
+    @nb.njit(cache=True, nogil=True)
+    def kernel(
+        band, records, starts, places, pairs, width, height, layout, up, alpha_k, table, blend_k,
+        state, ends, subtiles, counts,
+    ):
+        digest  # noqa: B018 - a part of the key under which numba keeps this kernel
+        tiles_x = (width + 15) // 16
+        for tile in range(band * tiles_x, (band + 1) * tiles_x):
+            x0 = (tile % tiles_x) * 16
+            y0 = (tile // tiles_x) * 16
+            product = np.zeros(256, np.int64)
+            final = np.full(256, blend_k.one, np.int64)
+            color = np.zeros((256, 3), np.int64)
+            live = np.zeros(SUBTILES, np.int64)
+            for y in range(min(16, height - y0)):
+                for x in range(min(16, width - x0)):
+                    product[y * 16 + x] = blend_k.one
+                    live[(y >> 2) * 4 + (x >> 2)] += 1
+            remaining = 0
+            count = starts[tile + 1] - starts[tile]
             for subtile in range(SUBTILES):
-                if not (mask >> subtile) & 1 or live[subtile] == 0:
+                ends[tile, subtile] = count if live[subtile] else OUTSIDE
+                remaining += live[subtile]
+            pixels = remaining
+            evaluations = 0
+            evaluated_live = 0
+            significant = 0
+            blended = 0
+            reached = count
+            field = np.zeros(10, np.int64)
+            for place in range(count):
+                at = starts[tile] + place
+                offset = 0
+                for name in range(10):
+                    bits, signed = layout[name, 0], layout[name, 1]
+                    word, shift = offset // 64, offset % 64
+                    if shift + bits <= 64:
+                        field[name] = _field(records[at, word], shift, bits, signed)
+                    else:
+                        low = 64 - shift
+                        raw = _field(records[at, word], shift, low, False)
+                        raw |= _field(records[at, word + 1], 0, bits - low, False) << low
+                        if signed and raw >> (bits - 1):
+                            raw -= 1 << bits
+                        field[name] = raw
+                    offset += bits
+                mask = field[9]
+                subtiles[at] = mask
+                if remaining == 0:
                     continue
-                evaluations += 16
-                for y in range((subtile >> 2) * 4, (subtile >> 2) * 4 + 4):
-                    for x in range((subtile & 3) * 4, (subtile & 3) * 4 + 4):
-                        pixel = y * 16 + x
-                        before = product[pixel]
-                        if before < blend_k.stop:
-                            continue
-                        evaluated_live += 1
-                        alpha = _alpha_kernel(
-                            alpha_k, table, u0 + a * x + b * y, v0 + c * y, field[5]
-                        )
-                        if alpha < 0:
-                            continue
-                        significant += 1
-                        after = _product_kernel(alpha_k.alpha_frac, before, alpha)
-                        product[pixel] = after
-                        if after < blend_k.stop:
-                            live[subtile] -= 1
-                            remaining -= 1
-                            continue
-                        blended += 1
-                        final[pixel] = after
-                        for channel in range(3):
-                            color[pixel, channel] += _add_kernel(
-                                blend_k, before - after, field[6 + channel]
+                u0 = field[0] << up[0]
+                v0 = field[1] << up[1]
+                a = field[2] << up[2]
+                b = field[3] << up[3]
+                c = field[4] << up[4]
+                for subtile in range(SUBTILES):
+                    if not (mask >> subtile) & 1 or live[subtile] == 0:
+                        continue
+                    evaluations += 16
+                    for y in range((subtile >> 2) * 4, (subtile >> 2) * 4 + 4):
+                        for x in range((subtile & 3) * 4, (subtile & 3) * 4 + 4):
+                            pixel = y * 16 + x
+                            before = product[pixel]
+                            if before < blend_k.stop:
+                                continue
+                            evaluated_live += 1
+                            alpha = _alpha_kernel(
+                                alpha_k, table, u0 + a * x + b * y, v0 + c * y, field[5]
                             )
-                if live[subtile] == 0:
-                    ends[tile, subtile] = place
-            if remaining == 0:
-                reached = place + 1
-        for y in range(min(16, height - y0)):
-            for x in range(min(16, width - x0)):
-                for channel in range(3):
-                    state[y0 + y, x0 + x, channel] = color[y * 16 + x, channel]
-                state[y0 + y, x0 + x, 3] = final[y * 16 + x]
-        counts[tile, 0] = evaluations
-        counts[tile, 1] = evaluated_live
-        counts[tile, 2] = significant
-        counts[tile, 3] = blended
-        counts[tile, 4] = pixels - remaining
-        counts[tile, 5] = reached
-        # Entries of the 3-sigma list without a record count as reached with the record before.
-        counts[tile, 6] = (
-            places[starts[tile] + reached - 1] + 1 if remaining == 0 and reached else pairs[tile]
-        )
+                            if alpha < 0:
+                                continue
+                            significant += 1
+                            after = _product_kernel(alpha_k.alpha_frac, before, alpha)
+                            product[pixel] = after
+                            if after < blend_k.stop:
+                                live[subtile] -= 1
+                                remaining -= 1
+                                continue
+                            blended += 1
+                            final[pixel] = after
+                            for channel in range(3):
+                                color[pixel, channel] += _add_kernel(
+                                    blend_k, before - after, field[6 + channel]
+                                )
+                    if live[subtile] == 0:
+                        ends[tile, subtile] = place
+                if remaining == 0:
+                    reached = place + 1
+            for y in range(min(16, height - y0)):
+                for x in range(min(16, width - x0)):
+                    for channel in range(3):
+                        state[y0 + y, x0 + x, channel] = color[y * 16 + x, channel]
+                    state[y0 + y, x0 + x, 3] = final[y * 16 + x]
+            counts[tile, 0] = evaluations
+            counts[tile, 1] = evaluated_live
+            counts[tile, 2] = significant
+            counts[tile, 3] = blended
+            counts[tile, 4] = pixels - remaining
+            counts[tile, 5] = reached
+            # Entries of the 3-sigma list without a record are reached with the record before.
+            counts[tile, 6] = (
+                places[starts[tile] + reached - 1] + 1
+                if remaining == 0 and reached else pairs[tile]
+            )
+
+    return kernel
+
+
+_array_kernel = _compile_array(source_digest(alpha_algorithm, blend_algorithm))
 
 
 def array_fixed(
@@ -228,11 +241,13 @@ def array_fixed(
         design.alpha.form_sum.frac_bits - getattr(splat, name).frac_bits
         for name in ("u0", "v0", "a", "b", "c")
     ])
-    _array_kernel(
-        lists.records, lists.starts, lists.places, lists.pairs, lists.width, lists.height,
-        layout, up, alpha_constants(design.alpha), exp2_table(design.alpha),
-        blend_constants(design.blend), state, ends, subtiles, counts,
-    )
+    with Workers() as workers:
+        workers.run_chunks(
+            _array_kernel, lists.tiles_y,
+            lists.records, lists.starts, lists.places, lists.pairs, lists.width, lists.height,
+            layout, up, alpha_constants(design.alpha), exp2_table(design.alpha),
+            blend_constants(design.blend), state, ends, subtiles, counts,
+        )
     workload = Workload(
         width=lists.width, height=lists.height, starts=lists.starts, subtiles=subtiles, ends=ends,
         pairs=lists.pairs, pairs_reached=counts[:, 6], records_reached=counts[:, 5],

@@ -12,6 +12,7 @@ from splatforge.algos.bin_tiles import bin_tiles
 from splatforge.algos.fetch import SplatLists, encode_splats
 from splatforge.algos.project import project
 from splatforge.algos.resolve import resolve_fixed
+from splatforge.algos.workers import Workers
 from splatforge.designs.fetch import SUBTILE_PX, TILE_PX
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -43,11 +44,11 @@ def _reach(a, b, c, left, right, top, bottom):
     return best
 
 
-@nb.njit(cache=True, parallel=True)
-def _mask_kernel(starts, entries, mean, conic, opacity, width, height, masks, kept):
-    """Subtiles of its tile that each pair can reach with alpha of at least 1/255."""
+@nb.njit(cache=True, nogil=True)
+def _mask_kernel(band, starts, entries, mean, conic, opacity, width, height, masks, kept):
+    """Subtiles of its tile that each pair of a row of tiles can reach with alpha of 1/255."""
     tiles_x = (width + TILE_PX - 1) // TILE_PX
-    for tile in nb.prange(len(starts) - 1):
+    for tile in range(band * tiles_x, (band + 1) * tiles_x):
         x0 = (tile % tiles_x) * TILE_PX
         y0 = (tile // tiles_x) * TILE_PX
         for pair in range(starts[tile], starts[tile + 1]):
@@ -70,10 +71,10 @@ def _mask_kernel(starts, entries, mean, conic, opacity, width, height, masks, ke
             kept[tile + 1] += mask != 0
 
 
-@nb.njit(cache=True, parallel=True)
-def _form_kernel(starts, entries, mean, conic, masks, tiles_x, kept, forms, gaussian, places):
+@nb.njit(cache=True, nogil=True)
+def _form_kernel(band, starts, entries, mean, conic, masks, tiles_x, kept, forms, gaussian, places):
     """Linear forms at the centre of the tile's first pixel, float64, for every kept pair."""
-    for tile in nb.prange(len(starts) - 1):
+    for tile in range(band * tiles_x, (band + 1) * tiles_x):
         x0 = (tile % tiles_x) * TILE_PX + 0.5
         y0 = (tile // tiles_x) * TILE_PX + 0.5
         at = kept[tile]
@@ -130,19 +131,20 @@ def prepare(scene: Scene, camera: Camera, design: RasterDesign) -> SplatLists:
     count = len(tiles.starts) - 1
     masks = np.zeros(len(tiles.entries), np.uint16)
     kept = np.zeros(count + 1, np.int64)
-    _mask_kernel(
-        tiles.starts, tiles.entries, projected.mean_px, projected.conic, projected.opacity,
-        width, height, masks, kept,
-    )
-    np.cumsum(kept, out=kept)
-    splats = int(kept[-1])
-    forms = np.empty((5, splats))
-    gaussian = np.empty(splats, np.int32)
-    places = np.empty(splats, np.int32)
-    _form_kernel(
-        tiles.starts, tiles.entries, projected.mean_px, projected.conic, masks,
-        -(-width // TILE_PX), kept, forms, gaussian, places,
-    )
+    tiles_x = -(-width // TILE_PX)
+    bands = count // tiles_x
+    with Workers() as workers:
+        workers.run_chunks(
+            _mask_kernel, bands, tiles.starts, tiles.entries, projected.mean_px, projected.conic,
+            projected.opacity, width, height, masks, kept)
+        np.cumsum(kept, out=kept)
+        splats = int(kept[-1])
+        forms = np.empty((5, splats))
+        gaussian = np.empty(splats, np.int32)
+        places = np.empty(splats, np.int32)
+        workers.run_chunks(
+            _form_kernel, bands, tiles.starts, tiles.entries, projected.mean_px, projected.conic,
+            masks, tiles_x, kept, forms, gaussian, places)
     splat = design.fetch.splat
     opacity = np.maximum(projected.opacity.astype(np.float64), 2.0**-8)
     log_opacity = splat.log_opacity.quantize(-np.log2(opacity))

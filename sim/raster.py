@@ -13,13 +13,17 @@ import numba as nb
 import numpy as np
 
 from splatforge.algos.array import Workload
+from splatforge.algos.compiled import source_digest
 from splatforge.designs.fetch import SUBTILES
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import DESCRIPTOR_BYTES
+from splatforge.sim import alpha as alpha_model
 from splatforge.sim import array as array_model
+from splatforge.sim import blend as blend_model
 from splatforge.sim import fetch as fetch_model
+from splatforge.sim import memory as memory_model
 from splatforge.sim import resolve as resolve_model
 from splatforge.sim.memory import RESPONSE, memory_constants, new_port
 
@@ -66,57 +70,66 @@ def _block_tables(block_subtiles: tuple[int, ...]) -> tuple[np.ndarray, np.ndarr
     return blocks_of, popcount
 
 
-@nb.njit(cache=True)
-def _frame_kernel(
-    starts, subtiles, ends, width, height, block_masks, limits, pixel_bytes, memory,
-    write_port, fetch, resolve, blocks_of, popcount, counts, tile_ends,
-):
-    tiles = len(starts) - 1
-    tiles_x = (width + 15) // 16
-    table_beats = (tiles + 1) // 2
-    write_ends = np.zeros(16 * tiles, np.int64)
-    block_ends = np.zeros(len(block_masks), np.int64)
-    dead_at = np.zeros(len(block_masks), np.int64)
-    scratch = np.zeros(64, np.int64)
-    announced = np.zeros(tiles, np.int64)
-    queued = np.zeros(tiles, np.int64)
-    begun = np.zeros(tiles, np.int64)
-    emptied = np.zeros(tiles, np.int64)
+def _compile_frame(digest: str):
+    """Kernel of a whole frame, for the sources that `digest` stands for."""
+    @nb.njit(cache=True)
+    def kernel(
+        starts, subtiles, ends, width, height, block_masks, limits, pixel_bytes, memory,
+        write_port, fetch, resolve, blocks_of, popcount, counts, tile_ends,
+    ):
+        digest  # noqa: B018 - a part of the key under which numba keeps this kernel
+        tiles = len(starts) - 1
+        tiles_x = (width + 15) // 16
+        table_beats = (tiles + 1) // 2
+        write_ends = np.zeros(16 * tiles, np.int64)
+        block_ends = np.zeros(len(block_masks), np.int64)
+        dead_at = np.zeros(len(block_masks), np.int64)
+        scratch = np.zeros(64, np.int64)
+        announced = np.zeros(tiles, np.int64)
+        queued = np.zeros(tiles, np.int64)
+        begun = np.zeros(tiles, np.int64)
+        emptied = np.zeros(tiles, np.int64)
 
-    fetch_model.start(fetch, limits, table_beats, memory)
-    position = np.int64(0)
-    advance = np.int64(0)
-    end = np.int64(-1)
-    written = np.int64(-1)
-    blocked = np.int64(0)
-    for tile in range(tiles):
-        count = starts[tile + 1] - starts[tile]
-        room = np.int64(0)
-        if tile >= fetch_model.TILE_QUEUE:
-            room = queued[tile - fetch_model.TILE_QUEUE] + 1
-        announced[tile] = fetch_model.announce(
-            fetch, count, starts[tile], room, limits, table_beats, memory)
-        queued[tile] = announced[tile] + 1
-        if tile:
-            queued[tile] = max(queued[tile], begun[tile - 1])
-        ready = max(queued[tile] + 1, end + 1)
-        begun[tile] = ready
-        if tile >= 2:
-            begun[tile] = max(ready, emptied[tile - 2] + 1)
-            blocked += begun[tile] - ready
-        end, position, advance = array_model.blend_tile(
-            begun[tile], starts[tile], count, subtiles, ends[tile], block_masks, blocks_of,
-            position, advance, fetch, limits, memory, block_ends, dead_at, popcount, counts)
-        tile_ends[tile] = end
-        hand_over = end + array_model.EMPTY_DELAY
-        if tile:
-            hand_over = max(hand_over, max(emptied[tile - 1], written) + 1)
-        columns = min(16, width - (tile % tiles_x) * 16)
-        rows = min(16, height - (tile // tiles_x) * 16)
-        emptied[tile], written = resolve_model.write_tile(
-            hand_over, columns, rows, pixel_bytes, limits[3], memory, write_port, write_ends,
-            resolve, scratch)
-    return blocked
+        fetch_model.start(fetch, limits, table_beats, memory)
+        position = np.int64(0)
+        advance = np.int64(0)
+        end = np.int64(-1)
+        written = np.int64(-1)
+        blocked = np.int64(0)
+        for tile in range(tiles):
+            count = starts[tile + 1] - starts[tile]
+            room = np.int64(0)
+            if tile >= fetch_model.TILE_QUEUE:
+                room = queued[tile - fetch_model.TILE_QUEUE] + 1
+            announced[tile] = fetch_model.announce(
+                fetch, count, starts[tile], room, limits, table_beats, memory)
+            queued[tile] = announced[tile] + 1
+            if tile:
+                queued[tile] = max(queued[tile], begun[tile - 1])
+            ready = max(queued[tile] + 1, end + 1)
+            begun[tile] = ready
+            if tile >= 2:
+                begun[tile] = max(ready, emptied[tile - 2] + 1)
+                blocked += begun[tile] - ready
+            end, position, advance = array_model.blend_tile(
+                begun[tile], starts[tile], count, subtiles, ends[tile], block_masks, blocks_of,
+                position, advance, fetch, limits, memory, block_ends, dead_at, popcount, counts)
+            tile_ends[tile] = end
+            hand_over = end + array_model.EMPTY_DELAY
+            if tile:
+                hand_over = max(hand_over, max(emptied[tile - 1], written) + 1)
+            columns = min(16, width - (tile % tiles_x) * 16)
+            rows = min(16, height - (tile // tiles_x) * 16)
+            emptied[tile], written = resolve_model.write_tile(
+                hand_over, columns, rows, pixel_bytes, limits[3], memory, write_port, write_ends,
+                resolve, scratch)
+        return blocked
+
+    return kernel
+
+
+_frame_kernel = _compile_frame(source_digest(
+    alpha_model, array_model, blend_model, fetch_model, memory_model, resolve_model))
 
 
 def simulate(
