@@ -153,6 +153,16 @@ def test_a_difference_is_shown_as_bad():
     assert 'class="card bad"' not in report.html(record())
 
 
+def test_fetches_behind_an_early_stop_may_differ():
+    behind = {"overfetch_bytes": {"rtl": 320, "model": 160}}
+    cosim = record().cosim | {"model_bytes_read": 39_840, "counters": behind}
+    page = report.html(record(cosim=cosim))
+    assert "160 B other, all behind early stops" in Tags(page).text
+    assert 'class="card bad"' not in page
+    cosim["model_bytes_read"] = 39_841
+    assert 'class="card bad"' in report.html(record(cosim=cosim))
+
+
 def test_equal_pictures_and_empty_sections():
     reference = record().reference
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
