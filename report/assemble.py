@@ -64,7 +64,7 @@ def assemble(
         stages=[Stage(name=stage["name"], busy_cycles=stage["busy"], stall_cycles=stage["stall"])
                 for stage in simulate["stages"]],
         breakdown=shares, energy=energy, sources=sources | {"clock": simulate["clock_source"]},
-        machines=[_array(simulate), *_gpus(simulate)],
+        machines=[*_array(simulate), *_gpus(simulate)],
         baselines=[
             Baseline(name=name, time_s=each["time_s"], energy_j=each["energy_j"],
                      speedup=each["speedup"], energy_saving=each["energy_saving"],
@@ -96,17 +96,18 @@ def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dic
     return parts, {f"energy of {', '.join(names)}": source for source, names in events.items()}
 
 
-def _array(simulate: Mapping[str, Any]) -> Machine:
+def _array(simulate: Mapping[str, Any]) -> list[Machine]:
+    """The point of the array; none where nothing was evaluated."""
     clock, lanes = simulate["clock_hz"], simulate["lanes"]
     issued = simulate["counters"]["array_busy"] * lanes
-    return Machine(
+    return [] if not issued else [Machine(
         name=f"{simulate['design']}, {lanes} lanes",
         peak_evaluations_per_s=lanes * clock,
         peak_bytes_per_s=_BEAT_BYTES * simulate["memory"]["read_beats_per_cycle"] * clock,
-        evaluations_per_byte=max(issued, 1) / simulate["bytes_read"],
-        evaluations_per_s=max(issued, 1) / simulate["time_s"],
+        evaluations_per_byte=issued / simulate["bytes_read"],
+        evaluations_per_s=issued / simulate["time_s"],
         source="one evaluation per lane and cycle; bytes and roof of the read channel",
-    )
+    )]
 
 
 def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:

@@ -92,7 +92,9 @@ def _frames(report: Report) -> str:
 
 def _title(report: Report) -> str:
     cosim = report.cosim
-    return f"{cosim.get('design', 'design')} on {cosim.get('scene', 'scene')}"
+    first, *more = [Path(name).name for name in str(cosim.get("scene", "scene")).split()]
+    rest = f" and {len(more)} more" if more else ""
+    return f"{cosim.get('design', 'design')} on {first}{rest}"
 
 
 def _plots(report: Report) -> Iterator[plots.Plot]:

@@ -547,3 +547,18 @@ def test_report(capsys, tmp_path, scene_file):
     text = page.read_text("utf-8")
     assert "2 frames" in text
     assert f"{record['cosim']['rtl_cycles']:,}" in text
+
+
+@pytest.mark.rtl
+def test_report_of_an_empty_frame(capsys, tmp_path, scene_file):
+    """A camera that looks away: equal pictures, no point on the roofline, still a page."""
+    away = tmp_path / "away.json"
+    away.write_text(json.dumps([
+        {"id": 0, "img_name": "0", "width": 40, "height": 24, "fx": 30.0, "fy": 30.0,
+         "position": [0.0, 0.0, -9.0], "rotation": [[-1, 0, 0], [0, 1, 0], [0, 0, -1]]}]))
+    record = figures(capsys, "report", "--scene", scene_file, "--camera", away, "-o",
+                     tmp_path / "index.html")
+    assert record["cosim"]["psnr_db_vs_float"] is None
+    assert record["cosim"]["pixels_differing"] == 0
+    assert record["machines"] == []
+    assert "Roofline" not in (tmp_path / "index.html").read_text("utf-8")

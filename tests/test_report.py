@@ -102,6 +102,15 @@ def test_page_says_the_figures(page):
         assert figure in text, figure
 
 
+@pytest.mark.parametrize(("scene", "title"), [
+    ("default", "raster on default"), ("/a/b/fox.ply", "raster on fox.ply"),
+    ("a/1.sog a/2.sog a/3.sog", "raster on 1.sog and 2 more"),
+])
+def test_title_is_short(scene, title):
+    cosim = record().cosim | {"scene": scene}
+    assert f"<h1>{title}</h1>" in report.html(record(cosim=cosim))
+
+
 def test_page_loads_nothing(page):
     """No element names another address, and the policy in the page forbids what a script might."""
     for tag, attributes in Tags(page).tags:
