@@ -59,7 +59,7 @@ class Raster(Component):
 
     #: Cycles that a frame's start costs besides the memory's latency: START to descriptor address,
     #: and last descriptor beat to the first address of the tile table.
-    latency = 5
+    latency = 4
 
     def __init__(self, design: RasterDesign = RasterDesign()) -> None:  # noqa: B008
         self.design = design
