@@ -35,15 +35,6 @@ def new_port() -> np.ndarray:
     return np.full(2, np.int64(-1) << 40)
 
 
-@nb.njit(inline="always")
-def room(ends, bursts, limit, earliest):
-    """First cycle from `earliest` on in which fewer than `limit` bursts are outstanding.
-
-    `ends` holds the cycle in which each of the `bursts` so far was over.
-    """
-    return max(earliest, ends[bursts - limit] + 1) if bursts >= limit else earliest
-
-
 # Scalars only: an array handed to an inlined function costs two atomic reference counts.
 @nb.njit(inline="always")
 def next_beat(clock, ready, num, den):

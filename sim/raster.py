@@ -84,7 +84,6 @@ def _compile_frame(digest: str):
         write_ends = np.zeros(16 * tiles, np.int64)
         block_ends = np.zeros(len(block_masks), np.int64)
         dead_at = np.zeros(len(block_masks), np.int64)
-        scratch = np.zeros(64, np.int64)
         announced = np.zeros(tiles, np.int64)
         queued = np.zeros(tiles, np.int64)
         begun = np.zeros(tiles, np.int64)
@@ -122,7 +121,7 @@ def _compile_frame(digest: str):
             rows = min(16, height - (tile // tiles_x) * 16)
             emptied[tile], written = resolve_model.write_tile(
                 hand_over, columns, rows, pixel_bytes, limits[3], memory, write_port, write_ends,
-                resolve, scratch)
+                resolve)
         return blocked
 
     return kernel

@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from splatforge.sim.memory import CLOCK, RESPONSE, cycle_of, next_beat, room
+from splatforge.sim.memory import CLOCK, RESPONSE, cycle_of, next_beat
 
 __all__ = ["LATENCY", "new_resolve", "write_tile"]
 
@@ -21,7 +21,7 @@ def new_resolve() -> np.ndarray:
 
 
 @nb.njit
-def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_ends, state, ends):
+def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_ends, state):
     """Write one tile that was handed over in cycle `start`.
 
     Parameters
@@ -34,8 +34,6 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
         Bytes of a pixel, and bursts that the unit may have in flight.
     burst_ends : ndarray
         Cycle of every write response so far.
-    ends : ndarray
-        Scratch of 64 cycles.
 
     Returns
     -------
@@ -43,44 +41,51 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
         Cycle in which the array has handed over its last group, and cycle in which the last beat
         begins.
     """
-    latency, num, den = memory[0], memory[3], memory[4]
+    latency, num, den, bus_limit = memory[0], memory[3], memory[4], memory[5]
     groups = (columns + 3) // 4
-    clock = port[CLOCK]
+    clock, response = port[CLOCK], port[RESPONSE]
+    burst, address, beat = state[BURSTS], state[ADDRESS], state[BEAT]
+    beats, stalled = np.int64(0), np.int64(0)
     load = start + 1
     begun = start
-    group = 0
-    for _ in range(rows):
+    # When the last three groups were done with, the newest first.
+    end_1 = end_2 = end_3 = start + LATENCY
+    for row in range(rows):
         # The address: a register, then the bus.
-        begin = max(start + 1, state[ADDRESS])
-        begin = room(burst_ends, state[BURSTS], limit, begin)
-        state[ADDRESS] = room(burst_ends, state[BURSTS], memory[5], begin + 1)
+        begin = max(start + 1, address)
+        if burst >= limit:
+            begin = max(begin, burst_ends[burst - limit] + 1)
+        address = begin + 1
+        if burst >= bus_limit:
+            address = max(address, burst_ends[burst - bus_limit] + 1)
         left = columns
         taken = np.int64(0)
-        for _ in range(groups):
+        for group in range(groups):
             # Three stages behind the register that the array fills; they move as a whole when the
             # last one is empty or emptied.
-            there = start + LATENCY + 1 if group == 0 else ends[(group - 1) & 63] + 1
             sent = load + 1
-            if group >= 3:
-                sent = max(sent, ends[(group - 3) & 63])
-            pixels = min(4, left)
-            for _ in range((pixels * pixel_bytes + 15) // 16):
-                begun = max(max(there, begun + 1), max(state[BEAT], state[ADDRESS] + 1))
+            if row * groups + group >= 3:
+                sent = max(sent, end_3)
+            begun = max(begun, end_1)
+            for _ in range((min(4, left) * pixel_bytes + 15) >> 4):
+                begun = max(begun + 1, max(beat, address + 1))
                 clock = next_beat(clock, begun + 1, num, den)
                 taken = cycle_of(clock, num)
-                state[STALLED] += taken - begun - 1
-                state[BEAT] = taken
-                state[BEATS] += 1
-            ends[group & 63] = begun
-            state[BYTES] += pixels * pixel_bytes
+                stalled += taken - begun - 1
+                beat = taken
+                beats += 1
+            end_3, end_2, end_1 = end_2, end_1, begun
             left -= 4
-            group += 1
-            if group < groups * rows:
+            if row * groups + group < groups * rows - 1:
                 load = max(load + 1, sent)
-        port[RESPONSE] = max(port[RESPONSE] + 1, taken + latency)
-        burst_ends[state[BURSTS]] = port[RESPONSE]
-        state[BURSTS] += 1
-    port[CLOCK] = clock
+        response = max(response + 1, taken + latency)
+        burst_ends[burst] = response
+        burst += 1
+    port[CLOCK], port[RESPONSE] = clock, response
+    state[BURSTS], state[ADDRESS], state[BEAT] = burst, address, beat
+    state[BEATS] += beats
+    state[STALLED] += stalled
+    state[BYTES] += columns * rows * pixel_bytes
     return load, begun
 
 
