@@ -8,7 +8,7 @@ matter, and an early stop can still cut short what has not been worked out.
 import numba as nb
 import numpy as np
 
-from splatforge.sim.memory import cycle_of, next_beat
+from splatforge.sim.memory import cycle_of, next_beat, room
 
 __all__ = ["LATENCY", "new_fetch"]
 
@@ -53,18 +53,12 @@ def new_fetch(buffer_splats: int) -> np.ndarray:
 
 
 @nb.njit(inline="always")
-def _room(state, ends, bursts, limit, earliest):
-    """First cycle from `earliest` on in which fewer than `limit` of `bursts` are outstanding."""
-    if bursts < limit:
-        return earliest
-    return max(earliest, state[ends + ((bursts - limit) & (BURST_RING - 1))] + 1)
-
-
-@nb.njit(inline="always")
 def burst(state, asked, beats, memory, base, ring, at):
     """Put a burst on the bus, asked for in cycle `asked`; arrivals go to a ring at `base`."""
     latency, num, den = memory[0], memory[1], memory[2]
-    accepted = _room(state, BURST_ENDS, state[BURSTS], memory[5], asked + 1)
+    bursts, limit = state[BURSTS], memory[5]
+    ended = state[BURST_ENDS + ((bursts - limit) & (BURST_RING - 1))]
+    accepted = room(bursts, limit, ended, asked + 1)
     state[STALLED] += accepted - asked - 1
     last = np.int64(0)
     clock = state[CLOCK]
@@ -130,7 +124,9 @@ def ask_splats(state, before, limits, memory):
     needed = requested + burst_beats - depth - 1
     if needed >= 0:
         asked = max(asked, state[TAKEN + (needed & (ring - 1))])
-    asked = _room(state, SPLAT_ENDS, state[SPLAT_BURSTS], limits[2], asked)
+    bursts, limit = state[SPLAT_BURSTS], limits[2]
+    ended = state[SPLAT_ENDS + ((bursts - limit) & (BURST_RING - 1))]
+    asked = room(bursts, limit, ended, asked)
     if asked >= before:
         return False
     last = burst(state, asked, beats, memory, TAKEN + ring, ring, requested)

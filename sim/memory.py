@@ -35,7 +35,17 @@ def new_port() -> np.ndarray:
     return np.full(2, np.int64(-1) << 40)
 
 
-# Scalars only: an array handed to an inlined function costs two atomic reference counts.
+# Scalars only here: an array handed to an inlined function costs two atomic reference counts.
+@nb.njit(inline="always")
+def room(bursts, limit, ended, earliest):
+    """First cycle from `earliest` on in which fewer than `limit` bursts are outstanding.
+
+    `bursts` have begun so far; `ended` is the cycle in which the one that was `limit` before the
+    next was over, whatever it is if there is none.
+    """
+    return max(earliest, ended + 1) if bursts >= limit else earliest
+
+
 @nb.njit(inline="always")
 def next_beat(clock, ready, num, den):
     """Time of the next beat in units of 1/num cycle, if it is there from cycle `ready` on."""

@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from splatforge.sim.memory import CLOCK, RESPONSE, cycle_of, next_beat
+from splatforge.sim.memory import CLOCK, RESPONSE, cycle_of, next_beat, room
 
 __all__ = ["LATENCY", "new_resolve", "write_tile"]
 
@@ -52,12 +52,8 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
     end_1 = end_2 = end_3 = start + LATENCY
     for row in range(rows):
         # The address: a register, then the bus.
-        begin = max(start + 1, address)
-        if burst >= limit:
-            begin = max(begin, burst_ends[burst - limit] + 1)
-        address = begin + 1
-        if burst >= bus_limit:
-            address = max(address, burst_ends[burst - bus_limit] + 1)
+        begin = room(burst, limit, burst_ends[max(0, burst - limit)], max(start + 1, address))
+        address = room(burst, bus_limit, burst_ends[max(0, burst - bus_limit)], begin + 1)
         left = columns
         taken = np.int64(0)
         for group in range(groups):

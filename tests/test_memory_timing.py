@@ -2,7 +2,6 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +47,7 @@ def model_reads(timing, asked):
     accepted, beats, ends = [], [], []
     earliest = 0
     for gap, count in asked:
-        cycle = room(np.array([*ends, 0]), len(ends), limit, earliest + gap)
+        cycle = room(len(ends), limit, ([0] * limit + ends)[-limit], earliest + gap)
         times = []
         for _ in range(count):
             clock = next_beat(clock, cycle + latency, num, den)
@@ -90,7 +89,8 @@ def test_writes_against_the_stepped_memory(timing, asked):
     clock, response = port_state[CLOCK], port_state[RESPONSE]
     ends, want, taken, address = [], [], -1, -1
     for gap, count in asked:
-        address = room(np.array([*ends, 0]), len(ends), limit, max(address + 1, taken + 1 + gap))
+        address = room(
+            len(ends), limit, ([0] * limit + ends)[-limit], max(address + 1, taken + 1 + gap))
         taken = address
         for _ in range(count):
             clock = next_beat(clock, taken + 1, num, den)
