@@ -25,13 +25,17 @@ from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 
-__all__ = ["COMPONENTS", "component", "register_map", "verilog", "write_verilog"]
+__all__ = ["COMPONENTS", "LINT_WAIVERS", "component", "register_map", "verilog", "write_verilog"]
 
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "raster": Raster,
     "registers": Registers, "resolve": Resolve,
 }
+
+#: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
+#: are compared, and a `case` follows the assignment of what holds where no branch is taken.
+LINT_WAIVERS = ("-Wno-WIDTH", "-Wno-UNSIGNED", "-Wno-CASEINCOMPLETE")
 
 _MODULE = re.compile(r"^module (\\\S+ |\w+)(.*?)^endmodule\n", re.MULTILINE | re.DOTALL)
 #: "  <type> <name> (" with escaped names ending in a blank: an instance.
@@ -165,7 +169,7 @@ def _core_file() -> str:
         "    tools:\n"
         "      verilator:\n"
         "        mode: lint-only\n"
-        "        verilator_options: [-Wno-WIDTH, -Wno-UNSIGNED]\n"
+        f"        verilator_options: [{', '.join(LINT_WAIVERS)}]\n"
     )
 
 

@@ -1,0 +1,235 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.raster import COUNTERS, RasterDesign, counter_registers
+from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import (
+    DESCRIPTOR_FIELDS,
+    DESCRIPTOR_VERSION,
+    HEAD_REGISTERS,
+    FrameError,
+)
+from splatforge.hw import generate
+from splatforge.hw.generate import (
+    COMPONENTS,
+    LINT_WAIVERS,
+    component,
+    register_map,
+    verilog,
+    write_verilog,
+)
+from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
+
+DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
+MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
+INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) \(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def raster():
+    return verilog("raster", DESIGN)
+
+
+def instances(text):
+    """For every module by name: (module, instance, connections) of what stands in it."""
+    return {name: [(kind, own, connections) for kind, own, connections in INSTANCE.findall(body)]
+            for name, _, body in MODULE.findall(text)}
+
+
+def test_unknown_component_is_named():
+    message = re.escape(f"Component must be one of {sorted(COMPONENTS)}, not 'sort'")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        component("sort", DESIGN)
+
+
+def test_text_is_the_same_in_every_process(raster, tmp_path):
+    code = (
+        "import sys; from splatforge.hw.generate import verilog;"
+        "from splatforge.designs.raster import RasterDesign;"
+        "from splatforge.designs.array import ArrayDesign;"
+        "sys.stdout.write(verilog('raster', RasterDesign(array=ArrayDesign(lanes=16))))")
+    # This process has another seed, unless it was given this one.
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed})
+    assert result.stdout == raster
+
+
+def test_text_tells_nothing_of_its_making(raster):
+    assert "/work" not in raster
+    assert str(Path.home()) not in raster
+    assert "Yosys" not in raster
+    assert not re.search(r"\.py:\d", raster)
+    assert raster.count("(* src") == 0
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_every_component_has_verilog(name, raster):
+    text = raster if name == "raster" else verilog(name, DESIGN)
+    names = [module for module, _, _ in MODULE.findall(text)]
+    assert names.count(name) == 1
+    assert len(set(names)) == len(names)
+    # What is instantiated is there, once, and nothing is there in vain.
+    used = {kind for inside in instances(text).values() for kind, _, _ in inside}
+    assert used == set(names) - {name}
+
+
+def test_ports_are_those_of_the_signature(raster):
+    ports = next(ports for name, ports, _ in MODULE.findall(raster) if name == "raster")
+    names = {name.strip() for name in ports.split(",")}
+    shell = DESIGN.shell
+    assert names == {*axi4_members(shell), *axi4_lite_members(shell), "irq", "clk", "rst"}
+
+
+def test_lanes_are_one_module_with_as_many_instances(raster):
+    inside = instances(raster)
+    lanes = Counter(kind for each in inside.values() for kind, own, _ in each if "lane_" in own)
+    assert sorted(lanes.values()) == [16, 16]
+    for each in inside.values():
+        owns = [own for _, own, _ in each]
+        assert len(set(owns)) == len(owns)
+
+
+def flat(text, top):
+    """Every instance below `top` by path, with its connections and its module's text."""
+    bodies = {name: (ports, body) for name, ports, body in MODULE.findall(text)}
+    out = {}
+
+    def walk(module, path):
+        ports, body = bodies[module]
+        own = INSTANCE.sub(lambda match: f"  ? {match.group(2)} ({match.group(3)});", body)
+        out[path] = ports, own
+        for kind, name, _ in INSTANCE.findall(body):
+            walk(kind, (*path, name))
+
+    walk(top, (top,))
+    return out
+
+
+def test_sharing_changes_no_instance(monkeypatch, raster):
+    """Expanded, the shared text is the text that Amaranth writes, instance by instance."""
+    monkeypatch.setattr(generate, "_share_modules", lambda text: text)
+    plain = generate.verilog("raster", DESIGN)
+    assert len(MODULE.findall(plain)) > len(MODULE.findall(raster)) + 25
+    expanded = flat(raster, "raster")
+    assert len(expanded) == len(MODULE.findall(plain))
+    assert expanded == flat(plain, "raster")
+
+
+def test_sharing_by_hand():
+    text = (
+        "module a(x);\n  input x;\n  wire x;\nendmodule\n"
+        "module a_b(x);\n  input x;\n  wire x;\nendmodule\n"
+        "module \\c.d (x, y);\n  input x;\n  a_b \\a.i (\n    .x(x)\n  );\nendmodule\n"
+        "module \\c.e (x, y);\n  input x;\n  a \\a.i (\n    .x(x)\n  );\nendmodule\n"
+        "module top(x);\n  \\c.d  one (\n    .x(x)\n  );\n  \\c.e  two (\n    .x(x)\n  );\n"
+        "endmodule\n")
+    shared = generate._share_modules(text)
+    assert [name for name, _, _ in MODULE.findall(shared)] == ["a", "\\c.d", "top"]
+    assert [kind for kind, _, _ in instances(shared)["top"]] == ["\\c.d", "\\c.d"]
+    assert flat(shared, "top") == flat(text, "top")
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_verilator_finds_nothing(name, tmp_path, raster):
+    """Warnings are errors, but for those that the FuseSoC file waives."""
+    from splatforge.verification.lib.build import verilator_root
+    source = tmp_path / f"{name}.v"
+    source.write_text(raster if name == "raster" else verilog(name, DESIGN))
+    root = verilator_root()
+    # A port `abort` is a name that C++ knows, where it is a top: the registers are none but here.
+    own = ["-Wno-SYMRSVDWORD"] if name == "registers" else []
+    result = subprocess.run(
+        [root / "bin" / "verilator_bin", "--lint-only", *LINT_WAIVERS, *own, "--top-module", name,
+         source],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "VERILATOR_ROOT": str(root)})
+    assert result.returncode == 0, result.stderr[:2000]
+    assert result.stderr == ""
+
+
+def test_register_map_is_that_of_the_designs():
+    table = register_map(DESIGN)
+    registers = [*HEAD_REGISTERS, *counter_registers()]
+    assert [(each["name"], each["offset"], each["access"], each["text"])
+            for each in table["registers"]] == [
+                (each.name, each.offset, each.access, each.text) for each in registers]
+    assert [tuple(each.values()) for each in table["descriptor"]] == list(DESCRIPTOR_FIELDS)
+    assert table["descriptor_version"] == DESCRIPTOR_VERSION
+    assert table["errors"] == {error.name: error.value for error in FrameError}
+    assert table["pixel_formats"] == {kind.name: kind.value for kind in PixelFormat}
+    assert table["address_bits"] == DESIGN.shell.register_address_bits
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("core") / "new" / "folder"
+    written = write_verilog(path, DESIGN)
+    assert {each.name for each in written} == {
+        "raster.v", "registers.md", "registers.json", "raster.core"}
+    assert sorted(path.iterdir()) == sorted(written)
+    return path
+
+
+def test_files_for_an_integrator(raster, folder):
+    # The text of another call.
+    assert (folder / "raster.v").read_text() == raster
+    assert json.loads((folder / "registers.json").read_text()) == register_map(DESIGN)
+    page = (folder / "registers.md").read_text()
+    rows = dict(re.findall(r"^\| 0x([0-9a-f]{3}) \| (\w+) \|", page, re.MULTILINE))
+    assert rows == {f"{register.offset:03x}": register.name
+                    for register in (*HEAD_REGISTERS, *counter_registers())}
+    assert len(rows) == len(HEAD_REGISTERS) + 2 * len(COUNTERS)
+    fields = re.findall(r"^\| (\w+) \| (\d+) \| (yes|no) \|", page, re.MULTILINE)
+    assert [(name, int(bits), signed == "yes") for name, bits, signed in fields] == list(
+        DESIGN.fetch.splat.fields())
+
+
+def test_files_are_replaced(monkeypatch, tmp_path):
+    for text in ("module old;\n", "module new;\n"):
+        monkeypatch.setattr(generate, "verilog", lambda name, design, text=text: text)
+        write_verilog(tmp_path, DESIGN)
+    assert (tmp_path / "raster.v").read_text() == "module new;\n"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def outline(text):
+    """Keys of a YAML text without flow maps, as paths; fails on a line that is none of its."""
+    path, keys = [], {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"( *)(- )?(?:([\w.]+):(?: (.*))?|(\S+))", line)
+        assert match, line
+        depth, _, key, value, scalar = match.groups()
+        level = len(depth) // 2
+        assert len(depth) % 2 == 0
+        assert level <= len(path)
+        if key:
+            path = [*path[:level], key]
+            keys[".".join(path)] = value
+        else:
+            keys.setdefault(".".join(path[:level]) + "[]", []).append(scalar)
+    return keys
+
+
+def test_core_file(folder):
+    first, rest = (folder / "raster.core").read_text().split("\n", 1)
+    assert first == "CAPI=2:"
+    core = outline(rest)
+    assert re.fullmatch(r"::splatforge-raster:\d+\.\d+\.\d+", core["name"])
+    assert core["filesets.rtl.files[]"] == ["raster.v"]
+    assert core["filesets.rtl.file_type"] == "verilogSource"
+    for target in ("default", "lint"):
+        assert core[f"targets.{target}.filesets"] == "[rtl]"
+        assert core[f"targets.{target}.toplevel"] == "raster"
+    assert core["targets.lint.tools.verilator.verilator_options"] == (
+        f"[{', '.join(LINT_WAIVERS)}]")
