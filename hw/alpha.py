@@ -219,7 +219,7 @@ class Alpha(Component):
         # Stage 1: the forms at the block's first pixel.
         column_0 = self.i.p.block % array.blocks_x
         row_0 = self.i.p.block // array.blocks_x
-        def register(name: str, shape: Shape) -> Signal:
+        def register(name: str, shape: Shape | int) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
         u_block, v_block = register("u_block", signed(wide)), register("v_block", signed(wide))
