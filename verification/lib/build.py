@@ -33,7 +33,7 @@ PREFIX = "Vtop"
 
 #: What is compiled: C++ flags of code that runs every cycle, and of code that runs once.
 FAST, SLOW = ("-O2",), ("-O0",)
-COMMON = ("-std=gnu++17", "-w", "-fno-strict-aliasing", "-DVL_TIME_CONTEXT")
+COMMON = ("-std=gnu++17", "-w", "-fno-strict-aliasing")
 
 #: Amaranth is explicit about widths in Python and implicit in Verilog: no lint.
 VERILATE = (
@@ -185,11 +185,13 @@ def _check_trace_headers(cxx: str) -> None:
             "liblz4-dev); a file name that ends in .vcd needs nothing")
 
 
-def _build(verilog: str, top: str, sources: Sequence[Path], trace: str | None, folder: Path,
-           runtime_folder: Path) -> Path:
-    """Build in `folder` and return the executable."""
+def _build(
+    verilog: str, top: str, sources: Sequence[Path], trace: str | None, verilate: Sequence[str],
+    link: Sequence[str], folder: Path, runtime_folder: Path,
+) -> None:
+    """Build ``simulate`` in `folder`."""
     cxx, root = compiler(), verilator_root()
-    verilate, defines, libraries = _trace_flags(trace)
+    trace_verilate, defines, libraries = _trace_flags(trace)
     if trace == "fst":
         _check_trace_headers(cxx)
     include = ["-I.", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
@@ -197,9 +199,9 @@ def _build(verilog: str, top: str, sources: Sequence[Path], trace: str | None, f
     source = folder / f"{top}.v"
     source.write_text(share_lanes(verilog))
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        runtime = pool.submit(_runtime, cxx, flags, trace, runtime_folder)
-        _run([root / "bin" / "verilator_bin", *VERILATE, *verilate, "--prefix", PREFIX,
-              "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator")
+        runtime = pool.submit(_runtime, cxx, flags, trace, "--vpi" in verilate, runtime_folder)
+        _run([root / "bin" / "verilator_bin", *VERILATE, *trace_verilate, *verilate, "--prefix",
+              PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator")
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
         jobs: list[tuple[Path, tuple[str, ...]]] = []
         for kind, optimise in (("classes_fast", FAST), ("classes_slow", SLOW),
@@ -209,14 +211,16 @@ def _build(verilog: str, top: str, sources: Sequence[Path], trace: str | None, f
         objects = _compile(cxx, folder, jobs, flags, pool)
         objects += runtime.result()
     binary = folder / "simulate"
-    _run([cxx, *objects, "-o", binary, "-pthread", *libraries], folder, "Linking")
-    return binary
+    _run([cxx, *objects, "-o", binary, "-pthread", *libraries, *link], folder, "Linking")
 
 
-def _runtime(cxx: str, flags: Sequence[str], trace: str | None, cache: Path) -> list[Path]:
+def _runtime(
+    cxx: str, flags: Sequence[str], trace: str | None, vpi: bool, cache: Path
+) -> list[Path]:
     """Object files of Verilator's own library, the same for every design."""
     root = verilator_root() / "include"
     names = ["verilated.cpp", "verilated_threads.cpp"]
+    names += ["verilated_vpi.cpp", "verilated_dpi.cpp"] if vpi else []
     names += {None: [], "fst": ["verilated_fst_c.cpp"], "vcd": ["verilated_vcd_c.cpp"]}[trace]
 
     def make(folder: Path) -> None:
@@ -326,7 +330,7 @@ def cached(
 
 def build(
     verilog: str, top: str, sources: Sequence[Path], *, trace: str | None = None,
-    cache: Path | None = None,
+    verilate: Sequence[str] = (), link: Sequence[str] = (), cache: Path | None = None,
 ) -> Binary:
     """Binary of `verilog` under the C++ of `sources`, from the cache if it is there.
 
@@ -340,6 +344,8 @@ def build(
         C++ files, one of them with ``main``.
     trace : {"fst", "vcd"}, optional
         Build with waves.
+    verilate, link : sequence of str
+        Further arguments of Verilator, and of the compiler when it links.
     cache : Path, optional
         Cache folder, see :func:`cache_folder`.
 
@@ -352,12 +358,13 @@ def build(
     _trace_flags(trace)
     key = digest(
         verilog, top, *(path.read_text() for path in sources), str(trace), *VERILATE, *COMMON,
-        *FAST, *SLOW, str(SHARED_INSTANCES), str(verilator_root()), _tool_versions(compiler()),
+        *verilate, "|", *link, *FAST, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
+        _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
 
     def make(work: Path) -> None:
-        _build(verilog, top, sources, trace, work, folder)
+        _build(verilog, top, sources, trace, verilate, link, work, folder)
 
     entry, hit = cached(f"{top}-{key}", make, ["simulate"], cache)
     return Binary(

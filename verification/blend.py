@@ -1,0 +1,90 @@
+"""Testbench of the blending unit: Verilog against the bit-true model."""
+
+import random
+from typing import Any
+
+import cocotb
+import numpy as np
+from amaranth.lib import data
+from cocotb.triggers import RisingEdge
+
+from splatforge.algos.blend import BlendState, blend_fixed, start_raw
+from splatforge.hw.blend import Blend
+from splatforge.verification.lib.runner import TESTED
+from splatforge.verification.lib.stream import pauses, port, sink, source, start
+
+ARRAY = TESTED.array
+SLOTS = 2 * ARRAY.blocks
+LANE = np.arange(ARRAY.lanes)
+
+
+def fragments(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
+    """Blocks of fragments over few slots; the corners of opacity, colour and edge come first."""
+    cap, bright = ARRAY.alpha.alpha_cap, ARRAY.blend.color.raw_max
+    columns, rows = (1 << ARRAY.block_width) - 1, (1 << ARRAY.block_height) - 1
+    corners = [(cap, 0, 1), (cap, 0, 0), (0, 0, 0), (cap, 0, 0), (1, SLOTS - 1, 1), (1, 0, 1),
+               (cap, 0, 0), (0, SLOTS - 1, 0)]
+    made = [{"alpha": [alpha] * ARRAY.lanes, "color": [bright, 0, bright], "slot": slot,
+             "first": first, "columns": columns, "rows": rows} for alpha, slot, first in corners]
+    touched = {0, SLOTS - 1}
+    while len(made) < count:
+        slot = int(rng.integers(SLOTS)) if rng.random() < 0.3 else int(rng.integers(3))
+        first = slot not in touched or rng.random() < 0.03
+        touched.add(slot)
+        alpha = rng.integers(0, cap + 1, ARRAY.lanes) >> rng.integers(0, 10)
+        made.append({
+            "alpha": np.where(rng.random(ARRAY.lanes) < 0.3, 0, alpha).tolist(),
+            "color": rng.integers(0, bright + 1, 3).tolist(), "slot": slot, "first": int(first),
+            "columns": int(rng.integers(columns + 1)), "rows": int(rng.integers(rows + 1))})
+    return made
+
+
+class Model:
+    """State of every slot, fragment by fragment."""
+
+    def __init__(self) -> None:
+        self.slots: dict[int, BlendState] = {}
+
+    def blend(self, fragment: dict[str, Any]) -> int:
+        """Blend one block and return whether all its pixels have ended."""
+        slot = fragment["slot"]
+        if fragment["first"]:
+            inside = (fragment["columns"] >> LANE % ARRAY.block_width
+                      & fragment["rows"] >> LANE // ARRAY.block_width & 1)
+            state = start_raw(ARRAY.blend, ARRAY.lanes)
+            self.slots[slot] = state._replace(product=state.product * inside)
+        self.slots[slot] = blend_fixed(
+            ARRAY.alpha, ARRAY.blend, self.slots[slot], np.array(fragment["alpha"]),
+            np.tile(fragment["color"], (ARRAY.lanes, 1)))
+        return int((self.slots[slot].product < ARRAY.blend.stop).all())
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(stall=[0.0, 0.4], gap=[0.0, 0.4])
+async def against_model(dut, stall: float, gap: float) -> None:
+    """Every end and, behind them all, every pixel's state match the model."""
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    rows = fragments(rng, 600)
+    model = Model()
+    ended = data.StructLayout({"slot": range(SLOTS), "dead": 1})
+    want = [ended.const({"slot": row["slot"], "dead": model.blend(row)}).as_value().value
+            for row in rows]
+    layout = Blend.fragments_layout(ARRAY)
+    words = [layout.const(row).as_value().value for row in rows]
+
+    dut.read_slot.value = 0
+    await start(dut, inputs=["i"], outputs=["o"])
+    python_rng = random.Random(int(rng.integers(2**31)))
+    cocotb.start_soon(source(dut.clk, port(dut, "i"), words, pauses(python_rng, gap)))
+    assert await sink(dut.clk, port(dut, "o"), len(words), pauses(python_rng, stall)) == want
+
+    port(dut, "o").ready.value = 1
+    for _ in range(Blend.latency):
+        await RisingEdge(dut.clk)
+    state = data.ArrayLayout(Blend.state_layout(ARRAY), ARRAY.lanes)
+    for slot, pixels in model.slots.items():
+        dut.read_slot.value = slot
+        await RisingEdge(dut.clk)
+        got = state.from_bits(int(dut.state.value))
+        assert [list(pixel.color) for pixel in got] == pixels.accumulator.tolist()
+        assert [pixel.transmittance for pixel in got] == pixels.transmittance.tolist()

@@ -1,0 +1,81 @@
+"""Build the Verilog of one component with cocotb inside, and run its testbench."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from cocotb_tools import config
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.raster import PRESETS, RasterDesign
+from splatforge.hw.generate import verilog
+from splatforge.verification.lib.build import Binary, build
+
+__all__ = ["TESTED", "build_testbench", "run_testbench"]
+
+#: Configuration of the testbenches: few lanes and short buffers, that fill up often.
+TESTED: RasterDesign = replace(
+    PRESETS["16-lane"],
+    fetch=FetchDesign(buffer_splats=16, burst_beats=8, outstanding_bursts=2),
+)
+
+
+def build_testbench(
+    name: str, *, design: RasterDesign = TESTED, trace: str | None = None,
+    cache: Path | None = None,
+) -> Binary:
+    """Component `name` of `design` under Verilator with cocotb's VPI, from the cache if there.
+
+    Only the ports are visible to cocotb; making everything visible costs most of the speed.
+    """
+    main = config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    libraries = config.libs_dir
+    return build(
+        verilog(name, design), name, [main], trace=trace, cache=cache,
+        verilate=["--vpi", "--public-depth", "1", "--timescale", "1ns/1ps"],
+        link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"])
+
+
+def run_testbench(
+    name: str, folder: Path, *, seed: int, design: RasterDesign = TESTED,
+    waves: str | None = None, cache: Path | None = None,
+) -> None:
+    """Run the tests of ``splatforge.verification.<name>`` on the Verilog of `name`.
+
+    Parameters
+    ----------
+    name : str
+        A component of :data:`splatforge.hw.generate.COMPONENTS`.
+    folder : Path
+        Where results and waves go.
+    seed : int
+        Of cocotb's and the testbench's random numbers.
+    design : RasterDesign
+        What is built; the testbenches are written for :data:`TESTED`.
+    waves : {"fst", "vcd"}, optional
+        Write ``dump.fst`` or ``dump.vcd`` into `folder`.
+    cache : Path, optional
+        Folder of built simulations.
+
+    Raises
+    ------
+    BuildError
+        If the simulation cannot be built.
+    AssertionError
+        If a test fails, or there is none.
+    """
+    binary = build_testbench(name, design=design, trace=waves, cache=cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    # cocotb starts the executable that is called like the top module.
+    executable = folder / name
+    executable.unlink(missing_ok=True)
+    executable.symlink_to(binary.path)
+    results = get_runner("verilator").test(
+        hdl_toplevel=name, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
+        test_module=f"splatforge.verification.{name}", seed=seed, waves=waves is not None,
+        results_xml=None if "PYTEST_CURRENT_TEST" in os.environ else str(folder / "results.xml"))
+    tests, failures = get_results(results)
+    if tests == 0 or failures:
+        raise AssertionError(f"{name}: {failures} of {tests} tests failed; see {results}")
