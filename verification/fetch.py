@@ -153,6 +153,9 @@ class Consumer:
         self.tiles.append((tile.columns, tile.rows, tile.splats))
         self.taken.append([])
         count = tile.splats
+        if self.early and count > 3 * FETCH.buffer_splats:
+            # So early that the end of the list has not been asked for.
+            return count, int(self.rng.integers(8))
         if not self.early or self.rng.random() < 0.3:
             return count, count
         return count, int(self.rng.integers(count + 1))
