@@ -15,6 +15,13 @@ __all__ = ["Blend", "BlendLane"]
 class BlendLane(Component):
     """State of one lane's pixels. No handshake: every register moves when ``enable`` is high.
 
+    Parameters
+    ----------
+    design : ArrayDesign
+        Formats.
+    slots : int
+        Pixels whose state the lane holds.
+
     Members
     -------
     enable : ``In(1)``

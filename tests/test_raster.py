@@ -497,6 +497,19 @@ def test_rtl_against_both_models(kind, timing):
     assert start == Raster.latency == 2 + fetch_model.DESCRIPTOR_LATENCY
 
 
+def test_rtl_of_many_short_lists():
+    """Tiles wait for a slow memory: how far the lists run ahead decides, not their length."""
+    rng = np.random.default_rng(12)
+    lists = join(192, 4, [splats(2, rng) for _ in range(12)])
+    timing = MemoryTiming(latency_cycles=300)
+    pixels, counters, driver = run_frame(SMALL, pack(lists), timing)
+    frame = render(lists, SMALL)
+    np.testing.assert_array_equal(pixels, frame.pixels(PixelFormat.RGBA8))
+    run = simulate(frame.workload, SMALL, timing)
+    assert driver.over - driver.started == run.cycles
+    assert counters == dict(run.counters)
+
+
 @pytest.mark.rtl
 def test_verilog_against_fixed(tmp_path):
     from splatforge.verification.lib.runner import run_testbench
