@@ -12,13 +12,14 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
 
-__all__ = ["Port", "check_stream", "pauses", "port", "sink", "source", "start"]
+__all__ = ["Port", "axi_port", "check_stream", "pauses", "port", "sink", "source", "start"]
 
 
 class Port(NamedTuple):
     """Signals of one stream."""
 
     payload: Any
+    """The payload, or for an AXI channel a tuple of its signals."""
     valid: Any
     ready: Any
 
@@ -26,6 +27,12 @@ class Port(NamedTuple):
 def port(dut: Any, name: str) -> Port:
     """Stream `name` of a component, as Amaranth names its signals."""
     return Port(*(getattr(dut, f"{name}__{part}") for part in ("payload", "valid", "ready")))
+
+
+def axi_port(dut: Any, channel: str, payload: Iterable[str]) -> Port:
+    """AXI channel `channel`, as in ``m_axi_ar``, with the signals `payload`, for `check_stream`."""
+    return Port(tuple(getattr(dut, channel + name) for name in payload),
+                getattr(dut, f"{channel}valid"), getattr(dut, f"{channel}ready"))
 
 
 def pauses(rng: random.Random, probability: float) -> Iterator[bool]:
@@ -88,13 +95,15 @@ async def check_stream(
 
     `released` says, at a rising edge, that what is offered may be withdrawn behind it.
     """
+    parts = stream.payload if isinstance(stream.payload, tuple) else (stream.payload,)
     held = None
     while True:
         await RisingEdge(clk)
         valid = stream.valid.value == 1
         if held is not None:
             assert valid, "valid was dropped before a transfer"
-            assert int(stream.payload.value) == held, "payload changed before a transfer"
+            now = [int(part.value) for part in parts]
+            assert now == held, "payload changed before a transfer"
         held = None
         if valid and stream.ready.value == 0 and not (released and released()):
-            held = int(stream.payload.value)
+            held = [int(part.value) for part in parts]
