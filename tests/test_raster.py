@@ -468,7 +468,7 @@ def run_frame(design, image, timing):
 
 SMALL = RasterDesign(
     array=ArrayDesign(lanes=16), resolve=ResolveDesign(outstanding_bursts=3),
-    fetch=FetchDesign(buffer_splats=32, burst_beats=8, outstanding_bursts=2))
+    fetch=FetchDesign(buffer_splats=32, burst_beats=4, outstanding_bursts=6))
 
 
 @pytest.mark.parametrize(("kind", "timing"), [
@@ -498,10 +498,10 @@ def test_rtl_against_both_models(kind, timing):
 
 
 def test_rtl_of_many_short_lists():
-    """Tiles wait for a slow memory: how far the lists run ahead decides, not their length."""
+    """Two bursts a tile and a slow memory: the limit of bursts in flight decides."""
     rng = np.random.default_rng(12)
-    lists = join(192, 4, [splats(2, rng) for _ in range(12)])
-    timing = MemoryTiming(latency_cycles=300)
+    lists = join(192, 4, [splats(6, rng) for _ in range(12)])
+    timing = MemoryTiming(latency_cycles=100)
     pixels, counters, driver = run_frame(SMALL, pack(lists), timing)
     frame = render(lists, SMALL)
     np.testing.assert_array_equal(pixels, frame.pixels(PixelFormat.RGBA8))
