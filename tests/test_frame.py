@@ -14,7 +14,7 @@ from splatforge.designs import shell
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import FrameError
-from splatforge.verification.lib.build import build
+from splatforge.verification.lib.build import BuildError, build
 from splatforge.verification.lib.frame import (
     DECERR,
     HARNESS,
@@ -165,6 +165,22 @@ def test_memory_keeps_the_documented_time(tmp_path, timing):
     assert place == len(beats) == run.write_beats
     for number in range(limit, len(addresses)):
         assert addresses[number] > responses[number - limit]
+
+
+def test_fst_waves_or_one_clear_line(tmp_path):
+    waves = Waves(path=tmp_path / "copy.fst", first_cycle=10, last_cycle=50)
+    try:
+        binary = build(ENGINE.read_text(), "raster", [HARNESS], trace=waves.kind).path
+    except BuildError as error:
+        pytest.skip(str(error))
+    packed, content = image(64)
+    run, = run_frames(binary, [packed], waves=waves)
+    assert np.array_equal(run.frame, content)
+    # The header block: type 0, 329 bytes; then the first and the last time.
+    header = waves.path.read_bytes()[:25]
+    assert header[:9] == bytes([0]) + (329).to_bytes(8, "big")
+    assert int.from_bytes(header[9:17], "big") == 20
+    assert int.from_bytes(header[17:25], "big") == 99
 
 
 BROKEN = {

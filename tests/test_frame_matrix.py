@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from splatforge.algos import raster
-from splatforge.algos.fetch import SplatLists, pack
+from splatforge.algos.fetch import pack
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import PRESETS
 from splatforge.designs.resolve import PixelFormat
@@ -34,6 +34,7 @@ from splatforge.verification.lib.frame import (
     build_frame,
     run_frames,
 )
+from splatforge.verification.lib.lists import random_lists
 
 pytestmark = pytest.mark.rtl
 
@@ -42,6 +43,7 @@ BACKGROUND = (0.2, 0.5, 0.9)
 #: Short latencies make short runs where time does not matter.
 QUICK = MemoryTiming(latency_cycles=7)
 SEEDS = (1, 2, 3)
+SMALL = {"tiles_x": 3, "tiles_y": 2, "longest": 60}
 
 
 @pytest.fixture(scope="module")
@@ -192,27 +194,9 @@ def test_cycles_follow_the_memory(binary, small, timing):
     small.check_cycles(run, timing)
 
 
-def random_lists(seed, tiles_x=3, tiles_y=2, longest=60):
-    """Lists of records of random bits: every corner of every field, far beyond real scenes."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, longest, tiles_x * tiles_y)
-    lengths[0], lengths[-1] = 0, longest
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    splats = int(starts[-1])
-    records = rng.integers(0, 2**64, (splats, 2), dtype=np.uint64)
-    # Zeroing some words at random brings forms near zero, where splats are significant.
-    records[rng.random((splats, 2)) < 0.4] = 0
-    records[:, 1] |= rng.choice(np.array([0, 0xFFFF << 48], np.uint64), splats)
-    places = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
-    return SplatLists(
-        width=16 * tiles_x - 5, height=16 * tiles_y - 3, starts=starts, records=records,
-        pairs=lengths.astype(np.int64), places=places, gaussians=splats,
-        gaussians_visible=splats, sh_degree=0)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_records_of_random_bits(binary, seed):
-    frames = [Golden(random_lists(10 * seed + n), PixelFormat.STATE) for n in range(4)]
+    frames = [Golden(random_lists(10 * seed + n, **SMALL), PixelFormat.STATE) for n in range(4)]
     assert sum(int(f.frame.workload.significant.sum()) for f in frames) > 1000
     assert sum(int(f.frame.workload.pixels_stopped.sum()) for f in frames) > 100
     for run, frame in zip(run_frames(
@@ -420,7 +404,7 @@ def test_every_number_of_lanes(scene, thin, lanes, pixel_format):
     binary = build_frame(design).path
     frames = [golden(scene, 333, 217, pixel_format, design),
               golden(thin, 75, 53, pixel_format, design),
-              Golden(random_lists(lanes), pixel_format, design)]
+              Golden(random_lists(lanes, **SMALL), pixel_format, design)]
     for run, frame in zip(
             run_frames(binary, [frame.image for frame in frames]), frames, strict=True):
         frame.check(run)

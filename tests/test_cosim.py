@@ -1,0 +1,217 @@
+"""Co-simulation of frames: what it reports, and that it sees what is wrong."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from splatforge.algos import reference
+from splatforge.algos.quality import psnr_db
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import COUNTERS, PRESETS
+from splatforge.scenes import Camera, Scene, default_camera, resolve
+from splatforge.verification import cosim as cosim_module
+from splatforge.verification.cosim import cosim
+from splatforge.verification.lib.build import Binary
+from splatforge.verification.lib.frame import SimulationError, Stall, Waves, build_frame
+
+pytestmark = pytest.mark.rtl
+
+DESIGN = PRESETS["16-lane"]
+TIMING = MemoryTiming(latency_cycles=20)
+#: Keys of `splatforge cosim --json`, DESIGN.md.
+KEYS = {
+    "design", "scene", "frames", "pixels", "pixels_differing", "psnr_db_vs_float", "memory",
+    "rtl_cycles", "model_cycles", "cycle_error", "rtl_bytes_read", "rtl_bytes_written",
+    "model_bytes_read", "model_bytes_written", "build_s", "simulate_s", "wall_s",
+}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    full = resolve("default")
+    return Scene(
+        means=full.means[::20], log_scales=full.log_scales[::20], quats=full.quats[::20],
+        opacity_logits=full.opacity_logits[::20], sh=full.sh[::20])
+
+
+@pytest.fixture(scope="module")
+def cameras(scene):
+    return [default_camera(scene, 50, 35), default_camera(scene, 33, 40),
+            default_camera(scene, 20, 20)]
+
+
+@pytest.fixture(scope="module")
+def result(scene, cameras):
+    return cosim("raster", DESIGN, scene, cameras, scene_name="thin", timing=TIMING,
+                 background=(0.2, 0.4, 0.6))
+
+
+def test_rtl_equals_every_model(result, scene, cameras):
+    result.check()
+    assert result.pixels_differing == 0
+    assert result.cycle_error <= 0.01
+    assert result.psnr_db_vs_float >= 45
+    assert result.psnr_db_vs_float_non_background >= 45
+    for frame, camera in zip(result.frames, cameras, strict=True):
+        assert frame.pixels_differing == frame.state_pixels_differing == 0
+        assert frame.rtl_image.shape == (camera.height, camera.width, 4)
+        # The figures again, from the pictures themselves.
+        exact = reference.render(scene, camera, background=(0.2, 0.4, 0.6))
+        shown = frame.rtl_image[..., :3] / 255
+        assert frame.psnr_db_vs_float == pytest.approx(psnr_db(shown, exact.image), abs=1e-3)
+        mask = exact.transmittance < 1 - 1 / 255
+        assert 0 < mask.sum()
+        assert frame.psnr_db_vs_float_non_background == pytest.approx(
+            psnr_db(shown, exact.image, mask), abs=1e-3)
+    assert result.psnr_db_vs_float == min(frame.psnr_db_vs_float for frame in result.frames)
+
+
+def test_json_has_the_keys_of_the_command(result, cameras):
+    figures = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert figures.keys() >= KEYS
+    assert figures["design"] == "raster"
+    assert figures["scene"] == "thin"
+    assert figures["frames"] == 3
+    assert figures["pixels"] == sum(camera.width * camera.height for camera in cameras)
+    assert figures["memory"] == {
+        "latency_cycles": 20, "read_beats_per_cycle": 1.0, "write_beats_per_cycle": 1.0,
+        "outstanding": 32}
+    assert figures["rtl_cycles"] == sum(frame.rtl_cycles for frame in result.frames)
+    assert figures["rtl_bytes_written"] == figures["model_bytes_written"] == 4 * figures["pixels"]
+    assert figures["rtl_bytes_read"] == figures["model_bytes_read"] > 0
+    assert figures["simulate_s"] > 0
+    assert figures["wall_s"] >= figures["simulate_s"]
+    assert figures["counters"].keys() == {name for name, _, _ in COUNTERS}
+    assert figures["counters"]["cycles"]["rtl"] == figures["rtl_cycles"]
+    assert len(figures["per_frame"]) == 3
+    assert figures["per_frame"][0]["difference"] is None
+
+
+def test_frames_in_two_processes_are_the_same(result, scene, cameras):
+    told = []
+    other = cosim(
+        "raster", DESIGN, scene, cameras, scene_name="thin", timing=TIMING,
+        background=(0.2, 0.4, 0.6), processes=2,
+        progress=lambda stage, done, total: told.append((stage, done, total)))
+    for one, two in zip(result.frames, other.frames, strict=True):
+        assert np.array_equal(one.rtl_image, two.rtl_image)
+        assert one.to_json() == two.to_json()
+        assert one.rtl_counters == two.rtl_counters
+    assert [stage for stage, _, _ in told] == sorted(
+        (stage for stage, _, _ in told), key=("build", "prepare", "simulate").index) or (
+        told[-1][0] == "simulate")
+    assert all(0 <= done <= total for _, done, total in told)
+    assert told[-1][1] == told[-1][2]
+
+
+def test_stalls_change_cycles_and_no_pixel(result, scene, cameras):
+    stalled = cosim(
+        "raster", DESIGN, scene, cameras[:1], timing=TIMING, background=(0.2, 0.4, 0.6),
+        stall=Stall.every_channel(0.5, 3), state=False)
+    stalled.check()
+    assert stalled.frames[0].state_pixels_differing is None
+    assert stalled.frames[0].rtl_cycles > result.frames[0].rtl_cycles
+    assert np.array_equal(stalled.frames[0].rtl_image, result.frames[0].rtl_image)
+
+
+def test_a_frame_without_anything_in_it(scene):
+    away = Camera.look_at((0, 0, 1e6), (0, 0, 2e6), (0, 1, 0), width=17, height=9)
+    empty = cosim("raster", DESIGN, scene, [away], timing=TIMING)
+    empty.check()
+    assert empty.frames[0].psnr_db_vs_float == math.inf
+    assert empty.psnr_db_vs_float_non_background is None
+    figures = json.loads(json.dumps(empty.to_json(), allow_nan=False))
+    assert figures["psnr_db_vs_float"] is None
+    assert figures["psnr_db_vs_float_non_background"] is None
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_wrong_pixels_are_reported(scene, cameras, monkeypatch, state):
+    """The Verilog of one table of powers under the models of another."""
+    alpha = replace(DESIGN.array.alpha, table_entries=16)
+    other = replace(DESIGN, array=replace(DESIGN.array, alpha=alpha))
+    monkeypatch.setattr(
+        cosim_module, "build_frame", lambda design, **options: build_frame(DESIGN, **options))
+    wrong = cosim("raster", other, scene, cameras[:1], timing=TIMING, state=state)
+    frame = wrong.frames[0]
+    assert 0 < wrong.pixels_differing <= frame.pixels
+    assert frame.pixels_differing <= frame.pixels
+    found = frame.difference
+    assert found.expected != found.got
+    assert found.tile == found.y // 16 * 4 + found.x // 16
+    if found.pixel_format == "RGBA8":
+        assert tuple(frame.rtl_image[found.y, found.x]) == found.got
+    message = (rf"^Frame 0: {wrong.pixels_differing} of 1750 pixels differ from the bit-true "
+               rf"model; the first: {found.pixel_format} pixel \({found.x}, {found.y}\) of tile "
+               rf"{found.tile} must be \(.*\), not \(.*\)$")
+    with pytest.raises(SimulationError, match=message):
+        wrong.check()
+    assert wrong.to_json()["per_frame"][0]["difference"]["x"] == found.x
+
+
+def test_errors_of_a_frame_are_reported(scene, cameras, monkeypatch):
+    real = cosim_module.run_frames
+
+    def stray(*arguments, **options):
+        runs = real(*arguments, **options)
+        bytes_ = runs[0].frame.copy()
+        bytes_[-1] ^= 255
+        return [replace(runs[0], frame=bytes_), *runs[1:]]
+
+    monkeypatch.setattr(cosim_module, "run_frames", stray)
+    with pytest.raises(SimulationError, match=r"^Frame 0: 1 bytes outside of the picture"):
+        cosim("raster", DESIGN, scene, cameras[:1], timing=TIMING, state=False)
+    monkeypatch.setattr(
+        cosim_module, "run_frames",
+        lambda *arguments, **options: [replace(real(*arguments, **options)[0], error=6)])
+    with pytest.raises(SimulationError, match=r"^Frame 0 ended with the error READ$"):
+        cosim("raster", DESIGN, scene, cameras[:1], timing=TIMING, state=False)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"design_name": "gscore"}, r"^Design must be one of \['raster'\], not 'gscore'$"),
+    ({"cameras": []}, r"^Cameras must be at least one, not none$"),
+    ({"processes": 0}, r"^Processes must be at least 1, not 0$"),
+])
+def test_arguments_are_checked(scene, cameras, options, message):
+    arguments = {"design_name": "raster", "design": DESIGN, "scene": scene, "cameras": cameras}
+    with pytest.raises(ValueError, match=message):
+        cosim(**{**arguments, **options})
+
+
+@pytest.mark.matrix
+def test_waves_of_a_window(scene, cameras, tmp_path):
+    waves = Waves(path=tmp_path / "frame.vcd", first_cycle=100, last_cycle=140)
+    cosim("raster", DESIGN, scene, cameras[-1:], timing=TIMING, waves=waves, state=False)
+    times = [int(line[1:]) for line in waves.path.read_text().splitlines()
+             if line.startswith("#")]
+    assert times == list(range(200, 280))
+
+
+def test_a_harness_that_fails_says_why(tmp_path, scene, cameras, monkeypatch):
+    script = tmp_path / "simulate"
+    script.write_text("#!/bin/sh\necho it broke; exit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(
+        cosim_module, "build_frame",
+        lambda design, **options: Binary(path=script, build_s=0.0, cached=True))
+    with pytest.raises(SimulationError, match=r"^The simulation ended with code 3: it broke$"):
+        cosim("raster", DESIGN, scene, cameras[:1])
+
+
+def test_one_whole_frame_of_the_default_scene():
+    """The design and the frame that the report shows."""
+    scene = resolve("default")
+    whole = cosim(
+        "raster", PRESETS["64-lane"], scene, [default_camera(scene, 320, 240)],
+        scene_name="default")
+    whole.check()
+    assert whole.cycle_error <= 0.01
+    assert whole.psnr_db_vs_float >= 45
+    assert whole.psnr_db_vs_float_non_background >= 45
+    counters = whole.counters()
+    for name in ("splat_bytes", "table_bytes", "pixel_bytes", "overfetch_bytes"):
+        assert counters[name]["rtl"] == counters[name]["model"]
