@@ -143,6 +143,8 @@ class Driver:
         await self.write("DESCRIPTOR_HIGH", address >> 32)
         await self.write("IRQ_ENABLE", irq_enable)
         await self.write("CONTROL", CONTROL_START)
+        # From here on the register is the next frame's.
+        await self.write("DESCRIPTOR_LOW", 0xDEAD_BEC0)
 
     async def finish(self) -> FrameError:
         """Wait for the interrupt, read the outcome, take the interrupt back."""

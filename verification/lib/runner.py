@@ -1,6 +1,5 @@
 """Build the Verilog of one component with cocotb inside, and run its testbench."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cocotb_tools.runner import get_runner
 
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
+from splatforge.designs.resolve import ResolveDesign
 from splatforge.hw.generate import verilog
 from splatforge.verification.lib.build import Binary, build
 
@@ -19,6 +19,7 @@ __all__ = ["TESTED", "build_testbench", "run_testbench"]
 TESTED: RasterDesign = replace(
     PRESETS["16-lane"],
     fetch=FetchDesign(buffer_splats=16, burst_beats=8, outstanding_bursts=2),
+    resolve=ResolveDesign(outstanding_bursts=3),
 )
 
 
@@ -64,18 +65,34 @@ def run_testbench(
     BuildError
         If the simulation cannot be built.
     AssertionError
-        If a test fails, or there is none.
+        If a test fails, if there is none, or if the simulation does not end as it should.
     """
     binary = build_testbench(name, design=design, trace=waves, cache=cache)
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    results, log = folder / "results.xml", folder / "log"
     # cocotb starts the executable that is called like the top module.
     executable = folder / name
     executable.unlink(missing_ok=True)
     executable.symlink_to(binary.path)
-    results = get_runner("verilator").test(
-        hdl_toplevel=name, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
-        test_module=f"splatforge.verification.{name}", seed=seed, waves=waves is not None,
-        results_xml=None if "PYTEST_CURRENT_TEST" in os.environ else str(folder / "results.xml"))
-    tests, failures = get_results(results)
-    if tests == 0 or failures:
-        raise AssertionError(f"{name}: {failures} of {tests} tests failed; see {results}")
+    broken = ""
+    try:
+        get_runner("verilator").test(
+            hdl_toplevel=name, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
+            test_module=f"splatforge.verification.{name}", seed=seed, waves=waves is not None,
+            results_xml=str(results), log_file=log)
+    except (RuntimeError, SystemExit) as error:
+        # The simulator died, or, under pytest, cocotb's runner wants to exit behind a failure.
+        broken = f" ({error})"
+    tests, failures = get_results(results) if results.exists() else (0, 0)
+    if tests == 0 or failures or broken:
+        said = log.read_text(errors="replace") if log.exists() else ""
+        raise AssertionError(
+            f"{name}: {failures} of {tests} tests failed{broken}; {log}:\n{_failures(said)}")
+
+
+def _failures(log: str) -> str:
+    """What `log` says of the first failure, and its summary."""
+    lines = log.splitlines()
+    first = next((n for n, line in enumerate(lines) if "Traceback" in line), len(lines))
+    return "\n".join([*lines[first:first + 40], "...", *lines[-40:]])

@@ -12,7 +12,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
 
-__all__ = ["Port", "axi_port", "check_stream", "pauses", "port", "sink", "source", "start"]
+__all__ = ["Port", "axi_port", "check_silence", "check_stream", "pauses", "port", "sink", "source",
+           "start"]
 
 
 class Port(NamedTuple):
@@ -86,6 +87,18 @@ async def sink(clk: Any, stream: Port, count: int, pause: Iterator[bool]) -> lis
             words.append(int(stream.payload.value))
     stream.ready.value = 0
     return words
+
+
+async def check_silence(clk: Any, *streams: Port, cycles: int = 40) -> None:
+    """Fail if any of `streams` has something left to send when it is let."""
+    for stream in streams:
+        stream.ready.value = 1
+    for _ in range(cycles):
+        await RisingEdge(clk)
+        for stream in streams:
+            assert stream.valid.value == 0, "more was sent than there is"
+    for stream in streams:
+        stream.ready.value = 0
 
 
 async def check_stream(
