@@ -29,3 +29,16 @@ def shared_scene() -> Callable[[str], Path]:
 def shared_cameras() -> Callable[[str], Path]:
     """Path of a real camera or head-motion file by name; skips where it is absent."""
     return lambda name: _find("cameras", name)
+
+
+@pytest.fixture
+def run_testbench(tmp_path: Path) -> Callable[..., None]:
+    """Run the cocotb bench of a unit; skips where Python cannot be embedded."""
+    from find_libpython import find_libpython
+
+    if find_libpython() is None:
+        pytest.skip("cocotb embeds Python, and this Python has no shared library"
+                    " (Debian, Ubuntu: apt install libpython3-dev)")
+    from splatforge.verification.lib import runner
+
+    return lambda name, *, seed: runner.run_testbench(name, tmp_path, seed=seed)

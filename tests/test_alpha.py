@@ -301,6 +301,5 @@ def test_cycles_match_rtl(count):
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("alpha", tmp_path, seed=7)
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("alpha", seed=7)

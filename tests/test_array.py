@@ -352,6 +352,5 @@ def test_a_stalled_output_blocks_the_third_tile():
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("array", tmp_path, seed=7)
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("array", seed=7)

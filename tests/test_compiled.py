@@ -21,5 +21,5 @@ def test_digest_follows_every_source(tmp_path):
 
 
 def test_module_without_a_file():
-    with pytest.raises(ValueError, match="^Module must have a source file, not made$"):
+    with pytest.raises(ValueError, match=r"^Module must have a source file, not made$"):
         source_digest(types.SimpleNamespace(__file__=None, __name__="made"))

@@ -474,6 +474,5 @@ def test_subtiles_are_sixteen():
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("fetch", tmp_path, seed=7)
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("fetch", seed=7)

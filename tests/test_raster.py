@@ -511,6 +511,5 @@ def test_rtl_of_many_short_lists():
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("raster", tmp_path, seed=7)
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("raster", seed=7)

@@ -289,6 +289,5 @@ def test_no_output_depends_on_an_input_combinationally():
 
 
 @pytest.mark.rtl
-def test_verilog_against_model(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("registers", tmp_path, seed=7)
+def test_verilog_against_model(run_testbench):
+    run_testbench("registers", seed=7)

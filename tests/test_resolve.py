@@ -311,7 +311,6 @@ def test_stop_begins_no_burst():
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(tmp_path):
-    from splatforge.verification.lib.runner import run_testbench
-    run_testbench("resolve", tmp_path, seed=7)
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("resolve", seed=7)
 
