@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from amaranth.back import rtlil
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
 from amaranth.hdl import *
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import stream, wiring
@@ -128,7 +129,8 @@ class _Stable(Elaboratable):
     def __init__(
         self, dut: wiring.Component, released: Callable[[wiring.Component, str], Value]
     ) -> None:
-        self.dut, self.released = dut, released
+        self.dut: Any = dut
+        self.released = released
 
     def elaborate(self, platform):
         m = Module()
@@ -143,7 +145,7 @@ class _Stable(Elaboratable):
                           & ~self.released(self.dut, channel.name)),
                 payload.eq(channel.payload),
             ]
-            check = Assert if channel.output else Assume
+            check: Any = Assert if channel.output else Assume
             with m.If(running & waited):
                 m.d.comb += [check(channel.valid), check(channel.payload == payload)]
         return m
@@ -283,7 +285,7 @@ def _raster_invariants() -> tuple[str, ...]:
             "(= [dut.fetch.tile_state] #b000)"))
 
 
-def _after_skip(dut: wiring.Component, name: str) -> Value:
+def _after_skip(dut: Any, name: str) -> Value:
     """Records may be withdrawn by ``skip``: it takes what is left of the tile out of the stream."""
     return dut.skip if name in ("o_splat", "i_splat") else Const(0)
 
