@@ -58,7 +58,9 @@ def html(report: Report) -> str:
         si=plots.si, ratio=plots.ratio, frames=_frames(report),
         css=Markup((page / "page.css").read_text("utf-8")),
         js=Markup((page / "page.js").read_text("utf-8")),
-        vega=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        vega=Markup(
+            vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue] - has a default
+            .replace("</script", "<\\/script")),
         specs=Markup(_script_json(specs)),
     )
 

@@ -893,7 +893,7 @@ def report(
     made = pages.assemble(
         command=_command_line(), versions=_versions(), scene=scene_record, cosim=result.to_json(),
         simulate=simulated.record(), design=asdict(parameters), frame=shown,
-        rendered=frame.rtl_image[..., :3] / np.float32(255), reference=frame.float_image,
+        rendered=(frame.rtl_image[..., :3] / 255).astype(np.float32), reference=frame.float_image,
         tiles=pages.TileGrid(tile_px=16, counts={
             name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
     )

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -75,7 +76,7 @@ class Watch:
 
     def __init__(self, dut) -> None:
         self.dut = dut
-        self.cycles = dict.fromkeys(
+        self.cycles: dict[str, int] = dict.fromkeys(
             ("busy", "starved", "skipped", "blocked", "stopped", "skip"), 0)
 
     async def run(self) -> None:
@@ -100,14 +101,15 @@ def pixels(lists: SplatLists, groups: list[int]) -> npt.NDArray[np.int64]:
         y0, x0 = (TILE_PX * each for each in divmod(tile, lists.tiles_x))
         for place in range(across * rows):
             row, column = divmod(place, across)
-            for number, pixel in enumerate(group.from_bits(next(words))):
+            pixels_here: Any = group.from_bits(next(words))
+            for number, pixel in enumerate(pixels_here):
                 x = PIXELS_PER_GROUP * column + number
                 if x < columns:
                     state[y0 + row, x0 + x] = *pixel.color, pixel.transmittance
     return state
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(seed=[1, 2, 3], stall=[0.0, 0.6], gap=[0.0, 0.4])
 async def against_model(dut, seed: int, stall: float, gap: float) -> None:
     """Every pixel's state matches the model; tiles that end early say so."""

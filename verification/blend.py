@@ -32,7 +32,7 @@ def capped() -> int:
                            np.zeros((1, 3))).product[0])
 
 
-def fragments(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
+def fragments(rng: np.random.Generator, count: int) -> list[dict[Any, Any]]:
     """Blocks of fragments over few slots; the corners of opacity, colour and edge come first."""
     cap, bright = ARRAY.alpha.alpha_cap, ARRAY.blend.color.raw_max
     columns, rows = (1 << ARRAY.block_width) - 1, (1 << ARRAY.block_height) - 1
@@ -81,7 +81,7 @@ class Model:
         return int((self.slots[slot].product < ARRAY.blend.stop).all())
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(seed=[1, 2], stall=[0.0, 0.4], gap=[0.0, 0.4])
 async def against_model(dut, seed: int, stall: float, gap: float) -> None:
     """Every end and, behind them all, every pixel's state match the model."""

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -106,8 +107,9 @@ class Driver:
         self.dut = dut
         # The models say something of every access.
         logging.getLogger(f"cocotb.{dut._name}").setLevel(logging.ERROR)
-        self.axil = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk)
-        self.axi = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk)
+        # Any: cocotbext-axi has no types, and what a checker infers of it is wrong.
+        self.axil: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk)
+        self.axi: Any = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk)
         for channel, probability in (
             (self.axil.write_if.aw_channel, gap), (self.axil.write_if.w_channel, gap),
             (self.axil.read_if.ar_channel, gap), (self.axil.write_if.b_channel, stall),
@@ -202,10 +204,10 @@ def frames(seed: int) -> Sequence[SplatLists]:
     return empty, random_lists(seed, tiles_x=3, tiles_y=2, longest=30)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize(
     (("gap", "stall", "seed"), [(0.0, 0.0, 1), (0.4, 0.0, 2), (0.0, 0.4, 3), (0.3, 0.3, 4)]),
-    kind=list(PixelFormat))
+    ("kind", list(PixelFormat)))
 async def against_model(dut, kind: PixelFormat, gap: float, stall: float, seed: int) -> None:
     """Two frames in a row: every byte of the framebuffer is that of the model."""
     driver = await begin(dut, gap, stall, seed)
@@ -214,7 +216,7 @@ async def against_model(dut, kind: PixelFormat, gap: float, stall: float, seed: 
     assert (await driver.counters())["tiles_stopped"] > 0
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize((("gap", "stall"), [(0.0, 0.0), (0.3, 0.3)]))
 async def registers(dut, gap: float, stall: float) -> None:
     """The map through a manager that knows nothing of it; an idle core touches no memory."""
@@ -239,7 +241,7 @@ async def registers(dut, gap: float, stall: float) -> None:
         assert getattr(dut, f"m_axi_{name}").value == 0
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 async def interrupt(dut) -> None:
     """The line follows what is enabled of what is pending; without it the driver polls."""
     driver = await begin(dut)
@@ -262,7 +264,7 @@ async def interrupt(dut) -> None:
     await driver.frame(lists, PixelFormat.RGBA8)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(
     where=["descriptor", "table", "splats", "frame"], stall=[0.0, 0.3])
 async def bus_error(dut, where: str, stall: float) -> None:
@@ -281,7 +283,7 @@ async def bus_error(dut, where: str, stall: float) -> None:
     await driver.frame(lists, PixelFormat.RGBA16)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(cycles=[0, 40, 500], command=[CONTROL_ABORT, CONTROL_RESET])
 async def early_end(dut, cycles: int, command: int) -> None:
     """ABORT or RESET in mid-frame: what is in flight drains, and the next frame is whole."""

@@ -190,7 +190,7 @@ async def begin(dut, frame: Frame, bus: Bus) -> None:
 @cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(
     (("width", "height", "seed"), [(37, 19, 1), (1, 1, 2), (16, 33, 3)]),
-    stall=[0.0, 0.5], gap=[0.0, 0.4], kind=list(PixelFormat))
+    ("stall", [0.0, 0.5]), ("gap", [0.0, 0.4]), ("kind", list(PixelFormat)))
 async def against_model(
     dut, stall: float, gap: float, kind: PixelFormat, width: int, height: int, seed: int
 ) -> None:
