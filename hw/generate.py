@@ -124,7 +124,8 @@ def _register_page(design: RasterDesign) -> str:
          "is answered with SLVERR."), "",
         "| offset | name | access | content |", "|---|---|---|---|",
     ]
-    lines += [f"| 0x{register.offset:03x} | {register.name} | {register.access} | {register.text} |"
+    lines += [f"| 0x{register.offset:03x} | {register.name} | {register.access} | "
+              + register.text.replace("|", "\\|") + " |"
               for register in (*HEAD_REGISTERS, *counter_registers())]
     lines += [
         "", "## Frame descriptor", "",

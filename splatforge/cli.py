@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -169,11 +168,11 @@ def _write_json(record: Mapping[str, Any], target: str) -> None:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     """Write a file, all of it or nothing; its folder is made as needed."""
+    from splatforge.scenes.atomic_file import atomic_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+    with atomic_file(path) as file:
         file.write(content)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def _publish(
@@ -425,6 +424,8 @@ def _read_picture(path: Path) -> Any:
             return np.asarray(image.convert("RGB"), np.float32) / 255
     except UnidentifiedImageError:
         raise ValueError(f"{path}: must be a picture (PNG, JPEG, WebP) or .npy") from None
+    except (Image.DecompressionBombError, SyntaxError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture: {error}") from None
 
 
 def _write_picture(image: Any, path: Path) -> None:
