@@ -815,9 +815,9 @@ def simulate(
         ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
           for stage in record["stages"]),
-        *((name, (f"{1e3 * each['time_s']:.4g} ms, {1e3 * each['energy_j']:.4g} mJ: we are "
-                 f"{each['speedup']:.3g} times as fast, at 1/{each['energy_saving']:.3g} of the "
-                 "energy"))
+        *((name, (f"{1e3 * each['time_s']:.4g} ms, {1e3 * each['energy_j']:.4g} mJ for rasterizing "
+                  "and writing alone: {:.2g} to {:.2g} times our time, {:.2g} to {:.2g} times our "
+                  "energy").format(*each["speedup_band"], *each["energy_saving_band"]))
           for name, each in record["baselines"].items()),
     ])
 
