@@ -172,6 +172,8 @@ def test_fst_waves_or_one_clear_line(tmp_path):
     try:
         binary = build(ENGINE.read_text(), "raster", [HARNESS], trace=waves.kind).path
     except BuildError as error:
+        if "need the headers of zlib and lz4" not in str(error):
+            raise
         pytest.skip(str(error))
     packed, content = image(64)
     run, = run_frames(binary, [packed], waves=waves)
