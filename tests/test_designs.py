@@ -7,8 +7,10 @@ import pytest
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.blend import BlendDesign
+from splatforge.designs.feature import FEATURE_BYTES, FeatureFormat
 from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, FetchDesign, SplatFormat
 from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import Floating
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import COUNTERS, PRESETS, RasterDesign, counter_registers
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
@@ -66,6 +68,9 @@ WRONG = [
     (BlendDesign, {"accumulator": uq(3, 26)},
      "Accumulator must not be finer than weight times colour, not UQ(3,26)"),
     (SplatFormat, {"u0": sq(7, 17)}, "Splat must fit 128 bits, not 134"),
+    (FeatureFormat, {"mean": uq(15, 12)}, "Mean of a feature must be signed, not UQ(15,12)"),
+    (FeatureFormat, {"mean": sq(31, 31), "slope": Floating(fraction_bits=23)},
+     "Feature must fit 256 bits, not 260"),
     (FetchDesign, {"burst_beats": 32}, "Burst must be 4, 8 or 16 beats, not 32"),
     (FetchDesign, {"buffer_splats": 192},
      "Splat buffer must be a power of two from 32 to 4096, not 192"),
@@ -193,6 +198,15 @@ def test_splat_ranges_hold_what_a_visible_splat_needs():
     assert splat.c.to_float(splat.c.raw_max) >= slope
     assert splat.u0.to_float(splat.u0.raw_max) >= seen + 15 * 2 * slope
     assert splat.v0.to_float(splat.v0.raw_max) >= seen + 15 * slope
+
+
+def test_features_fill_two_beats_in_order():
+    feature = FeatureFormat()
+    assert [field[:2] for field in feature.fields()] == [
+        ("mean_x", 27), ("mean_y", 27), ("a", 26), ("b", 26), ("c", 26), ("log_opacity", 10),
+        ("red", 10), ("green", 10), ("blue", 10)]
+    assert [signed for _, _, signed in feature.fields()] == [True, True, *[False] * 7]
+    assert feature.width == 172 <= 8 * FEATURE_BYTES == 2 * ShellDesign().data_bits
 
 
 def test_pixel_formats():
