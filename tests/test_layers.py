@@ -13,6 +13,7 @@ ALLOWED = {
     "hw": {"designs", "algos"},
     "sim": {"scenes", "designs", "algos"},
     "verification": {"hw", "algos", "scenes", "designs", "sim"},
+    "synth": {"hw", "designs", "verification"},
     "report": set(),
 }
 #: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents and
