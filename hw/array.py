@@ -67,8 +67,8 @@ class Array(Component):
         Four pixels side by side, rows from the top, groups from the left, only those that begin
         inside of the frame: colour 3 x UQ(3,18) and T UQ(1,17).
     busy, starved, skipped, blocked : ``Out(1)``
-        For the counters: a block is issued; a tile waits for splats; a splat without a live block
-        is taken; the next tile waits for state.
+        For the counters, never two in one cycle: a block is issued; a tile waits for splats and
+        holds none; a splat without a live block is passed over; the next tile waits for state.
     stopped : ``Out(1)``
         For one cycle: a tile ended before its list did.
     """
@@ -150,7 +150,7 @@ class Array(Component):
             end.eq(active & (all_dead | (splat_free & ~remaining.any()))),
             self.skip.eq(active & all_dead & remaining.any()),
             self.stopped.eq(active & all_dead & (remaining.any() | (pending.any() & splat_valid))),
-            self.starved.eq(self.i_splat.ready & ~self.i_splat.valid & ~self.busy),
+            self.starved.eq(self.i_splat.ready & ~self.i_splat.valid & ~splat_valid),
         ]
         for number in range(blocks):
             with m.If(lowest[number]):

@@ -67,7 +67,6 @@ def blend_tile(
     ring = splat_ring(limits[1]) - 1
     arrive = TAKEN + ring + 1
     free = start + 1
-    busy = False
     requested = fetch[REQUESTED]
     issues, starved, skipped = np.int64(0), np.int64(0), np.int64(0)
     for place in range(count):
@@ -91,14 +90,15 @@ def blend_tile(
             counts[DROPPED] += stop - position
             counts[STOPPED] += 1
             if all_dead > free:
-                starved += all_dead - free - busy
+                starved += all_dead - free - (place > 0)
             counts[BUSY] += issues
             counts[STARVED] += starved
             counts[SKIPPED] += skipped
             return all_dead, stop, all_dead + 1
         fetch[TAKEN + (position & ring)] = moved + 1
         if load > free:
-            starved += load - free - busy
+            # The record before, if any, was issued or passed over in the first of these cycles.
+            starved += load - free - (place > 0)
         advance = load
         position += 1
 
@@ -110,8 +110,7 @@ def blend_tile(
             issued = popcount[live]
             if load + max(1, issued) < next_dead:
                 issues += issued
-                busy = live != 0
-                skipped += not busy
+                skipped += live == 0
                 free = load + max(1, issued)
                 continue
         cycle = load + 1
@@ -126,7 +125,9 @@ def blend_tile(
             live = pending & ~dead
             if live == 0:
                 skipped += 1
-                busy = False
+                if pending != 0 and cycle == all_dead and place == count - 1:
+                    # The tile ends in the middle of its last record, not with its list.
+                    counts[STOPPED] += 1
                 break
             issues += 1
             lowest = live & -live
@@ -148,12 +149,9 @@ def blend_tile(
                             all_dead = max(all_dead, dead_at[other])
             pending = live ^ lowest
             if pending == 0:
-                busy = True
                 break
             cycle += 1
         free = cycle
-        if free == all_dead and place == count - 1:
-            counts[STOPPED] += 1
     counts[BUSY] += issues
     counts[STARVED] += starved
     counts[SKIPPED] += skipped

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from splatforge.algos import raster
-from splatforge.algos.fetch import pack
+from splatforge.algos.fetch import SplatLists, encode_splats, pack
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import PRESETS
 from splatforge.designs.resolve import PixelFormat
@@ -24,6 +24,7 @@ from splatforge.designs.shell import (
     ShellDesign,
 )
 from splatforge.scenes import Camera, Scene, default_camera, resolve
+from splatforge.sim.array import DEAD_DELAY
 from splatforge.sim.raster import simulate
 from splatforge.verification.lib.frame import (
     DECERR,
@@ -194,6 +195,19 @@ def test_cycles_follow_the_memory(binary, small, timing):
     small.check_cycles(run, timing)
 
 
+def opaque_list(count, last_mask):
+    """One tile of 4x4 pixels; its second record hides all behind, its last has a mask."""
+    record = dict.fromkeys(("u0", "v0", "a", "b", "c", "log_opacity"), 0)
+    record |= {"red": 900, "green": 500, "blue": 100, "subtiles": 0xFFFF}
+    fields = {name: np.full(count, value) for name, value in record.items()}
+    fields["subtiles"][-1] = last_mask
+    return SplatLists(
+        width=4, height=4, starts=np.array([0, count]),
+        records=encode_splats(DESIGN.fetch.splat, fields), pairs=np.array([count]),
+        places=np.arange(count, dtype=np.int32), gaussians=count, gaussians_visible=count,
+        sh_degree=0)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_records_of_random_bits(binary, seed):
     frames = [Golden(random_lists(10 * seed + n, **SMALL), PixelFormat.STATE) for n in range(4)]
@@ -203,6 +217,23 @@ def test_records_of_random_bits(binary, seed):
             binary, [frame.image for frame in frames], timing=QUICK,
             stall=Stall.every_channel(0.2, seed)), frames, strict=True):
         frame.check(run)
+
+
+@pytest.mark.parametrize("mask", [0xFFFF, 0], ids=["touches", "touches nothing"])
+def test_a_tile_that_dies_around_its_last_record(binary, mask):
+    """Whether a tile stopped before its list did, for lists that end just then."""
+    last = DEAD_DELAY + 1
+    lists = [opaque_list(last + 1 + late, mask) for late in range(-4, 5)]
+    frames = [Golden(each) for each in lists]
+    stopped = []
+    for run, frame in zip(
+            run_frames(binary, [frame.image for frame in frames]), frames, strict=True):
+        frame.check(run)
+        model = simulate(frame.frame.workload, DESIGN)
+        assert run.counters == model.counters
+        stopped.append(run.counters["tiles_stopped"])
+    # The record that is in the array when its tile dies is one too many if it touches anything.
+    assert stopped == [0, 0, 0, 0, int(mask != 0), 1, 1, 1, 1]
 
 
 FAULTS = {
