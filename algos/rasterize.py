@@ -396,10 +396,16 @@ def _blend_rows_codegen(counted: bool) -> Callable[..., Any]:
                 weight.fma(channel, so_far).store(plane(index))
             after.select(blend, t.negative_where(seen)).store(plane(3))
             if counted:
-                live_seen = builder.ctpop(_mask_bits(builder, builder.and_(seen, t > 0.0), 64))
+                live_seen = _mask_bits(builder, builder.and_(seen, t > 0.0), 64)
                 blended = builder.ctpop(_mask_bits(builder, blend, 64))
-                both = builder.or_(live_seen, builder.shl(blended, ll.Constant(i64, 32)))
-                builder.store(builder.add(builder.load(counts), both), counts)
+                some = builder.zext(builder.icmp_unsigned("!=", live_seen, zero), i64)
+                all_three = builder.or_(
+                    builder.or_(
+                        builder.ctpop(live_seen), builder.shl(blended, ll.Constant(i64, 16))
+                    ),
+                    builder.shl(some, builder.add(row, ll.Constant(i64, 32))),
+                )
+                builder.store(builder.add(builder.load(counts), all_three), counts)
             builder.branch(test)
         builder.position_at_end(done)
         return builder.load(counts)
@@ -427,10 +433,19 @@ def _blend_rows(
 def _blend_rows_counted(
     typingctx, state, column, rows, px, py, mx, my, a, b, c, opacity, red, green, blue
 ):  # fmt: skip
-    """:func:`_blend_rows` that returns the live pixels that are significant and, 32 bits higher,
-    those among them that blend.
+    """:func:`_blend_rows` that returns the number of live pixels that are significant, 16 bits
+    higher of those among them that blend, and 32 bits higher the set of rows that hold one.
     """  # noqa: D205
     return _blend_rows_signature(state), _blend_rows_codegen(counted=True)
+
+
+@njit(cache=True, nogil=True)
+def _row_pairs(rows):
+    """Count the pairs of rows (2j, 2j + 1) of which at least one is in the set: warps."""
+    pairs = 0
+    for j in range(0, TILE_PX, 2):
+        pairs += (rows >> j) & 3 != 0
+    return pairs
 
 
 @njit(cache=True, nogil=True)
@@ -455,6 +470,7 @@ def _blend_kernel(
                 state[2, y, x] = _ZERO
                 state[3, y, x] = _ONE if x < columns and y < rows else -_ONE
         live_pixels = rows * columns
+        live_warps = -(-rows // 2)
         for batch in range(begin, end, _BATCH):
             # numba supplies the typing context, which pyright takes for an argument.
             live_rows = _live_rows(state_flat)  # pyright: ignore[reportCallIssue]
@@ -475,8 +491,10 @@ def _blend_kernel(
                         break
                     statistics[1, tile] += 1
                     statistics[2, tile] += live_pixels
+                    statistics[6, tile] += live_warps
                 i = entries[k]
                 left = reached[k - batch]
+                significant_rows, live_before = np.int64(0), live_pixels
                 while left != 0:
                     # The left half if it is reached, else the right one.
                     column = 0 if left & _ROWS != 0 else _LANES
@@ -484,13 +502,14 @@ def _blend_kernel(
                     left = left & ~np.int64(_ROWS) if column == 0 else 0
                     px, py = np.float32(x0 + column) + _HALF, np.float32(y0) + _HALF
                     if counted:
-                        both = _blend_rows_counted(
+                        found = _blend_rows_counted(
                             state_flat, column, mask, px, py, records[i, _MX], records[i, _MY],
                             records[i, _A], records[i, _B], records[i, _C],
                             records[i, _OPACITY], records[i, _RED], records[i, _GREEN],
                             records[i, _BLUE],
                         )  # fmt: skip
-                        significant, blended = both & 0xFFFFFFFF, both >> 32
+                        significant, blended = found & 0xFFFF, (found >> 16) & 0xFFFF
+                        significant_rows |= found >> 32
                         statistics[3, tile] += significant
                         statistics[4, tile] += blended
                         live_pixels -= significant - blended
@@ -501,6 +520,11 @@ def _blend_kernel(
                             records[i, _OPACITY], records[i, _RED], records[i, _GREEN],
                             records[i, _BLUE],
                         )  # fmt: skip
+                if counted:
+                    statistics[7, tile] += _row_pairs(significant_rows)
+                    if live_pixels != live_before:
+                        live_bits = _live_rows(state_flat)  # pyright: ignore[reportCallIssue]
+                        live_warps = _row_pairs(live_bits | (live_bits >> TILE_PX))
         if counted:
             statistics[0, tile] = end - begin
             statistics[5, tile] = statistics[3, tile] - statistics[4, tile]
@@ -562,13 +586,13 @@ def blend_tiles(
     """Blend the tiles of ``lists``, of which the first is number ``first_tile`` of the image.
 
     Writes their pixels into ``image`` [height, width, 3] and ``transmittance`` [height, width]
-    and, unless it is None, their counts into ``statistics`` [6, tiles of the image]: pairs,
-    reached, evaluations, significant, blended, stopped.
+    and, unless it is None, their counts into ``statistics`` [8, tiles of the image]: pairs,
+    reached, evaluations, significant, blended, stopped, warp steps, warp blends.
     """
     # Long lists first: the threads finish together.
     tile_order = first_tile + np.argsort(-np.diff(lists.starts), kind="stable")
     workers.run_chunks(
         _blend_kernel, -(-lists.tiles // _TILES), tile_order, first_tile, lists.starts,
         lists.entries, records, lists.tiles_x, background, image, transmittance,
-        statistics is not None, np.empty((6, 0), np.int64) if statistics is None else statistics,
+        statistics is not None, np.empty((8, 0), np.int64) if statistics is None else statistics,
     )  # fmt: skip

@@ -55,6 +55,11 @@ class TileStatistics:
         Significant evaluations that changed the pixel: all but the one that stopped it.
     stopped_pixels : numpy.ndarray
         Pixels that stopped early. ``significant == blended + stopped_pixels``.
+    warp_steps : numpy.ndarray
+        Entries looked at, summed over the warps of the tile: 32 threads in lockstep, two rows of
+        16 pixels as diff-gaussian-rasterization launches them, go on until all have stopped.
+    warp_blends : numpy.ndarray
+        Of these, the ones in which at least one thread was significant: there the others wait.
     """
 
     tiles_x: int
@@ -65,6 +70,8 @@ class TileStatistics:
     significant: Int64Array
     blended: Int64Array
     stopped_pixels: Int64Array
+    warp_steps: Int64Array
+    warp_blends: Int64Array
 
     def totals(self) -> dict[str, int]:
         """Sum of every count over the frame."""
@@ -159,7 +166,7 @@ def render(
 
     image = np.empty((height, width, 3), np.float32)
     transmittance = np.empty((height, width), np.float32)
-    counts = np.zeros((6, tiles_x * tiles_y), np.int64) if statistics else None
+    counts = np.zeros((8, tiles_x * tiles_y), np.int64) if statistics else None
     with Workers() as workers:
         geometry = project_geometry(scene, camera, workers)
         stage("project")
@@ -188,6 +195,8 @@ def render(
             significant=counts[3],
             blended=counts[4],
             stopped_pixels=counts[5],
+            warp_steps=counts[6],
+            warp_blends=counts[7],
         )
         if counts is not None
         else None,

@@ -134,6 +134,7 @@ class Pixel:
     transmittance: float = 1.0
     evaluations: int = 0
     significant: int = 0
+    significant_at: set[int] = field(default_factory=set)
     blended: int = 0
     stopped: bool = False
     margin: float = inf
@@ -153,6 +154,7 @@ def shade(splats, listed: list[int], x: int, y: int) -> Pixel:
         if alpha < ALPHA_MIN:
             continue
         pixel.significant += 1
+        pixel.significant_at.add(pixel.evaluations)
         after = pixel.transmittance * (1 - alpha)
         pixel.margin = min(pixel.margin, abs(after / TRANSMITTANCE_MIN - 1))
         if after < TRANSMITTANCE_MIN:
@@ -172,11 +174,13 @@ def render(scene, camera, background=(0.0, 0.0, 0.0)) -> SimpleNamespace:
     transmittance = np.ones((camera.height, camera.width))
     margin = np.full((camera.height, camera.width), inf)
     tiles_x = ceil(camera.width / TILE_PX)
-    names = ("pairs", "pairs_reached", "evaluations", "significant", "blended", "stopped_pixels")
+    names = ("pairs", "pairs_reached", "evaluations", "significant", "blended", "stopped_pixels",
+             "warp_steps", "warp_blends")
     counts = {name: np.zeros(len(lists), int) for name in names}
     for (tile_x, tile_y), listed in lists.items():
         tile = tile_y * tiles_x + tile_x
         counts["pairs"][tile] = len(listed)
+        warps: dict[int, list[Pixel]] = {}
         for y in range(tile_y * TILE_PX, min(camera.height, (tile_y + 1) * TILE_PX)):
             for x in range(tile_x * TILE_PX, min(camera.width, (tile_x + 1) * TILE_PX)):
                 pixel = shade(splats, listed, x, y)
@@ -189,6 +193,10 @@ def render(scene, camera, background=(0.0, 0.0, 0.0)) -> SimpleNamespace:
                 counts["significant"][tile] += pixel.significant
                 counts["blended"][tile] += pixel.blended
                 counts["stopped_pixels"][tile] += pixel.stopped
+                warps.setdefault(y // 2, []).append(pixel)
+        for warp in warps.values():
+            counts["warp_steps"][tile] += max(pixel.evaluations for pixel in warp)
+            counts["warp_blends"][tile] += len(set().union(*(p.significant_at for p in warp)))
     return SimpleNamespace(
         image=image, transmittance=transmittance, margin=margin, counts=counts, splats=splats
     )

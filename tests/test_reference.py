@@ -18,7 +18,8 @@ from splatforge.scenes import Camera, Scene
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
 
-COUNTS = ("pairs", "pairs_reached", "evaluations", "significant", "blended", "stopped_pixels")
+COUNTS = ("pairs", "pairs_reached", "evaluations", "significant", "blended", "stopped_pixels",
+          "warp_steps", "warp_blends")
 
 
 def assert_like_naive(
