@@ -132,6 +132,10 @@ class Sourced:
         Author, title, year, table: enough to find it again.
     low, high : float
         Interval that holds `value`.
+    points : frozenset of str
+        Published points (ids of claims) that value or interval were calibrated on. They follow
+        the number through sums, products and quotients, so that whatever is computed from it
+        knows what it was fitted to.
 
     Raises
     ------
@@ -149,6 +153,7 @@ class Sourced:
     source: str
     low: float
     high: float
+    points: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         _parse_unit(self.unit)
@@ -179,20 +184,22 @@ class Sourced:
         if exponents != wanted:
             raise ValueError(f"Unit must be one of {_unit_name(exponents)}, not {unit!r}")
         ratio = ours / theirs
-        return Sourced(self.value * ratio, unit, self.source, self.low * ratio, self.high * ratio)
+        return Sourced(self.value * ratio, unit, self.source, self.low * ratio, self.high * ratio,
+                       self.points)
 
     def __add__(self, other: "Sourced") -> "Sourced":
         other = other.to(self.unit)
         return Sourced(self.value + other.value, self.unit, _join(self.source, other.source),
-                       self.low + other.low, self.high + other.high)
+                       self.low + other.low, self.high + other.high, self.points | other.points)
 
     def __mul__(self, other: "Sourced | float") -> "Sourced":
         if not isinstance(other, Sourced):
             return Sourced(self.value * other, self.unit, self.source,
-                           self.low * other, self.high * other)
+                           self.low * other, self.high * other, self.points)
         unit, ratio = _product(self.unit, other.unit, 1)
         return Sourced(self.value * other.value * ratio, unit, _join(self.source, other.source),
-                       self.low * other.low * ratio, self.high * other.high * ratio)
+                       self.low * other.low * ratio, self.high * other.high * ratio,
+                       self.points | other.points)
 
     __rmul__ = __mul__
 
@@ -201,7 +208,8 @@ class Sourced:
             raise ValueError(f"Divisor must be above zero, not {other}")
         unit, ratio = _product(self.unit, other.unit, -1)
         return Sourced(self.value / other.value * ratio, unit, _join(self.source, other.source),
-                       self.low / other.high * ratio, self.high / other.low * ratio)
+                       self.low / other.high * ratio, self.high / other.low * ratio,
+                       self.points | other.points)
 
     def __str__(self) -> str:
         unit = "" if self.unit == "1" else f" {self.unit}"
@@ -212,7 +220,7 @@ class Sourced:
 KINDS = ("measured", "published", "estimate")
 CONFIDENCES = ("high", "medium", "low")
 _REQUIRED = ("value", "unit", "low", "high", "source")
-_KNOWN = (*_REQUIRED, "node_nm", "kind", "confidence", "interval", "note")
+_KNOWN = (*_REQUIRED, "node_nm", "kind", "confidence", "interval", "note", "calibrated_on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,9 +284,13 @@ def _read_entry(where: str, name: str, table: Mapping[str, object]) -> Entry:
                 f"{where}: {name}.{key} must be {' or '.join(allowed)}, not {texts[key]!r}")
     if numbers.get("node_nm", 1.0) <= 0:
         raise ValueError(f"{where}: {name}.node_nm must be positive, not {numbers['node_nm']!r}")
+    points = table.get("calibrated_on", [])
+    if not (isinstance(points, list) and all(isinstance(point, str) for point in points)):
+        raise ValueError(
+            f"{where}: {name}.calibrated_on must be a list of ids of claims, not {points!r}")
     try:
         cost = Sourced(numbers["value"], texts.pop("unit"), texts.pop("source"),
-                       numbers["low"], numbers["high"])
+                       numbers["low"], numbers["high"], frozenset(points))
     except ValueError as error:
         raise ValueError(f"{where}: {name}: {error}") from None
     return Entry(name=name, cost=cost, node_nm=numbers.get("node_nm"), **texts)

@@ -4,20 +4,22 @@ The same workload that an accelerator runs goes through the kernels of the refer
 implementation (Kerbl et al. 2023, diff-gaussian-rasterization):
 
 * ``preprocess``: parameters read, projection and colour computed, projected Gaussians written;
-* ``sort``: tile counts summed, (tile, depth) keys written once per tile and Gaussian, radix sort
-  over 12-byte pairs, tile ranges found;
-* ``rasterize``: every pixel of a tile walks its list until all of them have stopped; masked lanes
-  cost what live ones cost;
+* ``duplicate``: tile counts summed, a (tile, depth) key and an id written per tile and Gaussian;
+* ``sort``: radix passes of 8 bits over 12-byte pairs, as many as 32 bits of depth and the bits of
+  a tile number need; tile ranges found;
+* ``rasterize``: a warp of two rows of 16 pixels walks the list of its tile in lockstep until all
+  its pixels have stopped; masked lanes cost what live ones cost, in the test and in the blend;
 * ``write``: colour, transmittance and last contributor of each pixel.
 
-A stage takes the longer of its operations over the reachable part of the peak and its bytes over
-the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the compute
-one is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured
-copy; no scene was fitted. Devices, efficiencies and counts stand in ``devices.toml``, each with
-its source and interval; the band of a result puts all of them at their low or high end at once.
+A stage takes the longer of its operations over what the warp schedulers issue and its bytes over
+the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the issue rate
+is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured copy;
+no frame rate and no scene was fitted. Devices, efficiencies and counts stand in ``devices.toml``,
+each with its source, its interval and, where it was calibrated on a published figure, the id of
+that claim; the band of a result puts all of them at their low or high end at once.
 
-What is not modelled: :data:`NOT_MODELLED`. All published frame rates are of scenes that we do not
-have: :func:`published_checks` compares orders of magnitude and says so.
+What is not modelled: :data:`NOT_MODELLED`. How far all this is from published frame rates, splits
+and traffic: ``splatforge claims``.
 """
 
 import math
@@ -34,8 +36,8 @@ import numpy.typing as npt
 from splatforge.designs.fetch import TILE_PX
 from splatforge.sim.costs import Entry, Sourced, read_entries
 
-__all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "PublishedCheck",
-           "TileCounts", "compare", "devices", "gpu_frame", "published_checks"]
+__all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
+           "compare", "devices", "gpu_frame"]
 
 #: What no stage holds.
 NOT_MODELLED = (
@@ -47,6 +49,8 @@ NOT_MODELLED = (
 )
 
 _TILE_PIXELS = TILE_PX**2
+_WARP = 32
+_RADIX_BITS, _DEPTH_BITS = 8, 32
 _DEFINITION = "definition"
 
 
@@ -73,6 +77,16 @@ class TileCounts(Protocol):
         """Evaluations with alpha of at least 1/255, of shape [tiles]."""
         ...
 
+    @property
+    def warp_steps(self) -> npt.NDArray[np.int64]:
+        """Entries walked by each warp until its last pixel stopped, of shape [tiles]."""
+        ...
+
+    @property
+    def warp_blends(self) -> npt.NDArray[np.int64]:
+        """Of these the ones significant to at least one pixel of the warp, of shape [tiles]."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameWork:
@@ -90,6 +104,8 @@ class FrameWork:
         Of the image; tiles of 16x16.
     evaluations, significant : int
         Evaluations of live pixels, and those with alpha of at least 1/255.
+    warp_steps, warp_blends : int
+        Steps of warps of 32 threads in lockstep, and those in which at least one blends.
 
     Raises
     ------
@@ -106,6 +122,8 @@ class FrameWork:
     tiles: int
     evaluations: int
     significant: int
+    warp_steps: int
+    warp_blends: int
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -115,12 +133,17 @@ class FrameWork:
         if self.sh_degree > 3:
             raise ValueError(f"SH degree must be 0 to 3, not {self.sh_degree!r}")
         slots = self.pairs_reached * _TILE_PIXELS
+        warps = _TILE_PIXELS // _WARP
         for small, large, limit in (
             ("gaussians_visible", "gaussians", self.gaussians),
             ("pairs_reached", "pairs", self.pairs),
             ("pixels", f"{_TILE_PIXELS} x tiles", self.tiles * _TILE_PIXELS),
             ("evaluations", f"{_TILE_PIXELS} x pairs_reached", slots),
             ("significant", "evaluations", self.evaluations),
+            ("warp_steps", f"{warps} x pairs_reached", warps * self.pairs_reached),
+            ("evaluations", f"{_WARP} x warp_steps", _WARP * self.warp_steps),
+            ("warp_blends", "warp_steps", self.warp_steps),
+            ("significant", f"{_WARP} x warp_blends", _WARP * self.warp_blends),
         ):
             if getattr(self, small) > limit:
                 raise ValueError(f"{small} must be at most {large}, {limit}, "
@@ -136,7 +159,15 @@ class FrameWork:
             pixels=pixels, tiles=int(statistics.pairs.size),
             evaluations=int(statistics.evaluations.sum()),
             significant=int(statistics.significant.sum()),
+            warp_steps=int(statistics.warp_steps.sum()),
+            warp_blends=int(statistics.warp_blends.sum()),
         )
+
+    @property
+    def masked(self) -> float:
+        """Share of the lanes that wait in the blend branch for others of their warp."""
+        lanes = _WARP * self.warp_blends
+        return 1 - self.significant / lanes if lanes else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +178,13 @@ class GpuDevice:
     ----------
     name : str
         Key in ``devices.toml``.
-    cores, clock, bandwidth, power : Sourced
-        FP32 lanes, maximum clock, DRAM bandwidth, power of the whole module.
+    sms, cores, clock, bandwidth, power : Sourced
+        Streaming multiprocessors, FP32 lanes, maximum clock, DRAM bandwidth, power of the whole
+        module in a power mode (the interval spans the modes).
     """
 
     name: str
+    sms: Sourced
     cores: Sourced
     clock: Sourced
     bandwidth: Sourced
@@ -162,6 +195,13 @@ class GpuDevice:
         """FP32 peak in FLOP/s: a fused multiply-add per lane and cycle."""
         return self.cores * Sourced.exact(2, "FLOP", self.cores.source) * self.clock
 
+    @property
+    def issued(self) -> Sourced:
+        """Floating-point operations issued per second by a kernel that masks and waits."""
+        entries = _constants()
+        schedulers = self.sms * entries["architecture.schedulers"].cost
+        return schedulers * _count(_WARP, "FLOP") * self.clock * entries["efficiency.issue"].cost
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuStage:
@@ -170,7 +210,7 @@ class GpuStage:
     Parameters
     ----------
     name : str
-        ``preprocess``, ``sort``, ``rasterize`` or ``write``.
+        ``preprocess``, ``duplicate``, ``sort``, ``rasterize`` or ``write``.
     flop, traffic, time : Sourced
         Operations (FLOP), DRAM traffic (B) and duration (s).
     bound_by : str
@@ -258,11 +298,25 @@ class GpuRun:
             "not_modelled": list(NOT_MODELLED),
         }
 
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the time of each stage."""
-        total = self.time.value
-        return {stage.name: stage.time.value / total if total else 0.0 for stage in self.stages}
+    def share(self, *names: str) -> Sourced:
+        """Share of some of the stages in the time of all.
+
+        Its low end has these stages at their low end and all others at their high one.
+
+        Raises
+        ------
+        ValueError
+            If there is no such stage, or the frame takes no time.
+        """
+        if not self.time.value:
+            raise ValueError("Frame must take time to be shared among stages, not 0 s")
+        rest = tuple(stage for stage in self.stages if stage.name not in names)
+        part = self.part(*names).time
+        others = replace(self, stages=rest).time if rest else _count(0, "s")
+        def of(mine: float, theirs: float) -> float:
+            return mine / (mine + theirs) if mine else 0.0
+        return Sourced(of(part.value, others.value), "1", self.time.source,
+                       of(part.low, others.high), of(part.high, others.low), self.time.points)
 
 
 @cache
@@ -279,7 +333,7 @@ def devices() -> dict[str, GpuDevice]:
     names = dict.fromkeys(key.split(".")[1] for key in entries if key.startswith("device."))
     return {
         name: GpuDevice(name=name, **{part: entries[f"device.{name}.{part}"].cost
-                                      for part in ("cores", "clock", "bandwidth", "power")})
+                                      for part in ("sms", "cores", "clock", "bandwidth", "power")})
         for name in names
     }
 
@@ -290,13 +344,18 @@ def _count(number: float, unit: str = "1") -> Sourced:
 
 def _stage(name: str, flop: Sourced, traffic: Sourced, device: GpuDevice) -> GpuStage:
     entries = _constants()
-    compute = flop / (entries["efficiency.compute"].cost * device.peak)
+    compute = flop / device.issued
     memory = traffic / (entries["efficiency.memory"].cost * device.bandwidth)
     slower = compute if compute.value > memory.value else memory
     time = Sourced(slower.value, "s", slower.source, max(compute.low, memory.low),
-                   max(compute.high, memory.high))
+                   max(compute.high, memory.high), compute.points | memory.points)
     return GpuStage(name=name, flop=flop, traffic=traffic, time=time,
                     bound_by="compute" if slower is compute else "memory")
+
+
+def _radix_passes(tiles: int) -> int:
+    """Passes over the bits of a depth and of a tile number."""
+    return -(-(_DEPTH_BITS + tiles.bit_length()) // _RADIX_BITS)
 
 
 def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
@@ -316,8 +375,8 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
 
     Notes
     -----
-    Lane slots of rasterize: every pixel of a tile takes part until the tile ends
-    (``256 x pairs_reached``); their low end is the evaluations of live pixels alone.
+    Divergence comes from the workload, not from a constant: a warp pays 32 lanes for every entry
+    that one of its live pixels looks at, and 32 more for every entry that one of them blends.
 
     References
     ----------
@@ -329,87 +388,33 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
     def per(name: str) -> Sourced:
         return entries[f"work.{name}"].cost
 
-    visible = work.gaussians_visible
-    parameters = _count(4 * (11 + 3 * (work.sh_degree + 1) ** 2), "B")
+    visible, coefficients = work.gaussians_visible, (work.sh_degree + 1) ** 2
+    parameters = _count(4 * (11 + 3 * coefficients), "B")
     preprocess = (parameters + per("preprocess_write_bytes")) * visible
     preprocess += per("culled_bytes") * (work.gaussians - visible)
     preprocess += _count(8, "B") * work.gaussians  # radius and tile count are cleared for all
+    project = (per("geometry_flop") + per("color_flop") * coefficients) * visible
 
-    radix = per("radix_passes") * (per("pair_bytes") * 2 + per("radix_extra_bytes"))
-    per_pair = per("pair_bytes") + radix + _count(8, "B")  # written once, sorted, keys read once
-    per_gaussian = _count(4 + 4, "B")  # tile counts summed: read and written
     per_visible = _count(4 + 8 + 4 + 4, "B")  # depth, mean, radius and offset read
-    ranges = _count(2 * 8, "B")  # cleared and written
-    sort = per_pair * work.pairs + per_gaussian * work.gaussians
-    sort += per_visible * visible + ranges * work.tiles
+    duplicate = per("pair_bytes") * work.pairs + per_visible * visible
+    duplicate += _count(4 + 4, "B") * work.gaussians  # tile counts summed: read and written
 
-    everything = work.pairs_reached * _TILE_PIXELS
-    slots = Sourced(everything, "1", _DEFINITION, work.evaluations, everything)
-    blends = per("blend_slots") * work.significant
-    blends = Sourced(min(blends.value, slots.value), "1", blends.source,
-                     min(blends.low, slots.low), min(blends.high, slots.high))
-    rasterize = slots * per("evaluate_flop") + blends * per("blend_flop")
+    passes = per("radix_passes_more") + _count(_radix_passes(work.tiles))
+    radix = passes * (per("pair_bytes") * 2 + per("radix_extra_bytes"))
+    sort = (radix + _count(8, "B")) * work.pairs  # the keys are read once more, for the ranges
+    sort += _count(2 * 8, "B") * work.tiles  # ranges cleared and written
+
+    tests = per("evaluate_flop") * (_WARP * work.warp_steps)
+    blends = per("blend_flop") * (_WARP * work.warp_blends)
 
     nothing = _count(0, "FLOP")
     return GpuRun(device=device, stages=(
-        _stage("preprocess", per("preprocess_flop") * visible, preprocess, device),
+        _stage("preprocess", project, preprocess, device),
+        _stage("duplicate", nothing, duplicate, device),
         _stage("sort", nothing, sort, device),
-        _stage("rasterize", rasterize, per("reached_bytes") * work.pairs_reached, device),
+        _stage("rasterize", tests + blends, per("reached_bytes") * work.pairs_reached, device),
         _stage("write", nothing, per("pixel_bytes") * work.pixels, device),
     ))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedCheck:
-    """A modelled figure beside a published one.
-
-    Parameters
-    ----------
-    name : str
-        ``fps`` or ``share <stage>``.
-    ours : float
-        Modelled on the given workload, frames a second or a share of the time.
-    published : Sourced
-        With the interval over the papers.
-    setting : str
-        ``substitute``: the scene is not the paper's.
-    """
-
-    name: str
-    ours: float
-    published: Sourced
-    setting: str = "substitute"
-
-    @property
-    def inside(self) -> bool:
-        """Whether ours lies in the published interval."""
-        return self.published.low <= self.ours <= self.published.high
-
-    @property
-    def error(self) -> float:
-        """Relative distance from the published value."""
-        return self.ours / self.published.value - 1.0
-
-
-def published_checks(run: GpuRun) -> tuple[PublishedCheck, ...]:
-    """The run beside the published frame rate and stage split of its device.
-
-    Notes
-    -----
-    Both depend on the scene and the resolution, which are not the papers': a check outside its
-    interval says that the workload differs as much as that the model errs.
-    """
-    entries = _constants()
-    checks = list[PublishedCheck]()
-    fps = entries.get(f"published.fps.{run.device.name}")
-    if fps is not None and run.time.value:
-        checks.append(PublishedCheck(name="fps", ours=1 / run.time.value,
-                                     published=fps.cost.to("Hz")))
-    shares = run.shares
-    for stage in ("preprocess", "sort", "rasterize"):
-        checks.append(PublishedCheck(name=f"share {stage}", ours=shares[stage],
-                                     published=entries[f"published.share.{stage}"].cost))
-    return tuple(checks)
 
 
 def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],

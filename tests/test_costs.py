@@ -60,6 +60,22 @@ def test_dimensions_are_checked() -> None:
         sourced(1.0) / Sourced(1.0, "s", "test", 0.0, 1.0)
 
 
+def test_points_follow_the_number() -> None:
+    """What was calibrated on whose figure is known of everything computed from it."""
+    read = read_entries("t.toml", tomllib.loads(GOOD + 'calibrated_on = ["paper.point"]'))
+    ours, other = read["energy.thing"].cost, Sourced(1, "s", "b", 1, 1, frozenset({"q.r"}))
+    assert ours.points == {"paper.point"}
+    assert ours.to("J").points == (ours * 2.0).points == (ours + ours).points == ours.points
+    assert (ours * other).points == (ours / other).points == {"paper.point", "q.r"}
+    assert (ours + Sourced(1, "pJ", "b", 1, 1, frozenset({"q.r"}))).points == {"paper.point", "q.r"}
+
+
+@pytest.mark.parametrize("points", ['"paper.point"', "[1]", "{}"])
+def test_calibrated_on_is_a_list_of_ids(points: str) -> None:
+    with pytest.raises(ValueError, match="calibrated_on must be a list of ids of claims"):
+        read_entries("t.toml", tomllib.loads(GOOD + f"calibrated_on = {points}"))
+
+
 @pytest.mark.parametrize(("value", "low", "high", "rule"), [
     (1.0, 1.5, 2.0, "hold"), (1.0, 0.5, 0.9, "hold"), (1.0, -1.0, 2.0, "hold"),
     (math.nan, 0.0, 1.0, "finite"), (1.0, 0.0, math.inf, "finite"),
