@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatforge.synth.liberty import Function, Liberty, evaluate, parse_function
@@ -188,6 +188,7 @@ def functions(draw: st.DrawFn) -> tuple[str, str]:
     return draw(st.recursive(ours, wider, max_leaves=8))
 
 
+@settings(max_examples=40)
 @given(functions())
 def test_functions_against_python(pair: tuple[str, str]) -> None:
     ours, python = pair

@@ -4,6 +4,7 @@ The harness is a process of its own. It gets a job file and the bytes of the mem
 record for every frame; Python touches no cycle.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -331,6 +332,7 @@ def run_frames(
     watchdog_cycles: int | None = None,
     idle_limit_cycles: int = 100_000,
     waves: Waves | None = None,
+    folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[FrameRun]:
     """Run frames back to back, without a reset in between.
@@ -354,6 +356,8 @@ def run_frames(
         Cycles without a transfer after which a frame is given up, besides four latencies.
     waves : Waves, optional
         Waves to write; the binary must have been built with the same.
+    folder : Path, optional
+        Where the harness runs, and the Verilog leaves what it writes; else a folder that goes.
     progress : callable, optional
         Called now and then with the cycles simulated so far.
 
@@ -368,8 +372,9 @@ def run_frames(
         If a rule of the bus was broken, a frame did not end, or the harness failed.
     """
     jobs = [frame if isinstance(frame, FrameJob) else FrameJob(image=frame) for frame in frames]
-    with tempfile.TemporaryDirectory(prefix="splatforge-") as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splatforge-")))
         lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
                           idle_limit_cycles, waves)
         (folder / "job").write_text("\n".join(lines) + "\n")
