@@ -1,20 +1,19 @@
 """Tile lists as the hardware reads them: splat records, tile table, and the frame in memory."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.algos.records import decode_record, encode_record
 from splatforge.designs.fetch import TILE_PX, FetchDesign, SplatFormat
+from splatforge.designs.raster import DESCRIPTOR_FIELDS
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
-from splatforge.designs.shell import (
-    DESCRIPTOR_BYTES,
-    DESCRIPTOR_FIELDS,
-    DESCRIPTOR_VERSION,
-    ShellDesign,
-)
+from splatforge.designs.shell import DESCRIPTOR_BYTES, DESCRIPTOR_VERSION, ShellDesign
 
-__all__ = ["MemoryImage", "SplatLists", "decode_splats", "encode_splats", "fetch_fixed", "pack"]
+__all__ = ["MemoryImage", "SplatLists", "decode_splats", "encode_descriptor", "encode_splats",
+           "fetch_fixed", "pack"]
 
 #: Alignment of the tile table and of the splat records: the longest burst of the default design.
 LIST_ALIGNMENT = 256
@@ -77,40 +76,14 @@ def encode_splats(
     ValueError
         If a raw field does not fit its bits.
     """
-    count = len(fields["u0"])
-    words = np.zeros((count, 2), np.uint64)
-    offset = 0
-    for name, width, signed in splat.fields():
-        raw = np.asarray(fields[name], np.int64)
-        low = -(1 << (width - 1)) if signed else 0
-        high = low + (1 << width) - 1
-        if count and (raw.min() < low or raw.max() > high):
-            raise ValueError(
-                f"Splat {name} must be {low} to {high}, not {raw.min()} to {raw.max()}")
-        bits = raw.astype(np.uint64) & np.uint64((1 << width) - 1)
-        word, shift = divmod(offset, 64)
-        words[:, word] |= bits << np.uint64(shift)
-        if shift + width > 64:
-            words[:, word + 1] |= bits >> np.uint64(64 - shift)
-        offset += width
-    return words
+    return encode_record("Splat", splat.fields(), 2, fields)
 
 
 def decode_splats(
     splat: SplatFormat, records: npt.NDArray[np.uint64]
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Raw fields of shape [N] each from records of shape [N, 2]."""
-    fields = {}
-    offset = 0
-    for name, width, signed in splat.fields():
-        word, shift = divmod(offset, 64)
-        bits = records[:, word] >> np.uint64(shift)
-        if shift + width > 64:
-            bits = bits | records[:, word + 1] << np.uint64(64 - shift)
-        raw = (bits & np.uint64((1 << width) - 1)).astype(np.int64)
-        fields[name] = raw - ((raw >> (width - 1)) << width) if signed else raw
-        offset += width
-    return fields
+    return decode_record(splat.fields(), records)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,6 +102,11 @@ class MemoryImage:
         Of the framebuffer.
     pitch_bytes : int
         From one row of the framebuffer to the next.
+    core : str
+        The accelerator that the frame is packed for, a name of
+        :data:`splatforge.designs.accelerators.ACCELERATORS`.
+    workspace_address, workspace_bytes : int
+        Memory that the accelerator writes and reads back; its content before the frame is any.
     """
 
     segments: tuple[tuple[int, npt.NDArray[np.uint8]], ...]
@@ -138,6 +116,9 @@ class MemoryImage:
     height: int
     pixel_format: PixelFormat
     pitch_bytes: int
+    core: str = "raster"
+    workspace_address: int = 0
+    workspace_bytes: int = 0
 
     @property
     def frame_bytes(self) -> int:
@@ -159,6 +140,24 @@ class MemoryImage:
 
 def _align(address: int, to: int) -> int:
     return -(-address // to) * to
+
+
+def encode_descriptor(
+    fields: Sequence[tuple[str, int, int]], values: Mapping[str, int]
+) -> npt.NDArray[np.uint8]:
+    """Bytes of a frame descriptor, reserved ones zero.
+
+    Parameters
+    ----------
+    fields : sequence of tuple
+        (name, byte offset, bytes), as an accelerator's ``descriptor_fields``.
+    values : Mapping
+        The value of every field.
+    """
+    descriptor = bytearray(DESCRIPTOR_BYTES)
+    for name, offset, size in fields:
+        descriptor[offset:offset + size] = values[name].to_bytes(size, "little")
+    return np.frombuffer(bytes(descriptor), np.uint8)
 
 
 def pack(
@@ -217,13 +216,10 @@ def pack(
         "background_blue": blue, "table_address": table_address, "splat_address": splat_address,
         "frame_address": frame_address, "pitch_bytes": pitch_bytes, "splats": lists.splats,
     }
-    descriptor = bytearray(DESCRIPTOR_BYTES)
-    for name, offset, size in DESCRIPTOR_FIELDS:
-        descriptor[offset:offset + size] = values[name].to_bytes(size, "little")
     padded = np.zeros(_align(table.nbytes, 16), np.uint8)
     padded[: table.nbytes] = table.reshape(-1).view(np.uint8)
     segments = [
-        (base_address, np.frombuffer(bytes(descriptor), np.uint8)),
+        (base_address, encode_descriptor(DESCRIPTOR_FIELDS, values)),
         (table_address, padded),
     ]
     if lists.splats:

@@ -1,13 +1,14 @@
 """The raster core: tile lists in memory in, pixels in memory out."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.fetch import TILE_PX, FetchDesign
+from splatforge.designs.fetch import TILE_PX, FetchDesign, SplatFormat
 from splatforge.designs.resolve import ResolveDesign
-from splatforge.designs.shell import COUNTER_BASE, Register, ShellDesign
+from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 
-__all__ = ["COUNTERS", "PRESETS", "RasterDesign", "counter_registers"]
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "RasterDesign"]
 
 #: Performance counters of the raster core in register order: (name, unit, what it counts).
 COUNTERS = (
@@ -28,18 +29,15 @@ COUNTERS = (
     ("tiles", "tiles", "tiles finished"),
     ("tiles_stopped", "tiles", "tiles that ended before their list did"),
 )
-
-
-def counter_registers() -> tuple[Register, ...]:
-    """Registers of the raster core's counters: low word, then high word, from 0x100 up."""
-    registers = []
-    for number, (name, unit, text) in enumerate(COUNTERS):
-        for half, suffix in enumerate(("LOW", "HIGH")):
-            registers.append(Register(
-                name=f"{name.upper()}_{suffix}", offset=COUNTER_BASE + 8 * number + 4 * half,
-                access="ro", text=f"{text} ({unit}), {'bits 31:0' if half == 0 else 'the rest'}",
-            ))
-    return tuple(registers)
+#: Frame descriptor: (name, byte offset, bytes).
+DESCRIPTOR_FIELDS = (
+    *DESCRIPTOR_HEAD,
+    ("table_address", 16, 8),
+    ("splat_address", 24, 8),
+    ("frame_address", 32, 8),
+    ("pitch_bytes", 40, 4),
+    ("splats", 44, 4),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +49,23 @@ class RasterDesign:
     array, fetch, resolve, shell : ArrayDesign, FetchDesign, ResolveDesign, ShellDesign
         Parameters of the units.
 
+    Attributes
+    ----------
+    name, number, counters, read_counters, write_counters, descriptor_fields :
+        See :class:`splatforge.designs.shell.AcceleratorDesign`.
+
     Raises
     ------
     ValueError
         If the units disagree on a format, or one cannot hold what another gives it.
     """
+
+    name: ClassVar[str] = "raster"
+    number: ClassVar[int] = 1
+    counters: ClassVar[tuple[tuple[str, str, str], ...]] = COUNTERS
+    read_counters: ClassVar[tuple[str, ...]] = ("descriptor_bytes", "table_bytes", "splat_bytes")
+    write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
+    descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
     array: ArrayDesign = ArrayDesign()
     fetch: FetchDesign = FetchDesign()
@@ -82,6 +92,11 @@ class RasterDesign:
             raise ValueError(
                 "Transmittance times background must be as fine as the accumulator, "
                 f"not {self.resolve.background}")
+
+    @property
+    def splat(self) -> SplatFormat:
+        """What the rendering array takes."""
+        return self.fetch.splat
 
 
 #: Named configurations for ``--preset``.

@@ -4,8 +4,15 @@ The numbers here are the contract between the hardware, the packed frame and the
 read them from this file.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from splatforge.designs.array import ArrayDesign
+    from splatforge.designs.fetch import SplatFormat
+    from splatforge.designs.resolve import ResolveDesign
 
 __all__ = [
     "CONTROL_ABORT",
@@ -14,7 +21,7 @@ __all__ = [
     "CONTROL_START",
     "COUNTER_BASE",
     "DESCRIPTOR_BYTES",
-    "DESCRIPTOR_FIELDS",
+    "DESCRIPTOR_HEAD",
     "DESCRIPTOR_VERSION",
     "HEAD_REGISTERS",
     "IDENTITY",
@@ -23,9 +30,11 @@ __all__ = [
     "STATUS_BUSY",
     "STATUS_DONE",
     "STATUS_ERROR",
+    "AcceleratorDesign",
     "FrameError",
     "Register",
     "ShellDesign",
+    "counter_registers",
 ]
 
 #: First word of every register map: "SPFG" in ASCII, little-endian.
@@ -72,6 +81,8 @@ class FrameError(IntEnum):
     """A write came back with SLVERR or DECERR."""
     ABORTED = 8
     """The driver wrote ABORT."""
+    WORKSPACE = 9
+    """The workspace cannot hold what the frame keeps in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +130,9 @@ HEAD_REGISTERS = (
 #: Byte offset of the first performance counter.
 COUNTER_BASE = 0x100
 
-#: Frame descriptor: (name, byte offset, bytes). Unnamed bytes are reserved and ignored.
-DESCRIPTOR_FIELDS = (
+#: Head of the frame descriptor, the same for every accelerator: (name, byte offset, bytes).
+#: Unnamed bytes are reserved and ignored.
+DESCRIPTOR_HEAD = (
     ("version", 0, 4),
     ("width", 4, 2),
     ("height", 6, 2),
@@ -128,12 +140,25 @@ DESCRIPTOR_FIELDS = (
     ("background_red", 10, 2),
     ("background_green", 12, 2),
     ("background_blue", 14, 2),
-    ("table_address", 16, 8),
-    ("splat_address", 24, 8),
-    ("frame_address", 32, 8),
-    ("pitch_bytes", 40, 4),
-    ("splats", 44, 4),
 )
+
+
+def counter_registers(counters: Sequence[tuple[str, str, str]]) -> tuple[Register, ...]:
+    """Registers of performance counters: low word, then high word, from 0x100 up.
+
+    Parameters
+    ----------
+    counters : sequence of tuple
+        (name, unit, what it counts) in register order.
+    """
+    registers = []
+    for number, (name, unit, text) in enumerate(counters):
+        for half, suffix in enumerate(("LOW", "HIGH")):
+            registers.append(Register(
+                name=f"{name.upper()}_{suffix}", offset=COUNTER_BASE + 8 * number + 4 * half,
+                access="ro", text=f"{text} ({unit}), {'bits 31:0' if half == 0 else 'the rest'}",
+            ))
+    return tuple(registers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,3 +209,42 @@ class ShellDesign:
     def data_bytes(self) -> int:
         """Bytes of one beat."""
         return self.data_bits // 8
+
+
+class AcceleratorDesign(Protocol):
+    """What the parameters of every accelerator in the common shell have.
+
+    Attributes
+    ----------
+    name : str
+        Of the accelerator, and of the top module of its Verilog.
+    number : int
+        In the VERSION register.
+    counters : tuple of (str, str, str)
+        Performance counters in register order: name, unit, what each counts.
+    read_counters, write_counters : tuple of str
+        Those whose sum is what went over the bus, in bytes.
+    descriptor_fields : tuple of (str, int, int)
+        The frame descriptor: name, byte offset, bytes.
+    array, resolve, shell : ArrayDesign, ResolveDesign, ShellDesign
+        Parameters of the units that every accelerator has.
+    splat : SplatFormat
+        What the rendering array takes.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: ClassVar[str]
+    number: ClassVar[int]
+    counters: ClassVar[tuple[tuple[str, str, str], ...]]
+    read_counters: ClassVar[tuple[str, ...]]
+    write_counters: ClassVar[tuple[str, ...]]
+    descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]]
+
+    @property
+    def array(self) -> "ArrayDesign": ...
+    @property
+    def resolve(self) -> "ResolveDesign": ...
+    @property
+    def shell(self) -> ShellDesign: ...
+    @property
+    def splat(self) -> "SplatFormat": ...

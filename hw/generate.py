@@ -3,21 +3,25 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from amaranth.back import rtlil as rtlil_backend  # pyright: ignore[reportAttributeAccessIssue]
 from amaranth.back import verilog as backend
 from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 
-from splatforge.designs.raster import RasterDesign, counter_registers
+from splatforge.designs.accelerators import ACCELERATORS
+from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
-    DESCRIPTOR_FIELDS,
     DESCRIPTOR_VERSION,
     HEAD_REGISTERS,
+    AcceleratorDesign,
     FrameError,
+    counter_registers,
 )
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
@@ -27,13 +31,19 @@ from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 
-__all__ = ["COMPONENTS", "LINT_WAIVERS", "component", "register_map", "rtlil", "to_verilog",
-           "verilog", "write_verilog"]
+__all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
+           "to_verilog", "verilog", "write_verilog"]
 
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "raster": Raster,
     "registers": Registers, "resolve": Resolve,
+}
+#: Units that every accelerator has.
+_COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
+#: Units of each accelerator, itself among them.
+UNITS = {
+    "raster": _COMMON | {"fetch", "raster"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -73,35 +83,52 @@ def _drop_modules(text: str, twin: dict[str, str]) -> str:
     return _INSTANCE.sub(lambda m: f"  {twin.get(m.group(1), m.group(1))} ", text)
 
 
-def component(name: str, design: RasterDesign) -> wiring.Component:
-    """Unit `name` of `design`.
+def home(name: str) -> str:
+    """Accelerator that unit `name` is shown in, where none is asked for.
 
     Raises
     ------
     ValueError
         If there is no such unit.
     """
-    array, fetch = design.array, design.fetch
-    if name == "alpha":
-        return Alpha(array, fetch.splat)
-    if name == "array":
-        return Array(array, fetch.splat)
-    if name == "blend":
-        return Blend(array)
-    if name == "fetch":
-        return Fetch(fetch, design.shell)
-    if name == "registers":
-        return Registers.for_raster(design)
-    if name == "resolve":
-        return Resolve(array.blend, design.resolve, design.shell)
-    if name == "raster":
-        return Raster(design)
+    for accelerator, units in UNITS.items():
+        if name in units:
+            return accelerator
     raise ValueError(f"Component must be one of {sorted(COMPONENTS)}, not {name!r}")
 
 
-def verilog(name: str, design: RasterDesign = RasterDesign()) -> str:  # noqa: B008
-    """Verilog of unit `name`: no source paths, fixed top name, the same text on every run."""
-    return to_verilog(component(name, design), name)
+def component(name: str, design: AcceleratorDesign) -> wiring.Component:
+    """Unit `name` of `design`.
+
+    Raises
+    ------
+    ValueError
+        If `design` has no such unit.
+    """
+    if name not in UNITS[design.name]:
+        raise ValueError(
+            f"Component must be one of {sorted(UNITS[design.name])}, not {name!r}")
+    match name:
+        case "alpha":
+            return Alpha(design.array, design.splat)
+        case "array":
+            return Array(design.array, design.splat)
+        case "blend":
+            return Blend(design.array)
+        case "registers":
+            return Registers.for_design(design)
+        case "resolve":
+            return Resolve(design.array.blend, design.resolve, design.shell)
+    assert isinstance(design, RasterDesign)
+    return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
+
+
+def verilog(name: str, design: AcceleratorDesign | None = None) -> str:
+    """Verilog of unit `name`: no source paths, fixed top name, the same text on every run.
+
+    Without a design it is that of the default parameters of the unit's accelerator.
+    """
+    return to_verilog(component(name, design or ACCELERATORS[home(name)].design), name)
 
 
 def to_verilog(top: Elaboratable, name: str) -> str:
@@ -125,52 +152,67 @@ def _share_rtlil(text: str) -> tuple[str, bool]:
         lambda m: f"  cell {twin.get(m.group(1), m.group(1))} ", text), bool(twin)
 
 
-def rtlil(name: str, design: RasterDesign = RasterDesign()) -> str:  # noqa: B008
-    """RTLIL of unit `name`, the top module called so, with one module for identical parts."""
+def rtlil(name: str, design: AcceleratorDesign | None = None) -> str:
+    """RTLIL of unit `name`, the top module called so, with one module for identical parts.
+
+    Without a design it is that of the default parameters of the unit's accelerator.
+    """
+    design = design or ACCELERATORS[home(name)].design
     text, shared = rtlil_backend.convert(component(name, design), name=name, emit_src=False), True
     while shared:
         text, shared = _share_rtlil(text)
     return text
 
 
-def register_map(design: RasterDesign) -> dict[str, object]:
-    """Register map of the raster core, for JSON."""
-    registers = [*HEAD_REGISTERS, *counter_registers()]
+def register_map(design: AcceleratorDesign) -> dict[str, object]:
+    """Register map of an accelerator, for JSON."""
+    registers = [*HEAD_REGISTERS, *counter_registers(design.counters)]
     return {
-        "core": "raster", "data_bits": 32, "address_bits": design.shell.register_address_bits,
+        "core": design.name, "data_bits": 32, "address_bits": design.shell.register_address_bits,
         "registers": [asdict(register) for register in registers],
         "descriptor": [{"name": name, "offset": offset, "size_bytes": size}
-                       for name, offset, size in DESCRIPTOR_FIELDS],
+                       for name, offset, size in design.descriptor_fields],
         "descriptor_version": DESCRIPTOR_VERSION,
         "errors": {error.name: int(error) for error in FrameError},
         "pixel_formats": {kind.name: int(kind) for kind in PixelFormat},
     }
 
 
-def _register_page(design: RasterDesign) -> str:
-    """Register map of the raster core in Markdown."""
+def _raster_memory(design: RasterDesign) -> list[str]:
+    """What the raster core reads and writes, in Markdown."""
+    return [
+        ("Backgrounds are "
+         f"{design.resolve.background}; addresses of the tile table and of the splats are "
+         "multiples of 256; the framebuffer's address and pitch are multiples of 16 pixels."),
+        "", ("Tile table: for every tile, row-major, two 32-bit words, first splat and count. "
+             "Splats: 16 bytes each, fields from bit 0 upward:"), "",
+        "| field | bits | signed |", "|---|---|---|",
+        *(f"| {name} | {width} | {'yes' if signed else 'no'} |"
+          for name, width, signed in design.splat.fields()),
+    ]
+
+
+#: For each accelerator the part of its page about memory.
+_MEMORY: dict[str, Callable[[Any], list[str]]] = {"raster": _raster_memory}
+
+
+def _register_page(design: AcceleratorDesign) -> str:
+    """Register map of an accelerator in Markdown."""
     lines = [
-        "# Raster core: registers", "",
+        f"# {design.name.capitalize()} core: registers", "",
         ("AXI4-Lite, 32 bits. An access outside of this map, or a write to a read-only register, "
          "is answered with SLVERR."), "",
         "| offset | name | access | content |", "|---|---|---|---|",
     ]
     lines += [f"| 0x{register.offset:03x} | {register.name} | {register.access} | "
               + register.text.replace("|", "\\|") + " |"
-              for register in (*HEAD_REGISTERS, *counter_registers())]
+              for register in (*HEAD_REGISTERS, *counter_registers(design.counters))]
     lines += [
         "", "## Frame descriptor", "",
         "64 bytes at a multiple of 64, little-endian. Reserved bytes are ignored.", "",
         "| offset | bytes | field |", "|---|---|---|",
-        *(f"| {offset} | {size} | {name} |" for name, offset, size in DESCRIPTOR_FIELDS),
-        "", ("Backgrounds are "
-        f"{design.resolve.background}; addresses of the tile table and of the splats are multiples "
-        "of 256; the framebuffer's address and pitch are multiples of 16 pixels."),
-        "", ("Tile table: for every tile, row-major, two 32-bit words, first splat and count. "
-        "Splats: 16 bytes each, fields from bit 0 upward:"), "",
-        "| field | bits | signed |", "|---|---|---|",
-        *(f"| {name} | {width} | {'yes' if signed else 'no'} |"
-          for name, width, signed in design.fetch.splat.fields()),
+        *(f"| {offset} | {size} | {name} |" for name, offset, size in design.descriptor_fields),
+        "", *_MEMORY[design.name](design),
         "", "## Errors", "", "| ERROR | name |", "|---|---|",
         *(f"| {int(error)} | {error.name} |" for error in FrameError),
         "", "## Pixel formats", "", "| value | name | bytes |", "|---|---|---|",
@@ -179,25 +221,25 @@ def _register_page(design: RasterDesign) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _core_file() -> str:
-    """FuseSoC description of the raster core (CAPI2)."""
+def _core_file(name: str) -> str:
+    """FuseSoC description of an accelerator (CAPI2)."""
     return (
         "CAPI=2:\n"
-        "name: ::splatforge-raster:0.1.0\n"
-        "description: 3D Gaussian Splatting raster core with AXI4 and AXI4-Lite\n"
+        f"name: ::splatforge-{name}:0.1.0\n"
+        f"description: 3D Gaussian Splatting {name} core with AXI4 and AXI4-Lite\n"
         "filesets:\n"
         "  rtl:\n"
         "    files:\n"
-        "      - raster.v\n"
+        f"      - {name}.v\n"
         "    file_type: verilogSource\n"
         "targets:\n"
         "  default:\n"
         "    filesets: [rtl]\n"
-        "    toplevel: raster\n"
+        f"    toplevel: {name}\n"
         "  lint:\n"
         "    default_tool: verilator\n"
         "    filesets: [rtl]\n"
-        "    toplevel: raster\n"
+        f"    toplevel: {name}\n"
         "    tools:\n"
         "      verilator:\n"
         "        mode: lint-only\n"
@@ -205,28 +247,28 @@ def _core_file() -> str:
     )
 
 
-def write_verilog(
-    folder: Path, design: RasterDesign = RasterDesign()  # noqa: B008
-) -> list[Path]:
-    """Write the raster core for an integrator.
+def write_verilog(folder: Path, design: AcceleratorDesign) -> list[Path]:
+    """Write an accelerator for an integrator.
 
     Parameters
     ----------
     folder : Path
         Where to; made if it is not there.
-    design : RasterDesign
+    design : AcceleratorDesign
         The design.
 
     Returns
     -------
     list of Path
-        ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file ``raster.core``.
+        For the raster core ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file
+        ``raster.core``.
     """
+    name = design.name
     contents = {
-        "raster.v": verilog("raster", design),
+        f"{name}.v": verilog(name, design),
         "registers.md": _register_page(design),
         "registers.json": json.dumps(register_map(design), indent=2) + "\n",
-        "raster.core": _core_file(),
+        f"{name}.core": _core_file(name),
     }
     folder.mkdir(parents=True, exist_ok=True)
     written = []

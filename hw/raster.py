@@ -4,11 +4,10 @@ from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.raster import COUNTERS, DESCRIPTOR_FIELDS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
     DESCRIPTOR_BYTES,
-    DESCRIPTOR_FIELDS,
     DESCRIPTOR_VERSION,
     FrameError,
 )
@@ -69,7 +68,7 @@ class Raster(Component):
     def elaborate(self, platform):
         m = Module()
         design, shell = self.design, self.design.shell
-        m.submodules.registers = registers = Registers.for_raster(design)
+        m.submodules.registers = registers = Registers.for_design(design)
         for name in axi4_lite_members(shell):
             inner, outer = getattr(registers, name), getattr(self, name)
             if self.signature.members[name].flow is In:

@@ -4,7 +4,6 @@ from amaranth.hdl import *
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.shell import (
     CONTROL_ABORT,
     CONTROL_RESET,
@@ -14,6 +13,7 @@ from splatforge.designs.shell import (
     DESCRIPTOR_VERSION,
     HEAD_REGISTERS,
     IDENTITY,
+    AcceleratorDesign,
     ShellDesign,
 )
 from splatforge.hw.lib.axi import OKAY, SLVERR, axi4_lite_members
@@ -82,9 +82,10 @@ class Registers(Component):
         })
 
     @classmethod
-    def for_raster(cls, design: RasterDesign) -> "Registers":
-        """Registers of the raster core."""
-        return cls(design.shell, number=1, lanes=design.array.lanes, counters=len(COUNTERS))
+    def for_design(cls, design: AcceleratorDesign) -> "Registers":
+        """Registers of an accelerator."""
+        return cls(design.shell, number=design.number, lanes=design.array.lanes,
+                   counters=len(design.counters))
 
     def elaborate(self, platform):
         m = Module()

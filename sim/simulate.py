@@ -1,6 +1,6 @@
 """A scene and a path of cameras through an accelerator's models: cycles, traffic, energy, area."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from splatforge.algos import reference
 from splatforge.algos.array import Workload
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import RasterDesign
+from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import Camera, Scene
 from splatforge.sim.area import AreaReport, area, lane_operators, raster_inventory
 from splatforge.sim.costs import Sourced
@@ -19,20 +20,11 @@ from splatforge.sim.raster import simulate as simulate_raster
 
 __all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "raster_events", "simulate"]
 
-#: Designs that can be simulated.
-DESIGNS = ("raster",)
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
 #: The clock of a time, until synthesis of this RTL supports one.
 ASSUMED_CLOCK = Sourced.exact(
     1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm; no synthesis of this RTL supports it yet")
-
-#: What the units of the raster core are called in a result, with their busy and stall counters.
-STAGES = (
-    ("fetch", "fetch_busy", "fetch_stalled"),
-    ("array", "array_busy", "array_starved"),
-    ("resolve", "resolve_busy", "resolve_stalled"),
-)
 
 
 def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[str, float]:
@@ -61,6 +53,65 @@ def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[st
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One frame through the models of an accelerator.
+
+    Parameters
+    ----------
+    workload : Workload
+        What happened in its rendering array.
+    run : Run
+        Cycles and counters.
+    events : Mapping
+        In the vocabulary of :mod:`splatforge.sim.costs`.
+    """
+
+    workload: Workload
+    run: Run
+    events: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Models:
+    """Models of an accelerator.
+
+    `frame` runs one frame, `inventory` is what stands on the chip, `stages` are the names of its
+    units in a result with their busy and stall counters, and `gpu_stages` those that a GPU must do
+    in its place.
+    """
+
+    frame: Callable[..., Frame]
+    inventory: Callable[..., Mapping[str, float]]
+    stages: tuple[tuple[str, str, str], ...]
+    gpu_stages: tuple[str, ...]
+
+
+def _raster_frame(
+    scene: Scene, camera: Camera, design: RasterDesign, timing: MemoryTiming,
+    background: tuple[float, float, float],
+) -> Frame:
+    lists = raster_algorithm.prepare(scene, camera, design)
+    workload = raster_algorithm.render(lists, design, background).workload
+    run = simulate_raster(workload, design, timing)
+    return Frame(workload=workload, run=run, events=raster_events(workload, design, run))
+
+
+_MODELS = {
+    "raster": _Models(
+        frame=_raster_frame, inventory=raster_inventory,
+        stages=(
+            ("fetch", "fetch_busy", "fetch_stalled"),
+            ("array", "array_busy", "array_starved"),
+            ("resolve", "resolve_busy", "resolve_stalled"),
+        ),
+        gpu_stages=("rasterize", "write"),
+    ),
+}
+#: Designs that can be simulated.
+DESIGNS = tuple(_MODELS)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Simulation:
     """Figures of a run of frames.
 
@@ -68,7 +119,7 @@ class Simulation:
     ----------
     design, scene : str
         Their names.
-    parameters : RasterDesign
+    parameters : AcceleratorDesign
         What was simulated.
     timing : MemoryTiming
         The memory behind it.
@@ -88,7 +139,7 @@ class Simulation:
 
     design: str
     scene: str
-    parameters: RasterDesign
+    parameters: AcceleratorDesign
     timing: MemoryTiming
     runs: tuple[Run, ...]
     workloads: tuple[Workload, ...]
@@ -159,7 +210,7 @@ class Simulation:
             },
             "counters": counters,
             "stages": [{"name": name, "busy": counters[busy], "stall": counters[stall]}
-                       for name, busy, stall in STAGES],
+                       for name, busy, stall in _MODELS[self.design].stages],
             "workload": {
                 name: sum(int(getattr(workload, name).sum()) for workload in self.workloads)
                 for name in ("pairs", "pairs_reached", "records_reached", "evaluations", "live",
@@ -172,7 +223,7 @@ class Simulation:
 
 def simulate(
     design_name: str,
-    design: RasterDesign,
+    design: AcceleratorDesign,
     scene: Scene,
     cameras: Sequence[Camera],
     *,
@@ -190,7 +241,7 @@ def simulate(
     ----------
     design_name : str
         One of :data:`DESIGNS`.
-    design : RasterDesign
+    design : AcceleratorDesign
         Its parameters.
     scene, cameras : Scene, sequence of Camera
         What is drawn.
@@ -227,30 +278,30 @@ def simulate(
             raise ValueError(f"GPU must be one of {', '.join(known)}, not {name!r}")
     if not cameras:
         raise ValueError("Cameras must hold at least one view, not 0")
+    models = _MODELS[design_name]
     runs, workloads, energies = [], [], []
     gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
     for number, camera in enumerate(cameras):
-        lists = raster_algorithm.prepare(scene, camera, design)
-        workload = raster_algorithm.render(lists, design, background).workload
-        run = simulate_raster(workload, design, timing)
-        runs.append(run)
+        modeled = models.frame(scene, camera, design, timing, background)
+        workload = modeled.workload
+        runs.append(modeled.run)
         workloads.append(workload)
-        energies.append(energy(raster_events(workload, design, run), node_nm=node_nm))
+        energies.append(energy(modeled.events, node_nm=node_nm))
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:
             raise RuntimeError("The reference must count when asked to")
         work = FrameWork.from_statistics(
-            frame.statistics, gaussians=lists.gaussians,
-            gaussians_visible=lists.gaussians_visible, sh_degree=lists.sh_degree,
+            frame.statistics, gaussians=workload.gaussians,
+            gaussians_visible=workload.gaussians_visible, sh_degree=workload.sh_degree,
             pixels=camera.width * camera.height)
         for place, name in enumerate(gpus):
-            gpu_runs[place].append(gpu_frame(work, known[name]).part("rasterize", "write"))
+            gpu_runs[place].append(gpu_frame(work, known[name]).part(*models.gpu_stages))
         if progress is not None:
             progress(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,
         runs=tuple(runs), workloads=tuple(workloads), clock=clock, energies=tuple(energies),
-        areas=area(raster_inventory(design), node_nm=node_nm),
+        areas=area(models.inventory(design), node_nm=node_nm),
         gpus=tuple(tuple(each) for each in gpu_runs),
     )

@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from splatforge.designs.memory import MemoryTiming
-    from splatforge.designs.raster import RasterDesign
+    from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
 
 __all__ = ["app", "main"]
@@ -328,20 +328,21 @@ def _head_motion(path: Path, first: "Camera", frames: int) -> "tuple[Camera, ...
     return tuple(replace(first, w2c=pose.w2c @ start @ first.w2c) for pose in trace[:frames])
 
 
-def _design(name: str, preset: str | None, config: Path | None) -> "RasterDesign":
+def _design(name: str, preset: str | None, config: Path | None) -> "AcceleratorDesign":
     """The design that the options ask for."""
     import tomllib
 
     if name not in DESIGNS:
         raise ValueError(f"Design must be one of {', '.join(DESIGNS)}, not {name!r}")
-    from splatforge.designs.raster import PRESETS, RasterDesign
+    from splatforge.designs.accelerators import ACCELERATORS
 
+    presets = ACCELERATORS[name].presets
     if preset is None:
-        design = RasterDesign()
-    elif preset in PRESETS:
-        design = PRESETS[preset]
+        design = ACCELERATORS[name].design
+    elif preset in presets:
+        design = presets[preset]
     else:
-        raise ValueError(f"Preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        raise ValueError(f"Preset must be one of {', '.join(presets)}, not {preset!r}")
     if config is not None:
         try:
             table = tomllib.loads(config.read_text("utf-8"))

@@ -12,7 +12,7 @@ from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, FetchDesign,
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
 from splatforge.designs.memory import MemoryTiming
-from splatforge.designs.raster import COUNTERS, PRESETS, RasterDesign, counter_registers
+from splatforge.designs.raster import COUNTERS, DESCRIPTOR_FIELDS, PRESETS, RasterDesign
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.shell import (
     CONTROL_ABORT,
@@ -21,11 +21,11 @@ from splatforge.designs.shell import (
     CONTROL_START,
     COUNTER_BASE,
     DESCRIPTOR_BYTES,
-    DESCRIPTOR_FIELDS,
     HEAD_REGISTERS,
     IDENTITY,
     FrameError,
     ShellDesign,
+    counter_registers,
 )
 
 
@@ -216,16 +216,16 @@ def test_pixel_formats():
 
 
 def test_register_map_is_dense_and_unique():
-    registers = [*HEAD_REGISTERS, *counter_registers()]
+    registers = [*HEAD_REGISTERS, *counter_registers(COUNTERS)]
     assert len({register.name for register in registers}) == len(registers)
     assert [r.offset for r in HEAD_REGISTERS] == [4 * n for n in range(len(HEAD_REGISTERS))]
-    assert [r.offset for r in counter_registers()] == [
+    assert [r.offset for r in counter_registers(COUNTERS)] == [
         COUNTER_BASE + 4 * n for n in range(2 * len(COUNTERS))]
     assert HEAD_REGISTERS[-1].offset < COUNTER_BASE
     assert {register.access for register in registers} == {"ro", "rw", "wo", "w1c"}
     assert IDENTITY.to_bytes(4, "little") == b"SPFG"
     assert [CONTROL_START, CONTROL_ABORT, CONTROL_RESET, CONTROL_SNAPSHOT] == [1, 2, 4, 8]
-    assert [int(error) for error in FrameError] == list(range(9))
+    assert [int(error) for error in FrameError] == list(range(10))
 
 
 def test_descriptor_fields_do_not_overlap_or_cross_beats():

@@ -12,6 +12,7 @@ from vcd.reader import TokenKind, tokenize
 from splatforge.algos.fetch import MemoryImage
 from splatforge.designs import shell
 from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.raster import DESCRIPTOR_FIELDS
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import FrameError
 from splatforge.verification.lib.build import BuildError, build
@@ -44,7 +45,7 @@ def image(beats, seed=1, bug=0, source=0x4000):
     descriptor = bytearray(shell.DESCRIPTOR_BYTES)
     for value, name in ((bug, "version"), (0x2000, "table_address"), (source, "splat_address"),
                         (0x100000, "frame_address"), (beats, "splats")):
-        _, offset, size = next(f for f in shell.DESCRIPTOR_FIELDS if f[0] == name)
+        _, offset, size = next(f for f in DESCRIPTOR_FIELDS if f[0] == name)
         descriptor[offset:offset + size] = value.to_bytes(size, "little")
     packed = MemoryImage(
         segments=((0x1000, np.frombuffer(bytes(descriptor), np.uint8)),

@@ -12,10 +12,9 @@ import pytest
 from splatforge.algos import raster
 from splatforge.algos.fetch import SplatLists, encode_splats, pack
 from splatforge.designs.memory import MemoryTiming
-from splatforge.designs.raster import PRESETS
+from splatforge.designs.raster import DESCRIPTOR_FIELDS, PRESETS
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
-    DESCRIPTOR_FIELDS,
     IRQ_DONE,
     IRQ_ERROR,
     STATUS_DONE,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.raster import COUNTERS, RasterDesign, counter_registers
+from splatforge.designs.raster import COUNTERS, DESCRIPTOR_FIELDS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
-    DESCRIPTOR_FIELDS,
     DESCRIPTOR_VERSION,
     HEAD_REGISTERS,
     FrameError,
+    counter_registers,
 )
 from splatforge.hw import generate
 from splatforge.hw.generate import (
@@ -160,7 +160,7 @@ def test_verilator_finds_nothing(name, tmp_path, raster):
 
 def test_register_map_is_that_of_the_designs():
     table = register_map(DESIGN)
-    registers = [*HEAD_REGISTERS, *counter_registers()]
+    registers = [*HEAD_REGISTERS, *counter_registers(COUNTERS)]
     assert [(each["name"], each["offset"], each["access"], each["text"])
             for each in table["registers"]] == [
                 (each.name, each.offset, each.access, each.text) for each in registers]
@@ -188,7 +188,7 @@ def test_files_for_an_integrator(raster, folder):
     page = (folder / "registers.md").read_text()
     rows = dict(re.findall(r"^\| 0x([0-9a-f]{3}) \| (\w+) \|", page, re.MULTILINE))
     assert rows == {f"{register.offset:03x}": register.name
-                    for register in (*HEAD_REGISTERS, *counter_registers())}
+                    for register in (*HEAD_REGISTERS, *counter_registers(COUNTERS))}
     assert len(rows) == len(HEAD_REGISTERS) + 2 * len(COUNTERS)
     fields = re.findall(r"^\| (\w+) \| (\d+) \| (yes|no) \|", page, re.MULTILINE)
     assert [(name, int(bits), signed == "yes") for name, bits, signed in fields] == list(

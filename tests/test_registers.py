@@ -53,7 +53,7 @@ def test_number_of_accesses_must_not_be_negative():
 
 
 def test_registers_of_the_raster_core():
-    dut = Registers.for_raster(RasterDesign(array=ArrayDesign(lanes=32)))
+    dut = Registers.for_design(RasterDesign(array=ArrayDesign(lanes=32)))
     streams.Bench(dut).run()
     assert (dut.number, dut.lanes, dut.counters) == (1, 32, len(COUNTERS))
 

@@ -70,7 +70,7 @@ def test_every_member_is_documented(name):
     text = getdoc(COMPONENTS[name]) or ""
     members = text.split("Members\n-------")[1]
     component = COMPONENTS[name]
-    made = component.for_raster(raster.RasterDesign()) if name == "registers" else component()
+    made = component.for_design(raster.RasterDesign()) if name == "registers" else component()
     made._MustUse__used = True
     for member in made.signature.members:
         prefix = member.split("_axi")[0] + "_axi"

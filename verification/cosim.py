@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos import raster, reference
-from splatforge.algos.fetch import pack
+from splatforge.algos.fetch import MemoryImage, pack
 from splatforge.algos.quality import psnr_db
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.memory import MemoryTiming
-from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
-from splatforge.designs.shell import FrameError
+from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.scenes import Camera, Scene
-from splatforge.sim.raster import simulate
+from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.verification.lib.build import Binary
 from splatforge.verification.lib.frame import (
     FrameJob,
@@ -34,8 +34,6 @@ from splatforge.verification.lib.frame import (
 
 __all__ = ["DESIGNS", "CosimFrame", "CosimResult", "Difference", "cosim"]
 
-#: Designs that can be co-simulated.
-DESIGNS = ("raster",)
 #: A pixel whose background shows less than this lets an 8-bit picture see the scene.
 BACKGROUND_TRANSMITTANCE = 1 - 1 / 255
 
@@ -131,18 +129,16 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or math.isinf(value) else value
 
 
-def _bytes_read(counters: Mapping[str, int]) -> int:
-    return sum(counters[name] for name in ("descriptor_bytes", "table_bytes", "splat_bytes"))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CosimResult:
     """A co-simulation of one or more frames.
 
     Parameters
     ----------
-    design, scene : str
-        Names.
+    design : AcceleratorDesign
+        What was co-simulated.
+    scene : str
+        Name.
     timing : MemoryTiming
         The memory behind the RTL and the model.
     frames : tuple of CosimFrame
@@ -151,7 +147,7 @@ class CosimResult:
         Time for the binary (from the cache near zero), in the simulations, and in all.
     """
 
-    design: str
+    design: AcceleratorDesign
     scene: str
     timing: MemoryTiming
     frames: tuple[CosimFrame, ...]
@@ -187,7 +183,7 @@ class CosimResult:
         return {
             name: {"rtl": sum(frame.rtl_counters[name] for frame in self.frames),
                    "model": sum(frame.model_counters[name] for frame in self.frames)}
-            for name, _, _ in COUNTERS}
+            for name, _, _ in self.design.counters}
 
     def check(self) -> None:
         """Raise if the RTL is not equal to the bit-true model.
@@ -208,8 +204,12 @@ class CosimResult:
         """The figures of ``splatforge cosim --json``."""
         frames = self.frames
         timing = self.timing
+        totals = self.counters()
+        read, written = (
+            {model: sum(totals[name][model] for name in names) for model in ("rtl", "model")}
+            for names in (self.design.read_counters, self.design.write_counters))
         return {
-            "design": self.design,
+            "design": self.design.name,
             "scene": self.scene,
             "frames": len(frames),
             "pixels": sum(frame.pixels for frame in frames),
@@ -225,23 +225,69 @@ class CosimResult:
             "rtl_cycles": sum(frame.rtl_cycles for frame in frames),
             "model_cycles": sum(frame.model_cycles for frame in frames),
             "cycle_error": self.cycle_error,
-            "rtl_bytes_read": sum(_bytes_read(frame.rtl_counters) for frame in frames),
-            "rtl_bytes_written": sum(frame.rtl_counters["pixel_bytes"] for frame in frames),
-            "model_bytes_read": sum(_bytes_read(frame.model_counters) for frame in frames),
-            "model_bytes_written": sum(frame.model_counters["pixel_bytes"] for frame in frames),
+            "rtl_bytes_read": read["rtl"],
+            "rtl_bytes_written": written["rtl"],
+            "model_bytes_read": read["model"],
+            "model_bytes_written": written["model"],
             "build_s": self.build_s,
             "simulate_s": self.simulate_s,
             "wall_s": self.wall_s,
-            "counters": self.counters(),
+            "counters": totals,
             "per_frame": [frame.to_json() for frame in frames],
         }
 
 
+class _Picture(Protocol):
+    """A frame of a bit-true model."""
+
+    def pixels(self, pixel_format: PixelFormat) -> npt.NDArray[np.unsignedinteger]: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Modeled:
+    """One camera through the models of an accelerator.
+
+    `pack` lays the frame out in memory in a pixel format; the float image is of shape
+    [height, width, 3], the transmittance behind it of shape [height, width].
+    """
+
+    picture: _Picture
+    pack: Callable[[PixelFormat], MemoryImage]
+    cycles: int
+    counters: Mapping[str, int]
+    float_image: npt.NDArray[np.float32]
+    transmittance: npt.NDArray[np.float32]
+
+
+Background = tuple[float, float, float]
+
+
+def _model_raster(
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: MemoryTiming,
+    background: Background,
+) -> _Modeled:
+    assert isinstance(design, RasterDesign)
+    lists = raster.prepare(scene, camera, design)
+    picture = raster.render(lists, design, background)
+    exact = reference.render(scene, camera, background=background)
+    run = simulate_raster(picture.workload, design, timing)
+    return _Modeled(
+        picture=picture, cycles=run.cycles, counters=run.counters,
+        pack=lambda pixel_format: pack(
+            lists, background=background, pixel_format=pixel_format, resolve=design.resolve),
+        float_image=exact.image, transmittance=exact.transmittance)
+
+
+_MODELS = {"raster": _model_raster}
+#: Designs that can be co-simulated.
+DESIGNS = tuple(_MODELS)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Expected:
-    """One camera through the models."""
+    """One frame as the RTL must render it."""
 
-    picture: raster.RasterFrame
+    picture: _Picture
     jobs: tuple[FrameJob, ...]
     float_image: npt.NDArray[np.float32]
     drawn: npt.NDArray[np.bool_]
@@ -250,21 +296,15 @@ class _Expected:
 
 
 def _expect(
-    scene: Scene, camera: Camera, design: RasterDesign, timing: MemoryTiming,
-    background: tuple[float, float, float], formats: Sequence[PixelFormat],
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: MemoryTiming,
+    background: Background, formats: Sequence[PixelFormat],
 ) -> _Expected:
-    lists = raster.prepare(scene, camera, design)
-    picture = raster.render(lists, design, background)
-    # What is compared with the float reference carries the background that the core can hold.
-    exact = reference.render(scene, camera, background=background)
-    run = simulate(picture.workload, design, timing)
+    model = _MODELS[design.name](scene, camera, design, timing, background)
     return _Expected(
-        picture=picture,
-        jobs=tuple(FrameJob(image=pack(
-            lists, background=background, pixel_format=pixel_format, resolve=design.resolve))
-            for pixel_format in formats),
-        float_image=exact.image, drawn=exact.transmittance < BACKGROUND_TRANSMITTANCE,
-        model_cycles=run.cycles, model_counters=run.counters,
+        picture=model.picture,
+        jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
+        float_image=model.float_image, drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
+        model_cycles=model.cycles, model_counters=model.counters,
     )
 
 
@@ -334,13 +374,13 @@ def _run_all(
 
 def cosim(
     design_name: str,
-    design: RasterDesign,
+    design: AcceleratorDesign,
     scene: Scene,
     cameras: Sequence[Camera],
     *,
     scene_name: str = "",
     timing: MemoryTiming = MemoryTiming(),  # noqa: B008
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    background: Background = (0.0, 0.0, 0.0),
     state: bool = True,
     stall: Stall = Stall(),  # noqa: B008
     processes: int = 1,
@@ -354,8 +394,8 @@ def cosim(
     ----------
     design_name : str
         One of `DESIGNS`.
-    design : RasterDesign
-        Parameters.
+    design : AcceleratorDesign
+        Parameters; of that name.
     scene : Scene
         What is drawn.
     cameras : sequence of Camera
@@ -426,5 +466,5 @@ def cosim(
         for number, frame in enumerate(expected))
     tell("simulate", total, total)
     return CosimResult(
-        design=design_name, scene=scene_name, timing=timing, frames=frames,
+        design=design, scene=scene_name, timing=timing, frames=frames,
         build_s=binary.build_s, simulate_s=simulate_s, wall_s=time.perf_counter() - began)

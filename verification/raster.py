@@ -17,7 +17,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave
 
 from splatforge.algos import raster
 from splatforge.algos.fetch import MemoryImage, SplatLists, pack
-from splatforge.designs.raster import COUNTERS, counter_registers
+from splatforge.designs.raster import COUNTERS
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
     CONTROL_ABORT,
@@ -33,6 +33,7 @@ from splatforge.designs.shell import (
     STATUS_DONE,
     STATUS_ERROR,
     FrameError,
+    counter_registers,
 )
 from splatforge.verification.lib.lists import random_lists
 from splatforge.verification.lib.runner import TESTED
@@ -227,7 +228,7 @@ async def registers(dut, gap: float, stall: float) -> None:
         for value in (0xFFFF_FFFF, 0, 0x5A5A_A5A5, *(1 << bit for bit in range(0, 32, 5))):
             await driver.write(name, value)
             assert await driver.read(name) == value & mask
-    for register in (*HEAD_REGISTERS, *counter_registers()):
+    for register in (*HEAD_REGISTERS, *counter_registers(COUNTERS)):
         answer = await driver.axil.read(register.offset, 4)
         assert answer.resp is AxiResp.OKAY
         if register.access == "ro":

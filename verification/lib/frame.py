@@ -20,18 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos.fetch import MemoryImage
+from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.memory import MemoryTiming
-from splatforge.designs.raster import COUNTERS, RasterDesign
-from splatforge.designs.shell import FrameError
+from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.hw.generate import verilog
 from splatforge.verification.lib.build import Binary, build, cached, digest
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
-           "Stall", "Waves", "build_frame", "raster_verilog", "run_frames"]
+           "Stall", "Waves", "build_frame", "core_verilog", "run_frames"]
 
 #: The harness.
 HARNESS = Path(__file__).parents[1] / "frame.cpp"
-#: What the framebuffer holds before the frame: bytes that are not written must keep it.
+#: What framebuffer and workspace hold before the frame; what is not written must keep it.
 CANARY = 0xA5
 
 SLVERR, DECERR = 2, 3
@@ -230,18 +230,18 @@ class FrameRun:
 
 
 def build_frame(
-    design: RasterDesign, *, waves: Waves | None = None, cache: Path | None = None
+    design: AcceleratorDesign, *, waves: Waves | None = None, cache: Path | None = None
 ) -> Binary:
     """Harness and Verilog of `design` as a binary; see :func:`build`."""
     began = time.perf_counter()
     binary = build(
-        raster_verilog(design, cache=cache), "raster", [HARNESS],
+        core_verilog(design, cache=cache), design.name, [HARNESS],
         trace=waves.kind if waves else None, cache=cache)
     return replace(binary, build_s=time.perf_counter() - began)
 
 
-def raster_verilog(design: RasterDesign, *, cache: Path | None = None) -> str:
-    """Verilog of the raster core, from the cache while its sources are the same.
+def core_verilog(design: AcceleratorDesign, *, cache: Path | None = None) -> str:
+    """Verilog of an accelerator, from the cache while its sources are the same.
 
     Writing 64 lanes takes Amaranth several seconds, as long as half of the C++.
     """
@@ -251,11 +251,13 @@ def raster_verilog(design: RasterDesign, *, cache: Path | None = None) -> str:
         sources += [path.read_text() for path in sorted(folder.glob("*.py"))]
     key = digest(repr(design), importlib.metadata.version("amaranth"), *sources)
 
-    def make(folder: Path) -> None:
-        (folder / "raster.v").write_text(verilog("raster", design))
+    name = f"{design.name}.v"
 
-    entry, _ = cached(f"verilog-{key}", make, ["raster.v"], cache)
-    return (entry / "raster.v").read_text()
+    def make(folder: Path) -> None:
+        (folder / name).write_text(verilog(design.name, design))
+
+    entry, _ = cached(f"verilog-{key}", make, [name], cache)
+    return (entry / name).read_text()
 
 
 def _commands(
@@ -266,7 +268,6 @@ def _commands(
     read, write = timing.read_beats_per_cycle, timing.write_beats_per_cycle
     yield (f"timing {timing.latency_cycles} {read.numerator} {read.denominator} "
            f"{write.numerator} {write.denominator} {timing.outstanding}")
-    yield f"counters {len(COUNTERS)}"
     yield f"stall {' '.join(str(p) for p in stall.probabilities)} {stall.seed}"
     yield f"interleave {int(interleave)}"
     yield f"idle_limit {idle_limit_cycles + 4 * timing.latency_cycles}"
@@ -276,11 +277,14 @@ def _commands(
         for number, job in enumerate(jobs):
             image = job.image
             yield "unmap"
+            yield f"counters {len(ACCELERATORS[image.core].design.counters)}"
             for address, content in image.segments:
                 yield f"map {address} {content.size} r memory {memory.tell()}"
                 memory.write(np.ascontiguousarray(content).tobytes())
             size = image.frame_bytes if job.frame_bytes is None else job.frame_bytes
             yield f"map {image.frame_address} {size} w - {CANARY}"
+            if image.workspace_bytes:
+                yield (f"map {image.workspace_address} {image.workspace_bytes} w - {CANARY}")
             for fault in job.faults:
                 yield (f"fault {'write' if fault.write else 'read'} {fault.read_id} {fault.burst} "
                        f"{fault.beat} {fault.response}")
@@ -318,8 +322,9 @@ def _execute(binary: Path, folder: Path, progress: Callable[[int], None] | None)
         raise SimulationError(f"The simulation ended with code {code}: {' '.join(said)[-500:]}")
 
 
-def _named(values: Sequence[int]) -> dict[str, int]:
-    return dict(zip((name for name, _, _ in COUNTERS), values, strict=True))
+def _named(core: str, values: Sequence[int]) -> dict[str, int]:
+    counters = ACCELERATORS[core].design.counters
+    return dict(zip((name for name, _, _ in counters), values, strict=True))
 
 
 def run_frames(
@@ -387,7 +392,7 @@ def run_frames(
             values = record["run"]
             for key in ("counters", "snapshot"):
                 if key in values:
-                    values[key] = _named(values[key])
+                    values[key] = _named(jobs[number].image.core, values[key])
             for key in ("read_bytes", "read_bursts"):
                 values[key] = tuple(values[key])
             dumped = folder / f"frame{number}"

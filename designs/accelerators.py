@@ -1,0 +1,32 @@
+"""The accelerators by name, with their parameters and named configurations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from splatforge.designs.raster import PRESETS as RASTER_PRESETS
+from splatforge.designs.raster import RasterDesign
+from splatforge.designs.shell import AcceleratorDesign
+
+__all__ = ["ACCELERATORS", "Accelerator"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """What a name of an accelerator stands for.
+
+    Parameters
+    ----------
+    design : AcceleratorDesign
+        Its default parameters.
+    presets : Mapping
+        Its named configurations.
+    """
+
+    design: AcceleratorDesign
+    presets: Mapping[str, AcceleratorDesign]
+
+
+#: Every accelerator that can be generated, simulated and co-simulated.
+ACCELERATORS: dict[str, Accelerator] = {
+    RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
+}
