@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
@@ -26,7 +28,8 @@ class Accelerator:
     presets: Mapping[str, AcceleratorDesign]
 
 
-#: Every accelerator that can be generated, simulated and co-simulated.
+#: Every accelerator.
 ACCELERATORS: dict[str, Accelerator] = {
+    GscoreDesign.name: Accelerator(design=GscoreDesign(), presets=GSCORE_PRESETS),
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
 }

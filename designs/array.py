@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.blend import BlendDesign
-from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX
+from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, SplatFormat
 
 __all__ = ["ArrayDesign"]
 
@@ -69,3 +69,26 @@ class ArrayDesign:
             block += column * SUBTILE_PX // self.block_width
             masks[block] |= 1 << subtile
         return tuple(masks)
+
+    def check_splat(self, splat: SplatFormat) -> None:
+        """Check that the lanes can take such splats.
+
+        Raises
+        ------
+        ValueError
+            If a format differs from what they expect, or a linear form could wrap in a tile.
+        """
+        alpha, blend = self.alpha, self.blend
+        if splat.log_opacity != alpha.log_opacity or splat.color != blend.color:
+            raise ValueError("Splat records must hold opacity and colour in the array's formats")
+        for name in ("u0", "v0", "a", "b", "c"):
+            if getattr(splat, name).frac_bits > alpha.form_sum.frac_bits:
+                raise ValueError(f"Form sum must be at least as fine as the splat's {name}")
+        # At the tile's last pixel, x = y = 15, with every field at its end: a sum that wrapped
+        # would come back as a small, significant one.
+        top = {name: 2.0 ** (getattr(splat, name).int_bits - getattr(splat, name).signed)
+               for name in ("u0", "v0", "a", "b", "c")}
+        reach = max(top["u0"] + (TILE_PX - 1) * (top["a"] + top["b"]),
+                    top["v0"] + (TILE_PX - 1) * top["c"])
+        if not alpha.form_sum.signed or reach > 2.0 ** (alpha.form_sum.int_bits - 1):
+            raise ValueError(f"Form sum must be signed and hold {reach:g}, not {alpha.form_sum}")

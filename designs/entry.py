@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ENTRY_BITS", "EntryFormat"]
+__all__ = ["ENTRY_BITS", "TILE_TAG_BITS", "EntryFormat"]
 
 #: Bits of an entry in memory: two of them are one beat of the bus.
 ENTRY_BITS = 64
+#: Bits of a tile's number, row-major, that go with what belongs to it from the list reader to the
+#: array. Of two numbers within half of their range the older can be told.
+TILE_TAG_BITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

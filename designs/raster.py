@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.fetch import TILE_PX, FetchDesign, SplatFormat
+from splatforge.designs.fetch import FetchDesign, SplatFormat
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 
@@ -73,25 +73,8 @@ class RasterDesign:
     shell: ShellDesign = ShellDesign()
 
     def __post_init__(self) -> None:
-        splat, alpha, blend = self.fetch.splat, self.array.alpha, self.array.blend
-        if splat.log_opacity != alpha.log_opacity or splat.color != blend.color:
-            raise ValueError("Splat records must hold opacity and colour in the array's formats")
-        for name in ("u0", "v0", "a", "b", "c"):
-            if getattr(splat, name).frac_bits > alpha.form_sum.frac_bits:
-                raise ValueError(f"Form sum must be at least as fine as the splat's {name}")
-        # At the tile's last pixel, x = y = 15, with every field at its end: a sum that wrapped
-        # would come back as a small, significant one.
-        top = {name: 2.0 ** (getattr(splat, name).int_bits - getattr(splat, name).signed)
-               for name in ("u0", "v0", "a", "b", "c")}
-        reach = max(top["u0"] + (TILE_PX - 1) * (top["a"] + top["b"]),
-                    top["v0"] + (TILE_PX - 1) * top["c"])
-        if not alpha.form_sum.signed or reach > 2.0 ** (alpha.form_sum.int_bits - 1):
-            raise ValueError(f"Form sum must be signed and hold {reach:g}, not {alpha.form_sum}")
-        behind = blend.transmittance.frac_bits + self.resolve.background.frac_bits
-        if behind < blend.accumulator.frac_bits:
-            raise ValueError(
-                "Transmittance times background must be as fine as the accumulator, "
-                f"not {self.resolve.background}")
+        self.array.check_splat(self.splat)
+        self.resolve.check_blend(self.array.blend)
 
     @property
     def splat(self) -> SplatFormat:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from splatforge.designs.blend import BlendDesign
 from splatforge.designs.fixed import Fixed
 
 __all__ = ["PixelFormat", "ResolveDesign"]
@@ -52,3 +53,17 @@ class ResolveDesign:
             raise ValueError(
                 f"Outstanding bursts must be 1 to 256, not {self.outstanding_bursts!r}"
             )
+
+    def check_blend(self, blend: BlendDesign) -> None:
+        """Check that a background can be put behind such pixels.
+
+        Raises
+        ------
+        ValueError
+            If transmittance times background is coarser than the accumulator.
+        """
+        behind = blend.transmittance.frac_bits + self.background.frac_bits
+        if behind < blend.accumulator.frac_bits:
+            raise ValueError(
+                "Transmittance times background must be as fine as the accumulator, "
+                f"not {self.background}")

@@ -14,6 +14,7 @@ from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 
 from splatforge.designs.accelerators import ACCELERATORS
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
@@ -30,6 +31,7 @@ from splatforge.hw.fetch import Fetch
 from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
+from splatforge.hw.vru import Vru
 
 __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
            "to_verilog", "verilog", "write_verilog"]
@@ -37,13 +39,14 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "raster": Raster,
-    "registers": Registers, "resolve": Resolve,
+    "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
-#: Units of each accelerator, itself among them.
+#: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
+    "gscore": _COMMON | {"vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -119,8 +122,10 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Registers.for_design(design)
         case "resolve":
             return Resolve(design.array.blend, design.resolve, design.shell)
-    assert isinstance(design, RasterDesign)
-    return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
+    if isinstance(design, RasterDesign):
+        return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
+    assert isinstance(design, GscoreDesign)
+    return Vru(design.vru, design.shell)
 
 
 def verilog(name: str, design: AcceleratorDesign | None = None) -> str:

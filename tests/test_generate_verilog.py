@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import COUNTERS, DESCRIPTOR_FIELDS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
@@ -21,7 +22,9 @@ from splatforge.hw import generate
 from splatforge.hw.generate import (
     COMPONENTS,
     LINT_WAIVERS,
+    UNITS,
     component,
+    home,
     register_map,
     verilog,
     write_verilog,
@@ -29,6 +32,8 @@ from splatforge.hw.generate import (
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 
 DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
+#: By accelerator.
+DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16))}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) \(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 
@@ -45,9 +50,17 @@ def instances(text):
 
 
 def test_unknown_component_is_named():
-    message = re.escape(f"Component must be one of {sorted(COMPONENTS)}, not 'sort'")
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        component("sort", DESIGN)
+    for call, names in (
+        (lambda: home("sort"), COMPONENTS), (lambda: component("sort", DESIGN), UNITS["raster"]),
+    ):
+        message = re.escape(f"Component must be one of {sorted(names)}, not 'sort'")
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            call()
+
+
+def test_units_are_those_of_some_accelerator():
+    assert set().union(*UNITS.values()) == set(COMPONENTS)
+    assert DESIGNS.keys() == UNITS.keys()
 
 
 def test_text_is_the_same_in_every_process(raster, tmp_path):
@@ -74,7 +87,7 @@ def test_text_tells_nothing_of_its_making(raster):
 
 @pytest.mark.parametrize("name", sorted(COMPONENTS))
 def test_every_component_has_verilog(name, raster):
-    text = raster if name == "raster" else verilog(name, DESIGN)
+    text = raster if name == "raster" else verilog(name, DESIGNS[home(name)])
     names = [module for module, _, _ in MODULE.findall(text)]
     assert names.count(name) == 1
     assert len(set(names)) == len(names)
@@ -145,7 +158,7 @@ def test_verilator_finds_nothing(name, tmp_path, raster):
     """Warnings are errors, but for those that the FuseSoC file waives."""
     from splatforge.verification.lib.build import verilator_root
     source = tmp_path / f"{name}.v"
-    source.write_text(raster if name == "raster" else verilog(name, DESIGN))
+    source.write_text(raster if name == "raster" else verilog(name, DESIGNS[home(name)]))
     root = verilator_root()
     # A port `abort` is a name that C++ knows, where it is a top: the registers are none but here.
     own = ["-Wno-SYMRSVDWORD"] if name == "registers" else []

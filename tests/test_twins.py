@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs import alpha as alpha_designs
-from splatforge.designs import array, blend, fetch, raster, resolve, shell
+from splatforge.designs import array, blend, fetch, raster, resolve, shell, vru
 from splatforge.hw.generate import COMPONENTS
 
 TESTS = Path(__file__).parent
@@ -18,7 +18,7 @@ NAMES = sorted(COMPONENTS)
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
     "fetch": fetch.FetchDesign, "raster": raster.RasterDesign, "registers": shell.ShellDesign,
-    "resolve": resolve.ResolveDesign,
+    "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
 }
 
 

@@ -8,12 +8,15 @@ from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
 from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
-from splatforge.hw.generate import verilog
+from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.vru import VruDesign
+from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import Binary, build
 
-__all__ = ["TESTED", "build_testbench", "run_testbench"]
+__all__ = ["TESTED", "TESTED_GSCORE", "build_testbench", "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
 TESTED: RasterDesign = replace(
@@ -21,26 +24,38 @@ TESTED: RasterDesign = replace(
     fetch=FetchDesign(buffer_splats=16, burst_beats=8, outstanding_bursts=2),
     resolve=ResolveDesign(outstanding_bursts=3),
 )
+#: The same of GSCore, with a cache that forgets soon.
+TESTED_GSCORE = GscoreDesign(
+    vru=VruDesign(cache_features=8, waiting=8, outstanding_features=4),
+    array=TESTED.array, resolve=TESTED.resolve,
+)
+
+
+def _tested(name: str) -> AcceleratorDesign:
+    """What the testbench of component `name` is written for."""
+    return {"raster": TESTED, "gscore": TESTED_GSCORE}[home(name)]
 
 
 def build_testbench(
-    name: str, *, design: RasterDesign = TESTED, trace: str | None = None,
+    name: str, *, design: AcceleratorDesign | None = None, trace: str | None = None,
     cache: Path | None = None,
 ) -> Binary:
-    """Component `name` of `design` under Verilator with cocotb's VPI, from the cache if there.
+    """Component `name` under Verilator with cocotb's VPI, from the cache if there.
+
+    Without a design it is that which the component's testbench is written for.
 
     Only the ports are visible to cocotb; making everything visible costs most of the speed.
     """
     main = config.share_dir / "lib" / "verilator" / "verilator.cpp"
     libraries = config.libs_dir
     return build(
-        verilog(name, design), name, [main], trace=trace, cache=cache,
+        verilog(name, design or _tested(name)), name, [main], trace=trace, cache=cache,
         verilate=["--vpi", "--public-depth", "1", "--timescale", "1ns/1ps"],
         link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"])
 
 
 def run_testbench(
-    name: str, folder: Path, *, seed: int, design: RasterDesign = TESTED,
+    name: str, folder: Path, *, seed: int, design: AcceleratorDesign | None = None,
     waves: str | None = None, cache: Path | None = None,
 ) -> None:
     """Run the tests of ``splatforge.verification.<name>`` on the Verilog of `name`.
@@ -53,8 +68,8 @@ def run_testbench(
         Where results and waves go.
     seed : int
         Of cocotb's and the testbench's random numbers.
-    design : RasterDesign
-        What is built; the testbenches are written for :data:`TESTED`.
+    design : AcceleratorDesign, optional
+        What is built; the testbenches are written for :data:`TESTED` or :data:`TESTED_GSCORE`.
     waves : {"fst", "vcd"}, optional
         Write ``dump.fst`` or ``dump.vcd`` into `folder`.
     cache : Path, optional

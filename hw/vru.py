@@ -1,0 +1,408 @@
+"""In front of the rendering array: features fetched through a cache and made into splats."""
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from splatforge.designs.entry import TILE_TAG_BITS, EntryFormat
+from splatforge.designs.feature import FEATURE_BYTES, FeatureFormat
+from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.shell import ShellDesign
+from splatforge.designs.vru import REGION_PX, VruDesign
+from splatforge.hw.array import splat_layout, tile_layout
+from splatforge.hw.fetch import address_layout, beat_layout
+from splatforge.hw.lib.axi import READ_FEATURES
+from splatforge.hw.lib.component import Component
+from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
+
+__all__ = ["TILES_AHEAD", "Vru", "entry_layout", "feature_layout", "is_older", "listed_tile_layout"]
+
+#: Tiles that may have been announced and not yet be taken by the array.
+TILES_AHEAD = 8
+
+
+def entry_layout(entry: EntryFormat) -> data.StructLayout:
+    """One entry of a tile's list in its place; its depth has done its work."""
+    return data.StructLayout({
+        "feature": entry.feature_bits, "subtiles": entry.subtile_bits, "tile": TILE_TAG_BITS})
+
+
+def listed_tile_layout() -> data.StructLayout:
+    """A tile before its entries: its number, its part in the frame, and how many will come."""
+    return data.StructLayout({
+        "tile": TILE_TAG_BITS, "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1),
+        "splats": 32})
+
+
+def feature_layout(feature: FeatureFormat) -> data.StructLayout:
+    """A feature record, fields from bit 0 upward."""
+    return data.StructLayout({
+        name: Shape(width, signed=signed) for name, width, signed in feature.fields()})
+
+
+def is_older(tile: Value, oldest: Value) -> Value:
+    """Whether the tile numbered `tile` lies before `oldest`; they are at most 8 tiles apart."""
+    return (tile - oldest)[TILE_TAG_BITS - 1]
+
+
+class Vru(Component):
+    """Fetch the feature of every entry, and work out its splat in coordinates of its tile.
+
+    Bit-true model: :func:`splatforge.algos.vru.vru_fixed`. Cycle model:
+    :mod:`splatforge.sim.vru`.
+
+    An entry looks its feature's number up among the cache's tags; a miss takes the place of what
+    was there and asks for two beats. Entries wait in order between the tags and the data: there a
+    miss takes what has arrived and leaves it in the cache, a hit finds what an earlier entry left.
+    So hits never wait for anything but the entries before them, and a burst is asked for only
+    when there is room for it: ``i_beat`` is always ready. Then come six stages of arithmetic.
+
+    ``skip`` ends the current tile. What is left of it is dropped: behind ``oldest``, an entry asks
+    for nothing, and a splat is not offered.
+
+    Latency: :attr:`latency` cycles from an entry that hits to its splat on ``o_splat``. Throughput:
+    one entry and one splat a cycle, one miss every two. Stall: ``o_splat`` and ``o_tile`` may stall
+    for ever; entries then stall. Behind ``start`` entries wait until the tags are cleared, one a
+    cycle. No ``ready`` depends on an input combinationally.
+
+    Parameters
+    ----------
+    design : VruDesign
+        Cache and formats.
+    shell : ShellDesign
+        Bus.
+
+    Members
+    -------
+    start : ``In(1)``
+        Begin a frame with the parameters below, which must hold until it ends.
+    stop : ``In(1)``
+        Ask for nothing more.
+    width : ``In(16)``
+        Frame in pixels.
+    feature_address : ``In(address_bits)``
+        Of the feature records, a multiple of 32.
+    i_tile : ``In(stream.Signature(ListedTile))``
+        Tiles in raster order, each before its entries.
+    i_entry : ``In(stream.Signature(Entry))``
+        Entries of the tiles in order, see :func:`entry_layout`.
+    o_address : ``Out(stream.Signature(Burst))``
+        To the read address channel, ID 3.
+    i_beat : ``In(stream.Signature(Beat))``
+        From the read data channel, beats of ID 3; others are not looked at.
+    o_tile : ``Out(stream.Signature(Tile))``
+        See :func:`splatforge.hw.array.tile_layout`.
+    o_splat : ``Out(stream.Signature(Splat))``
+        See :func:`splatforge.hw.array.splat_layout`.
+    skip : ``In(1)``
+        The tile taken last from ``o_tile`` ends here.
+    oldest : ``Out(4)``
+        Number of the oldest tile that is still wanted.
+    hit, miss : ``Out(1)``
+        For the counters: an entry found its feature in the cache, or asked for it.
+    idle : ``Out(1)``
+        No address is waiting and no burst is in flight.
+    """
+
+    i_tile: stream.Interface
+    i_entry: stream.Interface
+    o_address: stream.Interface
+    i_beat: stream.Interface
+    o_tile: stream.Interface
+    o_splat: stream.Interface
+
+    #: Cycles from the transfer of an entry that hits to the first in which its splat can transfer:
+    #: tags, two of the queue, the cache's data, six of arithmetic.
+    latency = 10
+
+    def __init__(
+        self,
+        design: VruDesign = VruDesign(),  # noqa: B008
+        shell: ShellDesign = ShellDesign(),  # noqa: B008
+    ) -> None:
+        self.design, self.shell = design, shell
+        super().__init__({
+            "start": In(1), "stop": In(1), "width": In(16),
+            "feature_address": In(shell.address_bits),
+            "i_tile": In(stream.Signature(listed_tile_layout())),
+            "i_entry": In(stream.Signature(entry_layout(design.entry))),
+            "o_address": Out(stream.Signature(address_layout(shell))),
+            "i_beat": In(stream.Signature(beat_layout(shell))),
+            "o_tile": Out(stream.Signature(tile_layout())),
+            "o_splat": Out(stream.Signature(splat_layout(design.splat))),
+            "skip": In(1), "oldest": Out(TILE_TAG_BITS),
+            "hit": Out(1), "miss": Out(1), "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        place = self._tiles(m)
+        waiting = self._tags(m)
+        arrived = self._arrivals(m)
+        move = Signal()
+        feature, tile, subtiles, valid = self._data(m, waiting, arrived, move)
+        self._setup(m, place, feature, tile, subtiles, valid, move)
+        return m
+
+    def _tiles(self, m):
+        """Tiles to the array, and where each lies in the frame by its number."""
+        places = data.StructLayout({"x": 12, "y": 12})
+        m.submodules.places = memory = Memory(
+            shape=places.size, depth=1 << TILE_TAG_BITS, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        m.submodules.tiles = tiles = SyncFIFOBuffered(
+            width=listed_tile_layout().size, depth=TILES_AHEAD)
+        x, y, tiles_x = Signal(12), Signal(12), Signal(12)
+        came, went = Signal(), Signal()
+        head = data.View(listed_tile_layout(), tiles.r_data)
+        m.d.comb += [
+            tiles_x.eq((self.width + TILE_PX - 1) >> 4),
+            self.i_tile.ready.eq(tiles.w_rdy),
+            came.eq(self.i_tile.valid & self.i_tile.ready),
+            tiles.w_en.eq(self.i_tile.valid), tiles.w_data.eq(self.i_tile.payload),
+            write.en.eq(came), write.addr.eq(self.i_tile.p.tile), write.data.eq(Cat(x, y)),
+            self.o_tile.valid.eq(tiles.r_rdy), tiles.r_en.eq(self.o_tile.ready),
+            went.eq(self.o_tile.valid & self.o_tile.ready),
+        ]
+        m.d.comb += [self.o_tile.p[name].eq(head[name]) for name in ("columns", "rows", "splats")]
+        with m.If(came):
+            m.d.sync += x.eq(x + 1)
+            with m.If(x == tiles_x - 1):
+                m.d.sync += [x.eq(0), y.eq(y + 1)]
+        with m.If(went):
+            m.d.sync += self.oldest.eq(head.tile)
+        with m.Elif(self.skip):
+            m.d.sync += self.oldest.eq(self.oldest + 1)
+        return read
+
+    def _tags(self, m):
+        """Look entries up, ask for what is missing; returns the queue of those that wait."""
+        design, shell = self.design, self.shell
+        bits = design.index_bits
+        tag = data.StructLayout({"valid": 1, "upper": design.entry.feature_bits - bits})
+        m.submodules.tags = tags = Memory(
+            shape=tag.size, depth=design.cache_features, init=[])
+        write = tags.write_port()
+        read = tags.read_port(transparent_for=[write])
+        m.submodules.waiting = waiting = SyncFIFOBuffered(
+            width=self._waiting_layout().size, depth=design.waiting)
+
+        clearing = Signal()
+        line = Signal(bits)
+        entry, valid = Signal(entry_layout(design.entry)), Signal()
+        take, go, dead, hit, fetch = (
+            Signal(name=name) for name in ("take", "go", "dead", "hit", "fetch"))
+        found = data.View(tag, read.data)
+        asked, placed = (Signal(range(2 * design.outstanding_features), name=name)
+                         for name in ("asked", "placed"))
+        room = Signal()
+        self._placed = placed
+        m.d.comb += [
+            self.i_entry.ready.eq(~clearing & (~valid | go)),
+            take.eq(self.i_entry.valid & self.i_entry.ready),
+            read.addr.eq(self.i_entry.p.feature), read.en.eq(self.i_entry.ready),
+            dead.eq(is_older(entry.tile, self.oldest)),
+            hit.eq(found.valid & (found.upper == entry.feature[bits:])),
+            room.eq((asked - placed)[:len(asked)] != design.outstanding_features),
+            go.eq(dead | (waiting.w_rdy & (hit | (~self.o_address.valid & room & ~self.stop)))),
+            fetch.eq(valid & go & ~dead & ~hit),
+            waiting.w_en.eq(valid & go & ~dead),
+            waiting.w_data.eq(Cat(entry.feature[:bits], entry.subtiles, entry.tile, ~hit)),
+            write.addr.eq(Mux(clearing, line, entry.feature[:bits])),
+            write.data.eq(Mux(clearing, 0, Cat(C(1, 1), entry.feature[bits:]))),
+            write.en.eq(clearing | fetch),
+            self.hit.eq(waiting.w_en & hit), self.miss.eq(fetch),
+        ]
+        with m.If(self.i_entry.ready):
+            m.d.sync += [valid.eq(self.i_entry.valid), entry.eq(self.i_entry.payload)]
+        with m.If(self.start):
+            m.d.sync += clearing.eq(1)
+        with m.Elif(clearing):
+            m.d.sync += [line.eq(line + 1), clearing.eq(line != design.cache_features - 1)]
+
+        with m.If(self.o_address.ready):
+            m.d.sync += self.o_address.valid.eq(0)
+        with m.If(fetch):
+            m.d.sync += [
+                self.o_address.valid.eq(1), asked.eq(asked + 1),
+                self.o_address.p.id.eq(READ_FEATURES),
+                self.o_address.p.address.eq(
+                    self.feature_address + (entry.feature << (FEATURE_BYTES - 1).bit_length())),
+                self.o_address.p.length.eq(FEATURE_BYTES // shell.data_bytes - 1),
+            ]
+        return waiting
+
+    def _waiting_layout(self):
+        """An entry between the cache's tags and its data."""
+        return data.StructLayout({
+            "index": self.design.index_bits, "subtiles": self.design.entry.subtile_bits,
+            "tile": TILE_TAG_BITS, "miss": 1})
+
+    def _arrivals(self, m):
+        """Pairs of beats, in order of the bursts."""
+        design = self.design
+        m.submodules.arrived = arrived = SyncFIFOBuffered(
+            width=design.feature.width, depth=design.outstanding_features + 1)
+        first = Signal(self.shell.data_bits)
+        here = Signal()
+        m.d.comb += [
+            self.i_beat.ready.eq(1),
+            here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_FEATURES)),
+            arrived.w_en.eq(here & self.i_beat.p.last),
+            arrived.w_data.eq(Cat(first, self.i_beat.p.data)),
+        ]
+        with m.If(here & ~self.i_beat.p.last):
+            m.d.sync += first.eq(self.i_beat.p.data)
+        in_flight = Signal(range(design.outstanding_features + 1))
+        went = self.o_address.valid & self.o_address.ready
+        m.d.sync += in_flight.eq(in_flight + went - arrived.w_en)
+        m.d.comb += self.idle.eq(~self.o_address.valid & ~in_flight.any())
+        return arrived
+
+    def _data(self, m, waiting, arrived, move):
+        """The oldest entry that waits takes its feature out of the cache, or into it."""
+        design = self.design
+        m.submodules.features = features = Memory(
+            shape=design.feature.width, depth=design.cache_features, init=[])
+        write, read = features.write_port(), features.read_port()
+        head = data.View(self._waiting_layout(), waiting.r_data)
+        take = Signal()
+        valid, miss = Signal(), Signal()
+        tile, subtiles = Signal.like(head.tile), Signal.like(head.subtiles)
+        fresh = Signal(design.feature.width)
+        feature = Signal(feature_layout(design.feature))
+        m.d.comb += [
+            take.eq(move & waiting.r_rdy & (~head.miss | arrived.r_rdy)),
+            waiting.r_en.eq(take),
+            arrived.r_en.eq(take & head.miss),
+            read.addr.eq(head.index), read.en.eq(move),
+            write.addr.eq(head.index), write.data.eq(arrived.r_data),
+            write.en.eq(take & head.miss),
+            feature.eq(Mux(miss, fresh, read.data)),
+        ]
+        with m.If(arrived.r_en):
+            m.d.sync += self._placed.eq(self._placed + 1)
+        with m.If(move):
+            m.d.sync += [
+                valid.eq(take), miss.eq(head.miss), fresh.eq(arrived.r_data),
+                tile.eq(head.tile), subtiles.eq(head.subtiles),
+            ]
+        return feature, tile, subtiles, valid
+
+    def _slope(self, word):
+        """A floating slope in fixed point."""
+        feature, slope = self.design.feature.slope, self.design.slope
+        fraction = feature.fraction_bits
+        exponent = word[fraction:-1]
+        significand = Cat(word[:fraction], C(1, 1))
+        # With this exponent the last bit of the fraction is the last of the slope.
+        level = feature.bias + fraction - slope.frac_bits
+        down = Signal(range(fraction + 3))
+        magnitude = Signal(slope.width - 1)
+        m_down = (((significand << 1) >> down) + 1) >> 1
+        # Above two in magnitude it saturates, whatever the fraction.
+        top = feature.bias + 1
+        shifted = significand << Mux(exponent > level, (exponent - level)[:5], 0)
+        small = Mux(level - exponent > fraction + 2, fraction + 2, (level - exponent)[:len(down)])
+        return (
+            down.eq(Mux(exponent >= level, 0, small)),
+            magnitude.eq(Mux(
+                exponent == 0, 0, Mux(
+                    exponent >= top, slope.raw_max, Mux(
+                        exponent >= level, shifted, m_down)))),
+            Mux(word[-1], -magnitude, magnitude),
+        )
+
+    def _setup(self, m, place, feature, tile, subtiles, valid, move):
+        """Six stages that move together; the last is the output's register."""
+        design = self.design
+        splat, slope, mean = design.splat, design.slope, design.feature.mean
+        stages = 6
+        valids = [valid] + [Signal(name=f"valid_{n}") for n in range(stages)]
+        tiles = [tile] + [Signal.like(tile, name=f"tile_{n}") for n in range(stages)]
+        #: What only passes through: opacity, colour, mask.
+        passing = data.StructLayout({
+            "log_opacity": shape_of(splat.log_opacity), "red": shape_of(splat.color),
+            "green": shape_of(splat.color), "blue": shape_of(splat.color), "subtiles": 4})
+        pass_on = [Signal(passing, name=f"passing_{n}") for n in range(stages)]
+        dead = is_older(tiles[-1], self.oldest)
+        m.d.comb += [
+            place.addr.eq(tile),
+            move.eq(~valids[-1] | dead | self.o_splat.ready),
+            self.o_splat.valid.eq(valids[-1] & ~dead),
+        ]
+
+        held = Signal.like(feature)
+        x, y = Signal(12), Signal(12)
+        distance = shape_of(design.distance)
+        dx, dy = Signal(distance), Signal(distance)
+        slopes = [Signal(shape_of(slope), name=f"slope_{n}") for n in "abc"]
+        half = 1 << (mean.frac_bits - 1)
+        with m.If(move):
+            for n in range(stages):
+                m.d.sync += [valids[n + 1].eq(valids[n]), tiles[n + 1].eq(tiles[n])]
+                if n:
+                    m.d.sync += pass_on[n].eq(pass_on[n - 1])
+            # 1: the record, and where its tile lies.
+            m.d.sync += [
+                held.eq(feature), Cat(x, y).eq(place.data), pass_on[0].subtiles.eq(subtiles),
+                *(pass_on[0][name].eq(feature[name])
+                  for name in ("log_opacity", "red", "green", "blue")),
+            ]
+            # 2: the distance from the mean, and slopes in fixed point.
+            m.d.sync += [
+                dx.eq((x << (mean.frac_bits + 4)) + half - held.mean_x),
+                dy.eq((y << (mean.frac_bits + 4)) + half - held.mean_y),
+            ]
+        for name, fixed in zip("abc", slopes, strict=True):
+            down, magnitude, value = self._slope(held[name])
+            m.d.comb += [down, magnitude]
+            with m.If(move):
+                m.d.sync += fixed.eq(value)
+
+        # 3 and 4: products, from partial ones that are each a multiplier of an FPGA's.
+        products = [self._product(m, move, factor, fixed, name) for name, factor, fixed in (
+            ("a", dx, slopes[0]), ("b", dy, slopes[1]), ("c", dy, slopes[2]))]
+        late = [[Signal.like(fixed, name=f"{fixed.name}_{n}") for n in range(3)]
+                for fixed in slopes]
+        u, v = Signal(signed(len(products[0]) + 1)), Signal.like(products[2])
+        fine = mean.frac_bits + slope.frac_bits
+        out = self.o_splat.p
+        with m.If(move):
+            for fixed, delayed in zip(slopes, late, strict=True):
+                m.d.sync += [after.eq(before) for before, after in
+                             zip([fixed, *delayed], delayed, strict=False)]
+            # 5: the sum.
+            m.d.sync += [u.eq(products[0] + products[1]), v.eq(products[2])]
+            # 6: to the splat's formats.
+            for target, value, bits, fmt in (
+                (out.u0, u, fine, splat.u0), (out.v0, v, fine, splat.v0),
+                (out.a, late[0][2], slope.frac_bits, splat.a),
+                (out.b, late[1][2], slope.frac_bits, splat.b),
+                (out.c, late[2][2], slope.frac_bits, splat.c),
+            ):
+                m.d.sync += target.eq(saturate(round_shift(value, bits - fmt.frac_bits), fmt))
+        side = TILE_PX // REGION_PX
+        last = pass_on[-1]
+        m.d.comb += [out[name].eq(last[name]) for name in ("log_opacity", "red", "green", "blue")]
+        m.d.comb += out.subtiles.eq(Cat(
+            last.subtiles[subtile // 4 // 2 * side + subtile % 4 // 2]
+            for subtile in range(16)))
+
+    @staticmethod
+    def _product(m, move, left, right, name):
+        """Exact product of two signed factors after two registers."""
+        low_left, low_right = len(left) // 2, len(right) // 2
+        parts = []
+        for a, at_a in ((left[:low_left], 0), (left[low_left:].as_signed(), low_left)):
+            for b, at_b in ((right[:low_right], 0), (right[low_right:].as_signed(), low_right)):
+                part = Signal.like(a * b, name=f"part_{name}_{at_a}_{at_b}")
+                with m.If(move):
+                    m.d.sync += part.eq(a * b)
+                parts.append(part << (at_a + at_b))
+        product = Signal(signed(len(left) + len(right)), name=f"product_{name}")
+        with m.If(move):
+            m.d.sync += product.eq(sum(parts))
+        return product
