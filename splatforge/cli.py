@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
+    from splatforge.claims import Row
     from splatforge.designs.memory import MemoryTiming
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
@@ -907,6 +908,68 @@ def report(
         lines = [*_cosim_lines(result.to_json()), ("page", str(output))]
         _publish({}, None, lines)
     result.check()
+
+
+@app.command(epilog="Example: splatforge claims --paper gpu")
+def claims(
+    paper: Annotated[list[str] | None, typer.Option(
+        "--paper", metavar="NAME",
+        help="A paper, or a file of claims such as gpu; may be repeated. All without it.")] = None,
+    every: Annotated[bool, typer.Option(
+        "--all", help="Also list the claims that nothing of ours computes.")] = False,
+    accept: Annotated[bool, typer.Option(
+        "--accept", help="Commit the statuses as they are now.")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Compare published numbers with ours; exit 1 if a status is worse than the committed one."""
+    from splatforge import claims as ledger
+
+    if accept and paper:
+        raise ValueError("Statuses must be accepted for all papers at once, not with --paper")
+    with _progress("computing claims") as tell:
+        rows = ledger.evaluate(paper or (), progress=tell)
+    record = ledger.record(rows)
+    if json_file is not None:
+        _write_json(record, json_file)
+    if json_file != "-":
+        shown = [row for row in rows if every or paper or row.ours is not None]
+        _print_claims(shown)
+        print(", ".join(f"{count} {name}" for name, count in record["counts"].items()))
+        if len(shown) < len(rows):
+            print(f"--all lists the {len(rows) - len(shown)} that nothing of ours computes as well")
+    if accept:
+        ledger.accept(rows)
+        return
+    lines = ledger.worse(rows, ledger.committed(), whole=not paper)
+    for line in lines:
+        print(f"splatforge: {line}", file=sys.stderr)
+    if lines:
+        raise typer.Exit(1)
+
+
+def _print_claims(rows: "Sequence[Row]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("claim", "quantity", "published", "ours", "ratio", "setting", "status"):
+        right = name in ("published", "ours", "ratio")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        ours, ratio = "", ""
+        if row.ours is not None:
+            low, high = row.ours.low, row.ours.high
+            band = "" if low == high else f" [{low:.3g}, {high:.3g}]"
+            ours = f"{row.ours.value:.4g}{band}"
+            ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        reason = f": {row.reason}" if row.reason else ""
+        table.add_row(*(Text(text) for text in (
+            row.claim.id, row.claim.quantity, row.claim.published, ours, ratio,
+            row.claim.setting if row.ours is not None else "", row.status + reason)))
+    console = Console()
+    # A pipe has no width of its own: rows stay whole there.
+    Console(width=None if console.is_terminal else 240).print(table)
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ ALLOWED = {
     "sim": {"scenes", "designs", "algos"},
     "verification": {"hw", "algos", "scenes", "designs", "sim"},
     "synth": {"hw", "designs", "verification"},
+    "claims": {"sim", "algos", "scenes", "designs"},
     "report": set(),
 }
 #: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents and
