@@ -15,6 +15,7 @@ from math import atan, degrees
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from splatforge.algos.project import project
 from splatforge.algos.reference import render
@@ -193,8 +194,11 @@ def utilisation(device: str) -> Sourced:
 
 def parameters(sh_degree: int) -> Sourced:
     """Numbers that describe a Gaussian: mean, scale, rotation, opacity, colour."""
-    scene = Scene(means=np.zeros((1, 3)), log_scales=np.zeros((1, 3)), quats=[[1, 0, 0, 0]],
-                  opacity_logits=[0], sh=np.zeros((1, (sh_degree + 1) ** 2, 3)))
+    def zeros(*shape: int) -> npt.NDArray[np.float32]:
+        return np.zeros(shape, np.float32)
+
+    scene = Scene(means=zeros(1, 3), log_scales=zeros(1, 3), quats=zeros(1, 4) + np.float32(1),
+                  opacity_logits=zeros(1), sh=zeros(1, (sh_degree + 1) ** 2, 3))
     arrays = (scene.means, scene.log_scales, scene.quats, scene.opacity_logits, scene.sh)
     return Sourced.exact(sum(array.size for array in arrays), "1", "our scenes")
 
