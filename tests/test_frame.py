@@ -17,6 +17,7 @@ from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import FrameError
 from splatforge.verification.lib.build import BuildError, build
 from splatforge.verification.lib.frame import (
+    CANARY,
     DECERR,
     HARNESS,
     SLVERR,
@@ -84,6 +85,37 @@ def test_two_frames_are_copied(engine, timing, stall, interleave):
         # The engine counts from the cycle behind START to the one behind the last response.
         assert run.cycles == run.counters["cycles"] - 1
         assert run.stray_bytes == 0
+
+
+def test_a_workspace_is_written_and_read_back(engine):
+    """The engine copies in place: what it reads is there, and nothing overtakes anything."""
+    packed, content = image(64, source=0x100000)
+    descriptor, table, (address, _) = packed.segments
+    run, = run_frames(engine, [replace(packed, segments=(descriptor, table))])
+    assert (run.frame == CANARY).all()
+    # The source lies in the workspace, which holds anything before the frame.
+    elsewhere, _ = image(64)
+    moved = replace(elsewhere, segments=elsewhere.segments[:2], workspace_address=0x4000,
+                    workspace_bytes=1024)
+    run, = run_frames(engine, [moved])
+    assert (run.frame == CANARY).all()
+    assert address == packed.frame_address
+    assert len(content) == 1024
+
+
+@pytest.mark.parametrize(("bursts", "message"), [
+    # The engine reads a few bursts ahead: what it writes is still being read ...
+    (1, "AW at 0x100000 overlaps a burst at 0x100000 that is in flight"),
+    # ... or what it reads has been written and not been answered.
+    (8, "AR at 0x100000 overlaps a burst at 0x100000 that is in flight"),
+])
+def test_bursts_that_overtake_each_other_are_seen(engine, bursts, message):
+    packed, _ = image(64, source=0x100000 - 64 * bursts)
+    descriptor, table, (address, content) = packed.segments
+    behind = replace(
+        packed, segments=(descriptor, table, (address, content[:64 * bursts])))
+    with pytest.raises(SimulationError, match=message):
+        run_frames(engine, [behind], timing=SHORT, stall=Stall(b=0.95))
 
 
 def sampled(path):

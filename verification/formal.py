@@ -288,9 +288,9 @@ def _array_invariants() -> tuple[str, ...]:
 def _raster_invariants() -> tuple[str, ...]:
     """Between frames nothing asks for anything."""
     return tuple(
-        f"(=> (not [dut.registers.busy]) {quiet})" for quiet in (
-            "(not [dut.ask])", "(not [dut.fetch.running])", "(not [dut.fetch.o_address__valid])",
-            "(= [dut.fetch.tile_state] #b000)"))
+        f"(=> (not [dut.shell.registers.busy]) {quiet})" for quiet in (
+            "(not [dut.shell.ask])", "(not [dut.fetch.running])",
+            "(not [dut.fetch.o_address__valid])", "(= [dut.fetch.tile_state] #b000)"))
 
 
 def _after_skip(dut: Any, name: str) -> Value:

@@ -485,6 +485,16 @@ class Bench {
             violate("%s burst of %u beats at 0x%" PRIx64 " crosses 4 KiB", name, a.len + 1, a.addr);
     }
 
+    // Reads and writes in flight may overtake each other: what a burst reads nobody may be
+    // writing, and what it writes nobody may be reading or writing.
+    void check_overlap(const char* name, const Address& a, const std::deque<Burst>& others) {
+        const u64 end = a.addr + (u64{a.len} + 1) * BEAT;
+        for (const auto& other : others)
+            if (a.addr < other.address + other.beats * BEAT && other.address < end)
+                violate("%s at 0x%" PRIx64 " overlaps a burst at 0x%" PRIx64 " that is in flight",
+                        name, a.addr, other.address);
+    }
+
     void sample_read() {
         Vtop& top = *top_;
         if (top.m_axi_arvalid || ar_held_) {
@@ -504,6 +514,8 @@ class Bench {
             if (top.m_axi_arvalid && top.m_axi_arready) {
                 if (idle_) violate("a read address without a frame");
                 check_address("AR", a);
+                check_overlap("AR", a, data_);
+                check_overlap("AR", a, responses_);
                 active_ = now_;
                 queue_[a.id].push_back({a.addr, now_, a.id, a.len + 1, burst_number_[a.id]++});
                 if (!interleave) order_.push_back(a.id);
@@ -550,6 +562,9 @@ class Bench {
             if (top.m_axi_awvalid && top.m_axi_awready) {
                 if (idle_) violate("a write address without a frame");
                 check_address("AW", a);
+                check_overlap("AW", a, data_);
+                check_overlap("AW", a, responses_);
+                for (const auto& queue : queue_) check_overlap("AW", a, queue);
                 active_ = now_;
                 data_.push_back({a.addr, now_, a.id, a.len + 1, write_number_++});
                 ++write_count_;

@@ -153,7 +153,8 @@ class _Probed(Component):
             inner, outer = getattr(core, name), getattr(self, name)
             m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
         for unit in self.units:
-            inside = getattr(m.submodules, unit)
+            registers = m.submodules.shell.registers
+            inside = registers if unit == "registers" else getattr(m.submodules, unit)
             inputs: list[tuple[str, Value]] = [("rst", ResetSignal())]
             outputs: list[tuple[str, Value]] = []
             for path, member, value in inside.signature.flatten(inside):
@@ -162,7 +163,7 @@ class _Probed(Component):
             self.ports[unit] = ([(name, len(value)) for name, value in inputs],
                                 [(name, len(value)) for name, value in outputs])
             m.submodules[f"probe_{unit}"] = Instance(
-                f"probe_{unit}", i_clk=ClockSignal(), i_stop=m.submodules.registers.finish,
+                f"probe_{unit}", i_clk=ClockSignal(), i_stop=registers.finish,
                 i_inputs=Cat(value for _, value in inputs),
                 i_outputs=Cat(value for _, value in outputs))
         return m
