@@ -12,8 +12,8 @@ from splatforge.designs.raster import DESCRIPTOR_FIELDS
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_BYTES, DESCRIPTOR_VERSION, ShellDesign
 
-__all__ = ["MemoryImage", "SplatLists", "decode_splats", "encode_descriptor", "encode_splats",
-           "fetch_fixed", "pack"]
+__all__ = ["FrameLayout", "MemoryImage", "SplatLists", "decode_splats", "encode_descriptor",
+           "encode_splats", "fetch_fixed", "lay_out", "pack"]
 
 #: Alignment of the tile table and of the splat records: the longest burst of the default design.
 LIST_ALIGNMENT = 256
@@ -160,6 +160,48 @@ def encode_descriptor(
     return np.frombuffer(bytes(descriptor), np.uint8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameLayout:
+    """Where a frame lies in memory; descriptor first, nothing overlaps.
+
+    Parameters
+    ----------
+    descriptor_address, table_address, splat_address, frame_address : int
+        Of the frame descriptor, the tile table, the records and the framebuffer.
+    pitch_bytes : int
+        From one row of the framebuffer to the next.
+    """
+
+    descriptor_address: int
+    table_address: int
+    splat_address: int
+    frame_address: int
+    pitch_bytes: int
+
+
+def lay_out(
+    width: int, height: int, splats: int, pixel_format: PixelFormat,
+    base_address: int = 0x1000_0000,
+) -> FrameLayout:
+    """Addresses of a frame of `width` by `height` pixels and `splats` records.
+
+    Raises
+    ------
+    ValueError
+        If the base is no multiple of 256.
+    """
+    if base_address % LIST_ALIGNMENT:
+        raise ValueError(f"Base address must be a multiple of 256, not {base_address:#x}")
+    tiles = -(-width // TILE_PX) * -(-height // TILE_PX)
+    table_address = base_address + LIST_ALIGNMENT
+    splat_address = _align(table_address + 8 * tiles, LIST_ALIGNMENT)
+    return FrameLayout(
+        descriptor_address=base_address, table_address=table_address, splat_address=splat_address,
+        # Reads come in whole beats: the last beat of the table may reach past its last entry.
+        frame_address=_align(splat_address + 16 * max(splats, 1), 4096),
+        pitch_bytes=_align(width * pixel_format.size_bytes, TILE_PX * pixel_format.size_bytes))
+
+
 def pack(
     lists: SplatLists,
     *,
@@ -194,8 +236,6 @@ def pack(
         If the base is not aligned, the background is outside [0, 1] or the frame has 2^32
         records or more.
     """
-    if base_address % LIST_ALIGNMENT:
-        raise ValueError(f"Base address must be a multiple of 256, not {base_address:#x}")
     if not all(0 <= channel <= 1 for channel in background):
         raise ValueError(f"Background must be in [0, 1], not {background!r}")
     if lists.splats >= 1 << 32:
@@ -203,32 +243,28 @@ def pack(
     table = np.empty((lists.tiles_x * lists.tiles_y, 2), "<u4")
     table[:, 0] = lists.starts[:-1]
     table[:, 1] = np.diff(lists.starts)
-    table_address = base_address + LIST_ALIGNMENT
-    splat_address = _align(table_address + table.nbytes, LIST_ALIGNMENT)
-    # Reads come in whole beats: the last beat of the table may reach past its last entry.
-    frame_address = _align(splat_address + max(lists.records.nbytes, 16), 4096)
-    row_bytes = TILE_PX * pixel_format.size_bytes
-    pitch_bytes = _align(lists.width * pixel_format.size_bytes, row_bytes)
+    place = lay_out(lists.width, lists.height, lists.splats, pixel_format, base_address)
     red, green, blue = resolve.background.quantize(background).tolist()
     values = {
         "version": DESCRIPTOR_VERSION, "width": lists.width, "height": lists.height,
         "pixel_format": int(pixel_format), "background_red": red, "background_green": green,
-        "background_blue": blue, "table_address": table_address, "splat_address": splat_address,
-        "frame_address": frame_address, "pitch_bytes": pitch_bytes, "splats": lists.splats,
+        "background_blue": blue, "table_address": place.table_address,
+        "splat_address": place.splat_address, "frame_address": place.frame_address,
+        "pitch_bytes": place.pitch_bytes, "splats": lists.splats,
     }
     padded = np.zeros(_align(table.nbytes, 16), np.uint8)
     padded[: table.nbytes] = table.reshape(-1).view(np.uint8)
     segments = [
         (base_address, encode_descriptor(DESCRIPTOR_FIELDS, values)),
-        (table_address, padded),
+        (place.table_address, padded),
     ]
     if lists.splats:
         records = np.ascontiguousarray(lists.records, "<u8")
-        segments.append((splat_address, records.reshape(-1).view(np.uint8)))
+        segments.append((place.splat_address, records.reshape(-1).view(np.uint8)))
     return MemoryImage(
-        segments=tuple(segments), descriptor_address=base_address, frame_address=frame_address,
-        width=lists.width, height=lists.height, pixel_format=pixel_format,
-        pitch_bytes=pitch_bytes,
+        segments=tuple(segments), descriptor_address=base_address,
+        frame_address=place.frame_address, width=lists.width, height=lists.height,
+        pixel_format=pixel_format, pitch_bytes=place.pitch_bytes,
     )
 
 

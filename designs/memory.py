@@ -1,9 +1,11 @@
-"""Timing of the memory behind an accelerator's AXI4 port."""
+"""The memory behind an accelerator's AXI4 port: a fixed latency, or banks of DRAM."""
 
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["MemoryTiming"]
+from splatforge.designs.dram import Dram
+
+__all__ = ["BankedMemory", "Memory", "MemoryTiming"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +44,32 @@ class MemoryTiming:
                 )
         if not 1 <= self.outstanding <= 1024:
             raise ValueError(f"Outstanding bursts must be 1 to 1024, not {self.outstanding!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankedMemory:
+    """DRAM with banks behind the AXI4 port.
+
+    Parameters
+    ----------
+    dram : Dram
+        The memory; :data:`splatforge.designs.dram.PRESETS` holds some.
+    clock_hz : float
+        The accelerator's clock, against which the DRAM's runs.
+
+    Raises
+    ------
+    ValueError
+        If the clock is not 1 MHz to 10 GHz.
+    """
+
+    dram: Dram
+    clock_hz: float
+
+    def __post_init__(self) -> None:
+        if not 1e6 <= self.clock_hz <= 1e10:
+            raise ValueError(f"Clock must be 1 MHz to 10 GHz, not {self.clock_hz!r} Hz")
+
+
+#: Either memory.
+Memory = MemoryTiming | BankedMemory

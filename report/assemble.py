@@ -32,6 +32,14 @@ _PARTS = {"arithmetic": "arithmetic", "registers": "registers", "sram": "on-chip
           "dram": "DRAM"}
 
 
+def _memory_peak(memory: Mapping[str, Any], clock_hz: float) -> float:
+    """Bytes per second that the memory gives and the bus takes."""
+    port = _BEAT_BYTES * clock_hz
+    if "peak_bytes_per_s" in memory:
+        return min(port, memory["peak_bytes_per_s"])
+    return port * memory["read_beats_per_cycle"]
+
+
 def assemble(
     *,
     command: str,
@@ -103,7 +111,7 @@ def _array(simulate: Mapping[str, Any]) -> list[Machine]:
     return [] if not issued else [Machine(
         name=f"{simulate['design']}, {lanes} lanes",
         peak_evaluations_per_s=lanes * clock,
-        peak_bytes_per_s=_BEAT_BYTES * simulate["memory"]["read_beats_per_cycle"] * clock,
+        peak_bytes_per_s=_memory_peak(simulate["memory"], clock),
         evaluations_per_byte=issued / simulate["bytes_read"],
         evaluations_per_s=issued / simulate["time_s"],
         source="one evaluation per lane and cycle; bytes and roof of the read channel",

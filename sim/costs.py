@@ -59,6 +59,7 @@ _BASES: dict[str, tuple[float, dict[str, int]]] = {
     "B": (8.0, {"bit": 1}),
     "m": (1.0, {"m": 1}),
     "V": (1.0, {"V": 1}),
+    "A": (1.0, {"J": 1, "s": -1, "V": -1}),
     "FLOP": (1.0, {"FLOP": 1}),
 }
 _PREFIXES = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3,

@@ -35,6 +35,7 @@ from splatforge.designs.dram import (
     PagePolicy,
     Refresh,
 )
+from splatforge.designs.memory import BankedMemory
 
 __all__ = ["DramCounts", "Replay", "banked_constants", "new_banked", "replay"]
 
@@ -56,6 +57,12 @@ REFRESH_STEPS = 8
  FRONTEND, BACKEND, OUTSTANDING, NUM, DEN, HASH, N_FIELDS) = range(len(TIMINGS), len(TIMINGS) + 18)
 FIELD = N_FIELDS + 1
 CONSTANTS = FIELD + 24
+# A memory is one array, since every array handed to a function in compiled code costs two atomic
+# reference counts: the constants, then where its parts are, the port, the channels, the clocks at
+# which read requests are done, and the logs of commands and of requests.
+(DONE_AT, DONE_MASK, LOG_AT, LOG_ROOM, LOG_COUNT, TRACE_AT, TRACE_ROOM, TRACE_COUNT) = range(
+    CONSTANTS, CONSTANTS + 8)
+PORT = CONSTANTS + 8
 
 # Places in the state of a channel: scalars, counts, then ranks, groups, banks and two queues.
 BUS_OK, WAKE, DRAINING, READS, WRITES = range(5)
@@ -68,51 +75,46 @@ GROUP = RANK + RANKS * RANK_SIZE
 GROUP_RD, GROUP_WR, GROUP_ACT, GROUP_SIZE = range(4)
 BANK = GROUP + GROUPS * GROUP_SIZE
 ROW, ACT_OK, PRE_OK, COLUMN_OK, BANK_SIZE = range(5)
+# A queue is a list of entries, oldest first, and a list of free ones: places of their heads, then
+# the entries, each with the place of the next. A place counts from the queue's begin.
 READ_QUEUE = BANK + BANKS * BANK_SIZE
-Q_BANK, Q_ROW, Q_KIND, Q_ID, Q_AT, Q_GROUP, Q_RANK, Q_SIZE = range(8)
-WRITE_QUEUE = READ_QUEUE + QUEUE * Q_SIZE
-CHANNEL = WRITE_QUEUE + QUEUE * Q_SIZE
+Q_HEAD, Q_TAIL, Q_FREE, Q_FIRST = range(4)
+Q_BANK, Q_ROW, Q_KIND, Q_ID, Q_AT, Q_GROUP, Q_RANK, Q_NEXT, Q_SIZE = range(9)
+WRITE_QUEUE = READ_QUEUE + Q_FIRST + QUEUE * Q_SIZE
+CHANNEL = WRITE_QUEUE + Q_FIRST + QUEUE * Q_SIZE
 
-# Places in the state of the port: scalars, then rings of bursts.
-(R_COUNT, R_HEAD, R_NEXT, R_BLOCK, R_TAIL, R_BEAT, R_REQUEST, W_COUNT, W_HEAD, W_TAIL, W_BEAT,
- B_HEAD, CLOCK) = range(13)
+# Places of the port: scalars, then rings of bursts; behind it the channels.
+(R_COUNT, R_HEAD, R_NEXT, R_BLOCK, R_TAIL, R_BEAT, R_REQUEST, R_DUE, W_COUNT, W_HEAD, W_TAIL,
+ W_BEAT, B_HEAD, CLOCK, NEXT) = range(PORT, PORT + 15)
 BURSTS = 1024
-R_ADDRESS = 16
+R_ADDRESS = PORT + 15
 R_BEATS = R_ADDRESS + BURSTS
 R_ACCEPTED = R_BEATS + BURSTS
 R_FIRST = R_ACCEPTED + BURSTS
 W_ADDRESS = R_FIRST + BURSTS
 W_BEATS = W_ADDRESS + BURSTS
 B_TIME = W_BEATS + BURSTS
-PORT = B_TIME + BURSTS
+CHANNELS = B_TIME + BURSTS
 
 (C_ACT, C_PRE, C_PRE_ALL, C_RD, C_WR, C_RDA, C_WRA, C_REF_ALL, C_REF_BANK) = range(len(COMMANDS))
 
 
-def banked_constants(dram: Dram, clock_hz: float) -> npt.NDArray[np.int64]:
+def banked_constants(memory: BankedMemory) -> npt.NDArray[np.int64]:
     """What kernels and harness need of a memory.
 
     Parameters
     ----------
-    dram : Dram
-        The memory.
-    clock_hz : float
-        The accelerator's clock, kept to the kilohertz.
+    memory : BankedMemory
+        The memory; the accelerator's clock is kept to the kilohertz.
 
     Returns
     -------
     ndarray
         Of shape [CONSTANTS]; int64.
-
-    Raises
-    ------
-    ValueError
-        If the clock is not 1 MHz to 10 GHz.
     """
-    if not 1e6 <= clock_hz <= 1e10:
-        raise ValueError(f"Clock must be 1 MHz to 10 GHz, not {clock_hz!r} Hz")
+    dram = memory.dram
     org, controller = dram.organization, dram.controller
-    cycle_ns = Fraction(10**6, round(clock_hz / 1000))
+    cycle_ns = Fraction(10**6, round(memory.clock_hz / 1000))
     ratio = cycle_ns / dram.timing.clock_ns
     values = [getattr(dram.timing, name) for name in TIMINGS]
     values += [
@@ -132,63 +134,68 @@ def banked_constants(dram: Dram, clock_hz: float) -> npt.NDArray[np.int64]:
     return constants
 
 
-#: Constants, channels, port, clocks at which requests are done, log of commands, of requests.
-Banked = tuple[npt.NDArray[np.int64], ...]
-
-
 def new_banked(
-    dram: Dram, clock_hz: float, *, commands: int = 0, requests: int = 0
-) -> Banked:
+    memory: BankedMemory, *, commands: int = 0, requests: int = 0
+) -> npt.NDArray[np.int64]:
     """State of a memory at the start of a frame.
 
     Parameters
     ----------
-    dram : Dram
+    memory : BankedMemory
         The memory.
-    clock_hz : float
-        The accelerator's clock.
     commands, requests : int
         How many to log at most.
 
     Returns
     -------
-    tuple of ndarray
-        What the kernels of this module share. The logs have their length at [0, 0].
+    ndarray
+        What the kernels of this module share; int64. See :func:`count`, :func:`logged_commands`
+        and :func:`logged_requests`.
     """
-    constants = banked_constants(dram, clock_hz)
-    channels = np.zeros((dram.organization.channels, CHANNEL), np.int64)
+    dram = memory.dram
+    constants = banked_constants(memory)
+    # 256 beats of a burst are at most 257 accesses.
+    done = 1 << (257 * dram.controller.outstanding - 1).bit_length()
+    done_at = CHANNELS + dram.organization.channels * CHANNEL
+    log_at = done_at + done
+    trace_at = log_at + 5 * commands
+    m = np.zeros(trace_at + 3 * requests, np.int64)
+    m[:CONSTANTS] = constants
+    m[DONE_AT:TRACE_COUNT + 1] = (
+        done_at, done - 1, log_at, commands, 0, trace_at, requests, 0)
+    m[CLOCK] = 1
+    m[R_DUE] = NEVER
+    channels = _channels(dram, m)
     for rank in range(RANKS):
         place = RANK + rank * RANK_SIZE
         channels[:, place + FAW_0:place + FAW_3 + 1] = PAST
-        steps = _refresh_steps(dram)
         channels[:, place + DUE] = (
-            constants[REFI] // steps if dram.controller.refresh is Refresh.PER_BANK
-            else constants[REFI])
+            constants[REFI] // min(REFRESH_STEPS, dram.organization.banks_per_rank)
+            if dram.controller.refresh is Refresh.PER_BANK else constants[REFI])
     channels[:, BANK + ROW:BANK + BANKS * BANK_SIZE:BANK_SIZE] = -1
-    port = np.zeros(PORT, np.int64)
-    port[CLOCK] = 1
-    # 256 beats of a burst are at most 257 accesses.
-    done = np.zeros(1 << (257 * dram.controller.outstanding - 1).bit_length(), np.int64)
-    return (constants, channels, port, done, np.zeros((commands + 1, 5), np.int64),
-            np.zeros((requests + 1, 3), np.int64))
+    for queue in (READ_QUEUE, WRITE_QUEUE):
+        channels[:, queue + Q_FREE] = Q_FIRST
+        entries = Q_FIRST + np.arange(QUEUE) * Q_SIZE
+        channels[:, queue + entries + Q_NEXT] = entries + Q_SIZE
+    return m
 
 
-def _refresh_steps(dram: Dram) -> int:
-    """Steps in which per-bank refresh goes over a rank: eight, or one a bank."""
-    return min(REFRESH_STEPS, dram.organization.banks_per_rank)
+def _channels(dram: Dram, m: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The channels of a memory, of shape [channels, CHANNEL]."""
+    return m[CHANNELS:CHANNELS + dram.organization.channels * CHANNEL].reshape(-1, CHANNEL)
 
 
 # Where an access goes ------------------------------------------------------------------------
 
 
 @nb.njit(cache=True)
-def locate(p, address):
+def locate(m, address):
     """Channel, bank of the channel, and row of an address."""
-    block = address >> p[ACCESS_BITS]
+    block = address >> m[ACCESS_BITS]
     channel = rank = group = bank = row = np.int64(0)
     at_channel = at_rank = at_group = at_bank = at_row = np.int64(0)
-    for k in range(p[N_FIELDS]):
-        kind, bits = p[FIELD + 2 * k], p[FIELD + 2 * k + 1]
+    for k in range(m[N_FIELDS]):
+        kind, bits = m[FIELD + 2 * k], m[FIELD + 2 * k + 1]
         value = block & ((np.int64(1) << bits) - 1)
         block >>= bits
         if kind == 0:
@@ -206,447 +213,504 @@ def locate(p, address):
         elif kind == 4:
             row |= value << at_row
             at_row += bits
-    if p[HASH]:
+    if m[HASH]:
         group ^= row & ((np.int64(1) << at_group) - 1)
         bank ^= (row >> at_group) & ((np.int64(1) << at_bank) - 1)
     return channel, (((rank << at_group) | group) << at_bank) | bank, row
 
 
 @nb.njit
-def enqueue(p, channels, address, write, identity):
-    """Put a request into the queue of its channel, if there is room; whether there was."""
-    channel, bank, row = locate(p, address)
-    count = WRITES if write else READS
-    place = channels[channel, count]
-    if place >= p[DEPTH]:
-        return False
-    at = (WRITE_QUEUE if write else READ_QUEUE) + place * Q_SIZE
-    channels[channel, at + Q_BANK] = bank
-    channels[channel, at + Q_ROW] = row
-    channels[channel, at + Q_KIND] = 0
-    channels[channel, at + Q_ID] = identity
-    channels[channel, at + Q_AT] = BANK + bank * BANK_SIZE
-    channels[channel, at + Q_GROUP] = GROUP + (bank >> p[BANK_BITS]) * GROUP_SIZE
-    channels[channel, at + Q_RANK] = RANK + (bank >> p[RANK_BITS]) * RANK_SIZE
-    channels[channel, count] = place + 1
-    channels[channel, WAKE] = 0
-    return True
+def turn(m, c):
+    """Turn a channel to writing or back, as its queues say; whether it turned."""
+    if m[c + DRAINING]:
+        if m[c + WRITES] == 0 or (m[c + WRITES] <= m[LOW] and m[c + READS] > 0):
+            m[c + DRAINING] = 0
+            return True
+    elif m[c + WRITES] >= m[HIGH] or (m[c + READS] == 0 and m[c + WRITES] > 0):
+        m[c + DRAINING] = 1
+        return True
+    return False
+
+
+@nb.njit
+def enqueue(m, address, write, identity):
+    """Put a request into the queue of its channel, if there is room.
+
+    Returns the channel's next clock with something to do, or -1 if there was no room.
+    """
+    channel, bank, row = locate(m, address)
+    c = CHANNELS + channel * CHANNEL
+    queue, count = (WRITE_QUEUE, WRITES) if write else (READ_QUEUE, READS)
+    waiting = m[c + count]
+    if waiting >= m[DEPTH]:
+        return np.int64(-1)
+    at = BANK + bank * BANK_SIZE
+    group_at = GROUP + (bank >> m[BANK_BITS]) * GROUP_SIZE
+    rank_at = RANK + (bank >> m[RANK_BITS]) * RANK_SIZE
+    place = m[c + queue + Q_FREE]
+    entry = queue + place
+    m[c + queue + Q_FREE] = m[c + entry + Q_NEXT]
+    m[c + entry + Q_BANK] = bank
+    m[c + entry + Q_ROW] = row
+    m[c + entry + Q_KIND] = 0
+    m[c + entry + Q_ID] = identity
+    m[c + entry + Q_AT] = at
+    m[c + entry + Q_GROUP] = group_at
+    m[c + entry + Q_RANK] = rank_at
+    if waiting:
+        m[c + queue + m[c + queue + Q_TAIL] + Q_NEXT] = place
+    else:
+        m[c + queue + Q_HEAD] = place
+    m[c + queue + Q_TAIL] = place
+    m[c + count] = waiting + 1
+    if turn(m, c):
+        m[c + WAKE] = 0
+    elif (m[c + DRAINING] == 1) == write and waiting < m[WINDOW]:
+        # Nothing else has changed: the channel need not look before this one may do something.
+        if m[c + at + ROW] == row:
+            may = max(m[c + at + COLUMN_OK],
+                      max(m[c + group_at + (GROUP_WR if write else GROUP_RD)],
+                          m[c + rank_at + (RANK_WR if write else RANK_RD)]))
+        elif m[c + at + ROW] < 0:
+            may = max(m[c + at + ACT_OK],
+                      max(m[c + group_at + GROUP_ACT], m[c + rank_at + RANK_ACT]))
+        else:
+            may = max(m[c + at + PRE_OK], m[c + rank_at + RANK_PRE])
+        m[c + WAKE] = min(m[c + WAKE], may)
+    return m[c + WAKE]
 
 
 # One channel ---------------------------------------------------------------------------------
 
 
 @nb.njit
-def note(log, now, channel, command, bank, row):
+def note(m, c, now, command, bank, row):
     """Append a command to the log while it has room."""
-    count = log[0, 0] + 1
-    log[0, 0] = count
-    if count < len(log):
-        log[count, 0] = now
-        log[count, 1] = channel
-        log[count, 2] = command
-        log[count, 3] = bank
-        log[count, 4] = row
+    count = m[LOG_COUNT]
+    m[LOG_COUNT] = count + 1
+    if count < m[LOG_ROOM]:
+        at = m[LOG_AT] + 5 * count
+        m[at] = now
+        m[at + 1] = (c - CHANNELS) // CHANNEL
+        m[at + 2] = command
+        m[at + 3] = bank
+        m[at + 4] = row
 
 
 @nb.njit
-def close(s, rank_at, now):
+def close(m, c, rank_at, now):
     """A bank of the rank is precharged."""
-    s[PRECHARGES] += 1
-    s[rank_at + OPEN] -= 1
-    if s[rank_at + OPEN] == 0:
-        s[rank_at + OPEN_CLOCKS] += now - s[rank_at + SINCE]
+    m[c + PRECHARGES] += 1
+    m[c + rank_at + OPEN] -= 1
+    if m[c + rank_at + OPEN] == 0:
+        m[c + rank_at + OPEN_CLOCKS] += now - m[c + rank_at + SINCE]
 
 
 @nb.njit
-def precharge(p, s, channel, bank, now, log):
+def precharge(m, c, bank, now):
     """PRE of one bank."""
     at = BANK + bank * BANK_SIZE
-    rank_at = RANK + (bank >> p[RANK_BITS]) * RANK_SIZE
-    s[at + ROW] = -1
-    s[at + ACT_OK] = max(s[at + ACT_OK], now + p[RP])
-    s[rank_at + RANK_PRE] = now + p[PPD]
-    s[BUS_OK] = now + p[PRE_CLOCKS]
-    close(s, rank_at, now)
-    note(log, now, channel, C_PRE, bank, -1)
+    rank_at = RANK + (bank >> m[RANK_BITS]) * RANK_SIZE
+    m[c + at + ROW] = -1
+    m[c + at + ACT_OK] = max(m[c + at + ACT_OK], now + m[RP])
+    m[c + rank_at + RANK_PRE] = now + m[PPD]
+    m[c + BUS_OK] = now + m[PRE_CLOCKS]
+    close(m, c, rank_at, now)
+    note(m, c, now, C_PRE, bank, -1)
 
 
 @nb.njit
-def activate(p, s, channel, bank, row, now, log):
+def activate(m, c, bank, row, now):
     """ACT of a row."""
     at = BANK + bank * BANK_SIZE
-    group_at = GROUP + (bank >> p[BANK_BITS]) * GROUP_SIZE
-    rank_at = RANK + (bank >> p[RANK_BITS]) * RANK_SIZE
-    s[at + ROW] = row
-    s[at + COLUMN_OK] = now + p[RCD]
-    s[at + PRE_OK] = now + p[RAS]
-    s[at + ACT_OK] = now + p[RC]
-    s[group_at + GROUP_ACT] = now + p[RRD_L]
-    s[rank_at + RANK_ACT] = max(s[rank_at + RANK_ACT], now + p[RRD_S])
-    s[rank_at + FAW_0 + s[rank_at + FAW_PLACE]] = now
-    s[rank_at + FAW_PLACE] = (s[rank_at + FAW_PLACE] + 1) & 3
-    if s[rank_at + OPEN] == 0:
-        s[rank_at + SINCE] = now
-    s[rank_at + OPEN] += 1
-    s[ACTIVATES] += 1
-    s[BUS_OK] = now + p[ACT_CLOCKS]
-    note(log, now, channel, C_ACT, bank, row)
+    group_at = GROUP + (bank >> m[BANK_BITS]) * GROUP_SIZE
+    rank_at = RANK + (bank >> m[RANK_BITS]) * RANK_SIZE
+    m[c + at + ROW] = row
+    m[c + at + COLUMN_OK] = now + m[RCD]
+    m[c + at + PRE_OK] = now + m[RAS]
+    m[c + at + ACT_OK] = now + m[RC]
+    m[c + group_at + GROUP_ACT] = now + m[RRD_L]
+    m[c + rank_at + RANK_ACT] = max(m[c + rank_at + RANK_ACT], now + m[RRD_S])
+    m[c + rank_at + FAW_0 + m[c + rank_at + FAW_PLACE]] = now
+    m[c + rank_at + FAW_PLACE] = (m[c + rank_at + FAW_PLACE] + 1) & 3
+    if m[c + rank_at + OPEN] == 0:
+        m[c + rank_at + SINCE] = now
+    m[c + rank_at + OPEN] += 1
+    m[c + ACTIVATES] += 1
+    m[c + BUS_OK] = now + m[ACT_CLOCKS]
+    note(m, c, now, C_ACT, bank, row)
 
 
 @nb.njit
-def column(p, s, channel, bank, write, auto, now, log):
+def column(m, c, bank, write, auto, now):
     """RD or WR of an open row, with or without auto-precharge."""
     at = BANK + bank * BANK_SIZE
-    group_at = GROUP + (bank >> p[BANK_BITS]) * GROUP_SIZE
-    rank = bank >> p[RANK_BITS]
+    group_at = GROUP + (bank >> m[BANK_BITS]) * GROUP_SIZE
+    rank = bank >> m[RANK_BITS]
     rank_at = RANK + rank * RANK_SIZE
     if write:
-        end = now + p[CWL] + p[BL]
-        s[at + PRE_OK] = max(s[at + PRE_OK], end + p[WR])
-        s[group_at + GROUP_WR] = now + p[CCD_L]
-        s[group_at + GROUP_RD] = max(s[group_at + GROUP_RD], end + p[WTR_L])
-        s[rank_at + RANK_WR] = max(s[rank_at + RANK_WR], now + p[CCD_S])
-        s[rank_at + RANK_RD] = max(s[rank_at + RANK_RD], end + p[WTR_S])
-        s[WRITE_BURSTS] += 1
+        end = now + m[CWL] + m[BL]
+        m[c + at + PRE_OK] = max(m[c + at + PRE_OK], end + m[WR])
+        m[c + group_at + GROUP_WR] = now + m[CCD_L]
+        m[c + group_at + GROUP_RD] = max(m[c + group_at + GROUP_RD], end + m[WTR_L])
+        m[c + rank_at + RANK_WR] = max(m[c + rank_at + RANK_WR], now + m[CCD_S])
+        m[c + rank_at + RANK_RD] = max(m[c + rank_at + RANK_RD], end + m[WTR_S])
+        m[c + WRITE_BURSTS] += 1
     else:
-        s[at + PRE_OK] = max(s[at + PRE_OK], now + p[RTP])
-        s[group_at + GROUP_RD] = max(s[group_at + GROUP_RD], now + p[CCD_L])
-        s[rank_at + RANK_RD] = max(s[rank_at + RANK_RD], now + p[CCD_S])
-        s[rank_at + RANK_WR] = max(
-            s[rank_at + RANK_WR], now + p[CL] + p[BL] - p[CWL] + p[RTW])
-        s[READ_BURSTS] += 1
-    for other in range(p[N_RANKS]):
+        m[c + at + PRE_OK] = max(m[c + at + PRE_OK], now + m[RTP])
+        m[c + group_at + GROUP_RD] = max(m[c + group_at + GROUP_RD], now + m[CCD_L])
+        m[c + rank_at + RANK_RD] = max(m[c + rank_at + RANK_RD], now + m[CCD_S])
+        m[c + rank_at + RANK_WR] = max(
+            m[c + rank_at + RANK_WR], now + m[CL] + m[BL] - m[CWL] + m[RTW])
+        m[c + READ_BURSTS] += 1
+    for other in range(m[N_RANKS]):
         if other != rank:
             # The data of two ranks, a gap between them.
             other_at = RANK + other * RANK_SIZE
-            first = p[CWL] if write else p[CL]
-            s[other_at + RANK_RD] = max(
-                s[other_at + RANK_RD], now + first + p[BL] + p[CS] - p[CL])
-            s[other_at + RANK_WR] = max(
-                s[other_at + RANK_WR], now + first + p[BL] + p[CS] - p[CWL])
-    s[BUS_OK] = now + p[COLUMN_CLOCKS]
-    note(log, now, channel, (C_WRA if auto else C_WR) if write else (C_RDA if auto else C_RD),
-         bank, s[at + ROW])
+            first = m[CWL] if write else m[CL]
+            m[c + other_at + RANK_RD] = max(
+                m[c + other_at + RANK_RD], now + first + m[BL] + m[CS] - m[CL])
+            m[c + other_at + RANK_WR] = max(
+                m[c + other_at + RANK_WR], now + first + m[BL] + m[CS] - m[CWL])
+    m[c + BUS_OK] = now + m[COLUMN_CLOCKS]
+    note(m, c, now, (C_WRA if auto else C_WR) if write else (C_RDA if auto else C_RD),
+         bank, m[c + at + ROW])
     if auto:
-        s[at + ROW] = -1
-        s[at + ACT_OK] = max(s[at + ACT_OK], s[at + PRE_OK] + p[RP])
-        close(s, rank_at, s[at + PRE_OK])
+        m[c + at + ROW] = -1
+        m[c + at + ACT_OK] = max(m[c + at + ACT_OK], m[c + at + PRE_OK] + m[RP])
+        close(m, c, rank_at, m[c + at + PRE_OK])
 
 
 @nb.njit
-def refresh_rank(p, s, channel, rank, now, log):
+def refresh_rank(m, c, rank, now):
     """Next step of an all-bank refresh that is due: (whether a command went, when one may)."""
-    banks = np.int64(1) << p[RANK_BITS]
+    banks = np.int64(1) << m[RANK_BITS]
     rank_at = RANK + rank * RANK_SIZE
-    if s[rank_at + OPEN] > 0:
-        may = s[rank_at + RANK_PRE]
+    if m[c + rank_at + OPEN] > 0:
+        may = m[c + rank_at + RANK_PRE]
         for bank in range(rank * banks, (rank + 1) * banks):
             # Banks that precharge themselves are waited for.
-            may = max(may, s[BANK + bank * BANK_SIZE + PRE_OK])
+            may = max(may, m[c + BANK + bank * BANK_SIZE + PRE_OK])
         if may > now:
             return False, may
         for bank in range(rank * banks, (rank + 1) * banks):
             at = BANK + bank * BANK_SIZE
-            if s[at + ROW] >= 0:
-                s[at + ROW] = -1
-                close(s, rank_at, now)
-            s[at + ACT_OK] = max(s[at + ACT_OK], now + p[RP_ALL])
-        s[rank_at + RANK_PRE] = now + p[PPD]
-        s[BUS_OK] = now + p[PRE_CLOCKS]
-        note(log, now, channel, C_PRE_ALL, rank * banks, -1)
+            if m[c + at + ROW] >= 0:
+                m[c + at + ROW] = -1
+                close(m, c, rank_at, now)
+            m[c + at + ACT_OK] = max(m[c + at + ACT_OK], now + m[RP_ALL])
+        m[c + rank_at + RANK_PRE] = now + m[PPD]
+        m[c + BUS_OK] = now + m[PRE_CLOCKS]
+        note(m, c, now, C_PRE_ALL, rank * banks, -1)
         return True, now
     may = np.int64(0)
     for bank in range(rank * banks, (rank + 1) * banks):
-        may = max(may, s[BANK + bank * BANK_SIZE + ACT_OK])
+        may = max(may, m[c + BANK + bank * BANK_SIZE + ACT_OK])
     if may > now:
         return False, may
     for bank in range(rank * banks, (rank + 1) * banks):
-        s[BANK + bank * BANK_SIZE + ACT_OK] = now + p[RFC_ALL]
-    s[rank_at + DUE] += p[REFI]
-    s[REFRESHES] += 1
-    s[BUS_OK] = now + p[REF_CLOCKS]
-    note(log, now, channel, C_REF_ALL, rank * banks, -1)
+        m[c + BANK + bank * BANK_SIZE + ACT_OK] = now + m[RFC_ALL]
+    m[c + rank_at + DUE] += m[REFI]
+    m[c + REFRESHES] += 1
+    m[c + BUS_OK] = now + m[REF_CLOCKS]
+    note(m, c, now, C_REF_ALL, rank * banks, -1)
     return True, now
 
 
 @nb.njit
-def refresh_bank(p, s, channel, rank, now, log):
+def refresh_bank(m, c, rank, now):
     """Next step of a per-bank refresh that is due: (whether a command went, when one may)."""
-    banks = np.int64(1) << p[RANK_BITS]
+    banks = np.int64(1) << m[RANK_BITS]
     steps = min(REFRESH_STEPS, banks)
     rank_at = RANK + rank * RANK_SIZE
-    first = rank * banks + s[rank_at + STEP]
-    may = max(s[rank_at + RANK_ACT], s[rank_at + REFRESH_OK])
+    first = rank * banks + m[c + rank_at + STEP]
+    may = max(m[c + rank_at + RANK_ACT], m[c + rank_at + REFRESH_OK])
     for bank in range(first, (rank + 1) * banks, steps):
         at = BANK + bank * BANK_SIZE
-        if s[at + ROW] >= 0:
-            may = max(s[at + PRE_OK], s[rank_at + RANK_PRE])
+        if m[c + at + ROW] >= 0:
+            may = max(m[c + at + PRE_OK], m[c + rank_at + RANK_PRE])
             if may > now:
                 return False, may
-            precharge(p, s, channel, bank, now, log)
+            precharge(m, c, bank, now)
             return True, now
-        may = max(may, s[at + ACT_OK])
+        may = max(may, m[c + at + ACT_OK])
     if may > now:
         return False, may
     for bank in range(first, (rank + 1) * banks, steps):
-        s[BANK + bank * BANK_SIZE + ACT_OK] = now + p[RFC_BANK]
-    s[rank_at + RANK_ACT] = max(s[rank_at + RANK_ACT], now + p[RRD_S])
-    s[rank_at + REFRESH_OK] = now + p[PBR2PBR]
-    s[rank_at + DUE] += p[REFI] // steps
-    s[rank_at + STEP] = (s[rank_at + STEP] + 1) % steps
-    s[BANK_REFRESHES] += 1
-    s[BUS_OK] = now + p[REF_CLOCKS]
-    note(log, now, channel, C_REF_BANK, first, -1)
+        m[c + BANK + bank * BANK_SIZE + ACT_OK] = now + m[RFC_BANK]
+    m[c + rank_at + RANK_ACT] = max(m[c + rank_at + RANK_ACT], now + m[RRD_S])
+    m[c + rank_at + REFRESH_OK] = now + m[PBR2PBR]
+    m[c + rank_at + DUE] += m[REFI] // steps
+    m[c + rank_at + STEP] = (m[c + rank_at + STEP] + 1) % steps
+    m[c + BANK_REFRESHES] += 1
+    m[c + BUS_OK] = now + m[REF_CLOCKS]
+    note(m, c, now, C_REF_BANK, first, -1)
     return True, now
 
 
 @nb.njit
-def retire(s, queue, count, place):
-    """Take a request out of a queue; the younger ones move up."""
-    last = queue + (s[count] - 1) * Q_SIZE
-    for k in range(queue + place * Q_SIZE, last):
-        s[k] = s[k + Q_SIZE]
-    s[count] -= 1
+def retire(m, c, queue, count, place, before):
+    """Take an entry out of a queue; `before` is the one in front of it, -1 if there is none."""
+    entry = queue + place
+    if before < 0:
+        m[c + queue + Q_HEAD] = m[c + entry + Q_NEXT]
+    else:
+        m[c + queue + before + Q_NEXT] = m[c + entry + Q_NEXT]
+    if m[c + queue + Q_TAIL] == place:
+        m[c + queue + Q_TAIL] = before
+    m[c + entry + Q_NEXT] = m[c + queue + Q_FREE]
+    m[c + queue + Q_FREE] = place
+    m[c + count] -= 1
+    turn(m, c)
 
 
 @nb.njit
-def tick(p, s, channel, now, done, log):
-    """Clock `now` of a channel with state `s`: at most one command."""
-    if s[BUS_OK] > now:
-        s[WAKE] = s[BUS_OK]
+def tick(m, c, now):
+    """Clock `now` of the channel at `c`: at most one command."""
+    if m[c + BUS_OK] > now:
+        m[c + WAKE] = m[c + BUS_OK]
         return
-    banks = np.int64(1) << p[RANK_BITS]
+    banks = np.int64(1) << m[RANK_BITS]
     wake = NEVER
     blocked = np.int64(0)
-    if p[REFRESH]:
-        for rank in range(p[N_RANKS]):
+    if m[REFRESH]:
+        for rank in range(m[N_RANKS]):
             rank_at = RANK + rank * RANK_SIZE
-            if s[rank_at + DUE] > now:
-                wake = min(wake, s[rank_at + DUE])
+            if m[c + rank_at + DUE] > now:
+                wake = min(wake, m[c + rank_at + DUE])
                 continue
-            if p[REFRESH] == 1:
+            if m[REFRESH] == 1:
                 blocked |= ((np.int64(1) << banks) - 1) << (rank * banks)
-                went, may = refresh_rank(p, s, channel, rank, now, log)
+                went, may = refresh_rank(m, c, rank, now)
             else:
                 for bank in range(
-                        rank * banks + s[rank_at + STEP], (rank + 1) * banks,
+                        rank * banks + m[c + rank_at + STEP], (rank + 1) * banks,
                         min(REFRESH_STEPS, banks)):
                     blocked |= np.int64(1) << bank
-                went, may = refresh_bank(p, s, channel, rank, now, log)
+                went, may = refresh_bank(m, c, rank, now)
             if went:
-                s[WAKE] = now + 1
+                m[c + WAKE] = m[c + BUS_OK]
                 return
             wake = min(wake, may)
-    if s[DRAINING]:
-        if s[WRITES] == 0 or (s[WRITES] <= p[LOW] and s[READS] > 0):
-            s[DRAINING] = 0
-    elif s[WRITES] >= p[HIGH] or (s[READS] == 0 and s[WRITES] > 0):
-        s[DRAINING] = 1
-    write = s[DRAINING] == 1
+    write = m[c + DRAINING] == 1
     queue, count = (WRITE_QUEUE, WRITES) if write else (READ_QUEUE, READS)
     rank_gate, group_gate = (RANK_WR, GROUP_WR) if write else (RANK_RD, GROUP_RD)
-    window = min(s[count], p[WINDOW])
+    window = min(m[c + count], m[WINDOW])
     wanted = np.int64(0)
-    for place in range(window):
-        entry = queue + place * Q_SIZE
-        at = s[entry + Q_AT]
-        if s[at + ROW] != s[entry + Q_ROW]:
+    before, place = np.int64(-1), np.int64(-1)
+    follows = m[c + queue + Q_HEAD]
+    for _ in range(window):
+        before, place = place, follows
+        entry = queue + place
+        follows = m[c + entry + Q_NEXT]
+        at = m[c + entry + Q_AT]
+        if m[c + at + ROW] != m[c + entry + Q_ROW]:
             continue
-        bank = s[entry + Q_BANK]
+        bank = m[c + entry + Q_BANK]
         if (blocked >> bank) & 1:
             continue
-        may = max(s[at + COLUMN_OK],
-                  max(s[s[entry + Q_GROUP] + group_gate], s[s[entry + Q_RANK] + rank_gate]))
+        group_at, rank_at = m[c + entry + Q_GROUP], m[c + entry + Q_RANK]
+        may = max(m[c + at + COLUMN_OK],
+                  max(m[c + group_at + group_gate], m[c + rank_at + rank_gate]))
         if may <= now:
-            auto = p[CLOSED] == 1
+            auto = m[CLOSED] == 1
             if auto:
-                for other in range(s[count]):
-                    each = queue + other * Q_SIZE
-                    if (other != place and s[each + Q_BANK] == bank
-                            and s[each + Q_ROW] == s[entry + Q_ROW]):
+                other = m[c + queue + Q_HEAD]
+                for _ in range(m[c + count]):
+                    each = queue + other
+                    if (other != place and m[c + each + Q_BANK] == bank
+                            and m[c + each + Q_ROW] == m[c + entry + Q_ROW]):
                         auto = False
-            s[HITS + s[entry + Q_KIND]] += 1
+                    other = m[c + each + Q_NEXT]
+            m[c + HITS + m[c + entry + Q_KIND]] += 1
             if not write:
-                done[s[entry + Q_ID] & (len(done) - 1)] = now + p[CL] + p[DQSCK] + p[BL]
-            column(p, s, channel, bank, write, auto, now, log)
-            retire(s, queue, count, place)
-            s[WAKE] = now + 1
+                ended = m[DONE_AT] + (m[c + entry + Q_ID] & m[DONE_MASK])
+                m[ended] = now + m[CL] + m[DQSCK] + m[BL]
+            column(m, c, bank, write, auto, now)
+            retire(m, c, queue, count, place, before)
+            m[c + WAKE] = m[c + BUS_OK]
             return
         wanted |= np.int64(1) << bank
         wake = min(wake, may)
     seen = blocked
-    for place in range(window):
-        entry = queue + place * Q_SIZE
-        bank = s[entry + Q_BANK]
+    follows = m[c + queue + Q_HEAD]
+    for _ in range(window):
+        entry = queue + follows
+        follows = m[c + entry + Q_NEXT]
+        bank = m[c + entry + Q_BANK]
         if (seen >> bank) & 1:
             continue
-        at, rank_at = s[entry + Q_AT], s[entry + Q_RANK]
-        if s[at + ROW] < 0:
+        at, rank_at = m[c + entry + Q_AT], m[c + entry + Q_RANK]
+        if m[c + at + ROW] < 0:
             seen |= np.int64(1) << bank
-            may = max(max(s[at + ACT_OK], s[s[entry + Q_GROUP] + GROUP_ACT]),
-                      max(s[rank_at + RANK_ACT],
-                          s[rank_at + FAW_0 + s[rank_at + FAW_PLACE]] + p[FAW]))
+            may = max(max(m[c + at + ACT_OK], m[c + m[c + entry + Q_GROUP] + GROUP_ACT]),
+                      max(m[c + rank_at + RANK_ACT],
+                          m[c + rank_at + FAW_0 + m[c + rank_at + FAW_PLACE]] + m[FAW]))
             if may <= now:
-                s[entry + Q_KIND] = max(s[entry + Q_KIND], 1)
-                activate(p, s, channel, bank, s[entry + Q_ROW], now, log)
-                s[WAKE] = now + 1
+                m[c + entry + Q_KIND] = max(m[c + entry + Q_KIND], 1)
+                activate(m, c, bank, m[c + entry + Q_ROW], now)
+                m[c + WAKE] = m[c + BUS_OK]
                 return
             wake = min(wake, may)
         elif not (wanted >> bank) & 1:
             seen |= np.int64(1) << bank
-            may = max(s[at + PRE_OK], s[rank_at + RANK_PRE])
+            may = max(m[c + at + PRE_OK], m[c + rank_at + RANK_PRE])
             if may <= now:
-                s[entry + Q_KIND] = 2
-                precharge(p, s, channel, bank, now, log)
-                s[WAKE] = now + 1
+                m[c + entry + Q_KIND] = 2
+                precharge(m, c, bank, now)
+                m[c + WAKE] = m[c + BUS_OK]
                 return
             wake = min(wake, may)
-    s[WAKE] = wake
+    m[c + WAKE] = wake
 
 
 @nb.njit
-def clock(p, channels, now, done, log):
+def clock(m, now):
     """Clock `now` of all channels."""
-    for channel in range(p[N_CHANNELS]):
-        if channels[channel, WAKE] <= now:
-            tick(p, channels[channel], channel, now, done, log)
+    for c in range(CHANNELS, CHANNELS + m[N_CHANNELS] * CHANNEL, CHANNEL):
+        if m[c + WAKE] <= now:
+            tick(m, c, now)
 
 
 # The port ------------------------------------------------------------------------------------
 
 
 @nb.njit
-def may_read(p, port):
-    """Whether a read address is taken."""
-    return port[R_COUNT] < p[OUTSTANDING]
-
-
-@nb.njit
-def read(p, port, done, cycle, address, beats):
+def read(m, cycle, address, beats):
     """Take a read address."""
-    burst = port[R_TAIL] & (BURSTS - 1)
-    shift = p[ACCESS_BITS]
+    burst = m[R_TAIL] & (BURSTS - 1)
+    shift = m[ACCESS_BITS]
     blocks = ((address + BEAT_BYTES * beats - 1) >> shift) - (address >> shift) + 1
-    port[R_ADDRESS + burst] = address
-    port[R_BEATS + burst] = beats
-    port[R_ACCEPTED + burst] = cycle
-    port[R_FIRST + burst] = port[R_REQUEST]
+    m[R_ADDRESS + burst] = address
+    m[R_BEATS + burst] = beats
+    m[R_ACCEPTED + burst] = cycle
+    m[R_FIRST + burst] = m[R_REQUEST]
     for k in range(blocks):
-        done[(port[R_REQUEST] + k) & (len(done) - 1)] = NEVER
-    port[R_REQUEST] += blocks
-    port[R_TAIL] += 1
-    port[R_COUNT] += 1
+        m[m[DONE_AT] + ((m[R_REQUEST] + k) & m[DONE_MASK])] = NEVER
+    m[R_REQUEST] += blocks
+    m[R_TAIL] += 1
+    m[R_COUNT] += 1
 
 
 @nb.njit
-def beat_due(p, port, done):
+def beat_due(m):
     """Cycle from which the next beat of read data is there; NEVER if that is not known yet."""
-    if port[R_COUNT] == 0:
+    if m[R_COUNT] == 0:
         return NEVER
-    burst = port[R_HEAD] & (BURSTS - 1)
-    address, shift = port[R_ADDRESS + burst], p[ACCESS_BITS]
-    block = ((address + BEAT_BYTES * port[R_BEAT]) >> shift) - (address >> shift)
-    ended = done[(port[R_FIRST + burst] + block) & (len(done) - 1)]
-    return NEVER if ended == NEVER else -(-ended * p[DEN] // p[NUM]) + p[BACKEND]
+    burst = m[R_HEAD] & (BURSTS - 1)
+    address, shift = m[R_ADDRESS + burst], m[ACCESS_BITS]
+    block = ((address + BEAT_BYTES * m[R_BEAT]) >> shift) - (address >> shift)
+    ended = m[m[DONE_AT] + ((m[R_FIRST + burst] + block) & m[DONE_MASK])]
+    return NEVER if ended == NEVER else -(-ended * m[DEN] // m[NUM]) + m[BACKEND]
 
 
 @nb.njit
-def take_beat(port):
+def take_beat(m):
     """Take a beat of read data; whether it is the last of its burst."""
-    port[R_BEAT] += 1
-    if port[R_BEAT] < port[R_BEATS + (port[R_HEAD] & (BURSTS - 1))]:
-        return False
-    port[R_BEAT] = 0
-    port[R_HEAD] += 1
-    port[R_COUNT] -= 1
-    return True
-
-
-@nb.njit
-def may_write(p, port):
-    """Whether a write address is taken."""
-    return port[W_COUNT] < p[OUTSTANDING]
-
-
-@nb.njit
-def write(port, address, beats):
-    """Take a write address."""
-    burst = port[W_TAIL] & (BURSTS - 1)
-    port[W_ADDRESS + burst] = address
-    port[W_BEATS + burst] = beats
-    port[W_TAIL] += 1
-    port[W_COUNT] += 1
-
-
-@nb.njit
-def may_write_beat(p, port, channels):
-    """Whether the next beat of write data is taken."""
-    if port[W_HEAD] == port[W_TAIL]:
-        return False
-    address = port[W_ADDRESS + (port[W_HEAD] & (BURSTS - 1))] + BEAT_BYTES * port[W_BEAT]
-    return channels[locate(p, address)[0], WRITES] < p[DEPTH]
-
-
-@nb.njit
-def write_beat(p, port, channels, cycle, trace):
-    """Take a beat of write data."""
-    burst = port[W_HEAD] & (BURSTS - 1)
-    address = port[W_ADDRESS + burst] + BEAT_BYTES * port[W_BEAT]
-    port[W_BEAT] += 1
-    last = port[W_BEAT] == port[W_BEATS + burst]
-    if last or (address + BEAT_BYTES) >> p[ACCESS_BITS] != address >> p[ACCESS_BITS]:
-        enqueue(p, channels, address, True, 0)
-        trace_request(trace, port[CLOCK], address >> p[ACCESS_BITS] << p[ACCESS_BITS], 1)
+    m[R_BEAT] += 1
+    last = m[R_BEAT] == m[R_BEATS + (m[R_HEAD] & (BURSTS - 1))]
     if last:
-        port[W_BEAT] = 0
-        port[W_HEAD] += 1
-        port[B_TIME + burst] = cycle + max(1, p[FRONTEND])
+        m[R_BEAT] = 0
+        m[R_HEAD] += 1
+        m[R_COUNT] -= 1
+    m[R_DUE] = beat_due(m)
+    return last
 
 
 @nb.njit
-def response_due(port):
-    """Cycle from which the next write response is there; NEVER if that is not known yet."""
-    if port[B_HEAD] == port[W_HEAD]:
-        return NEVER
-    return port[B_TIME + (port[B_HEAD] & (BURSTS - 1))]
+def write(m, address, beats):
+    """Take a write address."""
+    burst = m[W_TAIL] & (BURSTS - 1)
+    m[W_ADDRESS + burst] = address
+    m[W_BEATS + burst] = beats
+    m[W_TAIL] += 1
+    m[W_COUNT] += 1
 
 
 @nb.njit
-def take_response(port):
-    """Take a write response."""
-    port[B_HEAD] += 1
-    port[W_COUNT] -= 1
+def may_write_beat(m):
+    """Whether the next beat of write data is taken."""
+    if m[W_HEAD] == m[W_TAIL]:
+        return False
+    address = m[W_ADDRESS + (m[W_HEAD] & (BURSTS - 1))] + BEAT_BYTES * m[W_BEAT]
+    return m[CHANNELS + locate(m, address)[0] * CHANNEL + WRITES] < m[DEPTH]
 
 
 @nb.njit
-def trace_request(trace, now, address, write):
+def write_beat(m, cycle):
+    """Take a beat of write data."""
+    burst = m[W_HEAD] & (BURSTS - 1)
+    address = m[W_ADDRESS + burst] + BEAT_BYTES * m[W_BEAT]
+    m[W_BEAT] += 1
+    last = m[W_BEAT] == m[W_BEATS + burst]
+    if last or (address + BEAT_BYTES) >> m[ACCESS_BITS] != address >> m[ACCESS_BITS]:
+        m[NEXT] = min(m[NEXT], enqueue(m, address, True, 0))
+        trace_request(m, cycle * m[NUM] // m[DEN] + 1,
+                      address >> m[ACCESS_BITS] << m[ACCESS_BITS], 1)
+    if last:
+        m[W_BEAT] = 0
+        m[W_HEAD] += 1
+        m[B_TIME + burst] = cycle + max(1, m[FRONTEND])
+
+
+@nb.njit
+def trace_request(m, now, address, write):
     """Append a request to the trace while it has room."""
-    count = trace[0, 0] + 1
-    trace[0, 0] = count
-    if count < len(trace):
-        trace[count, 0] = now
-        trace[count, 1] = address
-        trace[count, 2] = write
+    count = m[TRACE_COUNT]
+    m[TRACE_COUNT] = count + 1
+    if count < m[TRACE_ROOM]:
+        at = m[TRACE_AT] + 3 * count
+        m[at] = now
+        m[at + 1] = address
+        m[at + 2] = write
 
 
 @nb.njit
-def advance(p, channels, port, done, log, trace, cycle):
-    """Behind edge `cycle`: hand on a read request, then clock the channels up to the next edge."""
-    if port[R_NEXT] < port[R_TAIL]:
-        burst = port[R_NEXT] & (BURSTS - 1)
-        if cycle >= port[R_ACCEPTED + burst] + p[FRONTEND]:
-            shift = p[ACCESS_BITS]
-            address = ((port[R_ADDRESS + burst] >> shift) + port[R_BLOCK]) << shift
-            if enqueue(p, channels, address, False, port[R_FIRST + burst] + port[R_BLOCK]):
-                trace_request(trace, port[CLOCK], address, 0)
-                port[R_BLOCK] += 1
-                end = port[R_ADDRESS + burst] + BEAT_BYTES * port[R_BEATS + burst]
+def advance(m, cycle):
+    """Behind edge `cycle`: hand on a read request, then clock the channels up to the next edge.
+
+    Nothing happens, and the call may be left out, unless a request waits (R_NEXT is not R_TAIL) or
+    the clock of NEXT comes before the next edge.
+    """
+    # Clocks that were left out have nothing to do.
+    m[CLOCK] = max(m[CLOCK], cycle * m[NUM] // m[DEN] + 1)
+    if m[R_NEXT] < m[R_TAIL]:
+        burst = m[R_NEXT] & (BURSTS - 1)
+        if cycle >= m[R_ACCEPTED + burst] + m[FRONTEND]:
+            shift = m[ACCESS_BITS]
+            address = ((m[R_ADDRESS + burst] >> shift) + m[R_BLOCK]) << shift
+            wake = enqueue(m, address, False, m[R_FIRST + burst] + m[R_BLOCK])
+            if wake >= 0:
+                m[NEXT] = min(m[NEXT], wake)
+                trace_request(m, m[CLOCK], address, 0)
+                m[R_BLOCK] += 1
+                end = m[R_ADDRESS + burst] + BEAT_BYTES * m[R_BEATS + burst]
                 if address + (np.int64(1) << shift) >= end:
-                    port[R_BLOCK] = 0
-                    port[R_NEXT] += 1
-    while port[CLOCK] * p[DEN] <= (cycle + 1) * p[NUM]:
-        clock(p, channels, port[CLOCK], done, log)
-        port[CLOCK] += 1
+                    m[R_BLOCK] = 0
+                    m[R_NEXT] += 1
+    until = (cycle + 1) * m[NUM] // m[DEN]
+    if m[NEXT] <= until:
+        next_clock = NEVER
+        while m[CLOCK] <= until:
+            clock(m, m[CLOCK])
+            m[CLOCK] += 1
+        for c in range(CHANNELS, CHANNELS + m[N_CHANNELS] * CHANNEL, CHANNEL):
+            next_clock = min(next_clock, m[c + WAKE])
+        m[NEXT] = next_clock
+        if m[R_DUE] == NEVER:
+            m[R_DUE] = beat_due(m)
+    m[CLOCK] = until + 1
+
+
+@nb.njit
+def idle(m):
+    """Whether nothing is on the bus or waits in a queue."""
+    if m[R_COUNT] or m[W_COUNT]:
+        return False
+    for c in range(CHANNELS, CHANNELS + m[N_CHANNELS] * CHANNEL, CHANNEL):
+        if m[c + READS] or m[c + WRITES]:
+            return False
+    return True
 
 
 # What happened -------------------------------------------------------------------------------
@@ -706,8 +770,11 @@ class DramCounts:
             for name in self.__dataclass_fields__ if name != "access_bytes"})
 
 
-def count(dram: Dram, channels: npt.NDArray[np.int64], clocks: int) -> DramCounts:
-    """Counts of a state behind `clocks` clocks."""
+def count(dram: Dram, m: npt.NDArray[np.int64], clocks: int | None = None) -> DramCounts:
+    """Counts of a memory's state behind `clocks` clocks, by default those of its port."""
+    channels = _channels(dram, m)
+    if clocks is None:
+        clocks = int(m[CLOCK]) - 1
     totals = [int(channels[:, place].sum()) for place in COUNTS]
     opened = 0
     for rank in range(dram.organization.ranks):
@@ -725,7 +792,7 @@ def count(dram: Dram, channels: npt.NDArray[np.int64], clocks: int) -> DramCount
 
 
 @nb.njit(cache=True)
-def _replay(p, channels, done, log, addresses, writes, per_clock, gap):
+def _replay(m, addresses, writes, per_clock, gap):
     """Feed requests in order, at most `per_clock` a clock; the clock behind the last data."""
     total = len(addresses)
     fed = np.int64(0)
@@ -737,14 +804,14 @@ def _replay(p, channels, done, log, addresses, writes, per_clock, gap):
         now += 1
         for _ in range(per_clock):
             if fed < total and now >= due and enqueue(
-                    p, channels, addresses[fed], writes[fed], fed):
+                    m, addresses[fed], writes[fed], fed) >= 0:
                 fed += 1
                 due = now + gap
-        clock(p, channels, now, done, log)
+        clock(m, now)
         left = total
-        for channel in range(p[N_CHANNELS]):
-            left -= channels[channel, READ_BURSTS] + channels[channel, WRITE_BURSTS]
-        end = now + max(p[CL] + p[DQSCK], p[CWL]) + p[BL]
+        for c in range(CHANNELS, CHANNELS + m[N_CHANNELS] * CHANNEL, CHANNEL):
+            left -= m[c + READ_BURSTS] + m[c + WRITE_BURSTS]
+        end = now + max(m[CL] + m[DQSCK], m[CWL]) + m[BL]
     return end
 
 
@@ -806,21 +873,38 @@ def replay(
         writes = np.zeros(len(addresses), np.bool_)
     if writes.shape != addresses.shape:
         raise ValueError(f"Writes must be of shape {addresses.shape}, not {writes.shape}")
-    constants, channels, _, _, log, _ = new_banked(dram, 1e9, commands=commands)
-    done = np.zeros(1 << max(10, (len(addresses) - 1).bit_length()), np.int64)
-    end = _replay(constants, channels, done, log, addresses, writes, per_clock, gap_clocks)
-    return Replay(counts=count(dram, channels, int(end)), log=logged(log))
+    # The accelerator's clock plays no part.
+    memory = BankedMemory(dram=dram, clock_hz=1e9)
+    m = new_banked(memory, commands=commands)
+    end = _replay(m, addresses, writes, per_clock, gap_clocks)
+    return Replay(counts=count(dram, m, int(end)), log=logged_commands(m))
 
 
-def logged(log: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What a log holds.
+def logged_commands(m: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Commands of shape [n, 5], see :class:`Replay`; none unless room was asked for.
 
     Raises
     ------
     ValueError
-        If more commands were issued than it had room for.
+        If more were issued than there was room for.
     """
-    length = int(log[0, 0])
-    if 1 < len(log) <= length:
-        raise ValueError(f"Log must have room for {length} commands, not {len(log) - 1}")
-    return log[1:min(length, len(log) - 1) + 1]
+    return _logged(m, "commands", m[LOG_AT], m[LOG_ROOM], m[LOG_COUNT], 5)
+
+
+def logged_requests(m: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Requests of shape [n, 3]: clock of entering the queue, byte address, 1 for a write.
+
+    Raises
+    ------
+    ValueError
+        If there were more than there was room for.
+    """
+    return _logged(m, "requests", m[TRACE_AT], m[TRACE_ROOM], m[TRACE_COUNT], 3)
+
+
+def _logged(
+    m: npt.NDArray[np.int64], what: str, at: int, room: int, length: int, columns: int
+) -> npt.NDArray[np.int64]:
+    if 0 < room < length:
+        raise ValueError(f"Log must have room for {length} {what}, not {room}")
+    return m[at:at + columns * min(room, length)].reshape(-1, columns)

@@ -24,6 +24,10 @@ NOT_MODELLED = (
 )
 
 
+#: What stands in the place of the last of them where the DRAM was simulated.
+NOT_MODELLED_DRAM = "DRAM power-down, the memory controller and its PHY"
+
+
 def component(event: str) -> str:
     """What an event belongs to: ``arithmetic``, ``registers``, ``sram``, ``dram``."""
     kind = event.partition("_")[0]
@@ -132,7 +136,8 @@ class EnergyReport:
 
 
 def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
-           table: CostTable | None = None) -> EnergyReport:
+           table: CostTable | None = None,
+           costs: Mapping[str, Sourced] | None = None) -> EnergyReport:
     """Energy of a run from its event counts.
 
     Parameters
@@ -145,6 +150,9 @@ def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
         ``lpddr4`` or ``lpddr5``: the entry that DRAM bytes cost.
     table : CostTable, optional
         The committed tables by default.
+    costs : Mapping, optional
+        Costs in pJ of events that no table holds: those of
+        :func:`splatforge.sim.dram_energy.dram_costs`, whose DRAM then is `dram`.
 
     Returns
     -------
@@ -161,7 +169,10 @@ def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
     for event, count in counts.items():
         if not (math.isfinite(count) and count >= 0):
             raise ValueError(f"Count of {event} must be finite and non-negative, not {count!r}")
-        cost = table.energy_of(event, node_nm=node_nm, dram=dram)
+        cost = ((costs or {}).get(event)
+                or table.energy_of(event, node_nm=node_nm, dram=dram))
         rows.append(EnergyRow(event=event, component=component(event), count=float(count),
                               cost=cost))
-    return EnergyReport(rows=tuple(rows), node_nm=node_nm, dram=dram)
+    return EnergyReport(
+        rows=tuple(rows), node_nm=node_nm, dram=dram,
+        not_modelled=NOT_MODELLED if costs is None else (*NOT_MODELLED[:-1], NOT_MODELLED_DRAM))

@@ -6,7 +6,7 @@ the bit-true model and never the hardware.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numba as nb
@@ -14,8 +14,9 @@ import numpy as np
 
 from splatforge.algos.array import Workload
 from splatforge.algos.compiled import source_digest
+from splatforge.algos.fetch import lay_out
 from splatforge.designs.fetch import SUBTILES
-from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import DESCRIPTOR_BYTES
@@ -24,7 +25,15 @@ from splatforge.sim import array as array_model
 from splatforge.sim import blend as blend_model
 from splatforge.sim import fetch as fetch_model
 from splatforge.sim import memory as memory_model
+from splatforge.sim import raster_banked
 from splatforge.sim import resolve as resolve_model
+from splatforge.sim.dram import (
+    DramCounts,
+    count,
+    logged_commands,
+    logged_requests,
+    new_banked,
+)
 from splatforge.sim.memory import RESPONSE, memory_constants, new_port
 
 __all__ = ["Run", "simulate"]
@@ -41,11 +50,20 @@ class Run:
         The hardware's performance counters by name, see :data:`splatforge.designs.raster.COUNTERS`.
     tile_ends : ndarray
         Cycle in which the array ended each tile, of shape [tiles]; int64.
+    dram : DramCounts or None
+        What a banked memory did, up to the last posted write.
+    commands, requests : ndarray or None
+        Of a banked memory, where they were asked for: commands of shape [n, 5] as in
+        :class:`splatforge.sim.dram.Replay`, and requests of shape [n, 3]: clock in which a request
+        enters the queue of its channel, byte address, 1 for a write.
     """
 
     cycles: int
     counters: Mapping[str, int]
     tile_ends: np.ndarray
+    dram: DramCounts | None = None
+    commands: np.ndarray | None = None
+    requests: np.ndarray | None = None
 
     @property
     def bytes_read(self) -> int:
@@ -134,8 +152,10 @@ _frame_kernel = _compile_frame(source_digest(
 def simulate(
     workload: Workload,
     design: RasterDesign,
-    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    timing: Memory = MemoryTiming(),  # noqa: B008
     pixel_format: PixelFormat = PixelFormat.RGBA8,
+    *,
+    log: bool = False,
 ) -> Run:
     """Work out the cycles of one frame.
 
@@ -145,10 +165,12 @@ def simulate(
         What happened, from :func:`splatforge.algos.raster.render`.
     design : RasterDesign
         Lanes, buffers, limits. The formats are the workload's.
-    timing : MemoryTiming
+    timing : MemoryTiming or BankedMemory
         The memory.
     pixel_format : PixelFormat
         Of the framebuffer.
+    log : bool
+        Whether to keep commands and requests of a banked memory.
 
     Returns
     -------
@@ -156,6 +178,10 @@ def simulate(
         Cycles and counters. Against the RTL: see the frame matrix; the error is a handful of
         cycles.
     """
+    limits = (design.fetch.burst_beats, design.fetch.buffer_splats,
+              design.fetch.outstanding_bursts, design.resolve.outstanding_bursts)
+    if isinstance(timing, BankedMemory):
+        return _simulate_banked(workload, design, timing, pixel_format, limits, log)
     tiles = workload.tiles
     counts = np.zeros(array_model.COUNTS, np.int64)
     tile_ends = np.zeros(tiles, np.int64)
@@ -164,34 +190,73 @@ def simulate(
     resolve = resolve_model.new_resolve()
     blocked = _frame_kernel(
         workload.starts, workload.subtiles, workload.ends, workload.width, workload.height,
-        np.array(design.array.block_subtiles(), np.int64),
-        (design.fetch.burst_beats, design.fetch.buffer_splats, design.fetch.outstanding_bursts,
-         design.resolve.outstanding_bursts), pixel_format.size_bytes, memory_constants(timing),
-        write_port, fetch, resolve, *_block_tables(design.array.block_subtiles()),
-        counts, tile_ends,
+        np.array(design.array.block_subtiles(), np.int64), limits, pixel_format.size_bytes,
+        memory_constants(timing), write_port, fetch, resolve,
+        *_block_tables(design.array.block_subtiles()), counts, tile_ends,
     )
+    return _run(
+        design, tiles, tile_ends, cycles=write_port[RESPONSE],
+        busy=counts[array_model.BUSY], starved=counts[array_model.STARVED],
+        skipped=counts[array_model.SKIPPED], blocked=int(blocked),
+        splats=fetch[fetch_model.REQUESTED], fetch_stalled=fetch[fetch_model.STALLED],
+        beats=resolve[resolve_model.BEATS], resolve_stalled=resolve[resolve_model.STALLED],
+        dropped=counts[array_model.DROPPED], stopped=counts[array_model.STOPPED],
+        pixel_bytes=workload.width * workload.height * pixel_format.size_bytes)
+
+
+def _run(design: RasterDesign, tiles: int, tile_ends: np.ndarray, **seen: int) -> Run:
+    """A run from what was counted."""
     beat_bytes = design.shell.data_bytes
-    splats = int(fetch[fetch_model.REQUESTED])
     values = {
-        "cycles": int(write_port[RESPONSE]),
-        "array_busy": int(counts[array_model.BUSY]),
-        "array_starved": int(counts[array_model.STARVED]),
-        "array_skipped": int(counts[array_model.SKIPPED]),
-        "array_blocked": int(blocked),
-        "fetch_busy": splats,
-        "fetch_stalled": int(fetch[fetch_model.STALLED]),
-        "resolve_busy": int(resolve[resolve_model.BEATS]),
-        "resolve_stalled": int(resolve[resolve_model.STALLED]),
+        "cycles": seen["cycles"],
+        "array_busy": seen["busy"],
+        "array_starved": seen["starved"],
+        "array_skipped": seen["skipped"],
+        "array_blocked": seen["blocked"],
+        "fetch_busy": seen["splats"],
+        "fetch_stalled": seen["fetch_stalled"],
+        "resolve_busy": seen["beats"],
+        "resolve_stalled": seen["resolve_stalled"],
         "descriptor_bytes": DESCRIPTOR_BYTES,
         "table_bytes": beat_bytes * ((tiles + 1) // 2),
-        "splat_bytes": beat_bytes * splats,
-        "overfetch_bytes": beat_bytes * int(counts[array_model.DROPPED]),
-        "pixel_bytes": int(resolve[resolve_model.BYTES]),
+        "splat_bytes": beat_bytes * seen["splats"],
+        "overfetch_bytes": beat_bytes * seen["dropped"],
+        "pixel_bytes": seen["pixel_bytes"],
         "tiles": tiles,
-        "tiles_stopped": int(counts[array_model.STOPPED]),
+        "tiles_stopped": seen["stopped"],
     }
     return Run(
-        cycles=values["cycles"],
-        counters={name: values[name] for name, _, _ in COUNTERS},
+        cycles=int(values["cycles"]),
+        counters={name: int(values[name]) for name, _, _ in COUNTERS},
         tile_ends=tile_ends,
     )
+
+
+def _simulate_banked(
+    workload: Workload, design: RasterDesign, memory: BankedMemory, pixel_format: PixelFormat,
+    limits: tuple[int, int, int, int], log: bool,
+) -> Run:
+    place = lay_out(workload.width, workload.height, int(workload.starts[-1]), pixel_format)
+    # A command for each access, a few for each row, and refreshes: three an access are plenty.
+    accesses = 2 * int(workload.starts[-1]) + workload.width * workload.height
+    room = 4 * accesses + 100_000 if log else 0
+    state = new_banked(memory, commands=room, requests=room)
+    blocks_of, _ = _block_tables(design.array.block_subtiles())
+    counts, tile_ends = raster_banked.step_frame(
+        workload.starts, workload.subtiles, workload.ends, (workload.width, workload.height),
+        np.array(design.array.block_subtiles(), np.int64), blocks_of, limits,
+        pixel_format.size_bytes,
+        (place.descriptor_address, place.table_address, place.splat_address, place.frame_address,
+         place.pitch_bytes), state)
+    run = _run(
+        design, workload.tiles, tile_ends, cycles=counts[raster_banked.CYCLES],
+        busy=counts[raster_banked.BUSY], starved=counts[raster_banked.STARVED],
+        skipped=counts[raster_banked.SKIPPED], blocked=counts[raster_banked.BLOCKED],
+        splats=counts[raster_banked.SPLATS], fetch_stalled=counts[raster_banked.AR_STALLED],
+        beats=counts[raster_banked.BEATS], resolve_stalled=counts[raster_banked.W_STALLED],
+        dropped=counts[raster_banked.DROPPED], stopped=counts[raster_banked.STOPPED],
+        pixel_bytes=workload.width * workload.height * pixel_format.size_bytes)
+    return replace(
+        run, dram=count(memory.dram, state),
+        commands=logged_commands(state) if log else None,
+        requests=logged_requests(state) if log else None)

@@ -7,18 +7,21 @@ from typing import Any
 from splatforge.algos import raster as raster_algorithm
 from splatforge.algos import reference
 from splatforge.algos.array import Workload
-from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import Camera, Scene
 from splatforge.sim.area import AreaReport, area, lane_operators, raster_inventory
 from splatforge.sim.costs import Sourced
+from splatforge.sim.dram import DramCounts
+from splatforge.sim.dram_energy import dram_costs, dram_events, dram_record
 from splatforge.sim.energy import EnergyReport, energy
 from splatforge.sim.gpu import FrameWork, GpuRun, compare, devices, gpu_frame
 from splatforge.sim.raster import Run
 from splatforge.sim.raster import simulate as simulate_raster
 
-__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "raster_events", "simulate"]
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "memory_record", "raster_events",
+           "simulate"]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
@@ -47,9 +50,25 @@ def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[st
     dropped = run.counters["overfetch_bytes"] // design.shell.data_bytes
     events[buffer.replace("sram_", "sram_write_")] = splats
     events[buffer.replace("sram_", "sram_read_")] = splats - dropped
+    if run.dram is not None:
+        return events | dram_events(run.dram)
     events["dram_read_byte"] = run.bytes_read
     events["dram_write_byte"] = run.bytes_written
     return events
+
+
+def memory_record(timing: Memory, counts: Sequence[DramCounts | None]) -> dict[str, Any]:
+    """The memory of some frames, and what it did, for ``--json``."""
+    if isinstance(timing, BankedMemory):
+        known = [each for each in counts if each is not None]
+        return dram_record(timing, sum(known[1:], known[0]))
+    return {
+        "name": "fixed",
+        "latency_cycles": timing.latency_cycles,
+        "read_beats_per_cycle": float(timing.read_beats_per_cycle),
+        "write_beats_per_cycle": float(timing.write_beats_per_cycle),
+        "outstanding": timing.outstanding,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,12 +106,12 @@ class _Models:
 
 
 def _raster_frame(
-    scene: Scene, camera: Camera, design: RasterDesign, timing: MemoryTiming,
-    background: tuple[float, float, float],
+    scene: Scene, camera: Camera, design: RasterDesign, timing: Memory,
+    background: tuple[float, float, float], log: bool,
 ) -> Frame:
     lists = raster_algorithm.prepare(scene, camera, design)
     workload = raster_algorithm.render(lists, design, background).workload
-    run = simulate_raster(workload, design, timing)
+    run = simulate_raster(workload, design, timing, log=log)
     return Frame(workload=workload, run=run, events=raster_events(workload, design, run))
 
 
@@ -121,7 +140,7 @@ class Simulation:
         Their names.
     parameters : AcceleratorDesign
         What was simulated.
-    timing : MemoryTiming
+    timing : MemoryTiming or BankedMemory
         The memory behind it.
     runs : tuple of Run
         One for each frame.
@@ -140,7 +159,7 @@ class Simulation:
     design: str
     scene: str
     parameters: AcceleratorDesign
-    timing: MemoryTiming
+    timing: Memory
     runs: tuple[Run, ...]
     workloads: tuple[Workload, ...]
     clock: Sourced
@@ -181,7 +200,6 @@ class Simulation:
         energy_j = sum(report.energy_j for report in self.energies)
         band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
         pairs = sum(int(workload.pairs_reached.sum()) for workload in self.workloads)
-        timing = self.timing
         baselines: dict[str, dict[str, object]] = {}
         for each in self.gpus:
             # All frames as one run: their stages one after the other.
@@ -202,12 +220,7 @@ class Simulation:
             "utilisation": self.utilisation, "useful_share": self.useful,
             "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
             "lanes": self.parameters.array.lanes,
-            "memory": {
-                "latency_cycles": timing.latency_cycles,
-                "read_beats_per_cycle": float(timing.read_beats_per_cycle),
-                "write_beats_per_cycle": float(timing.write_beats_per_cycle),
-                "outstanding": timing.outstanding,
-            },
+            "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
             "stages": [{"name": name, "busy": counters[busy], "stall": counters[stall]}
                        for name, busy, stall in _MODELS[self.design].stages],
@@ -228,10 +241,11 @@ def simulate(
     cameras: Sequence[Camera],
     *,
     scene_name: str = "scene",
-    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    timing: Memory = MemoryTiming(),  # noqa: B008
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     clock: Sourced = ASSUMED_CLOCK,
     node_nm: float = 28,
+    log: bool = False,
     gpus: Sequence[str] = GPUS,
     progress: Callable[[int], None] | None = None,
 ) -> Simulation:
@@ -247,8 +261,10 @@ def simulate(
         What is drawn.
     scene_name : str
         For the record.
-    timing : MemoryTiming
+    timing : MemoryTiming or BankedMemory
         The memory.
+    log : bool
+        Whether to keep commands and requests of a banked memory in the runs.
     background : tuple of float
         Linear red, green, blue in [0, 1].
     clock : Sourced
@@ -279,14 +295,17 @@ def simulate(
     if not cameras:
         raise ValueError("Cameras must hold at least one view, not 0")
     models = _MODELS[design_name]
+    of_dram: dict[str, Any] = {}
+    if isinstance(timing, BankedMemory):
+        of_dram = {"dram": timing.dram.name, "costs": dram_costs(timing.dram)}
     runs, workloads, energies = [], [], []
     gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
     for number, camera in enumerate(cameras):
-        modeled = models.frame(scene, camera, design, timing, background)
+        modeled = models.frame(scene, camera, design, timing, background, log)
         workload = modeled.workload
         runs.append(modeled.run)
         workloads.append(workload)
-        energies.append(energy(modeled.events, node_nm=node_nm))
+        energies.append(energy(modeled.events, node_nm=node_nm, **of_dram))
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:

@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from splatforge.claims import Row
-    from splatforge.designs.memory import MemoryTiming
+    from splatforge.designs.memory import Memory
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
 
@@ -107,14 +107,17 @@ PresetOption = Annotated[str | None, typer.Option(
     "--preset", metavar="NAME", help="A named configuration, such as 64-lane.")]
 ConfigOption = Annotated[Path | None, typer.Option(
     "--config", metavar="TOML", help="Parameters that differ from the preset.")]
+MemoryOption = Annotated[str, typer.Option(
+    "--memory", metavar="NAME",
+    help="fixed, or banked DRAM: lpddr3-1600, lpddr4-3200, lpddr5-6400.")]
 LatencyOption = Annotated[int, typer.Option(
-    "--memory-latency", min=1, help="Cycles from a read address to its first beat.")]
+    "--memory-latency", min=1, help="Fixed: cycles from a read address to its first beat.")]
 RateOption = Annotated[str, typer.Option(
-    "--memory-rate", metavar="BEATS", help="Read beats per cycle, a fraction such as 1/2.")]
+    "--memory-rate", metavar="BEATS", help="Fixed: read beats per cycle, a fraction such as 1/2.")]
 WriteRateOption = Annotated[str, typer.Option(
-    "--memory-write-rate", metavar="BEATS", help="Write beats per cycle, a fraction.")]
+    "--memory-write-rate", metavar="BEATS", help="Fixed: write beats per cycle, a fraction.")]
 OutstandingOption = Annotated[int, typer.Option(
-    "--memory-outstanding", min=1, help="Bursts that the memory holds at a time.")]
+    "--memory-outstanding", min=1, help="Fixed: bursts that the memory holds at a time.")]
 BackgroundOption = Annotated[Any, typer.Option(
     "--background", metavar="R,G,B", parser=_color, help="Color behind the scene.")]
 ClockOption = Annotated[float | None, typer.Option(
@@ -383,11 +386,21 @@ def _configured(design: Any, table: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where.rstrip('.: ')}: {error}") from None
 
 
-def _memory(latency: int, rate: str, write_rate: str, outstanding: int) -> "MemoryTiming":
+def _memory(
+    name: str, clock_mhz: float | None, latency: int, rate: str, write_rate: str, outstanding: int
+) -> "Memory":
     from fractions import Fraction
 
-    from splatforge.designs.memory import MemoryTiming
+    from splatforge.designs.dram import PRESETS
+    from splatforge.designs.memory import BankedMemory, MemoryTiming
 
+    if name in PRESETS:
+        from splatforge.sim.simulate import ASSUMED_CLOCK
+
+        clock_hz = ASSUMED_CLOCK.value if clock_mhz is None else 1e6 * clock_mhz
+        return BankedMemory(dram=PRESETS[name], clock_hz=clock_hz)
+    if name != "fixed":
+        raise ValueError(f"Memory must be one of fixed, {', '.join(PRESETS)}, not {name!r}")
     rates = []
     for text in (rate, write_rate):
         try:
@@ -398,6 +411,33 @@ def _memory(latency: int, rate: str, write_rate: str, outstanding: int) -> "Memo
         latency_cycles=latency, read_beats_per_cycle=rates[0], write_beats_per_cycle=rates[1],
         outstanding=outstanding,
     )
+
+
+def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a memory is, and what a banked one did."""
+    if memory["name"] == "fixed":
+        return [("memory", (f"latency {memory['latency_cycles']} cycles, "
+                            f"{memory['read_beats_per_cycle']:g} beats read and "
+                            f"{memory['write_beats_per_cycle']:g} written per cycle, "
+                            f"{memory['outstanding']} bursts outstanding"))]
+    low, high = memory["energy_band_j"]
+    cited_low, cited_high = memory["cited_energy_band_j"]
+    parts = ", ".join(f"{name} {1e6 * energy:.3g}"
+                      for name, energy in memory["energy_parts_j"].items())
+    return [
+        ("memory", (f"{memory['name']}, {memory['channels']} channels at "
+                    f"{memory['clock_hz'] / 1e6:g} MHz, the accelerator at "
+                    f"{memory['accelerator_clock_hz'] / 1e6:g} MHz")),
+        ("row hits", (f"{memory['row_hit_rate']:.1%} of {memory['reads'] + memory['writes']:,} "
+                     f"accesses, {memory['activates']:,} rows opened")),
+        ("bandwidth", (f"{memory['bytes_per_s'] / 1e9:.3g} GB/s, {memory['share_of_peak']:.1%} of "
+                      f"{memory['peak_bytes_per_s'] / 1e9:.3g} GB/s")),
+        ("DRAM energy", (f"{1e6 * memory['energy_j']:.3g} uJ, {1e6 * low:.2g} to {1e6 * high:.2g}: "
+                        f"{parts}")),
+        ("as cited", (f"{memory['cited_pj_per_bit']:g} pJ/bit make "
+                     f"{1e6 * memory['cited_energy_j']:.3g} uJ, {1e6 * cited_low:.2g} to "
+                     f"{1e6 * cited_high:.2g}")),
+    ]
 
 
 def _processors() -> int:
@@ -699,10 +739,12 @@ def cosim(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
     memory_write_rate: WriteRateOption = "1",
     memory_outstanding: OutstandingOption = 32,
+    clock_mhz: ClockOption = None,
     stall: Annotated[float, typer.Option(
         "--stall", help="Probability that a channel of the bus sits out a cycle.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the stalls.")] = 1,
@@ -725,7 +767,8 @@ def cosim(
     if output is not None:
         _check_extension(output, ".png")
     parameters = _design(design, preset, config)
-    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
+                     memory_outstanding)
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
@@ -767,10 +810,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
                       "written")),
         ("modeled bytes", (f"{record['model_bytes_read']:,} read, "
                           f"{record['model_bytes_written']:,} written")),
-        ("memory", (f"latency {memory['latency_cycles']} cycles, "
-                   f"{memory['read_beats_per_cycle']:g} beats read and "
-                   f"{memory['write_beats_per_cycle']:g} written per cycle, "
-                   f"{memory['outstanding']} bursts outstanding")),
+        *_memory_lines(memory),
         ("wall time", (f"{record['wall_s']:.1f} s, of it {record['build_s']:.1f} s building, "
                       f"{record['simulate_s']:.1f} s simulating")),
     ]
@@ -790,21 +830,38 @@ def simulate(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
     memory_write_rate: WriteRateOption = "1",
     memory_outstanding: OutstandingOption = 32,
     clock_mhz: ClockOption = None,
     node_nm: NodeOption = 28.0,
+    memory_trace: Annotated[Path | None, typer.Option(
+        "--memory-trace", metavar="FILE",
+        help="Requests of a banked memory for others to replay: .ramulator or .dramsim3."
+    )] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Work out cycles, traffic, energy and area, beside mobile GPUs."""
+    if memory_trace is not None:
+        _check_extension(memory_trace, ".ramulator", ".dramsim3")
+        if memory == "fixed":
+            raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
     parameters = _design(design, preset, config)
-    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
+                     memory_outstanding)
     gaussians = _scene(scene)
     views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
-    record = _simulate(design, parameters, gaussians, views, scene, timing, background, clock_mhz,
-                       node_nm).record()
+    simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
+                          clock_mhz, node_nm, log=memory_trace is not None)
+    if memory_trace is not None:
+        from splatforge.sim.dram_trace import trace_text
+
+        for number, run in enumerate(simulated.runs):
+            _write_bytes(_numbered(memory_trace, number, len(simulated.runs)),
+                         trace_text(run.requests, memory_trace.suffix).encode())
+    record = simulated.record()
     low, high = record["energy_band_j"]
     _publish(record, json_file, [
         ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
@@ -812,6 +869,7 @@ def simulate(
                  f"{record['fps']:.4g} frames per second")),
         ("clock", record["clock_source"]),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
+        *_memory_lines(record["memory"]),
         ("energy", f"{1e6 * record['energy_j']:.4g} uJ, {1e6 * low:.4g} to {1e6 * high:.4g}"),
         ("area", f"{record['area_mm2']:.4g} mm^2 at {node_nm:g} nm"),
         ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
@@ -826,8 +884,8 @@ def simulate(
 
 def _simulate(
     design: str, parameters: Any, scene: "Scene", views: "tuple[Camera, ...]",
-    names: Sequence[str], timing: "MemoryTiming", background: tuple[float, float, float],
-    clock_mhz: float | None, node_nm: float,
+    names: Sequence[str], timing: "Memory", background: tuple[float, float, float],
+    clock_mhz: float | None, node_nm: float, log: bool = False,
 ) -> Any:
     from splatforge.sim.costs import Sourced
     from splatforge.sim.simulate import ASSUMED_CLOCK
@@ -839,7 +897,7 @@ def _simulate(
     with _progress(f"simulating {design}") as advance:
         return run(
             design, parameters, scene, views, scene_name=" ".join(names), timing=timing,
-            background=background, clock=clock, node_nm=node_nm,
+            background=background, clock=clock, node_nm=node_nm, log=log,
             progress=lambda done: advance(done, len(views)))
 
 
@@ -860,6 +918,7 @@ def report(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
     memory_write_rate: WriteRateOption = "1",
@@ -876,7 +935,8 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     parameters = _design(design, preset, config)
-    timing = _memory(memory_latency, memory_rate, memory_write_rate, memory_outstanding)
+    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
+                     memory_outstanding)
     gaussians, scene_record = _scene_record(scene)
     views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
     simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,

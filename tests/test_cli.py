@@ -227,9 +227,9 @@ def test_unknown_design_and_preset():
 @pytest.mark.parametrize("rate", ["fast", "1/0", "0", "3/2"])
 def test_memory_rates(rate):
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli._memory(100, rate, "1", 32)
+        cli._memory("fixed", None, 100, rate, "1", 32)
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli._memory(100, "1/2", rate, 32)
+        cli._memory("fixed", None, 100, "1/2", rate, 32)
 
 
 # render ---------------------------------------------------------------------------------------
@@ -467,8 +467,39 @@ def test_simulate(capsys, scene_file):
     assert twice["cycles"] == 2 * record["cycles"]
 
 
+def test_simulate_banked_memory(capsys, tmp_path, scene_file):
+    base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48"]
+    for name in ("lpddr3-1600", "lpddr4-3200", "lpddr5-6400"):
+        record = figures(capsys, *base, "--memory", name)
+        memory = record["memory"]
+        assert memory["name"] == name
+        assert 0 < memory["row_hit_rate"] < 1
+        assert memory["share_of_peak"] == pytest.approx(
+            memory["bytes_per_s"] / memory["peak_bytes_per_s"])
+        dram = [row for row in record["energy"][0]["rows"] if row["component"] == "dram"]
+        assert sum(row["energy_j"] for row in dram) == pytest.approx(memory["energy_j"])
+        assert record["energy"][0]["dram"] == name
+    slower = figures(capsys, *base, "--memory", name, "--clock-mhz", 100)
+    assert slower["memory"]["accelerator_clock_hz"] == 1e8
+    assert slower["cycles"] < record["cycles"]
+    status, out, _ = run(capsys, *base, "--memory", name)
+    assert status == 0
+    for words in ("row hits", "bandwidth", "DRAM energy", "as cited"):
+        assert words in out
+    trace = tmp_path / "requests.dramsim3"
+    record = figures(capsys, *base, "--memory", name, "--memory-trace", trace)
+    lines = trace.read_text().splitlines()
+    assert len(lines) == record["memory"]["reads"] + record["memory"]["writes"]
+    assert sum(" WRITE " in line for line in lines) == record["memory"]["writes"]
+
+
 def test_simulate_refusals(capsys, scene_file):
     base = ["simulate", "raster", "--scene", scene_file]
+    assert "Memory must be one of fixed, lpddr3-1600" in refusal(capsys, *base, "--memory", "ddr2")
+    assert "a trace needs --memory with banks" in refusal(
+        capsys, *base, "--memory-trace", "x.ramulator")
+    assert "extension must be .ramulator or .dramsim3" in refusal(
+        capsys, *base, "--memory", "lpddr3-1600", "--memory-trace", "x.trace")
     assert "Memory rate" in refusal(capsys, *base, "--memory-rate", "often")
     assert "Design must be" in refusal(capsys, "simulate", "rester", "--scene", scene_file)
     assert "d.toml" in refusal(capsys, *base, "--config", "d.toml")

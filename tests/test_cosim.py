@@ -77,7 +77,8 @@ def test_json_has_the_keys_of_the_command(result, cameras):
     assert figures["frames"] == 3
     assert figures["pixels"] == sum(camera.width * camera.height for camera in cameras)
     assert figures["memory"] == {
-        "latency_cycles": 20, "read_beats_per_cycle": 1.0, "write_beats_per_cycle": 1.0,
+        "name": "fixed", "latency_cycles": 20, "read_beats_per_cycle": 1.0,
+        "write_beats_per_cycle": 1.0,
         "outstanding": 32}
     assert figures["rtl_cycles"] == sum(frame.rtl_cycles for frame in result.frames)
     assert figures["rtl_bytes_written"] == figures["model_bytes_written"] == 4 * figures["pixels"]

@@ -18,6 +18,7 @@ from splatforge.designs.dram import (
     PagePolicy,
     Refresh,
 )
+from splatforge.designs.memory import BankedMemory
 from splatforge.sim.dram import banked_constants, locate, replay
 from splatforge.sim.dram_gates import gates, violations
 
@@ -47,7 +48,7 @@ def random_addresses(dram: Dram, count: int, seed: int = 1) -> np.ndarray:
 
 def places(dram: Dram) -> dict[tuple[int, int], list[int]]:
     """Addresses by (channel, bank), one for every row 0 to 7, found by asking."""
-    constants = banked_constants(dram, 1e9)
+    constants = banked_constants(BankedMemory(dram=dram, clock_hz=1e9))
     found: dict[tuple[int, int], dict[int, int]] = {}
     stride = dram.organization.size_bytes >> dram.mapping.bits("row")
     for row in range(8):
@@ -136,7 +137,7 @@ def test_controller_refuses(change, message):
 
 def test_clock_must_be_one_of_a_chip():
     with pytest.raises(ValueError, match=r"^Clock must be 1 MHz to 10 GHz, not 0\.5 Hz$"):
-        banked_constants(PRESETS["lpddr3-1600"], 0.5)
+        BankedMemory(dram=PRESETS["lpddr3-1600"], clock_hz=0.5)
 
 
 def test_replay_refuses_arrays_that_do_not_fit():
@@ -151,7 +152,7 @@ def test_mapping_is_one_to_one(name):
     """Over the lowest rows: every access has a place of its own, all banks are met."""
     dram = PRESETS[name]
     org = dram.organization
-    constants = banked_constants(dram, 1e9)
+    constants = banked_constants(BankedMemory(dram=dram, clock_hz=1e9))
     addresses = np.arange(2 * org.size_bytes // org.rows // org.access_bytes) * org.access_bytes
     seen: dict[tuple[int, int, int], int] = {}
     for address in addresses.tolist():

@@ -15,12 +15,14 @@ from splatforge.algos import raster, reference
 from splatforge.algos.fetch import MemoryImage, pack
 from splatforge.algos.quality import psnr_db
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.memory import Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.scenes import Camera, Scene
+from splatforge.sim.dram import DramCounts
 from splatforge.sim.raster import simulate as simulate_raster
+from splatforge.sim.simulate import memory_record
 from splatforge.verification.lib.build import Binary
 from splatforge.verification.lib.frame import (
     FrameJob,
@@ -91,6 +93,8 @@ class CosimFrame:
         Picture of shape [height, width, 4]; uint8.
     float_image : ndarray
         Float reference of shape [height, width, 3]; float32.
+    rtl_dram, model_dram : DramCounts or None
+        What a banked memory did behind the RTL, and in the cycle model.
     """
 
     pixels: int
@@ -105,6 +109,8 @@ class CosimFrame:
     model_counters: Mapping[str, int]
     rtl_image: npt.NDArray[np.uint8]
     float_image: npt.NDArray[np.float32]
+    rtl_dram: DramCounts | None = None
+    model_dram: DramCounts | None = None
 
     @property
     def cycle_error(self) -> float:
@@ -121,6 +127,8 @@ class CosimFrame:
             "rtl_cycles": self.rtl_cycles, "model_cycles": self.model_cycles,
             "cycle_error": self.cycle_error,
             "difference": asdict(self.difference) if self.difference else None,
+            "dram": {"rtl": asdict(self.rtl_dram), "model": asdict(self.model_dram)}
+            if self.rtl_dram and self.model_dram else None,
         }
 
 
@@ -139,7 +147,7 @@ class CosimResult:
         What was co-simulated.
     scene : str
         Name.
-    timing : MemoryTiming
+    timing : MemoryTiming or BankedMemory
         The memory behind the RTL and the model.
     frames : tuple of CosimFrame
         Frame by frame.
@@ -149,7 +157,7 @@ class CosimResult:
 
     design: AcceleratorDesign
     scene: str
-    timing: MemoryTiming
+    timing: Memory
     frames: tuple[CosimFrame, ...]
     build_s: float
     simulate_s: float
@@ -203,7 +211,6 @@ class CosimResult:
     def to_json(self) -> dict[str, Any]:
         """The figures of ``splatforge cosim --json``."""
         frames = self.frames
-        timing = self.timing
         totals = self.counters()
         read, written = (
             {model: sum(totals[name][model] for name in names) for model in ("rtl", "model")}
@@ -216,12 +223,7 @@ class CosimResult:
             "pixels_differing": self.pixels_differing,
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
-            "memory": {
-                "latency_cycles": timing.latency_cycles,
-                "read_beats_per_cycle": float(timing.read_beats_per_cycle),
-                "write_beats_per_cycle": float(timing.write_beats_per_cycle),
-                "outstanding": timing.outstanding,
-            },
+            "memory": memory_record(self.timing, [frame.rtl_dram for frame in frames]),
             "rtl_cycles": sum(frame.rtl_cycles for frame in frames),
             "model_cycles": sum(frame.model_cycles for frame in frames),
             "cycle_error": self.cycle_error,
@@ -255,6 +257,7 @@ class _Modeled:
     pack: Callable[[PixelFormat], MemoryImage]
     cycles: int
     counters: Mapping[str, int]
+    dram: DramCounts | None
     float_image: npt.NDArray[np.float32]
     transmittance: npt.NDArray[np.float32]
 
@@ -263,7 +266,7 @@ Background = tuple[float, float, float]
 
 
 def _model_raster(
-    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: MemoryTiming,
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
     background: Background,
 ) -> _Modeled:
     assert isinstance(design, RasterDesign)
@@ -272,7 +275,7 @@ def _model_raster(
     exact = reference.render(scene, camera, background=background)
     run = simulate_raster(picture.workload, design, timing)
     return _Modeled(
-        picture=picture, cycles=run.cycles, counters=run.counters,
+        picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
         pack=lambda pixel_format: pack(
             lists, background=background, pixel_format=pixel_format, resolve=design.resolve),
         float_image=exact.image, transmittance=exact.transmittance)
@@ -293,10 +296,11 @@ class _Expected:
     drawn: npt.NDArray[np.bool_]
     model_cycles: int
     model_counters: Mapping[str, int]
+    model_dram: DramCounts | None
 
 
 def _expect(
-    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: MemoryTiming,
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
     background: Background, formats: Sequence[PixelFormat],
 ) -> _Expected:
     model = _MODELS[design.name](scene, camera, design, timing, background)
@@ -304,7 +308,7 @@ def _expect(
         picture=model.picture,
         jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
         float_image=model.float_image, drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
-        model_cycles=model.cycles, model_counters=model.counters,
+        model_cycles=model.cycles, model_counters=model.counters, model_dram=model.dram,
     )
 
 
@@ -349,6 +353,7 @@ def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> Cosi
         rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
         rtl_counters=run.counters, model_counters=expected.model_counters,
         rtl_image=picture, float_image=expected.float_image,
+        rtl_dram=run.dram, model_dram=expected.model_dram,
     )
 
 
@@ -379,7 +384,7 @@ def cosim(
     cameras: Sequence[Camera],
     *,
     scene_name: str = "",
-    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    timing: Memory = MemoryTiming(),  # noqa: B008
     background: Background = (0.0, 0.0, 0.0),
     state: bool = True,
     stall: Stall = Stall(),  # noqa: B008
@@ -402,7 +407,7 @@ def cosim(
         One for each frame; the frames run back to back, without a reset.
     scene_name : str
         Name of the scene in the result.
-    timing : MemoryTiming
+    timing : MemoryTiming or BankedMemory
         The memory behind the RTL and behind the cycle model.
     background : tuple of float
         Linear red, green, blue in [0, 1].

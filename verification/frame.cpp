@@ -8,9 +8,11 @@
 // then, for a progress bar.
 //
 // Time is the number of the rising clock edge. A transfer "at n" means valid and ready before
-// edge n. The timing of the memory is that of designs/memory.py; stalls come on top of it.
+// edge n. The timing of the memory is that of designs/memory.py, a fixed latency or the DRAM of
+// dram.h; stalls come on top of it.
 
 #include "Vtop.h"
+#include "dram.h"
 #include "verilated.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
@@ -146,6 +148,7 @@ class Bench {
     Timing timing;
     std::vector<Fault> faults;
     u32 counters = 0;
+    std::string dram_log;  // file for the commands of the next frame
     bool interleave = false;
     u64 idle_limit = 100000;
 
@@ -170,6 +173,11 @@ class Bench {
         (void)path, (void)from, (void)to;
         fail("this simulation was built without waves");
 #endif
+    }
+
+    void use_dram(const dram::Constants& constants) {
+        dram_ = std::make_unique<dram::Memory>(constants);
+        begin_dram();
     }
 
     void reset(u64 cycles) {
@@ -211,6 +219,7 @@ class Bench {
         write(DESCRIPTOR_HIGH, static_cast<u32>(job.descriptor >> 32));
         write(IRQ_ENABLE, job.irq_enable);
         if (top_->irq) violate("IRQ is high before the frame");
+        starting_ = true;
         const u64 start = write(CONTROL, START);
         active_ = now_;
         bool injected = false, was_reset = false;
@@ -246,6 +255,8 @@ class Bench {
         const u64 ended = now_;
         const bool irq = top_->irq;
         quiet();
+        // Posted writes are still on their way into the array.
+        while (dram_ && last_response_ && hang_.empty() && !drained_) step();
         idle_ = true;
         fprintf(results_, "{\"run\": {\"ended_after\": %" PRIu64, ended - start);
         if (last_response_ > start)
@@ -266,6 +277,9 @@ class Bench {
         fprintf(results_, ", \"injected\": %s, \"was_reset\": %s", injected ? "true" : "false",
                 was_reset ? "true" : "false");
         if (!snapshot.empty()) print("snapshot", snapshot);
+        if (drained_) print("dram", dram_counts_);
+        dram_log.clear();
+        begin_dram();
         print("read_bytes", {std::begin(counts_.read_bytes), std::end(counts_.read_bytes)});
         print("read_bursts", {std::begin(counts_.read_bursts), std::end(counts_.read_bursts)});
         fprintf(results_,
@@ -364,6 +378,39 @@ class Bench {
         return OKAY;
     }
 
+    u64 cycle() const { return now_ - dram_start_; }
+
+    // The memory as it is at the start of a frame, in this cycle.
+    void begin_dram() {
+        if (!dram_) return;
+        if (dram_log_) fclose(dram_log_);
+        dram_log_ = nullptr;
+        if (!dram_log.empty() && !(dram_log_ = fopen(dram_log.c_str(), "wb")))
+            fail("%s: cannot be written", dram_log.c_str());
+        dram_->begin(dram_log_);
+        dram_start_ = now_;
+        drained_ = false;
+    }
+
+    void advance_dram() {
+        dram_->advance(static_cast<dram::i64>(cycle()));
+        if (!last_response_) return;
+        // The first cycle behind the frame's last response in which nothing is left to do.
+        if (!dram_->idle()) {
+            drained_ = false;
+        } else if (!drained_) {
+            drained_ = true;
+            const dram::Counts counts = dram_->counts();
+            const dram::i64 clocks = dram_->clocks();
+            dram_counts_.clear();
+            for (dram::i64 value :
+                 {clocks, counts.activates, counts.precharges, counts.reads, counts.writes,
+                  counts.refreshes, counts.bank_refreshes, counts.hits[0], counts.hits[1],
+                  counts.hits[2], dram_->open_clocks(clocks)})
+                dram_counts_.push_back(static_cast<u64>(value));
+        }
+    }
+
     // What the memory and the driver show before edge `now_`.
     void drive() {
         u64 bits = 0;
@@ -372,15 +419,19 @@ class Bench {
             return (bits >> (10 * channel) & 1023) < threshold_[channel];
         };
         Vtop& top = *top_;
-        top.m_axi_arready = read_count_ < timing.outstanding && !held(AR);
+        const bool may_read = dram_ ? dram_->may_read() : read_count_ < timing.outstanding;
+        const bool may_write = dram_ ? dram_->may_write() : write_count_ < timing.outstanding;
+        top.m_axi_arready = may_read && !held(AR);
         if (!r_shown_ && read_count_) show_read(held(R));
         top.m_axi_rvalid = r_shown_;
-        top.m_axi_awready = write_count_ < timing.outstanding && !held(AW);
-        top.m_axi_wready =
-            !data_.empty() && now_ * timing.write_num >= write_time_ + write_step_ && !held(W);
+        top.m_axi_awready = may_write && !held(AW);
+        const bool may_write_beat =
+            dram_ ? dram_->may_write_beat()
+                  : !data_.empty() && now_ * timing.write_num >= write_time_ + write_step_;
+        top.m_axi_wready = may_write_beat && !held(W);
         if (!b_shown_ && !responses_.empty() && !held(B)) {
             const Burst& burst = responses_.front();
-            if (now_ >= burst.accepted + timing.latency) {
+            if (dram_ ? answered() : now_ >= burst.accepted + timing.latency) {
                 b_shown_ = true;
                 top.m_axi_bid = burst.id;
                 top.m_axi_bresp = burst.response;
@@ -419,10 +470,13 @@ class Bench {
 
     // Whether the next beat of a burst may be taken now; its earliest time in units of 1/num.
     bool due(const Burst& burst) {
+        if (dram_) return static_cast<dram::i64>(cycle()) >= dram_->beat_due();
         read_due_ = std::max((burst.accepted + timing.latency) * timing.read_num,
                              read_time_ + read_step_);
         return now_ * timing.read_num >= read_due_;
     }
+
+    bool answered() const { return static_cast<dram::i64>(cycle()) >= dram_->response_due(); }
 
     void drive_lite(bool held) {
         Vtop& top = *top_;
@@ -465,6 +519,11 @@ class Bench {
                 lite_show_data_ = false;
                 lite_sent_data_ = true;
                 lite_accepted_ = now_;
+            }
+            // Address and data of START are there.
+            if (starting_ && lite_sent_address_ && lite_sent_data_) {
+                starting_ = false;
+                begin_dram();
             }
             if (top.s_axil_bvalid && top.s_axil_bready) {
                 if (!lite_sent_address_ || !lite_sent_data_)
@@ -521,6 +580,9 @@ class Bench {
                 if (!interleave) order_.push_back(a.id);
                 ++read_count_;
                 ++counts_.read_bursts[a.id];
+                if (dram_)
+                    dram_->read(static_cast<dram::i64>(cycle()), static_cast<dram::i64>(a.addr),
+                                a.len + 1);
             }
         }
         if (r_shown_ && top.m_axi_rready) {
@@ -534,6 +596,7 @@ class Bench {
             read_step_ = timing.read_den;
             counts_.read_bytes[id] += BEAT;
             r_shown_ = false;
+            if (dram_) dram_->take_beat();
             if (++burst.done == burst.beats) {
                 queue_[id].pop_front();
                 if (!interleave) order_.pop_front();
@@ -569,6 +632,7 @@ class Bench {
                 data_.push_back({a.addr, now_, a.id, a.len + 1, write_number_++});
                 ++write_count_;
                 ++counts_.write_bursts;
+                if (dram_) dram_->write(static_cast<dram::i64>(a.addr), a.len + 1);
             }
         }
         if (top.m_axi_wvalid || w_held_) {
@@ -592,6 +656,7 @@ class Bench {
             active_ = now_;
             last_response_ = now_;
             responses_.pop_front();
+            if (dram_) dram_->take_response();
             --write_count_;
             b_shown_ = false;
         }
@@ -622,6 +687,7 @@ class Bench {
             }
         }
         ++burst.done;
+        if (dram_) dram_->write_beat(static_cast<dram::i64>(cycle()));
         if (last) {
             if (u32 response = fault(true, 0, burst.number, 0)) burst.response = response;
             burst.accepted = now_;
@@ -644,6 +710,7 @@ class Bench {
             sample_write();
             if (lite_read_ || lite_write_) sample_lite();
         }
+        if (dram_) advance_dram();
         top.clk = 1;
         top.eval();
 #if VM_TRACE
@@ -672,6 +739,13 @@ class Bench {
     bool idle_ = true;
     std::vector<std::string> violations_;
     std::string hang_;
+
+    std::unique_ptr<dram::Memory> dram_;
+    FILE* dram_log_ = nullptr;
+    u64 dram_start_ = 0;
+    bool starting_ = false;
+    bool drained_ = false;
+    std::vector<u64> dram_counts_;
 
     Random random_;
     bool stalling_ = false;
@@ -729,6 +803,16 @@ void dump_segment(Memory& memory, std::istringstream& line) {
     if (!file) fail("%s: cannot be written", path.c_str());
 }
 
+dram::Constants parse_dram(std::istringstream& line) {
+    dram::Constants constants{};
+    static_assert(sizeof constants % sizeof(dram::i64) == 0, "only integers");
+    std::vector<dram::i64> values(sizeof constants / sizeof(dram::i64));
+    for (auto& value : values)
+        if (!(line >> value)) fail("dram: %zu numbers", values.size());
+    memcpy(&constants, values.data(), sizeof constants);
+    return constants;
+}
+
 Bench::Job parse_run(std::istringstream& line) {
     Bench::Job job;
     std::map<std::string, u64*> keys{
@@ -767,6 +851,10 @@ int main(int argc, char** argv) {
             if (!(line >> t.latency >> t.read_num >> t.read_den >> t.write_num >> t.write_den >>
                   t.outstanding))
                 fail("timing: six numbers");
+        } else if (command == "dram") {  // the constants of sim/dram.py
+            bench.use_dram(parse_dram(line));
+        } else if (command == "dram_log") {  // FILE for the commands of the next frame
+            line >> bench.dram_log;
         } else if (command == "counters") {
             line >> bench.counters;
         } else if (command == "interleave") {

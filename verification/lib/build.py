@@ -243,6 +243,13 @@ def digest(*parts: str) -> str:
     return total.hexdigest()[:32]
 
 
+def _whole_text(source: Path) -> str:
+    """C++ of a source and of the headers beside it that it includes."""
+    text = source.read_text()
+    headers = [source.parent / name for name in re.findall(r'^#include "(.+)"$', text, re.M)]
+    return "\n".join([text, *(path.read_text() for path in headers if path.exists())])
+
+
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -359,7 +366,7 @@ def build(
     began = time.perf_counter()
     _trace_flags(trace)
     key = digest(
-        verilog, top, *(path.read_text() for path in sources), str(trace), *VERILATE, *COMMON,
+        verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
         *verilate, "|", *link, *FAST, *TRACED, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
         _tool_versions(compiler()),
     )

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from splatforge.algos.fetch import MemoryImage
 from splatforge.designs.accelerators import ACCELERATORS
-from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.hw.generate import verilog
+from splatforge.sim.dram import DramCounts, banked_constants
 from splatforge.verification.lib.build import Binary, build, cached, digest
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
@@ -177,6 +178,11 @@ class FrameRun:
         Strobed bytes, bursts and beats, counted on the bus.
     ar_waits, aw_waits, w_waits : int
         Cycles in which the channel was valid and not ready.
+    dram : DramCounts or None
+        What a banked memory did, up to the last posted write.
+    commands : ndarray or None
+        Its commands of shape [n, 5] as in :class:`splatforge.sim.dram.Replay`, where they were
+        asked for.
     injected : bool
         Whether the ABORT, RESET or SNAPSHOT came before the end of the frame.
     hang : str or None
@@ -209,6 +215,8 @@ class FrameRun:
     ar_waits: int = 0
     aw_waits: int = 0
     w_waits: int = 0
+    dram: DramCounts | None = None
+    commands: npt.NDArray[np.int64] | None = None
 
     @property
     def frame_error(self) -> FrameError:
@@ -260,17 +268,25 @@ def core_verilog(design: AcceleratorDesign, *, cache: Path | None = None) -> str
     return (entry / name).read_text()
 
 
+def _memory_command(timing: Memory) -> str:
+    """Line of the job file for the memory."""
+    if isinstance(timing, BankedMemory):
+        return "dram " + " ".join(map(str, banked_constants(timing).tolist()))
+    read, write = timing.read_beats_per_cycle, timing.write_beats_per_cycle
+    return (f"timing {timing.latency_cycles} {read.numerator} {read.denominator} "
+            f"{write.numerator} {write.denominator} {timing.outstanding}")
+
+
 def _commands(
-    jobs: Sequence[FrameJob], folder: Path, timing: MemoryTiming, stall: Stall, interleave: bool,
-    watchdog_cycles: int | None, idle_limit_cycles: int, waves: Waves | None,
+    jobs: Sequence[FrameJob], folder: Path, timing: Memory, stall: Stall, interleave: bool,
+    watchdog_cycles: int | None, idle_limit_cycles: int, waves: Waves | None, log: bool,
 ) -> Iterator[str]:
     """Lines of the job file; writes the memory beside it."""
-    read, write = timing.read_beats_per_cycle, timing.write_beats_per_cycle
-    yield (f"timing {timing.latency_cycles} {read.numerator} {read.denominator} "
-           f"{write.numerator} {write.denominator} {timing.outstanding}")
+    yield _memory_command(timing)
     yield f"stall {' '.join(str(p) for p in stall.probabilities)} {stall.seed}"
     yield f"interleave {int(interleave)}"
-    yield f"idle_limit {idle_limit_cycles + 4 * timing.latency_cycles}"
+    latency = 0 if isinstance(timing, BankedMemory) else timing.latency_cycles
+    yield f"idle_limit {idle_limit_cycles + 4 * latency}"
     if waves:
         yield f"trace {waves.path.absolute()} {waves.first_cycle} {waves.last_cycle}"
     with (folder / "memory").open("wb") as memory:
@@ -292,10 +308,24 @@ def _commands(
             for name in ("abort_at", "reset_at", "snapshot_at"):
                 if (value := getattr(job, name)) is not None:
                     run += f" {name} {value}"
+            if log:
+                yield f"dram_log commands{number}"
             if watchdog_cycles is not None:
                 run += f" watchdog {watchdog_cycles}"
             yield run
             yield f"dump {image.frame_address} {size} frame{number}"
+
+
+def _dram_counts(memory: BankedMemory, values: Sequence[int]) -> DramCounts:
+    """Counts from the harness's list."""
+    org = memory.dram.organization
+    clocks, *counts, open_clocks = values
+    names = ("activates", "precharges", "reads", "writes", "refreshes", "bank_refreshes",
+             "row_hits", "row_misses", "row_conflicts")
+    return DramCounts(
+        clocks=clocks, **dict(zip(names, counts, strict=True)), open_clocks=open_clocks,
+        closed_clocks=org.channels * org.ranks * clocks - open_clocks,
+        access_bytes=org.access_bytes)
 
 
 def _execute(binary: Path, folder: Path, progress: Callable[[int], None] | None) -> None:
@@ -331,9 +361,10 @@ def run_frames(
     binary: Path,
     frames: Sequence[MemoryImage | FrameJob],
     *,
-    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    timing: Memory = MemoryTiming(),  # noqa: B008
     stall: Stall = Stall(),
     interleave: bool = False,
+    log: bool = False,
     watchdog_cycles: int | None = None,
     idle_limit_cycles: int = 100_000,
     waves: Waves | None = None,
@@ -348,13 +379,15 @@ def run_frames(
         From :func:`build_frame`.
     frames : sequence of MemoryImage or FrameJob
         The frames. Every one has the whole memory for itself.
-    timing : MemoryTiming
-        Timing of the memory.
+    timing : MemoryTiming or BankedMemory
+        The memory.
     stall : Stall
         Random stalls on top of it.
     interleave : bool
         Whether read data of different IDs come in random order, beat by beat. The timing is then
-        no longer that of `timing`.
+        no longer that of `timing`, which must be a fixed latency.
+    log : bool
+        Whether to keep the commands of a banked memory.
     watchdog_cycles : int, optional
         Cycles after START after which a frame is given up.
     idle_limit_cycles : int
@@ -373,15 +406,20 @@ def run_frames(
 
     Raises
     ------
+    ValueError
+        If data of a banked memory are to come out of order.
     SimulationError
         If a rule of the bus was broken, a frame did not end, or the harness failed.
     """
+    if interleave and isinstance(timing, BankedMemory):
+        raise ValueError("Read data in random order must come from a memory of fixed latency, "
+                         "not from a banked one")
     jobs = [frame if isinstance(frame, FrameJob) else FrameJob(image=frame) for frame in frames]
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splatforge-")))
         lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
-                          idle_limit_cycles, waves)
+                          idle_limit_cycles, waves, log)
         (folder / "job").write_text("\n".join(lines) + "\n")
         _execute(binary, folder, progress)
         records: list[dict[str, Any]] = [
@@ -395,6 +433,12 @@ def run_frames(
                     values[key] = _named(jobs[number].image.core, values[key])
             for key in ("read_bytes", "read_bursts"):
                 values[key] = tuple(values[key])
+            if "dram" in values and isinstance(timing, BankedMemory):
+                values["dram"] = _dram_counts(timing, values["dram"])
+                if log:
+                    commands = np.fromfile(folder / f"commands{number}", np.int64).reshape(-1, 5)
+                    # Behind the last posted write only refreshes go on.
+                    values["commands"] = commands[commands[:, 0] <= values["dram"].clocks]
             dumped = folder / f"frame{number}"
             content = dumped.read_bytes() if dumped.exists() else b""
             runs.append(FrameRun(
