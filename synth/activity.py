@@ -28,8 +28,9 @@ __all__ = ["Activity", "CellGroup", "Circuit", "Crossing", "simulate_activity"]
 ZERO, ONE, CLOCK = 0, 1, 2
 #: Instances side by side in a word.
 WORD = 64
-#: Every so many cycles the conditions of the library's tables are looked at.
-SAMPLE = 32
+#: One in 32 cycles, in no step with anything periodic, the conditions of the library's tables are
+#: looked at: where the product with this number (2^64 over the golden ratio) has five zeros on top.
+SAMPLE = 0x9E3779B97F4A7C15
 
 _AND, _XOR, _BROADCAST, _EXTRACT, _GATHER = range(5)
 _OPERATION = np.dtype([("kind", "u1"), ("a", "i4"), ("b", "i4"), ("out", "i4"), ("invert_a", "?"),
@@ -482,10 +483,15 @@ def _run(
     every = ~np.uint64(0)
     scratch = np.empty(len(state), np.uint64)
     previous = np.zeros(len(counted), np.uint64)
+    moved = True
     for cycle in range(len(window_of)):
         for k in range(len(inputs)):
-            value[inputs[k]] = (input_bytes[cycle, k >> 3] >> (k & 7)) & 1
-        _evaluate(value, *operations)
+            bit = np.uint64((input_bytes[cycle, k >> 3] >> (k & 7)) & 1)
+            moved = moved or value[inputs[k]] != bit
+            value[inputs[k]] = bit
+        # A unit that waits costs nothing here.
+        if moved:
+            _evaluate(value, *operations)
         if cycle:  # the first edge resets what the outputs depend on
             for k in range(len(outputs)):
                 wanted = (output_bytes[cycle, k >> 3] >> (k & 7)) & 1
@@ -493,18 +499,21 @@ def _run(
                     return cycle, k
         window = window_of[cycle]
         if window >= 0:
-            for k in range(len(counted)):
-                word = value[counted[k]]
-                toggles[window, k] += _popcount((word ^ previous[k]) & counted_mask[k])
-            if cycle % SAMPLE == 0:
+            if moved:
+                for k in range(len(counted)):
+                    word = value[counted[k]]
+                    toggles[window, k] += _popcount((word ^ previous[k]) & counted_mask[k])
+            if (np.uint64(cycle) * np.uint64(SAMPLE)) >> np.uint64(59) == 0:
                 samples[window] += 1
                 for level in range(2):
                     value[CLOCK] = every * np.uint64(level)
                     _evaluate(value, *observers)
                     for k in range(len(watched)):
                         ones[window, k] += _popcount(value[watched[k]] & watched_mask[k])
-        for k in range(len(counted)):
-            previous[k] = value[counted[k]]
+        if moved:
+            for k in range(len(counted)):
+                previous[k] = value[counted[k]]
+        moved = False
         for k in range(len(state)):
             scratch[k] = value[following[k]]
         for m in range(len(memories)):
@@ -521,8 +530,10 @@ def _run(
             if value[read_enable[m]] & np.uint64(1):
                 for k in range(read_data.shape[1]):
                     if read_data[m, k] > CLOCK:
+                        moved = moved or value[read_data[m, k]] != old[k]
                         value[read_data[m, k]] = old[k]
         for k in range(len(state)):
+            moved = moved or value[state[k]] != scratch[k]
             value[state[k]] = scratch[k]
     return -1, -1
 

@@ -299,6 +299,7 @@ source = "synthesis of the array, 28 nm"
     ("value = 2.0", "value = nan", r"must be finite"),
     ("low = 1.0", "low = 1.0\nnode_mm = 28", r"thing.node_mm is unknown: did you mean .node_nm."),
     ("low = 1.0", "low = 1.0\nnode_nm = 0", r"energy.thing.node_nm must be positive"),
+    ("low = 1.0", "low = 1.0\nsupply_v = -1", r"energy.thing.supply_v must be positive, not -1"),
     ("low = 1.0", 'low = 1.0\nkind = "guess"', r"energy.thing.kind must be measured or"),
     ("low = 1.0", 'low = 1.0\nconfidence = "sure"', r"energy.thing.confidence must be high or"),
     ("low = 1.0", "low = 1.0\nlow = 1.0", r"mine.toml: not TOML"),

@@ -1,0 +1,214 @@
+"""Energy at gate level by hand, and its way into a cost table."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.raster import RasterDesign
+from splatforge.sim.costs import LIBRARIES, CostTable, default_costs
+from splatforge.synth import actions
+from splatforge.synth.activity import Circuit, simulate_activity
+from splatforge.synth.energy import PARTS, module_energies, net_slews
+from splatforge.synth.liberty import Liberty
+from splatforge.synth.library import read_library
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cells import tiny_library
+from gates import FUNCTIONS, LIBRARY, Netlist, naive, trace_of
+from test_activity import CYCLES, whole_unit
+
+SQUARE = 4.0  # the supply of the library is 2 V
+
+
+@pytest.fixture(scope="module")
+def liberty(tmp_path_factory) -> Liberty:
+    path = tmp_path_factory.mktemp("gates") / "gates.lib"
+    path.write_text(LIBRARY)
+    return Liberty([path])
+
+
+def energies(modules: dict[str, Any], stimulus, liberty: Liberty, windows):
+    outputs, history = naive(modules, "unit", stimulus)
+    activity = simulate_activity(
+        Circuit({"modules": modules}, "unit", liberty), trace_of(stimulus, outputs), windows)
+    return module_energies(activity, liberty), history
+
+
+def test_three_cells_by_hand(liberty: Liberty) -> None:
+    """An inverter and a buffer before a flip-flop, whose input changes every third cycle."""
+    top = Netlist()
+    clk, _, a = top.input("clk"), top.input("rst"), top.input("a")
+    d = top.gate("BUF", top.gate("INV", a[0]))
+    (q,) = top.nets(1)
+    top.cell("DFF", CK=clk, D=d, RN="1", Q=q)
+    top.output("o", [q])
+    cycles = 32 * 6 * 10
+    bits = (np.arange(cycles) // 3 % 2).astype(np.uint8)[:, None]
+    found, _ = energies({"unit": top.json()}, {"rst": np.zeros_like(bits), "a": bits}, liberty,
+                        [(32, 32 + 960), (32 + 960, cycles)])
+    energy = found["unit"]
+    assert (energy.instances, energy.cells, energy.flip_flops) == (1, 3, 1)
+    toggles = np.array([960, cycles - 992]) / 3
+    parts = {name: value / toggles for name, value in energy.parts_fj.items()}
+    # INV 1 fF, BUF 2 fF, D 2 fF; 10 and 5 fJ, 11 and 5.5 fJ.
+    assert parts["nets"] == pytest.approx(SQUARE / 2 * (1 + 2 + 2), rel=0.01)
+    assert parts["combinational"] == pytest.approx((10 + 5) / 2 + (11 + 5.5) / 2, rel=0.01)
+    assert parts["flip_flop_data"] == pytest.approx(0.0)
+    # 3 fF charged once a cycle; 6 fJ a cycle while Q is high, 10 else, half of the time each.
+    assert parts["clock_pins"] == pytest.approx(3 * SQUARE * 3)
+    assert parts["flip_flop_clock"] == pytest.approx(3 * 8, rel=0.05)
+    assert energy.leakage_nw == pytest.approx(0.1 + 0.2 + 1.0)
+    assert energy.data_fj + energy.clock_fj == pytest.approx(
+        sum(energy.parts_fj[part] for part in PARTS))
+
+
+@pytest.mark.parametrize(("seed", "lanes"), [(6, 3), (7, 9)])
+def test_a_random_unit_beside_the_naive_simulator(
+    liberty: Liberty, seed: int, lanes: int
+) -> None:
+    """Every instance and pin for itself: 0.75 (10 + n) fJ a toggle, (1 + n) fF a pin."""
+    modules, stimulus = whole_unit(seed, lanes)
+    found, history = energies(modules, stimulus, liberty, [(1, CYCLES)])
+    changes = {net: int((np.diff(bits) != 0).sum()) for net, bits in history.items()}
+    inside = dict.fromkeys(modules, 0.0)
+    nets = dict.fromkeys(modules, 0.0)
+    clocks = dict.fromkeys(modules, 0.0)
+
+    def walk(path: str, name: str, outer: dict[Any, Any]) -> None:
+        for label, cell in modules[name]["cells"].items():
+            pins = {pin: [outer.get(bit, bit if isinstance(bit, str) else (path, bit))
+                          for bit in bits] for pin, bits in cell["connections"].items()}
+            kind = cell["type"]
+            if kind in modules:
+                inner = {}
+                ports = modules[kind]["ports"]
+                for port in sorted(ports, key=lambda port: ports[port]["direction"]):
+                    for bit, net in zip(ports[port]["bits"], pins[port], strict=True):
+                        if not isinstance(bit, str):
+                            inner.setdefault(bit, net)
+                walk(f"{path}/{label}", kind, inner)
+                continue
+            for pin, (net, *_) in pins.items():
+                moved = changes.get(net, 0)
+                if kind in FUNCTIONS:
+                    number = list(FUNCTIONS).index(kind)
+                    if pin == "Y" and number < len(FUNCTIONS) - 1:  # a constant has no energy
+                        inside[name] += moved * 0.75 * (10 + number)
+                    elif pin != "Y":
+                        nets[name] += SQUARE / 2 * (1 + number) * moved
+                elif kind.endswith(("DFF", "DFFQN")):
+                    if pin == "CK":
+                        clocks[name] += SQUARE * 3 * (CYCLES - 1)
+                    elif pin in ("D", "E"):
+                        nets[name] += SQUARE / 2 * 2 * moved
+
+    walk("", "unit", {})
+    for name in modules:
+        parts = found[name].parts_fj
+        assert parts["combinational"] == pytest.approx(inside[name])
+        assert parts["nets"] == pytest.approx(nets[name])
+        assert parts["clock_pins"] == pytest.approx(clocks[name])
+        assert inside[name] > 50
+
+
+def test_slews_follow_the_tables(tmp_path: Path) -> None:
+    """The tiny library says 20 ps everywhere, also behind a boundary and at the ports."""
+    path = tmp_path / "tiny.lib"
+    path.write_text(tiny_library())
+    lane, top = Netlist(), Netlist()
+    (i,) = lane.input("i")
+    (out,) = lane.nets(1)
+    lane.cell("NAND", A=i, B=i, Y=out)
+    lane.output("o", [out])
+    top.input("clk")
+    a = top.input("a", 3)
+    made = top.nets(3)
+    for bit, net in zip(a, made, strict=True):
+        top.cell("lane", i=bit, o=net)
+    top.output("o", made)
+    circuit = Circuit({"modules": {"unit": top.json(), "lane": lane.json()}}, "unit",
+                      Liberty([path]))
+    slew = net_slews(circuit, np.full(len(circuit.lanes), 1.0))
+    pins = np.concatenate([nets for group in circuit.groups for nets in group.pins.values()])
+    assert slew[pins] == pytest.approx(20.0)
+
+
+# --- Shares of actions ---------------------------------------------------------------------------
+
+
+def test_actions_are_recovered() -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 1000, (40, 2)).astype(float)
+    assert actions._share_out(counts @ [3.0, 0.5], counts) == pytest.approx([3.0, 0.5])
+    # Never below zero, and the total is kept.
+    odd = counts @ [3.0, -0.2]
+    found = actions._share_out(odd, counts)
+    assert found[1] == 0.0
+    assert (counts @ found).sum() == pytest.approx(odd.sum())
+
+
+def block(name: str, **changes: Any) -> actions.Block:
+    parts = {"combinational": 100.0, "nets": 50.0, "flip_flop_data": 10.0}
+    names = actions.ACTIONS[name] or ("cycle",)
+    made = actions.Block(
+        name=name, instances=64 if name in ("alpha", "blend") else 1, cells=10, flip_flops=640,
+        clock_fj={"flip_flop_clock": 20.0, "clock_pins": 4.0},
+        actions_fj=dict.fromkeys(names, parts), leakage_nw=7.0,
+        counts=dict.fromkeys(names, 5), prediction_error=0.01)
+    return replace(made, **changes)
+
+
+def test_table_is_read_by_the_models(tmp_path: Path) -> None:
+    (tmp_path / "tiny.lib").write_text(tiny_library("mine"))
+    library = read_library([tmp_path / "tiny.lib"], node_nm=130)
+    measurement = actions.Measurement(
+        library=library, supply_v=1.0, scene="default", cycles=100,
+        cycles_compared={}, output_bits={}, activity={},
+        blocks=tuple(block(name) for name in actions.ACTIONS))
+    path = tmp_path / "energy_mine.toml"
+    path.write_text(actions.cost_table(measurement, RasterDesign(), "splatforge energy raster"))
+    table = CostTable.load(path)
+    assert table.libraries == (*LIBRARIES, "mine")
+    entry = table.measured("alpha", "evaluation")
+    assert (entry.cost.value, entry.cost.unit, entry.node_nm, entry.supply_v, entry.kind) == (
+        0.16, "pJ", 130, 1.0, "measured")
+    # Internal halved; and doubled, with glitches and wires on top.
+    assert entry.cost.low == pytest.approx((100 / 2 + 50 + 10 / 2) / 1e3)
+    assert entry.cost.high == pytest.approx((100 * 2 * 2 + 50 * 2 * 2 + 10 * 2) / 1e3)
+    assert "fJ: combinational 100, nets 50, flip flop data 10; 5 times" in entry.note
+    clock = table.measured("array", "flip_flop_cycle").cost
+    assert (clock.value, clock.low, clock.high) == pytest.approx((0.024, 0.014, 0.048))
+    assert table.measured("blend", "instances").cost.value == 64
+    assert table.energy_of("fetch_leakage", node_nm=28).value == pytest.approx(0.007)
+    # At its own node and supply only the supply of the rule remains.
+    own = table.energy_of("alpha_evaluation", node_nm=130).value
+    law = [7.171, -6.709, 2.904]
+    assert own == pytest.approx(0.16 * np.polyval(law, 0.9) / np.polyval(law, 1.0))
+    assert table.energy_of("alpha_evaluation", node_nm=28).value < own
+
+
+def test_frames_that_are_too_small() -> None:
+    class Small:
+        def tile_windows(self):
+            return ((1, 2), (2, 3), (3, 4))
+
+    with pytest.raises(ValueError, match="Frame must have at least five tiles, not 4"):
+        actions.measure(RasterDesign(array=ArrayDesign(lanes=16)), None, Small())
+
+
+def test_committed_tables_hold_every_block() -> None:
+    table = default_costs()
+    assert table.libraries == LIBRARIES
+    for library in LIBRARIES:
+        for name, verbs in actions.ACTIONS.items():
+            for what in (*(verbs or ("cycle",)), "flip_flop_cycle", "leakage"):
+                entry = table.entry(f"measured.{library}.{name}.{what}")
+                assert entry.kind == "measured"
+                assert entry.supply_v
+                assert entry.cost.low < entry.cost.value < entry.cost.high
+            assert table.entry(f"measured.{library}.{name}.flip_flops").cost.value > 100
