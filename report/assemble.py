@@ -28,8 +28,8 @@ _ARRAY_CYCLES = (
     ("array_starved", "waiting for splats"),
     ("array_blocked", "waiting for a buffer"),
 )
-_PARTS = {"arithmetic": "arithmetic", "registers": "registers", "sram": "on-chip memory",
-          "dram": "DRAM"}
+_PARTS = {"arithmetic": "arithmetic", "registers": "registers", "leakage": "leakage",
+          "sram": "on-chip memory", "dram": "DRAM"}
 
 
 def _memory_peak(memory: Mapping[str, Any], clock_hz: float) -> float:

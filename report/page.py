@@ -159,8 +159,8 @@ def _figures(report: Report) -> Iterator[_Figure]:
     if "energy_j" in simulate:
         low, high = simulate["energy_band_j"]
         yield _Figure(
-            label="energy", value=plots.si(simulate["energy_j"], "J"),
-            note=f"{plots.si(low, 'J')} to {plots.si(high, 'J')} by the cited costs",
+            label="energy", value=plots.si(simulate["energy_j"], "J", 2),
+            note=f"{plots.si(low, 'J', 2)} to {plots.si(high, 'J', 2)} by the cited costs",
         )
     if simulate.get("area_mm2") is not None:
         yield _Figure(label="area", value=f"{simulate['area_mm2']:.3g} mm²",

@@ -210,7 +210,7 @@ def energy(parts: Sequence[EnergyPart], band_j: tuple[float, float] | None = Non
         y=alt.Y("bar:N").title(None).axis(None),
         color=alt.Color("part:N").scale(domain=names, range=list(COLORS[: len(names)])),
         order=alt.Order("order:Q"),
-        tooltip=[alt.Tooltip("part:N"), alt.Tooltip("energy:Q", format=".3s", title="joules"),
+        tooltip=[alt.Tooltip("part:N"), alt.Tooltip("energy:Q", format=".2s", title="joules"),
                  alt.Tooltip("share:Q", format=".1%")],
     )
     span = alt.Data(values=[{"bar": "all frames", "low": low, "high": high, "total": total}])
@@ -221,13 +221,13 @@ def energy(parts: Sequence[EnergyPart], band_j: tuple[float, float] | None = Non
     return Plot(
         key="energy", title="Energy",
         caption=(
-            f"{si(total, 'J')} in all; the line spans the band in which the cited costs leave the "
-            f"sum, {si(low, 'J')} to {si(high, 'J')}."
+            f"{si(total, 'J', 2)} in all; the line spans the band in which the cited costs leave "
+            f"the sum, {si(low, 'J', 2)} to {si(high, 'J', 2)}."
         ),
         spec=_spec(alt.layer(bars, rule, *ends), 150),
         columns=("part", "energy", "band", "share", "source"),
-        rows=[(part.name, si(part.energy_j, "J"),
-               f"{si(part.low_j, 'J')} to {si(part.high_j, 'J')}",
+        rows=[(part.name, si(part.energy_j, "J", 2),
+               f"{si(part.low_j, 'J', 2)} to {si(part.high_j, 'J', 2)}",
                f"{part.energy_j / max(total, 1e-300):.1%}", part.source) for part in parts],
     )
 

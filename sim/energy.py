@@ -11,26 +11,33 @@ from dataclasses import dataclass
 
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
-__all__ = ["NOT_MODELLED", "EnergyReport", "EnergyRow", "component", "energy"]
+__all__ = ["NOT_MODELLED", "NOT_MODELLED_OF_OPERATORS", "EnergyReport", "EnergyRow", "component",
+           "energy"]
 
 #: What no row of a report holds.
 NOT_MODELLED = (
-    "leakage of logic and SRAM",
-    "clock tree above the flip-flops and clock gating",
-    "wires between units and placement",
-    "control logic, FIFO pointers and bus adapters that no event counts",
-    "the exponential's table (a look-up in logic has no sourced cost)",
+    "leakage of SRAM",
+    "wires, glitches and the clock tree above the flip-flops, which are in the band alone",
+    "frame control and bus multiplexers of the core's top level, but for their clock",
     "DRAM background and refresh power while idle, and the memory controller",
 )
-
-
+#: What it also leaves out where a design's energy is made of operators.
+NOT_MODELLED_OF_OPERATORS = (
+    "leakage of logic",
+    "control logic, FIFO pointers and bus adapters that no event counts",
+    "the exponential's table (a look-up in logic has no sourced cost)",
+)
 #: What stands in the place of the last of them where the DRAM was simulated.
 NOT_MODELLED_DRAM = "DRAM power-down, the memory controller and its PHY"
 
 
 def component(event: str) -> str:
-    """What an event belongs to: ``arithmetic``, ``registers``, ``sram``, ``dram``."""
+    """What an event belongs to: ``arithmetic``, ``registers``, ``leakage``, ``sram``, ``dram``."""
     kind = event.partition("_")[0]
+    if event.endswith("_leakage"):
+        return "leakage"
+    if event.endswith("_flip_flop_cycle"):
+        return "registers"
     return {"register": "registers", "sram": "sram", "dram": "dram"}.get(kind, "arithmetic")
 
 
@@ -173,6 +180,7 @@ def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
                 or table.energy_of(event, node_nm=node_nm, dram=dram))
         rows.append(EnergyRow(event=event, component=component(event), count=float(count),
                               cost=cost))
-    return EnergyReport(
-        rows=tuple(rows), node_nm=node_nm, dram=dram,
-        not_modelled=NOT_MODELLED if costs is None else (*NOT_MODELLED[:-1], NOT_MODELLED_DRAM))
+    missing = NOT_MODELLED if costs is None else (*NOT_MODELLED[:-1], NOT_MODELLED_DRAM)
+    if not any(row.event.endswith("_flip_flop_cycle") for row in rows):
+        missing += NOT_MODELLED_OF_OPERATORS
+    return EnergyReport(rows=tuple(rows), node_nm=node_nm, dram=dram, not_modelled=missing)

@@ -7,12 +7,16 @@ from typing import Any
 from splatforge.algos import raster as raster_algorithm
 from splatforge.algos import reference
 from splatforge.algos.array import Workload
+from splatforge.designs.alpha import AlphaDesign
+from splatforge.designs.blend import BlendDesign
+from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
-from splatforge.designs.raster import RasterDesign
-from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.shell import DESCRIPTOR_BYTES, AcceleratorDesign
 from splatforge.scenes import Camera, Scene
 from splatforge.sim.area import AreaReport, area, lane_operators, raster_inventory
-from splatforge.sim.costs import Sourced
+from splatforge.sim.costs import CostTable, Sourced, default_costs
 from splatforge.sim.dram import DramCounts
 from splatforge.sim.dram_energy import dram_costs, dram_events, dram_record
 from splatforge.sim.energy import EnergyReport, energy
@@ -20,22 +24,70 @@ from splatforge.sim.gpu import FrameWork, GpuRun, compare, devices, gpu_frame
 from splatforge.sim.raster import Run
 from splatforge.sim.raster import simulate as simulate_raster
 
-__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "memory_record", "raster_events",
-           "simulate"]
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "flip_flops", "memory_record",
+           "raster_events", "simulate"]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
 #: The clock of a time, until synthesis of this RTL supports one.
 ASSUMED_CLOCK = Sourced.exact(
     1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm; no synthesis of this RTL supports it yet")
+#: Blocks of the core whose energies are measured, see :mod:`splatforge.sim.costs`.
+MEASURED_BLOCKS = ("alpha", "blend", "array", "fetch", "resolve", "registers")
 
 
-def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[str, float]:
-    """Events of one frame in the vocabulary of :mod:`splatforge.sim.costs`.
+def is_measured(design: RasterDesign) -> bool:
+    """Whether the measured energies are of the formats of `design`."""
+    return (design.array.alpha, design.array.blend, design.fetch.splat, design.resolve.background) \
+        == (AlphaDesign(), BlendDesign(), SplatFormat(), ResolveDesign().background)
 
-    Evaluations are those issued, live or not; the operators behind the test count where an
-    evaluation is significant; every register is clocked in every cycle, since nothing is gated.
+
+def flip_flops(design: RasterDesign, table: CostTable) -> dict[str, float]:
+    """Flip-flops of each measured block, for any number of lanes.
+
+    The counts are those of the mapped netlists. Lanes multiply `alpha` and `blend`; a lane of
+    `blend` holds a colour and twice a T for each of its pixels of two tiles. Counters and the frame
+    descriptor of the core's top level count as registers.
     """
+    array = design.array
+    pixel = 2 * array.blend.transmittance.width + 3 * array.blend.accumulator.width
+    counts = {}
+    for block in MEASURED_BLOCKS:
+        counts[block] = table.measured(block, "flip_flops").cost.value
+        if block in ("alpha", "blend"):
+            measured_lanes = table.measured(block, "instances").cost.value
+            counts[block] *= array.lanes / measured_lanes
+            if block == "blend":
+                pixels = 2 * TILE_PX**2 * (1 / array.lanes - 1 / measured_lanes)
+                counts[block] += array.lanes * pixels * pixel
+    counts["registers"] += design.shell.counter_bits * len(COUNTERS) + 8 * DESCRIPTOR_BYTES
+    return counts
+
+
+def _measured_events(
+    workload: Workload, design: RasterDesign, run: Run, clock_hz: float, table: CostTable
+) -> dict[str, float]:
+    """Actions, clock and leakage of the measured blocks."""
+    counters = run.counters
+    issued = counters["array_busy"] * design.array.lanes
+    significant = int(workload.significant.sum())
+    events: dict[str, float] = {
+        "alpha_evaluation": issued, "alpha_significant": significant,
+        "blend_evaluation": issued, "blend_significant": significant,
+        "array_block": counters["array_busy"], "fetch_splat": counters["fetch_busy"],
+        "resolve_pixel": workload.width * workload.height, "registers_cycle": run.cycles,
+    }
+    for block, count in flip_flops(design, table).items():
+        events[f"{block}_flip_flop_cycle"] = count * run.cycles
+    for block in MEASURED_BLOCKS:
+        lanes = design.array.lanes if block in ("alpha", "blend") else 1
+        events[f"{block}_leakage"] = (
+            1e6 * run.cycles / clock_hz * lanes / table.measured(block, "instances").cost.value)
+    return events
+
+
+def _operator_events(workload: Workload, design: RasterDesign, run: Run) -> dict[str, float]:
+    """Operators that the formats imply, and the registers behind them."""
     operators = lane_operators(design.array)
     issued = run.counters["array_busy"] * design.array.lanes
     significant = int(workload.significant.sum())
@@ -43,9 +95,39 @@ def raster_events(workload: Workload, design: RasterDesign, run: Run) -> dict[st
     for part, times in (("evaluate", issued), ("blend", significant)):
         for name, copies in operators[part].items():
             events[name] = events.get(name, 0) + copies * times
-    inventory = raster_inventory(design)
-    events["register_bit_clock"] = inventory["register_bit"] * run.cycles
-    buffer = next(name for name in inventory if name.startswith("sram_"))
+    events["register_bit_clock"] = raster_inventory(design)["register_bit"] * run.cycles
+    return events
+
+
+def raster_events(
+    workload: Workload, design: RasterDesign, run: Run, *, clock_hz: float,
+    table: CostTable | None = None,
+) -> dict[str, float]:
+    """Events of one frame in the vocabulary of :mod:`splatforge.sim.costs`.
+
+    Evaluations are those issued, live or not; what is behind the test counts where an evaluation
+    is significant; every register is clocked in every cycle, since nothing is gated. The measured
+    blocks are taken where their formats are those of the design, else the operators that the
+    formats imply.
+
+    Parameters
+    ----------
+    workload : Workload
+        What happened.
+    design : RasterDesign
+        The core.
+    run : Run
+        Its cycles and counters.
+    clock_hz : float
+        Clock: leakage lasts as long as the frame.
+    table : CostTable, optional
+        Flip-flops of the measured blocks; the committed tables by default.
+    """
+    if is_measured(design):
+        events = _measured_events(workload, design, run, clock_hz, table or default_costs())
+    else:
+        events = _operator_events(workload, design, run)
+    buffer = next(name for name in raster_inventory(design) if name.startswith("sram_"))
     splats = run.counters["fetch_busy"]
     dropped = run.counters["overfetch_bytes"] // design.shell.data_bytes
     events[buffer.replace("sram_", "sram_write_")] = splats
@@ -107,12 +189,13 @@ class _Models:
 
 def _raster_frame(
     scene: Scene, camera: Camera, design: RasterDesign, timing: Memory,
-    background: tuple[float, float, float], log: bool,
+    background: tuple[float, float, float], log: bool, clock_hz: float, table: CostTable | None,
 ) -> Frame:
     lists = raster_algorithm.prepare(scene, camera, design)
     workload = raster_algorithm.render(lists, design, background).workload
     run = simulate_raster(workload, design, timing, log=log)
-    return Frame(workload=workload, run=run, events=raster_events(workload, design, run))
+    return Frame(workload=workload, run=run, events=raster_events(
+        workload, design, run, clock_hz=clock_hz, table=table))
 
 
 _MODELS = {
@@ -247,6 +330,7 @@ def simulate(
     node_nm: float = 28,
     log: bool = False,
     gpus: Sequence[str] = GPUS,
+    table: CostTable | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Simulation:
     """Work out cycles, traffic, energy and area of frames, and those of mobile GPUs beside them.
@@ -273,6 +357,8 @@ def simulate(
         Process node of energy and area.
     gpus : sequence of str
         Baselines, names of :func:`splatforge.sim.gpu.devices`.
+    table : CostTable, optional
+        Costs of energy and area; the committed tables by default.
     progress : callable, optional
         Called with the number of frames done.
 
@@ -301,11 +387,11 @@ def simulate(
     runs, workloads, energies = [], [], []
     gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
     for number, camera in enumerate(cameras):
-        modeled = models.frame(scene, camera, design, timing, background, log)
+        modeled = models.frame(scene, camera, design, timing, background, log, clock.value, table)
         workload = modeled.workload
         runs.append(modeled.run)
         workloads.append(workload)
-        energies.append(energy(modeled.events, node_nm=node_nm, **of_dram))
+        energies.append(energy(modeled.events, node_nm=node_nm, table=table, **of_dram))
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:
@@ -321,6 +407,6 @@ def simulate(
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,
         runs=tuple(runs), workloads=tuple(workloads), clock=clock, energies=tuple(energies),
-        areas=area(models.inventory(design), node_nm=node_nm),
+        areas=area(models.inventory(design), node_nm=node_nm, table=table),
         gpus=tuple(tuple(each) for each in gpu_runs),
     )

@@ -841,6 +841,9 @@ def simulate(
         "--memory-trace", metavar="FILE",
         help="Requests of a banked memory for others to replay: .ramulator or .dramsim3."
     )] = None,
+    costs: Annotated[Path | None, typer.Option(
+        "--costs", metavar="TOML", help="Cost table whose entries replace those that come with "
+        "the program, such as one that `splatforge energy` wrote.")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Work out cycles, traffic, energy and area, beside mobile GPUs."""
@@ -854,7 +857,7 @@ def simulate(
     gaussians = _scene(scene)
     views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
     simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
-                          clock_mhz, node_nm, log=memory_trace is not None)
+                          clock_mhz, node_nm, log=memory_trace is not None, costs=costs)
     if memory_trace is not None:
         from splatforge.sim.dram_trace import trace_text
 
@@ -870,7 +873,9 @@ def simulate(
         ("clock", record["clock_source"]),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         *_memory_lines(record["memory"]),
-        ("energy", f"{1e6 * record['energy_j']:.4g} uJ, {1e6 * low:.4g} to {1e6 * high:.4g}"),
+        ("energy", "{} uJ, {} to {}".format(
+            *(f"{float(f'{1e6 * joules:.2g}'):g}" for joules in (record["energy_j"], low, high)))),
+        ("not in it", "; ".join(record["energy"][0]["not_modelled"])),
         ("area", f"{record['area_mm2']:.4g} mm^2 at {node_nm:g} nm"),
         ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
@@ -885,9 +890,9 @@ def simulate(
 def _simulate(
     design: str, parameters: Any, scene: "Scene", views: "tuple[Camera, ...]",
     names: Sequence[str], timing: "Memory", background: tuple[float, float, float],
-    clock_mhz: float | None, node_nm: float, log: bool = False,
+    clock_mhz: float | None, node_nm: float, log: bool = False, costs: Path | None = None,
 ) -> Any:
-    from splatforge.sim.costs import Sourced
+    from splatforge.sim.costs import CostTable, Sourced
     from splatforge.sim.simulate import ASSUMED_CLOCK
     from splatforge.sim.simulate import simulate as run
 
@@ -898,7 +903,64 @@ def _simulate(
         return run(
             design, parameters, scene, views, scene_name=" ".join(names), timing=timing,
             background=background, clock=clock, node_nm=node_nm, log=log,
+            table=None if costs is None else CostTable.load(costs),
             progress=lambda done: advance(done, len(views)))
+
+
+@app.command(
+    cls=SceneCommand,
+    epilog="Example: splatforge energy raster --scene default --size 96x80 -o energy.toml",
+)
+def energy(
+    design: DesignArgument,
+    scene: SceneOption,
+    size: SizeOption = None,
+    camera: CameraOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    liberty: Annotated[list[Path] | None, typer.Option(
+        "--liberty", metavar="FILE", help="Liberty file, plain or gzipped; again for each file of "
+        "one library. [default: that of Debian's qflow-tech-osu018]")] = None,
+    library_node_nm: Annotated[float | None, typer.Option(
+        "--library-node-nm", min=1, help="Process node of a library that is not known.")] = None,
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE", help="Cost table to write, as .toml.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Work out the energy per action at gate level, on one frame of the RTL."""
+    from splatforge.designs.raster import RasterDesign
+    from splatforge.synth import actions
+    from splatforge.synth.library import read_library
+    from splatforge.verification.lib.ports import record_frame
+
+    if output is not None:
+        _check_extension(output, ".toml")
+    parameters = _design(design, preset, config)
+    assert isinstance(parameters, RasterDesign)  # the only design so far
+    library = read_library(liberty or (), node_nm=library_node_nm)
+    gaussians = _scene(scene)
+    (view,) = _cameras(gaussians, size, camera, None, 1, (160, 120))
+    with _stages() as tell:
+        recording = record_frame(
+            parameters, gaussians, view, progress=lambda done: tell("record", done, done + 1))
+        name = f"{' '.join(scene)} at {view.width}x{view.height}"
+        measured = actions.measure(parameters, library, recording, scene=name, progress=tell)
+    if output is not None:
+        _write_bytes(output, actions.cost_table(measured, parameters, _command_line()).encode())
+    record = measured.to_json()
+    _publish(record, json_file, [
+        ("library", f"{library.title}, {library.node_nm:g} nm, {measured.supply_v:g} V"),
+        ("compared", ", ".join(f"{unit} {measured.output_bits[unit]} bits in {cycles:,} cycles"
+                               for unit, cycles in measured.cycles_compared.items())),
+        *((block.name, ", ".join([
+            *(f"{action} {sum(parts.values()) / 1e3:.2g} pJ"
+              for action, parts in block.actions_fj.items()),
+            (f"clock {sum(block.clock_fj.values()):.2g} fJ for each of {block.flip_flops:,} "
+             "flip-flops a cycle"), f"leakage {block.leakage_nw / 1e3:.2g} uW"]))
+          for block in measured.blocks),
+        ("not in it", "wires, glitches, clock tree, SRAM macros"),
+        *([("written", str(output))] if output is not None else []),
+    ])
 
 
 @app.command(

@@ -493,6 +493,46 @@ def test_simulate_banked_memory(capsys, tmp_path, scene_file):
     assert sum(" WRITE " in line for line in lines) == record["memory"]["writes"]
 
 
+def test_simulate_with_costs_of_the_user(capsys, scene_file, tmp_path):
+    base = ["simulate", "raster", "--scene", str(scene_file), "--size", "64x48"]
+    table = tmp_path / "mine.toml"
+    table.write_text('[energy.lpddr4]\nvalue = 1\nunit = "pJ/bit"\nlow = 1\nhigh = 1\n'
+                     'source = "a user"\n')
+    ours, mine = figures(capsys, *base), figures(capsys, *base, "--costs", str(table))
+    moved = 8 * (ours["bytes_read"] + ours["bytes_written"])
+    assert ours["energy_j"] - mine["energy_j"] == pytest.approx(7e-12 * moved)
+    table.write_text("[energy.lpddr4]\nvalue = 1\n")
+    assert main([*base, "--costs", str(table)]) == 2
+    assert "energy.lpddr4.unit is missing" in capsys.readouterr().err
+
+
+def test_energy_refusals(capsys, scene_file, tmp_path):
+    base = ["energy", "raster", "--scene", str(scene_file), "--size", "64x48"]
+    assert main([*base, "--liberty", str(tmp_path / "none.lib")]) == 2
+    assert "none.lib: cannot be read" in capsys.readouterr().err
+    assert main([*base, "-o", "table.json"]) == 2
+    assert ".toml" in capsys.readouterr().err
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_energy(capsys, scene_file, tmp_path):
+    """The library that anybody can install, from the scene to a table that simulate takes."""
+    if not Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib").exists():
+        pytest.skip("needs Debian's qflow-tech-osu018")
+    table = tmp_path / "osu018.toml"
+    record = figures(capsys, "energy", "raster", "--scene", scene_file, "--size", "48x32",
+                     "--preset", "16-lane", "-o", table)
+    assert (record["library"], record["node_nm"]) == ("osu018", 180)
+    assert set(record["blocks"]) == {"alpha", "blend", "array", "fetch", "resolve", "registers"}
+    assert record["blocks"]["blend"]["instances"] == 16
+    assert 0.001 < record["activity"]["array"] < 0.3
+    assert min(record["cycles_compared"].values()) > record["cycles"]
+    evaluation = sum(record["blocks"]["alpha"]["actions_fj"]["evaluation"].values())
+    assert 1e3 < evaluation < 1e6
+    assert "[measured.osu018.alpha.evaluation]" in table.read_text()
+
+
 def test_simulate_refusals(capsys, scene_file):
     base = ["simulate", "raster", "--scene", scene_file]
     assert "Memory must be one of fixed, lpddr3-1600" in refusal(capsys, *base, "--memory", "ddr2")

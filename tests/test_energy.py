@@ -2,10 +2,13 @@
 
 import json
 import math
+import tomllib
 from dataclasses import replace
+from importlib.resources import files
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatforge.designs.alpha import AlphaDesign
@@ -13,9 +16,11 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.raster import RasterDesign
+from splatforge.scenes import default_camera, resolve
 from splatforge.sim.area import area, array_inventory, lane_operators, raster_inventory
-from splatforge.sim.costs import Entry, Sourced, default_costs
+from splatforge.sim.costs import LIBRARIES, Entry, Sourced, default_costs
 from splatforge.sim.energy import component, energy
+from splatforge.sim.simulate import flip_flops, raster_events, simulate
 
 COUNTS = {
     "multiply_18x14": 1e9, "add_20": 3e9, "shift_16": 1e8, "register_bit_clock": 5e10,
@@ -80,6 +85,7 @@ def test_text_prints_the_band_not_four_digits() -> None:
     assert all(len(number.replace(".", "").strip("0")) <= 2 for number in (value, low, high))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(COUNTS)), st.floats(0, 1e12)),
        st.floats(0, 1e3), st.sampled_from([16, 22, 28, 40, 45, 65]))
 def test_linear_in_counts_and_inside_its_band(
@@ -117,6 +123,84 @@ def test_unknown_event_is_no_free_event() -> None:
 def test_components() -> None:
     assert [component(event) for event in COUNTS] == [
         "arithmetic", "arithmetic", "arithmetic", "registers", "sram", "sram", "dram", "dram"]
+    assert component("alpha_evaluation") == "arithmetic"
+    assert component("blend_flip_flop_cycle") == "registers"
+    assert component("fetch_leakage") == "leakage"
+
+
+# --- a frame ---
+
+
+def entries_of(name: str) -> dict:
+    return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
+
+
+def test_a_frame_by_hand() -> None:
+    """Counts times the numbers of the files; at 65 nm, where the SRAM needs no scaling."""
+    design, scene = RasterDesign(), resolve("default")
+    clock = Sourced.exact(200e6, "Hz", "test")
+    done = simulate("raster", design, scene, [default_camera(scene, 64, 48)], clock=clock,
+                    node_nm=65, gpus=())
+    (run,), (workload,), (report,) = done.runs, done.workloads, done.energies
+    counters = run.counters
+    costs = entries_of(f"energy_{LIBRARIES[-1]}.toml")["measured"][LIBRARIES[-1]]
+    law = entries_of("costs.toml")["scaling"]["energy_hp"]
+    supply_v = costs["alpha"]["evaluation"]["supply_v"]
+    scale = np.polyval(law["65"], 0.9) / np.polyval(law["130"], supply_v)
+    issued = 64 * counters["array_busy"]
+    significant = int(workload.significant.sum())
+    assert 0 < significant < issued
+    actions = [
+        (issued, "alpha", "evaluation"), (significant, "alpha", "significant"),
+        (issued, "blend", "evaluation"), (significant, "blend", "significant"),
+        (counters["array_busy"], "array", "block"), (counters["fetch_busy"], "fetch", "splat"),
+        (64 * 48, "resolve", "pixel"), (run.cycles, "registers", "cycle"),
+    ]
+    logic_pj = sum(count * costs[block][what]["value"] for count, block, what in actions)
+    # 16 counters of 40 bits and the descriptor of 64 bytes at the top level.
+    glue = {"registers": 16 * 40 + 64 * 8}
+    clock_pj = sum(run.cycles * (block["flip_flops"]["value"] + glue.get(name, 0))
+                   * block["flip_flop_cycle"]["value"] for name, block in costs.items())
+    leakage_pj = sum(block["leakage"]["value"] for block in costs.values()) * run.cycles / 200
+    sram = {tuple(row[:3]): row[3:5] for row in entries_of("sram.toml")["sram"]["points"]}
+    read_pj, write_pj = sram[65, 4096, 128]
+    splats = counters["fetch_busy"]
+    sram_pj = splats * write_pj + (splats - counters["overfetch_bytes"] // 16) * read_pj
+    dram_pj = (run.bytes_read + run.bytes_written) * 8 * 8.0
+    total_pj = (logic_pj + clock_pj) * scale + leakage_pj + sram_pj + dram_pj
+    assert report.energy_j == pytest.approx(total_pj * 1e-12, rel=1e-3)
+    assert report.components["leakage"][0] == pytest.approx(leakage_pj * 1e-12)
+    assert report.components["registers"][0] == pytest.approx(clock_pj * scale * 1e-12, rel=1e-3)
+    assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
+    assert not [text for text in report.not_modelled if "leakage of logic" in text]
+    # Twice the clock: half of the leakage, the rest the same.
+    faster = energy(raster_events(workload, design, run, clock_hz=400e6), node_nm=65)
+    assert report.energy_j - faster.energy_j == pytest.approx(leakage_pj * 1e-12 / 2)
+
+
+def test_other_formats_fall_back_on_operators() -> None:
+    design = RasterDesign(array=ArrayDesign(alpha=AlphaDesign(table_entries=32)))
+    scene = resolve("default")
+    done = simulate("raster", design, scene, [default_camera(scene, 32, 32)], gpus=())
+    (report,) = done.energies
+    events = {row.event for row in report.rows}
+    assert "register_bit_clock" in events
+    assert not [event for event in events if event.startswith(("alpha", "blend"))]
+    assert "leakage of logic" in report.not_modelled
+
+
+def test_flip_flops_follow_the_lanes() -> None:
+    """A lane of blend holds twice as many pixels where there are half as many lanes."""
+    table = default_costs()
+    sizes = {lanes: flip_flops(RasterDesign(array=ArrayDesign(lanes=lanes)), table)
+             for lanes in (16, 32, 64, 128)}
+    for block in ("alpha", "blend", "array", "fetch", "resolve"):
+        assert sizes[64][block] == table.measured(block, "flip_flops").cost.value
+    assert sizes[128]["alpha"] == 2 * sizes[64]["alpha"] == 8 * sizes[16]["alpha"]
+    # Two tiles of 256 pixels: T twice, three accumulators; in all lanes together the same.
+    state = 2 * 256 * (2 * 18 + 3 * 21)
+    assert sizes[128]["blend"] - state == pytest.approx(2 * (sizes[64]["blend"] - state))
+    assert sizes[16]["blend"] - state == pytest.approx((sizes[64]["blend"] - state) / 4)
 
 
 # --- area ---
