@@ -379,6 +379,12 @@ def test_areas() -> None:
         2 * default_costs().scale("area", 28, 16).value)
 
 
+def test_dram_peak() -> None:
+    assert parts.dram_peak("lpddr3-1600").to("GB/s").value == 25.6
+    with pytest.raises(ValueError, match=r"Memory must be one of lpddr3-1600.* not 'ddr9'"):
+        parts.dram_peak("ddr9")
+
+
 def recount(name: str, shared_scene) -> None:
     recipe = frames.RECIPES[name]
     scene = load(*(shared_scene(file) for file in recipe.captures))

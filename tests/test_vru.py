@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
-from splatforge.algos.fetch import decode_splats
+from splatforge.algos.array import array_fixed
+from splatforge.algos.fetch import SplatLists, decode_splats
 from splatforge.algos.records import encode_record
 from splatforge.algos.vru import REGION_SUBTILES, slope_fixed, vru_fixed
+from splatforge.designs.array import ArrayDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import TILE_PX, SplatFormat
@@ -20,6 +25,7 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.vru import VruDesign
+from splatforge.hw.array import Array
 from splatforge.hw.lib.axi import READ_FEATURES
 from splatforge.hw.vru import Vru
 from splatforge.sim import vru as model
@@ -358,3 +364,118 @@ def test_frames_must_fit_the_means():
 @pytest.mark.rtl
 def test_verilog_against_fixed(run_testbench):
     run_testbench("vru", seed=7)
+
+
+class Rendering(wiring.Component):
+    """The unit with the array behind it, as they stand in the accelerator."""
+
+    def __init__(self, design, array):
+        self.vru, self.array = Vru(design, SHELL), Array(array, design.splat)
+        members, behind = self.vru.signature.members, self.array.signature.members
+        outer = {name: members[name] for name in ("i_tile", "i_entry", "i_beat", "o_address")}
+        super().__init__(outer | {name: behind[name] for name in ("o", "o_tile")} | {
+            "start": In(1), "oldest": Out(4), "stopped": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.vru, m.submodules.array = vru, array = self.vru, self.array
+        for name in ("i_tile", "i_entry", "i_beat", "o_address"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vru, name))
+        for name in ("o", "o_tile"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(array, name))
+        wiring.connect(m, vru.o_tile, array.i_tile)
+        wiring.connect(m, vru.o_splat, array.i_splat)
+        m.d.comb += [
+            vru.skip.eq(array.skip), vru.start.eq(self.start), vru.width.eq(48),
+            vru.feature_address.eq(BASE), self.oldest.eq(vru.oldest),
+            self.stopped.eq(array.stopped)]
+        return m
+
+
+def test_pixels_behind_the_array():
+    """Six tiles with lists that opaque splats cut short, to the last pixel."""
+    rng = np.random.default_rng(9)
+    array, fmt = ArrayDesign(lanes=16), DESIGN.feature
+    count, tiles = 16, 6
+    raw = {name: np.zeros(count, np.int64) for name, _, _ in fmt.fields()}
+    raw["mean_x"] = fmt.mean.quantize(rng.uniform(0, 48, count))
+    raw["mean_y"] = fmt.mean.quantize(rng.uniform(0, 32, count))
+    for name in "ac":
+        raw[name] = fmt.slope.quantize(rng.uniform(0.01, 0.5, count))
+    # Every third one is flat and opaque.
+    flat = np.arange(count) % 3 == 0
+    for name in "ac":
+        raw[name][flat] = 0
+    raw["log_opacity"] = np.where(flat, 0, rng.integers(0, 200, count))
+    for name in ("red", "green", "blue"):
+        raw[name] = rng.integers(0, 300, count)
+    records = encode_record("Feature", fmt.fields(), 4, raw)
+    counts = [14, 0, 20, 3, 12, 16]
+    tile = np.repeat(np.arange(tiles), counts)
+    feature, regions = rng.integers(count, size=len(tile)), rng.integers(1, 16, len(tile))
+    regions[rng.random(len(tile)) < 0.6] = 15
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    state, work = array_fixed(array, DESIGN.splat, SplatLists(
+        width=48, height=32, starts=starts,
+        records=vru_fixed(DESIGN, records[feature], regions, tile % 3, tile // 3),
+        pairs=np.diff(starts), places=np.zeros(len(tile), np.int32), gaussians=count,
+        gaussians_visible=count, sh_degree=0))
+    # Some lists end early, some do not.
+    assert 0 < (work.records_reached < np.diff(starts)).sum() < tiles
+    dut = Rendering(SMALL, array)
+    groups, beats, stopped = [], deque(), []
+
+    async def scenario(ctx):
+        tile_layout, entry_layout = dut.i_tile.payload.shape(), dut.i_entry.payload.shape()
+        announced = sent = taken = 0
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        for name, value in (("o_address", 1), ("o", 1), ("o_tile", 1)):
+            ctx.set(getattr(dut, name).ready, value)
+        ctx.set(dut.start, 0)
+        for cycle in range(4000):
+            ctx.set(dut.i_tile.valid, announced < tiles)
+            if announced < tiles:
+                ctx.set(dut.i_tile.payload, tile_layout.const({
+                    "tile": announced, "columns": 16, "rows": 16, "splats": counts[announced]}))
+            ready = sent < len(tile) and tile[sent] < announced
+            ctx.set(dut.i_entry.valid, int(ready))
+            if ready:
+                ctx.set(dut.i_entry.payload, entry_layout.const({
+                    "feature": int(feature[sent]), "subtiles": int(regions[sent]),
+                    "tile": int(tile[sent])}))
+            due = bool(beats) and beats[0][0] <= cycle
+            ctx.set(dut.i_beat.valid, due)
+            if due:
+                _, word, last = beats.popleft()
+                ctx.set(dut.i_beat.payload, {"id": READ_FEATURES, "data": word, "last": last})
+            _, _, tile_taken, entry_taken, valid, group, asked, address, ended = (
+                await ctx.tick().sample(
+                    dut.i_tile.ready, dut.i_entry.ready, dut.o.valid, dut.o.payload.as_value(),
+                    dut.o_address.valid, dut.o_address.p.address, dut.stopped))
+            announced += bool(tile_taken and announced < tiles)
+            sent += bool(ready and entry_taken)
+            if ended:
+                stopped.append(cycle)
+            if asked:
+                for half in range(2):
+                    low, high = (int(word) for word in records[
+                        (address - BASE) // 32, 2 * half:2 * half + 2])
+                    beats.append((cycle + 12, low | high << 64, half == 1))
+            if valid:
+                groups.append(group)
+                taken += 1
+                if taken == tiles * 64:
+                    return
+        raise AssertionError("not done")
+
+    streams.Bench(dut).play(scenario)
+    layout = dut.o.payload.shape()
+    got = np.zeros_like(state)
+    for place, word in enumerate(groups):
+        here, group = divmod(place, 64)
+        y, x = here // 3 * 16 + group // 4, here % 3 * 16 + group % 4 * 4
+        for k, pixel in enumerate(streams.unpack(layout, word)):
+            got[y, x + k] = [*pixel.color, pixel.transmittance]
+    np.testing.assert_array_equal(got, state)
+    assert len(stopped) == (work.records_reached < np.diff(starts)).sum()
