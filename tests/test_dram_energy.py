@@ -141,7 +141,7 @@ def test_the_total_of_a_frame_holds_the_dram_by_its_commands():
     memory = BankedMemory(dram=PRESETS["lpddr4-3200"], clock_hz=1e9)
     run = simulate(workload, design, memory)
     costs = dram_costs(memory.dram)
-    events = raster_events(workload, design, run)
+    events = raster_events(workload, design, run, clock_hz=memory.clock_hz)
     assert "dram_read_byte" not in events
     report = energy(events, node_nm=28, dram=memory.dram.name, costs=costs)
     counts = run.dram
