@@ -13,6 +13,7 @@ import numpy.typing as npt
 from splatforge.algos.compiled import source_digest
 from splatforge.sim import alpha as alpha_model
 from splatforge.sim import array as array_model
+from splatforge.sim import array_steps, resolve_steps
 from splatforge.sim import blend as blend_model
 from splatforge.sim import dram as dram_model
 from splatforge.sim import fetch as fetch_model
@@ -34,15 +35,14 @@ def _compile_frame(digest: str):
     @nb.njit(cache=True)
     def kernel(
         starts, subtiles, ends, width, height, block_masks, blocks_of, limits, pixel_bytes,
-        addresses, m, counts, tile_ends,
+        addresses, array, resolve, m, counts, tile_ends,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
-        burst_beats, depth, read_limit, write_limit = limits
+        burst_beats, depth, read_limit, _ = limits
         descriptor_address, table_address, splat_address, frame_address, pitch = addresses
         tiles = len(starts) - 1
         tiles_x = (width + 15) // 16
         table_beats = (tiles + 1) // 2
-        blocks = len(block_masks)
         never = dram_model.NEVER
         outstanding_limit = m[dram_model.OUTSTANDING]
         num, den = m[dram_model.NUM], m[dram_model.DEN]
@@ -62,26 +62,11 @@ def _compile_frame(digest: str):
         # The queue of tiles and its output register: numbers of tiles.
         queued_first = queued_last = np.int64(0)
         offered, offer = False, np.int64(0)
-        # The array.
-        in_tile, holding = False, False
-        tile, count, place, first = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-        pending, known = np.int64(0), np.int64(0)
-        block_ends = np.zeros(blocks, np.int64)
-        dead_at = np.zeros(blocks, np.int64)
-        dead, next_dead, all_dead = np.int64(0), never, never
+        # The array, handing over and writing.
+        tile = np.int64(0)
         emptied = np.full(tiles, never)
-        # Handing over and writing.
         handed, ended = np.int64(0), np.int64(0)
         written = np.int64(-1)
-        writing, started = False, np.int64(0)
-        columns = rows = np.int64(0)
-        aw_valid, aw_address, aw_beats = False, np.int64(0), np.int64(0)
-        row_address = np.int64(0)
-        address_rows = data_rows = granted = in_flight = np.int64(0)
-        groups_left, loaded = np.int64(0), False
-        stage_0 = stage_1 = stage_2 = False
-        row_left = beat = np.int64(0)
-        w_valid = False
         responses = np.int64(0)
         total = np.int64(0)
         for number in range(tiles):
@@ -95,7 +80,7 @@ def _compile_frame(digest: str):
             # Looked up here, since a call costs two atomic reference counts for every array.
             ar_ready = m[dram_model.R_COUNT] < outstanding_limit
             aw_ready = m[dram_model.W_COUNT] < outstanding_limit
-            w_ready = w_valid and dram_model.may_write_beat(m)
+            w_ready = resolve[resolve_steps.DATA_VALID] != 0 and dram_model.may_write_beat(m)
             r_valid = m[dram_model.R_DUE] <= now
             b_head = m[dram_model.B_HEAD]
             b_valid = (b_head != m[dram_model.W_HEAD] and
@@ -114,52 +99,9 @@ def _compile_frame(digest: str):
                          and table_asked - (table_next >> 1) <= burst_beats)
 
             # ---- The array: one block of the record it holds, or the next record, or the end.
-            skip = False
-            take_splat = False
-            tile_ends_here = False
-            if in_tile:
-                if now >= next_dead:
-                    next_dead = never
-                    for block in range(blocks):
-                        if dead_at[block] <= now:
-                            dead |= np.int64(1) << block
-                        else:
-                            next_dead = min(next_dead, dead_at[block])
-                waits = not holding
-                if holding:
-                    live = pending & ~dead
-                    if live == 0:
-                        counts[SKIPPED] += 1
-                        if pending != 0 and now == all_dead and place == count:
-                            counts[STOPPED] += 1
-                        holding = False
-                    else:
-                        counts[BUSY] += 1
-                        lowest = live & -live
-                        block = 0
-                        while lowest >> block != 1:
-                            block += 1
-                        if block_ends[block] == place - 1:
-                            dead_at[block] = now + array_model.DEAD_DELAY
-                            next_dead = min(next_dead, dead_at[block])
-                            known += 1
-                            if known == blocks:
-                                all_dead = np.int64(0)
-                                for other in range(blocks):
-                                    if block_ends[other] >= 0:
-                                        all_dead = max(all_dead, dead_at[other])
-                        pending = live ^ lowest
-                        holding = pending != 0
-                if not holding:
-                    if place == count:
-                        tile_ends_here = True
-                    elif all_dead <= now:
-                        skip = tile_ends_here = True
-                        counts[STOPPED] += 1
-                    elif splat_valid:
-                        take_splat = True
-                    elif waits:
-                        counts[STARVED] += 1
+            in_tile = array[array_steps.IN_TILE] != 0
+            take_splat, skip, tile_ends_here = array_steps.step(
+                array, now, splat_valid, subtiles, blocks_of)
 
             # ---- Tiles: into the queue, into its output register, into the array.
             take_tile = False
@@ -167,7 +109,7 @@ def _compile_frame(digest: str):
                 if tile_taken < 2 or emptied[tile_taken - 2] < now:
                     take_tile = True
                 else:
-                    counts[BLOCKED] += 1
+                    array[array_steps.BLOCKED] += 1
             move_tile = queued_last > queued_first and (not offered or take_tile)
             push_tile = False
             skip_here = skip and tile_number + 1 == tile_taken
@@ -208,7 +150,8 @@ def _compile_frame(digest: str):
                     counts[SPLATS] += 1
                     outstanding -= last
 
-            # ---- Writing: addresses ahead, groups through three stages, beats.
+            # ---- Writing.
+            writing = resolve[resolve_steps.WRITING] != 0
             hand_over = (not writing and handed < ended and now > written
                          and now >= tile_ends[handed] + array_model.EMPTY_DELAY
                          and (handed == 0 or now > emptied[handed - 1]))
@@ -217,68 +160,26 @@ def _compile_frame(digest: str):
                 m[dram_model.B_HEAD] += 1
                 m[dram_model.W_COUNT] -= 1
                 responses += 1
-            aw_move = not aw_valid or aw_ready
-            if aw_valid and aw_ready:
+            if resolve[resolve_steps.ADDRESS_VALID] and aw_ready:
                 moved = True
-                dram_model.write(m, aw_address, aw_beats)
-            begin = writing and aw_move and address_rows > 0 and in_flight < write_limit
-            w_move = not w_valid or w_ready
-            counts[W_STALLED] += w_valid and not w_ready
+                dram_model.write(m, resolve[resolve_steps.ADDRESS],
+                                 resolve[resolve_steps.ADDRESS_BEATS])
             if w_ready:
                 moved = True
-                counts[BEATS] += 1
                 dram_model.write_beat(m, now)
-            beat_begin = w_move and stage_2 and granted > 0
-            group_end = row_end = False
-            if beat_begin:
-                pixels = min(4, row_left)
-                group_end = beat + 1 == (pixels * pixel_bytes + 15) >> 4
-                row_end = group_end and row_left <= 4
-            shift = not stage_2 or group_end
-            transfer = loaded and shift
-            load = groups_left > 0 and now > started and (not loaded or transfer)
 
             # ---- The edge.
-            granted += aw_valid and aw_ready
-            if begin:
-                aw_valid, aw_address = True, row_address
-                aw_beats = (columns * pixel_bytes + 15) >> 4
-                row_address += pitch
-                address_rows -= 1
-            elif aw_move:
-                aw_valid = False
-            in_flight += begin
-            in_flight -= b_valid
-            if w_move:
-                w_valid = beat_begin
-            if beat_begin:
-                beat = 0 if group_end else beat + 1
-                if group_end:
-                    row_left -= 4
-                if row_end:
-                    row_left = columns
-                    data_rows -= 1
-                    granted -= 1
-                    if data_rows == 0:
-                        writing = False
-                        written = now
-            if shift:
-                stage_2, stage_1, stage_0 = stage_1, stage_0, transfer
-            if load:
-                groups_left -= 1
-                if groups_left == 0:
-                    emptied[handed - 1] = now
-            loaded = load or (loaded and not transfer)
+            group_out, tile_out = resolve_steps.step(resolve, now, aw_ready, w_ready, b_valid)
+            if group_out:
+                emptied[handed - 1] = now
+            if tile_out:
+                written = now
             if hand_over:
-                moved = writing = True
-                started = now
-                columns = min(16, width - (handed % tiles_x) * 16)
-                rows = min(16, height - (handed // tiles_x) * 16)
-                row_address = (frame_address + (handed // tiles_x) * 16 * pitch
-                               + (handed % tiles_x) * 16 * pixel_bytes)
-                address_rows = data_rows = rows
-                row_left = columns
-                groups_left = rows * ((columns + 3) // 4)
+                moved = True
+                column, row = handed % tiles_x * 16, handed // tiles_x * 16
+                resolve_steps.hand_over(
+                    resolve, now, min(16, width - column), min(16, height - row),
+                    frame_address + row * pitch + column * pixel_bytes)
                 handed += 1
 
             consumed = taken - splat_valid
@@ -296,35 +197,15 @@ def _compile_frame(digest: str):
             arrived += came_splat
             table_arrived += came_table
 
-            if take_splat:
-                pending = np.int64(blocks_of[subtiles[first + place]])
-                place += 1
-                holding = True
             if tile_ends_here:
                 moved = True
-                in_tile = False
                 tile_ends[tile] = now
                 ended += 1
             if take_tile:
-                moved = in_tile = True
-                holding = False
+                moved = True
                 tile = offer
-                count = starts[tile + 1] - starts[tile]
-                first = starts[tile]
-                place = np.int64(0)
-                dead = known = np.int64(0)
-                next_dead = all_dead = never
-                for block in range(blocks):
-                    # A block ends with its last subtile; outside of the frame it has ended.
-                    end = np.int64(-1)
-                    for subtile in range(16):
-                        if (block_masks[block] >> subtile) & 1:
-                            end = max(end, ends[tile, subtile])
-                    block_ends[block] = end
-                    dead_at[block] = never
-                    if end < 0:
-                        dead |= np.int64(1) << block
-                        known += 1
+                array_steps.take(array, starts[tile], starts[tile + 1] - starts[tile], ends[tile],
+                                 block_masks)
                 tile_taken += 1
             if move_tile:
                 offer = queued_first
@@ -369,12 +250,18 @@ def _compile_frame(digest: str):
             dram_model.advance(m, now)
             now += 1
         m[dram_model.CLOCK] = now * num // den + 1
+        for place, source in ((BUSY, array_steps.BUSY), (STARVED, array_steps.STARVED),
+                              (SKIPPED, array_steps.SKIPPED), (STOPPED, array_steps.STOPPED),
+                              (BLOCKED, array_steps.BLOCKED)):
+            counts[place] = array[source]
+        counts[BEATS] = resolve[resolve_steps.BEATS]
+        counts[W_STALLED] = resolve[resolve_steps.STALLED]
 
     return kernel
 
 
 _frame_kernel = _compile_frame(source_digest(
-    alpha_model, array_model, blend_model, dram_model, fetch_model))
+    alpha_model, array_model, array_steps, blend_model, dram_model, fetch_model, resolve_steps))
 
 
 def step_frame(
@@ -417,7 +304,9 @@ def step_frame(
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(len(starts) - 1, np.int64)
     _frame_kernel(starts, subtiles, ends, *size, block_masks, blocks_of, limits, pixel_bytes,
-                  addresses, memory, counts, tile_ends)
+                  addresses, array_steps.new_array(len(block_masks)),
+                  resolve_steps.new_resolve(pixel_bytes, addresses[-1], limits[-1]), memory,
+                  counts, tile_ends)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
                            f"{counts[CYCLES] - IDLE_LIMIT}")

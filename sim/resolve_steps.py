@@ -1,0 +1,121 @@
+"""Finished tiles to the framebuffer, a cycle at a time: :mod:`splatforge.sim.resolve` in steps."""
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "STALLED",
+           "WRITING", "hand_over", "new_resolve", "step"]
+
+# Whether a tile is being written, since when, its columns; the address register and what is to come
+# behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
+# that the array still holds, whether its output's register, each stage and the data register are
+# taken; pixels left of the row, beat of the group; parameters; counts.
+(WRITING, STARTED, COLUMNS, ADDRESS_VALID, ADDRESS, ADDRESS_BEATS, ROW_ADDRESS, ADDRESS_ROWS,
+ DATA_ROWS, GRANTED, IN_FLIGHT, GROUPS_LEFT, LOADED, STAGE_0, STAGE_1, STAGE_2, DATA_VALID,
+ ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(25)
+
+
+def new_resolve(pixel_bytes: int, pitch_bytes: int, limit: int) -> npt.NDArray[np.int64]:
+    """State of the unit at the start of a frame; `limit` bursts may be in flight."""
+    state = np.zeros(SIZE, np.int64)
+    state[PIXEL_BYTES], state[PITCH], state[LIMIT] = pixel_bytes, pitch_bytes, limit
+    return state
+
+
+@nb.njit
+def hand_over(state, now, columns, rows, address):
+    """Take a tile in this cycle, behind :func:`step`.
+
+    Parameters
+    ----------
+    state : ndarray
+        From :func:`new_resolve`.
+    now : int
+        The cycle.
+    columns, rows : int
+        Pixels of the tile in the frame.
+    address : int
+        Of its first pixel.
+    """
+    state[WRITING] = 1
+    state[STARTED] = now
+    state[COLUMNS] = state[ROW_LEFT] = columns
+    state[ROW_ADDRESS] = address
+    state[ADDRESS_ROWS] = state[DATA_ROWS] = rows
+    state[GROUPS_LEFT] = rows * ((columns + 3) // 4)
+
+
+@nb.njit
+def step(state, now, address_ready, data_ready, response):
+    """One cycle.
+
+    Parameters
+    ----------
+    state : ndarray
+        From :func:`new_resolve`.
+    now : int
+        The cycle.
+    address_ready, data_ready, response : bool
+        The bus takes an address, a beat; a response arrives.
+
+    Returns
+    -------
+    tuple of bool
+        Whether the array has handed over the last group of its tile, and the tile's last beat
+        goes into the data register.
+    """
+    if not (state[WRITING] or state[DATA_VALID] or state[ADDRESS_VALID]):
+        state[IN_FLIGHT] -= response
+        return False, False
+    address_move = not state[ADDRESS_VALID] or address_ready
+    begin = (state[WRITING] and address_move and state[ADDRESS_ROWS] > 0
+             and state[IN_FLIGHT] < state[LIMIT])
+    granted = state[GRANTED]
+    data_valid = state[DATA_VALID] != 0
+    data_move = not data_valid or data_ready
+    state[STALLED] += data_valid and not data_ready
+    state[BEATS] += data_valid and data_ready
+    begun = data_move and state[STAGE_2] and granted > 0
+    state[GRANTED] += state[ADDRESS_VALID] and address_ready
+    group_end = row_end = False
+    if begun:
+        pixels = min(4, state[ROW_LEFT])
+        group_end = state[BEAT] + 1 == (pixels * state[PIXEL_BYTES] + 15) >> 4
+        row_end = group_end and state[ROW_LEFT] <= 4
+    shift = not state[STAGE_2] or group_end
+    transfer = state[LOADED] and shift
+    load = state[GROUPS_LEFT] > 0 and now > state[STARTED] and (not state[LOADED] or transfer)
+
+    if begin:
+        state[ADDRESS_VALID] = 1
+        state[ADDRESS] = state[ROW_ADDRESS]
+        state[ADDRESS_BEATS] = (state[COLUMNS] * state[PIXEL_BYTES] + 15) >> 4
+        state[ROW_ADDRESS] += state[PITCH]
+        state[ADDRESS_ROWS] -= 1
+    elif address_move:
+        state[ADDRESS_VALID] = 0
+    state[IN_FLIGHT] += begin
+    state[IN_FLIGHT] -= response
+    if data_move:
+        state[DATA_VALID] = begun
+    finished = False
+    if begun:
+        state[BEAT] = 0 if group_end else state[BEAT] + 1
+        if group_end:
+            state[ROW_LEFT] -= 4
+        if row_end:
+            state[ROW_LEFT] = state[COLUMNS]
+            state[DATA_ROWS] -= 1
+            state[GRANTED] -= 1
+            if state[DATA_ROWS] == 0:
+                state[WRITING] = 0
+                finished = True
+    if shift:
+        state[STAGE_2], state[STAGE_1], state[STAGE_0] = state[STAGE_1], state[STAGE_0], transfer
+    emptied = False
+    if load:
+        state[GROUPS_LEFT] -= 1
+        emptied = state[GROUPS_LEFT] == 0
+    state[LOADED] = load or (state[LOADED] and not transfer)
+    return emptied, finished
