@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SplatFormat
+from splatforge.designs.lists import ListsDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vru import VruDesign
@@ -76,9 +77,11 @@ class GscoreDesign:
 
     Parameters
     ----------
+    lists : ListsDesign
+        Lists of the tiles, and further ones for what is partitioned.
     vru, array, resolve, shell : VruDesign, ArrayDesign, ResolveDesign, ShellDesign
-        Parameters of the units. GSCore has 64 volume-rendering units; they cover an 8x8 region of
-        a tile at a time, the rendering array's 64 lanes.
+        Parameters of the other units. GSCore has 64 volume-rendering units; they cover an 8x8
+        region of a tile at a time, the rendering array's 64 lanes.
 
     Attributes
     ----------
@@ -100,6 +103,7 @@ class GscoreDesign:
         "feature_written_bytes", "list_written_bytes", "bucket_written_bytes", "pixel_bytes")
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
+    lists: ListsDesign = ListsDesign()
     vru: VruDesign = VruDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
@@ -108,6 +112,8 @@ class GscoreDesign:
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
+        if self.lists.entry != self.vru.entry:
+            raise ValueError("Lists must hold the entries of the other units")
         if self.shell.max_side > 1 << (self.vru.feature.mean.int_bits - 1):
             raise ValueError(
                 f"Means of features must reach {self.shell.max_side} pixels, the longest side, "
