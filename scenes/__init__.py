@@ -5,7 +5,8 @@ from splatforge.scenes.catalog import CAPTURES, GENERATED, get, make_default, re
 from splatforge.scenes.files import load, open_scene, save
 from splatforge.scenes.generate_city import make_city
 from splatforge.scenes.generate_object import make_object
-from splatforge.scenes.read_cameras import load_cameras, load_eyenavgs
+from splatforge.scenes.read_cameras import DistortionWarning, load_cameras, load_eyenavgs
+from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import Scene, SceneError, merge
 from splatforge.scenes.trajectory import Trajectory, fly_through, head_jitter, orbit
 from splatforge.scenes.transform import transform
@@ -15,9 +16,11 @@ __all__ = [
     "CAPTURES",
     "GENERATED",
     "Camera",
+    "DistortionWarning",
     "Scene",
     "SceneError",
     "Trajectory",
+    "check_regular_file",
     "default_camera",
     "fly_through",
     "get",

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path)
     temporary: Path | None = None
     try:
+        if target.exists() and not target.is_file():
+            # Renaming would put a file in the place of a pipe or a device.
+            number = errno.EISDIR if target.is_dir() else errno.EINVAL
+            raise OSError(number, "is a folder" if target.is_dir() else "not a regular file")
         descriptor, name = tempfile.mkstemp(
             dir=target.parent or Path("."), prefix=f".{target.name[:64]}.", suffix=".part"
         )

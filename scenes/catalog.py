@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -133,7 +133,11 @@ def get(
         ) from error
 
 
-def resolve(*names_or_paths: str | os.PathLike[str], progress: Progress | None = None) -> Scene:
+def resolve(
+    *names_or_paths: str | os.PathLike[str],
+    progress: Progress | None = None,
+    antialiased: bool | None = None,
+) -> Scene:
     """Return the scene of names and files, merged: what ``--scene`` takes.
 
     Parameters
@@ -141,7 +145,7 @@ def resolve(*names_or_paths: str | os.PathLike[str], progress: Progress | None =
     *names_or_paths : str or path-like
         At least one; each the name of a generated scene (:data:`GENERATED`), the name of a
         capture that is fetched (:func:`get`), or a file. A file that exists wins over a name.
-    progress : callable, optional
+    progress, antialiased : optional
         As for :func:`splatforge.scenes.files.load`.
 
     Raises
@@ -169,8 +173,13 @@ def resolve(*names_or_paths: str | os.PathLike[str], progress: Progress | None =
                 "with `splatforge scenes get`"
             )
     if all(isinstance(item, Path) for item in items):
-        return load(*(item for item in items if isinstance(item, Path)), progress=progress)
-    return merge([item if isinstance(item, Scene) else load(item) for item in items])
+        return load(
+            *(item for item in items if isinstance(item, Path)), progress=progress,
+            antialiased=antialiased)
+    scenes = [item if isinstance(item, Scene) else load(item) for item in items]
+    if antialiased is not None:
+        scenes = [replace(scene, antialiased=antialiased) for scene in scenes]
+    return merge(scenes)
 
 
 def make_default(path: str | os.PathLike[str] = DEFAULT) -> None:

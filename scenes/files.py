@@ -9,6 +9,7 @@ import numpy as np
 from splatforge.scenes.compressed_ply import CompressedPlySource
 from splatforge.scenes.gltf import GltfSource
 from splatforge.scenes.ply import PlySource, read_ply_header, write_ply
+from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import (
     SH_COEFFICIENTS,
     Scene,
@@ -62,12 +63,7 @@ def open_scene(path: str | os.PathLike[str]) -> Source:
     """
     file = Path(path)
     try:
-        if not file.exists():
-            raise SceneError(f"{file}: file is missing: check the path")
-        if file.is_dir():
-            raise SceneError(f"{file}: path is a folder: name the scene file in it")
-        if not file.is_file():
-            raise SceneError(f"{file}: path is not a regular file: copy the scene to one")
+        check_regular_file(file, "scene")
         suffix = file.suffix.lower()
         if suffix not in _READABLE and file.name != "meta.json":
             raise SceneError(
@@ -100,6 +96,7 @@ def load(
     *paths: str | os.PathLike[str],
     progress: Progress | None = None,
     drop_non_finite: bool = False,
+    antialiased: bool | None = None,
 ) -> Scene:
     """Return the scene of one file, or several files merged, in their order.
 
@@ -112,22 +109,26 @@ def load(
     drop_non_finite : bool
         Leave out Gaussians with a value that is not finite or overflows when it is projected,
         instead of raising.
+    antialiased : bool, optional
+        Flag of the scene, whatever the files say.
 
     Raises
     ------
     SceneError
         A file cannot be read (the message names it, the field and what to do), the antialiased
-        flags of the files differ, or the scene does not fit in memory.
+        flags of the files differ and none is given, or the scene does not fit in memory.
     """
     if not paths:
         raise SceneError("paths must be at least one scene file, not none")
     sources = [open_scene(path) for path in paths]
-    if len({source.antialiased for source in sources}) > 1:
-        plain = next(source.path for source in sources if not source.antialiased)
-        raise SceneError(
-            f"{plain}: antialiased must be the same in all files to merge, not mixed: "
-            "render them apart"
-        )
+    if antialiased is None:
+        if len({source.antialiased for source in sources}) > 1:
+            plain = next(source.path for source in sources if not source.antialiased)
+            raise SceneError(
+                f"{plain}: antialiased must be the same in all files to merge, not mixed: "
+                "render them apart, or say --antialiased or --no-antialiased for all"
+            )
+        antialiased = sources[0].antialiased
     total = sum(source.gaussians for source in sources)
     check_gaussians(sources[0].path, "number of Gaussians", total)
     degree = max(source.sh_degree for source in sources)
@@ -158,7 +159,7 @@ def load(
             raise SceneError(f"{sources[0].path}: means are nowhere finite: the file is damaged")
         if not good.all():
             arrays = {name: array[good] for name, array in arrays.items()}
-    return Scene(**arrays, antialiased=sources[0].antialiased)
+    return Scene(**arrays, antialiased=antialiased)
 
 
 def save(scene: Scene, path: str | os.PathLike[str], *, spz_version: int = 3) -> None:

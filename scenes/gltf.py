@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from splatforge.scenes.json_fields import Fields, parse_json
 from splatforge.scenes.quaternions import replace_zero_quats
+from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import SH_COEFFICIENTS, Scene, SceneError
 from splatforge.scenes.slots import FLAT_LOG_SCALE, Slots, check_gaussians, opacity_logits
 from splatforge.scenes.spz import SpzSource
@@ -235,10 +236,12 @@ class GltfSource:
                 f"not {uri[:60]!r}: convert the scene to GLB"
             )
         try:
+            check_regular_file(self.path.parent / uri, "buffer")
             return memoryview((self.path.parent / uri).read_bytes())
-        except OSError as error:
+        except (OSError, SceneError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise SceneError(
-                f"{self.path}: {uri[:60]!r} cannot be read ({error.strerror}): "
+                f"{self.path}: {uri[:60]!r} cannot be read ({reason}): "
                 "put it beside the .gltf file"
             ) from error
 

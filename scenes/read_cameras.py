@@ -10,15 +10,18 @@ import math
 import os
 import re
 import struct
+import warnings
 import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.scenes.camera import Camera
 from splatforge.scenes.json_fields import Fields, parse_json
+from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import SceneError
 from splatforge.scenes.trajectory import Trajectory
 
@@ -40,14 +43,27 @@ _MODELS = {
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
 }
-_ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"}
-_TWO_FOCAL = {"PINHOLE", "OPENCV", "FULL_OPENCV"}
+# What follows the pinhole's parameters: focal length or two, principal point.
+_ONE_FOCAL = {"SIMPLE_PINHOLE": (), "SIMPLE_RADIAL": ("k",), "RADIAL": ("k1", "k2")}
+_TWO_FOCAL = {
+    "PINHOLE": (),
+    "OPENCV": ("k1", "k2", "p1", "p2"),
+    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+}
+# Distortion coefficients of transforms.json, of nerfstudio and instant-ngp, and what makes its
+# lens another than a pinhole.
+_COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4")
+_OTHER_LENSES = ("is_fisheye", "latlong", "equirectangular", "orthographic", "ftheta_p0")
 _FRAME_S = 1 / 30
 _EYENAV_COLUMNS = (
     *(f"FOV{i}" for i in (1, 2, 3, 4)),
     *(f"Position{axis}" for axis in "XYZ"),
     *(f"Quaternion{axis}" for axis in "XYZW"),
 )
+
+
+class DistortionWarning(UserWarning):
+    """A camera file has lens distortion, which is left out; the message names both."""
 
 
 def load_cameras(path: str | os.PathLike[str]) -> Trajectory:
@@ -64,20 +80,20 @@ def load_cameras(path: str | os.PathLike[str]) -> Trajectory:
     -------
     Trajectory
         In the order of the file, by image name for COLMAP. Times are 1/30 s apart but for traces,
-        which have their own. Lens distortion is left out: a splatting camera is a pinhole.
+        which have their own. Lens distortion is left out, with a `DistortionWarning`: a splatting
+        camera is a pinhole.
 
     Raises
     ------
     SceneError
-        The file is missing, of no known kind, truncated or damaged; the message names the path,
-        the field and what to do.
+        The file is missing, of no known kind, truncated or damaged, or its lens is no pinhole but
+        a fisheye or a panorama; the message names the path, the field and what to do.
     """
     file = Path(path)
     try:
-        if not file.exists():
-            raise SceneError(f"{file}: camera file is missing: check the path")
         if file.is_dir():
             return _load_colmap(_colmap_folder(file))
+        check_regular_file(file, "camera")
         if file.name in ("images.txt", "images.bin", "cameras.txt", "cameras.bin"):
             return _load_colmap(file.parent)
         if file.suffix == ".json":
@@ -198,6 +214,7 @@ def quat_matrix(quat: Float64Array) -> Float64Array:
 
 
 def _read(path: Path) -> bytes:
+    check_regular_file(path, "camera")
     with path.open("rb") as file:
         data = file.read(_TEXT_LIMIT + 1)
     if len(data) > _TEXT_LIMIT:
@@ -219,6 +236,23 @@ def _path(path: Path, name: str, cameras: list[Camera]) -> Trajectory:
         raise SceneError(f"{path}: cameras must be at least one, not none: the file is empty")
     times = np.arange(len(cameras), dtype=np.float64) * _FRAME_S
     return Trajectory(name=name, cameras=tuple(cameras), times_s=times)
+
+
+def _warn_of_distortion(path: Path, lenses: Iterable[Mapping[str, float]]) -> None:
+    """Warn once of the coefficients that are not zero, each with its largest value."""
+    largest: dict[str, float] = {}
+    for lens in lenses:
+        for name, value in lens.items():
+            if abs(value) > abs(largest.get(name, 0.0)):
+                largest[name] = value
+    if largest:
+        shown = ", ".join(f"{name} {largest[name]:.3g}" for name in sorted(largest))
+        warnings.warn(
+            f"{path}: lens distortion ({shown}) is left out, since a splatting camera is a "
+            "pinhole: undistort the images to compare with them",
+            DistortionWarning,
+            stacklevel=4,
+        )
 
 
 def _load_inria(path: Path, items: list[Any]) -> Trajectory:
@@ -247,13 +281,16 @@ def _load_inria(path: Path, items: list[Any]) -> Trajectory:
 
 def _load_transforms(fields: Fields) -> Trajectory:
     path = fields.path
-    cameras = []
+    cameras, lenses = [], []
     for i, frame in enumerate(fields.objects("frames")):
         where = frame.where
 
         def either(key: str, frame: Fields = frame) -> Fields:
             return frame if key in frame else fields
 
+        for key in ("camera_model", *_OTHER_LENSES):
+            _check_lens(either(key), key)
+        lenses.append(_coefficients(either))
         c2w = frame.numbers("transform_matrix", (4, 4))
         # OpenGL camera axes to OpenCV's: y and z turn around.
         rotation = c2w[:3, :3] * (1, -1, -1)
@@ -280,7 +317,35 @@ def _load_transforms(fields: Fields) -> Trajectory:
                 w2c=_rigid(path, f"{where}.transform_matrix", rotation.T, c2w[:3, 3]),
             )
         )
+    _warn_of_distortion(path, lenses)
     return _path(path, path.stem, cameras)
+
+
+def _coefficients(either: Callable[[str], Fields]) -> dict[str, float]:
+    """Distortion of a frame of transforms.json, one by one or as a list."""
+    found = {key: either(key).number(key) for key in _COEFFICIENTS if key in either(key)}
+    key = "distortion_params"
+    if key in (fields := either(key)):
+        values = fields.numbers(key, (len(fields.array(key)),))
+        found |= {f"{key}[{i}]": value for i, value in enumerate(values.tolist())}
+    return found
+
+
+def _check_lens(fields: Fields, key: str) -> None:
+    """Raise if a field of transforms.json says that the lens is no pinhole."""
+    if key not in fields:
+        return
+    if key == "camera_model":
+        model = fields.text(key)
+        if model.upper() in {*_ONE_FOCAL, *_TWO_FOCAL, "PERSPECTIVE"}:
+            return
+    # The first coefficient of an f-theta lens is one at zero, too; the others are true or false.
+    elif not (model := fields.values[key]) and key != "ftheta_p0":
+        return
+    raise SceneError(
+        f"{fields.path}: {fields.name(key)} must be that of a pinhole, not {str(model)[:40]!r}: "
+        "undistort the images and their cameras"
+    )
 
 
 def _size(fields: Fields, key: str, outer: Fields) -> int:
@@ -335,7 +400,7 @@ def _load_colmap(folder: Path) -> Trajectory:
     else:
         lenses = _colmap_cameras_text(cameras_path, _read(cameras_path))
         images = _colmap_images_text(images_path, _read(images_path))
-    cameras = []
+    cameras, used = [], []
     for name, quat, translation, camera_id in sorted(images, key=lambda image: image[0]):
         if camera_id not in lenses:
             raise SceneError(
@@ -348,27 +413,39 @@ def _load_colmap(folder: Path) -> Trajectory:
         w2c = np.eye(4)
         w2c[:3, :3] = quat_matrix(quat / length)
         w2c[:3, 3] = translation
-        cameras.append(_camera(images_path, name[:60], w2c=w2c, **lenses[camera_id]))
+        lens = lenses[camera_id]
+        used.append(lens.distortion)
+        cameras.append(_camera(images_path, name[:60], w2c=w2c, **lens.pinhole))
+    _warn_of_distortion(cameras_path, used)
     return _path(images_path, folder.name, cameras)
 
 
-def _lens(
-    path: Path, model: str, width: int, height: int, parameters: list[float]
-) -> dict[str, float]:
+class _Lens(NamedTuple):
+    """Arguments of a `Camera`, and what is left out of it."""
+
+    pinhole: dict[str, float]
+    distortion: dict[str, float]
+
+
+def _lens(path: Path, model: str, width: int, height: int, parameters: list[float]) -> _Lens:
     if model in _ONE_FOCAL:
-        fx, cx, cy = parameters[:3]
+        fx, cx, cy, *rest = parameters
         fy = fx
     elif model in _TWO_FOCAL:
-        fx, fy, cx, cy = parameters[:4]
+        fx, fy, cx, cy, *rest = parameters
     else:
         raise SceneError(
-            f"{path}: camera model must be a pinhole with little distortion, not {model[:30]}: "
-            "undistort the images with COLMAP's image_undistorter"
+            f"{path}: camera model must be a pinhole, with distortion or without, not "
+            f"{model[:30]}: undistort the images with COLMAP's image_undistorter"
         )
-    return {"width": width, "height": height, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
+    names = (_ONE_FOCAL | _TWO_FOCAL)[model]
+    return _Lens(
+        pinhole={"width": width, "height": height, "fx": fx, "fy": fy, "cx": cx, "cy": cy},
+        distortion=dict(zip(names, rest, strict=True)),
+    )
 
 
-def _colmap_cameras_text(path: Path, data: bytes) -> dict[int, dict[str, float]]:
+def _colmap_cameras_text(path: Path, data: bytes) -> dict[int, _Lens]:
     lenses = {}
     needed = dict(_MODELS.values())
     for line in _lines(path, data):
@@ -378,7 +455,8 @@ def _colmap_cameras_text(path: Path, data: bytes) -> dict[int, dict[str, float]]
             parameters = [float(word) for word in words[4:]]
         except (ValueError, IndexError) as error:
             raise _bad_line(path, line) from error
-        if len(parameters) != needed.get(model, -1):
+        # A model that is not known has any number of parameters; it is refused by its name.
+        if len(parameters) != needed.get(model, len(parameters)):
             raise _bad_line(path, line)
         lenses[camera_id] = _lens(path, model, width, height, parameters)
     return lenses
@@ -403,7 +481,7 @@ def _colmap_images_text(
     return images
 
 
-def _colmap_cameras_bin(path: Path, data: bytes) -> dict[int, dict[str, float]]:
+def _colmap_cameras_bin(path: Path, data: bytes) -> dict[int, _Lens]:
     lenses = {}
     try:
         (count,) = struct.unpack_from("<Q", data)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from splatforge.scenes.json_fields import Fields
 from splatforge.scenes.quaternions import insert_largest
+from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import SH_COEFFICIENTS, SceneError
 from splatforge.scenes.slots import Slots, check_gaussians, opacity_logits
 
@@ -198,6 +199,7 @@ class SogSource:
                 )
             member = self.path if name == _META else self.path.parent / name
             try:
+                check_regular_file(member, "plane")
                 with member.open("rb") as file:
                     data = file.read(limit + 1)
             except (OSError, ValueError) as error:

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from splatforge.scenes import (
     Camera,
+    DistortionWarning,
     SceneError,
     default_camera,
     guess_up,
@@ -302,14 +305,81 @@ def test_transforms_faults(tmp_path, changes, match):
         load_cameras(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"camera_model": "OPENCV", "k1": -0.05, "k2": 0, "p1": 1e-4}, "(k1 -0.05, p1 0.0001)"),
+        ({"k6": 2}, "(k6 2, p1 1e-05)"),
+        ({"distortion_params": [0, 0, -0.25]}, "(distortion_params[2] -0.25, p1 1e-05)"),
+    ],
+)
+def test_distortion_of_transforms_is_named_once(tmp_path, changes, shown):
+    path = tmp_path / "transforms.json"
+    value = _transforms(**changes)
+    value["frames"].append(value["frames"][0] | {"p1": 1e-5})
+    path.write_text(json.dumps(value))
+    with pytest.warns(DistortionWarning) as caught:
+        same(load_cameras(path).cameras[0])
+    (warning,) = caught
+    assert str(warning.message).startswith(f"{path}: lens distortion {shown} is left out")
+    assert warning.filename == __file__
+
+
+def test_distortion_of_one_frame_is_named(tmp_path):
+    path = tmp_path / "transforms.json"
+    value = _transforms(k1=0, is_fisheye=False, camera_model="PINHOLE", distortion_params=[0] * 6)
+    path.write_text(json.dumps(value))
+    same(load_cameras(path).cameras[0])
+    value["frames"][0]["k1"] = 0.125
+    path.write_text(json.dumps(value))
+    with pytest.warns(DistortionWarning, match=r"\(k1 0\.125\)"):
+        load_cameras(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model must be that of a pinhole, not 'OPENCV"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model must be that of a pinhole, not 'EQUI"),
+        ({"camera_model": 3}, "camera_model must be a string, not 3"),
+        ({"is_fisheye": True}, "is_fisheye must be that of a pinhole, not 'True'"),
+        ({"equirectangular": 1}, "equirectangular must be that of a pinhole"),
+        ({"ftheta_p0": 0.0}, "ftheta_p0 must be that of a pinhole"),
+        ({"k1": "much"}, "k1 must be a finite number, not 'much'"),
+        ({"distortion_params": ["much"]}, "distortion_params must be finite numbers"),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True])
+def test_lenses_that_are_no_pinhole_are_refused(tmp_path, changes, match, inner):
+    path = tmp_path / "transforms.json"
+    value = _transforms()
+    (value["frames"][0] if inner else value).update(changes)
+    path.write_text(json.dumps(value))
+    where = r"frames\[0\]\." if inner else ""
+    with pytest.raises(SceneError, match=f"^{path}: {where}{match}"):
+        load_cameras(path)
+
+
 QUAT = quat_of(POSE.w2c[:3, :3])
+
+
+#: COLMAP's number of each model, its name, its pinhole and its distortion.
+COLMAP_MODELS = {
+    0: ("SIMPLE_PINHOLE", [500, 320, 240], {}),
+    1: ("PINHOLE", [500, 500, 320, 240], {}),
+    2: ("SIMPLE_RADIAL", [500, 320, 240], {"k": 0.01}),
+    3: ("RADIAL", [500, 320, 240], {"k1": 0.01, "k2": -0.02}),
+    4: ("OPENCV", [500, 500, 320, 240], {"k1": 0.01, "k2": 0, "p1": 0.001, "p2": 0}),
+    6: ("FULL_OPENCV", [500, 500, 320, 240], dict.fromkeys(
+        ("k1", "k2", "p1", "p2", "k3", "k4", "k5"), 0) | {"k6": 0.5}),
+}
 
 
 def write_colmap(folder: Path, *, binary: bool, model: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     t = POSE.w2c[:3, 3]
-    parameters = {0: [500, 320, 240], 1: [500, 500, 320, 240], 2: [500, 320, 240, 0.01]}[model]
-    name = {0: "SIMPLE_PINHOLE", 1: "PINHOLE", 2: "SIMPLE_RADIAL"}[model]
+    name, parameters, distortion = COLMAP_MODELS[model]
+    parameters = [*parameters, *distortion.values()]
     if binary:
         lens = struct.pack("<QiiQQ", 1, 3, model, 640, 480)
         (folder / "cameras.bin").write_bytes(
@@ -331,14 +401,20 @@ def write_colmap(folder: Path, *, binary: bool, model: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("model", [0, 1, 2])
+@pytest.mark.parametrize("model", COLMAP_MODELS)
 def test_colmap(tmp_path, binary, model):
-    write_colmap(tmp_path / "sparse" / "0", binary=binary, model=model)
-    trajectory = load_cameras(tmp_path)
-    assert len(trajectory.cameras) == 2
-    same(trajectory.cameras[0])
-    image = tmp_path / "sparse" / "0" / f"images{'.bin' if binary else '.txt'}"
-    assert len(load_cameras(image).cameras) == 2
+    suffix = ".bin" if binary else ".txt"
+    folder = write_colmap(tmp_path / "sparse" / "0", binary=binary, model=model)
+    names = {name: value for name, value in COLMAP_MODELS[model][2].items() if value}
+    for path in (tmp_path, folder / f"images{suffix}"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trajectory = load_cameras(path)
+        assert len(trajectory.cameras) == 2
+        same(trajectory.cameras[0])
+        shown = ", ".join(f"{name} {value:g}" for name, value in names.items())
+        assert [str(warning.message).partition(" is left out")[0] for warning in caught] == [
+            f"{folder / 'cameras'}{suffix}: lens distortion ({shown})"][: bool(names)]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +429,9 @@ def test_colmap(tmp_path, binary, model):
         ("cameras.bin", lambda data: data[:12] + b"\x07" + data[13:] + bytes(8), "undistort"),
         ("cameras.bin", lambda data: data[:8] + b"\x09" + data[9:], "CAMERA_ID must be in"),
         ("cameras.bin", lambda data: b"", "camera file is empty"),
-        ("cameras.txt", lambda data: data.replace(b"PINHOLE", b"FISHEYE"), "not understood"),
+        ("cameras.txt", lambda data: data.replace(b"PINHOLE", b"FISHEYE"),
+         r"cameras\.txt: camera model must be a pinhole, with distortion or without, not FISHEYE"),
+        ("cameras.txt", lambda data: data.replace(b"PINHOLE", b"RADIAL"), "not understood"),
         ("cameras.txt", lambda data: data.replace(b"640", b"wide"), "not understood"),
         ("images.txt", lambda data: data.replace(b" 3 a.png", b""), "not understood"),
         ("images.txt", lambda data: b"\xff\xfe" + data, "must be UTF-8"),
@@ -382,6 +460,27 @@ def test_camera_files_of_no_known_kind(tmp_path):
         (tmp_path / "cameras.json").write_text(text)
         with pytest.raises(SceneError):
             load_cameras(tmp_path / "cameras.json")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "images.txt", "images.bin"])
+def test_pipes_are_no_camera_files(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(SceneError, match="path is not a regular file: copy the camera to one"):
+        load_cameras(tmp_path / name)
+
+
+def test_pipes_beside_a_camera_file(tmp_path):
+    write_colmap(tmp_path, binary=True)
+    (tmp_path / "cameras.bin").unlink()
+    os.mkfifo(tmp_path / "cameras.bin")
+    with pytest.raises(SceneError, match="COLMAP file is missing"):
+        load_cameras(tmp_path)
+    write_trace(tmp_path / "a.csv", [ROW.format(view=0, time=0)])
+    os.mkfifo(tmp_path / "settings.csv")
+    with pytest.raises(SceneError, match="not a regular file"):
+        load_eyenavgs(tmp_path / "a.csv", scene="truck", settings=tmp_path / "settings.csv")
+    with pytest.raises(SceneError, match="path is a folder: name the camera file in it"):
+        load_eyenavgs(tmp_path)
 
 
 # EyeNavGS.
@@ -470,5 +569,5 @@ def test_eyenavgs_damaged_gzip_and_missing(tmp_path):
     path.write_bytes(data[:10] + b"\xff" * 40)
     with pytest.raises(SceneError, match="gzip stream is damaged"):
         load_cameras(path)
-    with pytest.raises(SceneError, match="cannot be read"):
+    with pytest.raises(SceneError, match="camera file is missing"):
         load_eyenavgs(tmp_path / "none.csv")

@@ -224,7 +224,7 @@ def test_names_and_files_resolve_and_merge(tmp_path, monkeypatch):
     assert resolve(tmp_path / "a.ply", str(tmp_path / "a.ply")).gaussians == 10
     with pytest.raises(SceneError, match="scene must be a file or one of default, object, city"):
         resolve("moon")
-    with pytest.raises(SceneError, match=r"none.ply: file is missing"):
+    with pytest.raises(SceneError, match=r"none.ply: scene file is missing"):
         resolve(tmp_path / "none.ply")
     with pytest.raises(SceneError, match="not nothing"):
         resolve()

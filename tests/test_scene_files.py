@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splatforge.scenes import SceneError, load, open_scene, save, transform
+from splatforge.scenes import SceneError, load, open_scene, resolve, save, transform
 from splatforge.scenes import files as scene_files_module
 from splatforge.scenes.spz import write_spz
 
@@ -174,6 +174,24 @@ def test_splat_round_trip_within_its_steps(tmp_path):
     assert turn_deg(scene, again).max() < 1.5
 
 
+def test_splat_quaternion_bytes_reach_from_minus_one(tmp_path):
+    """Byte 0 is -1, byte 128 is 0, byte 255 is 127/128: asymmetric as two's complement is."""
+    record = np.zeros(3, np.dtype([("f", "<f4", 6), ("color", "u1", 4), ("rotation", "u1", 4)]))
+    record["f"][:, 3:] = 1
+    record["rotation"] = [(0, 128, 128, 128), (128, 0, 255, 1), (127, 129, 0, 255)]
+    (tmp_path / "a.splat").write_bytes(record.tobytes())
+    assert load(tmp_path / "a.splat").quats.tolist() == [
+        [-1, 0, 0, 0], [0, -1, 127 / 128, -127 / 128], [-1 / 128, 1 / 128, -1, 127 / 128]]
+
+
+def test_splat_writes_a_quaternion_of_minus_one(tmp_path):
+    quats = np.eye(4, dtype=np.float32)[[0, 0, 3]] * np.array([[-1], [1], [-1]], np.float32)
+    save(small_scene(3, 0, quats=quats), tmp_path / "a.splat")
+    rotation = np.frombuffer((tmp_path / "a.splat").read_bytes(), np.uint8).reshape(3, 32)[:, 28:]
+    assert sorted(map(tuple, rotation.tolist())) == [
+        (0, 128, 128, 128), (128, 128, 128, 0), (255, 128, 128, 128)]
+
+
 def test_splat_puts_the_most_visible_first(tmp_path):
     scene = small_scene(50, 0)
     save(scene, tmp_path / "a.splat")
@@ -195,6 +213,18 @@ def test_compressed_ply(tmp_path, degree, colors):
     if degree:
         assert np.abs(again.sh[:, 1:] - scene.sh[:, 1:]).max() <= 8 / 256
     assert np.abs(again.sh[:, 0] - scene.sh[:, 0]).max() < 0.03
+
+
+def test_compressed_ply_sh_bytes(tmp_path):
+    """The ends of the byte range are the ends of [-4, 4], the others the middles of their bins."""
+    scene = small_scene(3, 1)
+    path = write_compressed_ply(tmp_path / "a.ply", scene)
+    values = [0, 1, 2, 127, 128, 129, 253, 254, 255]
+    path.write_bytes(path.read_bytes()[:-27] + bytes(values * 3))
+    want = [-4, -4 + 1.5 / 32, -4 + 2.5 / 32, -0.5 / 32, 0.5 / 32, 1.5 / 32, 4 - 2.5 / 32,
+            4 - 1.5 / 32, 4]
+    # Channel by channel in the file.
+    assert load(path).sh[:, 1:].swapaxes(1, 2).reshape(3, 9).tolist() == [want] * 3
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -583,6 +613,42 @@ def test_sog_faults(tmp_path, changes, match):
     refused(write_sog(tmp_path / "a.sog", small_scene(), **changes), match)
 
 
+@pytest.mark.parametrize("entries", [29, 30])
+def test_sog_labels_end_at_the_palette(tmp_path, entries):
+    """Labels 0 to 29: a palette of 30 holds them, one of 29 does not."""
+    path = write_sog(tmp_path / "a.sog", small_scene(), **_meta(shN__count=entries))
+    if entries == 29:
+        refused(path, "shN label must be below 29, not 29 at Gaussian 29")
+    else:
+        assert load(path).gaussians == 40
+
+
+def test_sog_version_1_palette_is_the_plane(tmp_path):
+    """64 entries to a row of centroids: label 64 is behind one row."""
+    labels = np.full((8, 8, 4), 255, np.uint8)
+    labels[..., :3] = 0
+    labels[0, 3, 0] = 63
+    member = {"shN_labels.webp": webp(labels)}
+    assert load(write_sog(tmp_path / "a.sog", small_scene(), 1, **member)).gaussians == 40
+    labels[0, 3, 0] = 64
+    member = {"shN_labels.webp": webp(labels)}
+    refused(write_sog(tmp_path / "b.sog", small_scene(), 1, **member),
+            "shN label must be below 64, not 64 at Gaussian 3")
+
+
+def test_pipes_beside_a_scene_file(tmp_path):
+    for name, data in sog_members(small_scene()).items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "quats.webp").unlink()
+    os.mkfifo(tmp_path / "quats.webp")
+    refused(tmp_path / "meta.json", "'quats.webp' cannot be read .*not a regular file")
+    description, binary = gltf_parts(small_scene())
+    description["buffers"] = [{"byteLength": len(binary), "uri": "pipe.bin"}]
+    os.mkfifo(tmp_path / "pipe.bin")
+    (tmp_path / "a.gltf").write_text(json.dumps(description))
+    refused(tmp_path / "a.gltf", "'pipe.bin' cannot be read .*not a regular file")
+
+
 def test_sog_version_1_faults(tmp_path):
     def write(**changes):
         members = sog_members(small_scene(), 1)
@@ -712,6 +778,22 @@ def test_mixed_flags_do_not_merge(tmp_path):
     save(small_scene(antialiased=True), tmp_path / "b.spz")
     with pytest.raises(SceneError, match=r"a.spz: antialiased must be the same"):
         load(tmp_path / "a.spz", tmp_path / "b.spz")
+
+
+def test_an_antialiased_flag_that_is_given(tmp_path):
+    """It stands whatever the files say, and files that differ merge under it."""
+    for name, flag in (("a.ply", True), ("b.ply", False)):
+        save(small_scene(20, 0, antialiased=flag), tmp_path / name)
+    a, b = tmp_path / "a.ply", tmp_path / "b.ply"
+    for flag in (True, False):
+        assert load(a, antialiased=flag).antialiased is flag
+        assert load(b, antialiased=flag).antialiased is flag
+        merged = resolve(a, b, antialiased=flag)
+        assert (merged.gaussians, merged.antialiased) == (40, flag)
+        assert resolve("default", a, b, antialiased=flag).antialiased is flag
+        assert resolve("default", antialiased=flag).antialiased is flag
+    with pytest.raises(SceneError, match="antialiased must be the same in all files"):
+        resolve(a, b)
 
 
 def test_a_scene_beyond_memory_is_one_line(every, monkeypatch):
