@@ -63,6 +63,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.scenes import check_regular_file
+
 __all__ = ["LIBRARIES", "CostTable", "Entry", "Sourced", "SramTable", "default_costs",
            "read_entries"]
 
@@ -556,20 +558,22 @@ class CostTable:
         Raises
         ------
         ValueError
-            If a file is no TOML or an entry in it is malformed.
+            If a file is not there or no TOML, or an entry in it is malformed.
         """
         entries = dict[str, Entry]()
         sram: SramTable | None = None
         scaling: _Families = {}
         libraries = dict[str, None]()
         folder = files("splatforge.sim")
-        sources = [(name, folder.joinpath(name).read_text()) for name in
+        sources = [(name, folder.joinpath(name).read_bytes()) for name in
                    ("costs.toml", "sram.toml", *(f"energy_{name}.toml" for name in LIBRARIES))]
-        sources += [(str(path), Path(path).read_text()) for path in paths]
-        for where, text in sources:
+        for path in paths:
+            check_regular_file(path, "TOML")
+        sources += [(str(path), path.read_bytes()) for path in paths]
+        for where, content in sources:
             try:
-                tree = tomllib.loads(text)
-            except tomllib.TOMLDecodeError as error:
+                tree = tomllib.loads(content.decode())
+            except ValueError as error:
                 raise ValueError(f"{where}: not TOML: {error}") from None
             if "sram" in tree:
                 sram = _read_sram(where, tree.pop("sram"))

@@ -89,6 +89,9 @@ def _span(text: str) -> tuple[int, int]:
 SceneOption = Annotated[list[str], typer.Option(
     "--scene", metavar="NAME|FILE...",
     help="A generated or fetched scene, or files, which are merged.")]
+AntialiasedOption = Annotated[bool | None, typer.Option(
+    "--antialiased/--no-antialiased",
+    help="With or without the mip filter, whatever the scene says.")]
 SizeOption = Annotated[Any, typer.Option(
     "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
 CameraOption = Annotated[Path | None, typer.Option(
@@ -222,21 +225,23 @@ def _stages() -> Iterator[Callable[[str, int, int], None]]:
 # What verbs share -----------------------------------------------------------------------------
 
 
-def _scene(names: Sequence[str]) -> "Scene":
+def _scene(names: Sequence[str], antialiased: bool | None = None) -> "Scene":
     from splatforge.scenes import resolve
 
     with _progress(f"loading {' '.join(Path(name).name for name in names)}"):
-        return resolve(*names)
+        return resolve(*names, antialiased=antialiased)
 
 
-def _scene_record(names: Sequence[str]) -> "tuple[Scene, dict[str, Any]]":
+def _scene_record(
+    names: Sequence[str], antialiased: bool | None = None
+) -> "tuple[Scene, dict[str, Any]]":
     """A scene and the figures of ``scenes info``."""
     import time
 
     from splatforge.scenes import CAPTURES, get, open_scene
 
     start = time.perf_counter()
-    scene = _scene(names)
+    scene = _scene(names, antialiased)
     load_s = time.perf_counter() - start
     files = [get(name) if name in CAPTURES else Path(name) for name in names]
     files = [path for path in files if path.exists()]
@@ -261,9 +266,7 @@ def _cameras(
     from splatforge.scenes import default_camera
 
     if camera is not None:
-        from splatforge.scenes import load_cameras
-
-        path = load_cameras(camera).cameras
+        path = _load_cameras(camera)
         if size is not None:
             path = tuple(view.resized(*size) for view in path)
         first = path[0]
@@ -280,6 +283,20 @@ def _cameras(
             f"Frames must be at most {len(path)}, the cameras of {camera}, not {count}"
         )
     return path[:count]
+
+
+def _load_cameras(path: Path) -> "tuple[Camera, ...]":
+    """Cameras of a file; what of it is left out is said on stderr."""
+    import warnings
+
+    from splatforge.scenes import DistortionWarning, load_cameras
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DistortionWarning)
+        cameras = load_cameras(path).cameras
+    for warning in caught:
+        print(f"splatforge: warning: {_line(str(warning.message))}", file=sys.stderr)
+    return cameras
 
 
 def _trajectory(
@@ -348,6 +365,9 @@ def _design(name: str, preset: str | None, config: Path | None) -> "AcceleratorD
     else:
         raise ValueError(f"Preset must be one of {', '.join(presets)}, not {preset!r}")
     if config is not None:
+        from splatforge.scenes import check_regular_file
+
+        check_regular_file(config, "TOML")
         try:
             table = tomllib.loads(config.read_text("utf-8"))
         except ValueError as error:
@@ -453,8 +473,15 @@ def _read_picture(path: Path) -> Any:
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
+    from splatforge.scenes import check_regular_file
+
+    check_regular_file(path, "picture")
     if path.suffix == ".npy":
-        array = np.load(path, allow_pickle=False)
+        try:
+            with path.open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, EOFError, SyntaxError) as error:
+            raise ValueError(f"{path}: cannot be read as .npy: {error}") from None
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "f":
             raise ValueError(
                 f"{path}: must be floats of shape [height, width, 3], "
@@ -627,6 +654,7 @@ def render(
     trajectory: TrajectoryOption = None,
     frames: FramesOption = None,
     background: BackgroundOption = "0,0,0",
+    antialiased: AntialiasedOption = None,
     against: Annotated[Path | None, typer.Option(
         "--against", metavar="IMAGE", help="Picture to compare with: PSNR and SSIM."
     )] = None,
@@ -646,7 +674,7 @@ def render(
     for path in wanted:
         _check_extension(path, ".json", ".png")
     other = None if against is None else _read_picture(against)
-    gaussians = _scene(scene)
+    gaussians = _scene(scene, antialiased)
     views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
     if other is not None and other.shape[:2] != (views[0].height, views[0].width):
         raise ValueError(
@@ -676,12 +704,14 @@ def render(
     many = len(views) > 1
     record = {
         "width": views[0].width, "height": views[0].height, "gaussians": gaussians.gaussians,
-        "frames": len(views), "render_ms": sum(times) / len(times),
+        "antialiased": gaussians.antialiased, "frames": len(views),
+        "render_ms": sum(times) / len(times),
         "stages_ms": {name: sum(each[name] for each in stages) / len(stages) for name in stages[0]},
         "output": outputs if many else outputs[0],
     }
     lines = [
         ("frame", f"{record['width']} x {record['height']}, {gaussians.gaussians:,} Gaussians"),
+        ("antialiased", "yes" if gaussians.antialiased else "no"),
         ("time", f"{record['render_ms']:.1f} ms" + (f", mean of {len(views)}" if many else "")),
         ("stages", ", ".join(f"{k} {v:.1f} ms" for k, v in record["stages_ms"].items())),
     ]
@@ -739,6 +769,7 @@ def cosim(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    antialiased: AntialiasedOption = None,
     memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
@@ -772,7 +803,7 @@ def cosim(
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
-    gaussians = _scene(scene)
+    gaussians = _scene(scene, antialiased)
     views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
     if window is not None:
         window.path.parent.mkdir(parents=True, exist_ok=True)
@@ -830,6 +861,7 @@ def simulate(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    antialiased: AntialiasedOption = None,
     memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
@@ -854,7 +886,7 @@ def simulate(
     parameters = _design(design, preset, config)
     timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
                      memory_outstanding)
-    gaussians = _scene(scene)
+    gaussians = _scene(scene, antialiased)
     views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
     simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
                           clock_mhz, node_nm, log=memory_trace is not None, costs=costs)
@@ -929,6 +961,7 @@ def energy(
 ) -> None:
     """Work out the energy per action at gate level, on one frame of the RTL."""
     from splatforge.designs.raster import RasterDesign
+    from splatforge.scenes import check_regular_file
     from splatforge.synth import actions
     from splatforge.synth.library import read_library
     from splatforge.verification.lib.ports import record_frame
@@ -937,6 +970,8 @@ def energy(
         _check_extension(output, ".toml")
     parameters = _design(design, preset, config)
     assert isinstance(parameters, RasterDesign)  # the only design so far
+    for path in liberty or ():
+        check_regular_file(path, "Liberty")
     library = read_library(liberty or (), node_nm=library_node_nm)
     gaussians = _scene(scene)
     (view,) = _cameras(gaussians, size, camera, None, 1, (160, 120))
@@ -980,6 +1015,7 @@ def report(
     preset: PresetOption = None,
     config: ConfigOption = None,
     background: BackgroundOption = "0,0,0",
+    antialiased: AntialiasedOption = None,
     memory: MemoryOption = "fixed",
     memory_latency: LatencyOption = 100,
     memory_rate: RateOption = "1",
@@ -999,7 +1035,7 @@ def report(
     parameters = _design(design, preset, config)
     timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
                      memory_outstanding)
-    gaussians, scene_record = _scene_record(scene)
+    gaussians, scene_record = _scene_record(scene, antialiased)
     views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
     simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
                           clock_mhz, node_nm)
@@ -1117,6 +1153,10 @@ def _message(error: BaseException) -> str:
         text = f"not enough memory: {error}"
     else:
         text = str(error) or type(error).__name__
+    return _line(text)
+
+
+def _line(text: str) -> str:
     return " ".join(text.split())
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,7 @@ def test_traceback_on_request(tmp_path):
 
 
 def test_bugs_are_not_hidden(monkeypatch, scene_file):
-    monkeypatch.setattr(cli, "_scene", lambda names: {}["bug"])
+    monkeypatch.setattr(cli, "_scene", lambda *_: {}["bug"])
     with pytest.raises(KeyError):
         main(["render", "--scene", str(scene_file)])
 
@@ -117,7 +119,7 @@ def test_bugs_are_not_hidden(monkeypatch, scene_file):
     (ValueError(), "ValueError"),
 ])
 def test_errors_of_the_machine(capsys, monkeypatch, scene_file, error, message):
-    def fail(names):
+    def fail(names, antialiased):
         raise error
 
     monkeypatch.setattr(cli, "_scene", fail)
@@ -125,7 +127,7 @@ def test_errors_of_the_machine(capsys, monkeypatch, scene_file, error, message):
 
 
 def test_interruption(capsys, monkeypatch, scene_file):
-    def interrupt(names):
+    def interrupt(names, antialiased):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_scene", interrupt)
@@ -171,13 +173,76 @@ def test_a_closed_pipe_is_no_error(scene_file, tmp_path):
 def test_scene_takes_many_values(capsys, monkeypatch, given, taken):
     seen = []
 
-    def note(names):
+    def note(names, antialiased):
         seen.extend(names)
         raise ValueError("seen")
 
     monkeypatch.setattr(cli, "_scene", note)
     assert refusal(capsys, "render", *given) == "seen"
     assert seen == taken
+
+
+@pytest.fixture
+def no_hang():
+    """Fail, instead of waiting for ever, where a pipe is opened."""
+    def late(*_):
+        raise AssertionError("the command waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+INPUTS = {
+    "--scene": (["render"], "a.ply"),
+    "--camera": (["render", "--scene", "default"], "a.json"),
+    "--camera of COLMAP": (["render", "--scene", "default"], "images.txt"),
+    "--trajectory": (["render", "--scene", "default"], "a.csv"),
+    "--against": (["render", "--scene", "default"], "a.png"),
+    "--against of floats": (["render", "--scene", "default"], "a.npy"),
+    "--config": (["simulate", "raster", "--scene", "default"], "a.toml"),
+    "--costs": (["simulate", "raster", "--scene", "default", "--size", "16x16"], "a.toml"),
+    "--liberty": (["energy", "raster", "--scene", "default"], "a.lib"),
+}
+
+
+@pytest.mark.parametrize("option", INPUTS)
+def test_what_is_no_file_is_refused(capsys, tmp_path, no_hang, option):
+    """A pipe would never end, a device neither; a folder and nothing have their own words."""
+    before, name = INPUTS[option]
+    option = option.partition(" ")[0]
+    path = tmp_path / name
+    assert f"{path}: " in (line := refusal(capsys, *before, option, path))
+    assert "file is missing" in line
+    os.mkfifo(path)
+    assert f"{path}: path is not a regular file" in refusal(capsys, *before, option, path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert f"{path}: path is not a regular file" in refusal(capsys, *before, option, path)
+    path.unlink()
+    path.mkdir()
+    line = refusal(capsys, *before, option, path)
+    assert f"{path}: " in line
+    assert "folder" in line
+
+
+@pytest.mark.parametrize("option", ["--config", "--costs"])
+def test_bytes_that_are_no_text_are_no_toml(capsys, tmp_path, option):
+    before, name = INPUTS[option]
+    (tmp_path / name).write_bytes(b"\xff\xfe[")
+    assert f"{tmp_path / name}: not TOML: " in refusal(
+        capsys, *before, option, tmp_path / name)
+
+
+def test_an_output_that_is_no_file_is_kept(capsys, tmp_path, scene_file):
+    """A pipe or a device is not replaced by a file of its name."""
+    os.mkfifo(tmp_path / "a.png")
+    line = refusal(capsys, "render", "--scene", scene_file, "--size", "16x16", "-o",
+                   tmp_path / "a.png")
+    assert f"{tmp_path / 'a.png'}: cannot be written (not a regular file)" in line
+    assert stat.S_ISFIFO((tmp_path / "a.png").stat().st_mode)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -254,6 +319,53 @@ def test_render(capsys, tmp_path, scene_file):
     lit = figures(capsys, "render", "--scene", scene_file, "--size", "48x40", "-o", picture,
                   "--background", "1,1,1", "--against", floats)
     assert lit["psnr_db"] < 20
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': 3", b"PK\x03\x04" + bytes(40), b"\x80\x04K\x01."])
+def test_floats_that_are_damaged(capsys, tmp_path, scene_file, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    assert "a.npy: cannot be read as .npy" in refusal(
+        capsys, "render", "--scene", scene_file, "--against", tmp_path / "a.npy")
+
+
+def test_the_antialiased_flag(capsys, tmp_path, scene_file):
+    """The command line has the last word, for every verb that draws."""
+    scene = scenes.load(scene_file)
+    scenes.save(replace(scene, antialiased=True), tmp_path / "soft.ply")
+    base = ["render", "--size", "48x40", "-o", tmp_path / "a.npy", "--scene"]
+    seen = {}
+    for path in (scene_file, tmp_path / "soft.ply"):
+        for option in ([], ["--antialiased"], ["--no-antialiased"]):
+            flag = option == ["--antialiased"] or (not option and path != scene_file)
+            assert figures(capsys, *base, path, *option)["antialiased"] is flag
+            picture = np.load(tmp_path / "a.npy")
+            assert np.array_equal(seen.setdefault(flag, picture), picture)
+    assert (seen[True] != seen[False]).any()
+    soft = run(capsys, *base, scene_file, "--antialiased")[1]
+    assert re.search(r"^antialiased +yes$", soft, re.MULTILINE)
+    assert re.search(r"^antialiased +no$", run(capsys, *base, scene_file)[1], re.MULTILINE)
+    assert "antialiased must be the same" in refusal(
+        capsys, *base, scene_file, tmp_path / "soft.ply")
+    assert figures(
+        capsys, *base, scene_file, tmp_path / "soft.ply", "--no-antialiased")["gaussians"] == 800
+    base = ["simulate", "raster", "--size", "48x40", "--scene", scene_file]
+    hard, soft = (figures(capsys, *base, *option)["workload"] for option in ([], ["--antialiased"]))
+    assert soft["significant"] < hard["significant"]
+
+
+@pytest.mark.parametrize("verb", ["cosim raster", "report", "simulate raster", "render"])
+def test_the_antialiased_flag_reaches_the_scene(capsys, monkeypatch, scene_file, verb):
+    asked = []
+
+    def note(*names, **options):
+        asked.append(options["antialiased"])
+        raise ValueError("seen")
+
+    monkeypatch.setattr(scenes, "resolve", note)
+    for option in ([], ["--antialiased"], ["--no-antialiased"]):
+        assert refusal(capsys, *verb.split(), "--scene", scene_file, *option) == "seen"
+    assert asked == [None, True, False]
 
 
 def test_render_merges_scenes(capsys, tmp_path, scene_file):
@@ -406,6 +518,21 @@ def test_cameras_of_a_file(capsys, tmp_path, scene_file):
     assert "none.json" in refusal(capsys, *base[:3], "--camera", tmp_path / "none.json")
 
 
+def test_distortion_is_said_on_stderr(capsys, tmp_path, scene_file):
+    """One line, and the figures on standard output stay JSON."""
+    path = tmp_path / "transforms.json"
+    pose = np.diag([1.0, -1, -1, 1])
+    pose[2, 3] = -3
+    path.write_text(json.dumps({
+        "w": 64, "h": 48, "fl_x": 50, "k1": 0.1,
+        "frames": 2 * [{"transform_matrix": pose.tolist()}]}))
+    status, out, err = run(capsys, "render", "--scene", scene_file, "--camera", path, "-o",
+                           tmp_path / "a.png", "--json", "-")
+    assert (status, json.loads(out)["width"]) == (0, 64)
+    assert err == (f"splatforge: warning: {path}: lens distortion (k1 0.1) is left out, since a "
+                   "splatting camera is a pinhole: undistort the images to compare with them\n")
+
+
 def test_head_motion(capsys, tmp_path, scene_file, shared_cameras):
     trace = shared_cameras("eyenavgs_user101_truck.csv.gz")
     base = ["render", "--scene", scene_file, "--size", "32x24", "--trajectory", trace, "-o",
@@ -509,7 +636,7 @@ def test_simulate_with_costs_of_the_user(capsys, scene_file, tmp_path):
 def test_energy_refusals(capsys, scene_file, tmp_path):
     base = ["energy", "raster", "--scene", str(scene_file), "--size", "64x48"]
     assert main([*base, "--liberty", str(tmp_path / "none.lib")]) == 2
-    assert "none.lib: cannot be read" in capsys.readouterr().err
+    assert "none.lib: Liberty file is missing" in capsys.readouterr().err
     assert main([*base, "-o", "table.json"]) == 2
     assert ".toml" in capsys.readouterr().err
 
