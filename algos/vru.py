@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from splatforge.algos.fetch import encode_splats
 from splatforge.algos.fixed import round_shift
+from splatforge.algos.floating import to_fixed
 from splatforge.algos.records import decode_record
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.vru import REGION_PX, VruDesign
@@ -27,16 +28,7 @@ def slope_fixed(design: VruDesign, words: Int64Array) -> Int64Array:
     Error: half a unit of ``design.slope``, none where the exponent leaves all bits of the fraction
     in it.
     """
-    slope, fraction = design.feature.slope, design.feature.slope.fraction_bits
-    exponent = (words >> fraction) & ((1 << slope.exponent_bits) - 1)
-    significand = (words & ((1 << fraction) - 1)) | 1 << fraction
-    # The value is significand * 2^(exponent - bias - fraction).
-    up = exponent - slope.bias - fraction + design.slope.frac_bits
-    left = significand << np.clip(up, 0, 62 - fraction - 1)
-    right = np.clip(-up, 0, fraction + 2)
-    magnitude = np.where(up >= 0, left, ((significand << 1 >> right) + 1) >> 1)
-    magnitude = np.where(exponent == 0, 0, np.minimum(magnitude, design.slope.raw_max))
-    return np.where(words & slope.sign_bit, -magnitude, magnitude)
+    return to_fixed(design.feature.slope, words, design.slope)
 
 
 def vru_fixed(

@@ -19,7 +19,7 @@ ALLOWED = {
 }
 #: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents and
 #: number formats only.
-HW_MAY_TAKE_FROM_ALGOS = {"alpha", "fixed"}
+HW_MAY_TAKE_FROM_ALGOS = {"alpha", "fixed", "floating"}
 FILES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
 
 
