@@ -1,0 +1,522 @@
+"""Floating-point arithmetic in pipelines; twin of :mod:`splatforge.algos.floating`.
+
+Every unit takes operands in every cycle and gives the result :attr:`latency` cycles later; no stage
+holds more than one multiplication of significands, one addition or one shift. A stall of a whole
+pipeline is :class:`amaranth.hdl.EnableInserter`'s business. Formats: words of
+:class:`splatforge.designs.floating.Floating`.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from amaranth.hdl import *
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from splatforge.algos.floating import (
+    QuadraticTable,
+    log2_table,
+    reciprocal_root_table,
+    reciprocal_table,
+)
+from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import Floating
+from splatforge.hw.lib.component import Component
+
+__all__ = ["Add", "Compare", "Log2", "Multiply", "Reciprocal", "ToFixed"]
+
+
+def _exponent(word: Value, fmt: Floating) -> Value:
+    return word[fmt.fraction_bits:fmt.width - 1]
+
+
+def _significand(word: Value, fmt: Floating) -> Value:
+    """Fraction with the leading one."""
+    return Cat(word[:fmt.fraction_bits], C(1, 1))
+
+
+def _limited(magnitude: Value, fmt: Floating) -> Value:
+    """A signed magnitude in the range of words: saturating, flushing to zero."""
+    top = magnitude[fmt.width - 1:]
+    small = ~magnitude[fmt.fraction_bits:].any()
+    return Mux(magnitude[-1] | small, 0, Mux(top.any(), fmt.magnitude_max,
+                                             magnitude[:fmt.width - 1]))
+
+
+def _signed(negative: Value, magnitude: Value, fmt: Floating) -> Value:
+    """Word of a sign and a magnitude; zero has no sign."""
+    return Cat(magnitude, negative & magnitude[fmt.fraction_bits:].any())
+
+
+def _leading_zeros(value: Value) -> Value:
+    """Number of zeros in front of the leading one; one less than all for a value of zero."""
+    length = 1 << (len(value) - 1).bit_length()
+
+    def count(part: Value) -> Value:
+        if len(part) == 2:
+            return ~part[1]
+        half = len(part) // 2
+        found = part[half:].any()
+        return Cat(Mux(found, count(part[half:]), count(part[:half])), ~found)
+
+    return count(Cat(C(~0, length - len(value)), value))
+
+
+class Multiply(Component):
+    """``a * b``, see :func:`splatforge.algos.floating.multiply`.
+
+    One multiplier of ``fraction_bits + 1`` bits, unsigned.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of operands and result.
+
+    Members
+    -------
+    a, b : ``In(fmt.width)``
+        Operands.
+    o : ``Out(fmt.width)``
+        Product.
+    """
+
+    #: Cycles from operands to the product.
+    latency = 3
+
+    def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.fmt = fmt
+        super().__init__({"a": In(fmt.width), "b": In(fmt.width), "o": Out(fmt.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, fraction = self.fmt, self.fmt.fraction_bits
+        # 1: the product, from 1 to just below 4.
+        product = Signal(2 * fraction + 2)
+        exponent = Signal(signed(fmt.exponent_bits + 2))
+        negative, zero = Signal(2), Signal()
+        a, b = _exponent(self.a, fmt), _exponent(self.b, fmt)
+        m.d.sync += [
+            product.eq(_significand(self.a, fmt) * _significand(self.b, fmt)),
+            exponent.eq(a + b - fmt.bias),
+            negative.eq(Cat(self.a[-1] ^ self.b[-1], negative)), zero.eq(~a.any() | ~b.any()),
+        ]
+        # 2: rounded; a carry goes from the fraction into the exponent.
+        magnitude = Signal(signed(len(exponent) + fraction))
+        nothing = Signal()
+        carry = product[-1]
+        kept = Mux(carry, product[fraction + 1:-1], product[fraction:-2])
+        half = Mux(carry, product[fraction], product[fraction - 1])
+        m.d.sync += [
+            magnitude.eq(Cat(kept, exponent).as_signed() + Cat(half, C(0, fraction - 1), carry)),
+            nothing.eq(zero),
+        ]
+        # 3: within the range.
+        m.d.sync += self.o.eq(Mux(
+            nothing, 0, _signed(negative[1], _limited(magnitude, fmt), fmt)))
+        return m
+
+
+class Add(Component):
+    """``a + b``, see :func:`splatforge.algos.floating.add`.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of operands and result.
+
+    Members
+    -------
+    a, b : ``In(fmt.width)``
+        Operands.
+    o : ``Out(fmt.width)``
+        Sum.
+    """
+
+    #: Cycles from operands to the sum.
+    latency = 5
+
+    def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.fmt = fmt
+        super().__init__({"a": In(fmt.width), "b": In(fmt.width), "o": Out(fmt.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, fraction = self.fmt, self.fmt.fraction_bits
+        # 1: the larger magnitude in front; how far the smaller lies below it.
+        swap = Signal()
+        ahead, behind = (Signal(signed(fmt.exponent_bits + 1), name=name)
+                         for name in ("ahead", "behind"))
+        distance = Signal(fmt.exponent_bits)
+        farthest = fraction + 3
+        large, small = Signal(fraction + 1), Signal(fraction + 1)
+        exponents = [Signal(fmt.exponent_bits, name=f"exponent_{n}") for n in range(3)]
+        negatives, subtracts = Signal(4), Signal(2)
+        down = Signal(range(farthest + 1))
+        a, b = _exponent(self.a, fmt), _exponent(self.b, fmt)
+        m.d.comb += [
+            swap.eq(self.a[:-1] < self.b[:-1]), ahead.eq(a - b), behind.eq(b - a),
+            distance.eq(Mux(swap, behind, ahead)),
+        ]
+        m.d.sync += [
+            large.eq(_significand(Mux(swap, self.b, self.a), fmt)),
+            small.eq(Mux(Mux(swap, a, b).any(), _significand(Mux(swap, self.a, self.b), fmt), 0)),
+            exponents[0].eq(Mux(swap, b, a)),
+            negatives.eq(Cat(Mux(swap, self.b[-1], self.a[-1]), negatives)),
+            subtracts.eq(Cat(self.a[-1] ^ self.b[-1], subtracts)),
+            down.eq(Mux(distance > farthest, farthest, distance)),
+        ]
+        # 2: the smaller one shifted to the larger, two guard bits below; what is lost of it.
+        shifted, lost = Signal(fraction + 3), Signal()
+        before = Signal.like(large)
+        long = Signal(2 * fraction + 6)
+        m.d.comb += long.eq((small << (farthest + 2)) >> down)
+        m.d.sync += [
+            shifted.eq(long[farthest:]), lost.eq(long[:farthest].any()), before.eq(large),
+            exponents[1].eq(exponents[0]),
+        ]
+        # 3: the sum, and how many zeros stand in front of it.
+        total = Signal(fraction + 4)
+        held, zeros = Signal.like(total), Signal(range(len(total)))
+        inverted = Cat(shifted, C(0, 1)) ^ subtracts[1].replicate(len(total))
+        m.d.comb += total.eq((before << 2) + inverted + (subtracts[1] & ~lost))
+        m.d.sync += [
+            held.eq(total), exponents[2].eq(exponents[1]), zeros.eq(_leading_zeros(total))]
+        # 4: the leading one in its place.
+        normal = Signal.like(total)
+        exponent, nothing = Signal(signed(fmt.exponent_bits + 2)), Signal()
+        m.d.sync += [
+            normal.eq(held << zeros), exponent.eq(exponents[2] - zeros + 1),
+            nothing.eq(~held.any() | ~exponents[2].any()),
+        ]
+        # 5: rounded, within the range.
+        magnitude = Signal(signed(len(exponent) + fraction))
+        m.d.comb += magnitude.eq(Cat(normal[3:-1], exponent).as_signed() + normal[2])
+        m.d.sync += self.o.eq(Mux(
+            nothing, 0, _signed(negatives[3], _limited(magnitude, fmt), fmt)))
+        return m
+
+
+class Compare(Component):
+    """The order of two words: ``less``, ``minimum``, ``maximum``; or a choice that is told.
+
+    See :func:`splatforge.algos.floating.less`, :func:`splatforge.algos.floating.minimum` and
+    :func:`splatforge.algos.floating.maximum`.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of the operands.
+
+    Members
+    -------
+    a, b : ``In(fmt.width)``
+        Operands.
+    told, first : ``In(1)``
+        Whether `o` is told to be `a` or `b`, and which, or is to follow from the order.
+    largest : ``In(1)``
+        Which of the two `o` is to be: the larger one or the smaller one.
+    o : ``Out(fmt.width)``
+        One of the operands; `a` if they are equal.
+    less : ``Out(1)``
+        ``a < b``.
+    """
+
+    #: Cycles from operands to results.
+    latency = 1
+
+    def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.fmt = fmt
+        super().__init__({
+            "a": In(fmt.width), "b": In(fmt.width), "told": In(1), "first": In(1),
+            "largest": In(1), "o": Out(fmt.width), "less": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.fmt
+        a, b = self.a, self.b
+        zero_a, zero_b = ~_exponent(a, fmt).any(), ~_exponent(b, fmt).any()
+        below, above = Signal(), Signal()
+        less, more = Signal(), Signal()
+        m.d.comb += [
+            below.eq(Mux(zero_a, ~zero_b, a[:-1] < b[:-1])),
+            above.eq(Mux(zero_b, ~zero_a, b[:-1] < a[:-1])),
+        ]
+        # By the signs of a and b: a negative one is less unless both are zero.
+        with m.Switch(Cat(a[-1], b[-1])):
+            with m.Case(0b00):
+                m.d.comb += [less.eq(below), more.eq(above)]
+            with m.Case(0b11):
+                m.d.comb += [less.eq(above), more.eq(below)]
+            with m.Case(0b01):
+                m.d.comb += less.eq(~(zero_a & zero_b))
+            with m.Case(0b10):
+                m.d.comb += more.eq(~(zero_a & zero_b))
+        # Of equal operands the first.
+        other = Mux(self.told, ~self.first, Mux(self.largest, less, more))
+        m.d.sync += [self.less.eq(less), self.o.eq(Mux(other, b, a))]
+        return m
+
+
+class _Quadratic(Component):
+    """A function from a table of quadratics, see :class:`splatforge.algos.floating.QuadraticTable`.
+
+    Two multipliers, each of at most 18 bits.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of the operand.
+    tables : sequence of QuadraticTable
+        What differs in the coefficients only; their octaves stand one behind the other.
+    frac_bits : int
+        Bits of the result after the point.
+
+    Members
+    -------
+    octave : ``In(range)``
+        Number of the octave.
+    fraction : ``In(fmt.fraction_bits)``
+        Of the operand.
+    o : ``Out(signed)``
+        The result, rounded half up.
+    """
+
+    #: Cycles from the operand to the result.
+    latency = 5
+
+    def __init__(self, fmt: Floating, tables: Sequence[QuadraticTable], frac_bits: int) -> None:
+        self.fmt, self.frac_bits = fmt, frac_bits
+        self.table = table = tables[0]
+        self.rows = [row for t in tables for row in zip(
+            t.c0.reshape(-1).tolist(), t.c1.reshape(-1).tolist(), t.c2.reshape(-1).tolist(),
+            strict=True)]
+        octaves = len(self.rows) >> table.index_bits
+        super().__init__({
+            "octave": In(range(octaves)), "fraction": In(fmt.fraction_bits),
+            "o": Out(signed(frac_bits + 2))})
+
+    def elaborate(self, platform):
+        m = Module()
+        table = self.table
+        drop = table.value_bits - self.frac_bits
+        rest = self.fmt.fraction_bits - table.index_bits
+
+        def width(values: Sequence[int]) -> int:
+            return max(max(v, ~v).bit_length() for v in values) + 1
+
+        # Half a unit of the result is added in the table, whose guard bits reach below it.
+        half = 1 << (drop - 1 - table.c0_up)
+        columns = [[row[0] + half for row in self.rows], *(
+            [row[n] for row in self.rows] for n in (1, 2))]
+        layout = data.StructLayout({
+            f"c{n}": signed(width(column)) for n, column in enumerate(columns)})
+        init: Any = [{f"c{n}": value for n, value in enumerate(row)}
+                     for row in zip(*columns, strict=True)]
+        m.submodules.rom = rom = Memory(shape=layout, depth=len(init), init=init)
+        read = rom.read_port()
+        # 1: the coefficients.
+        x = [Signal(signed(rest), name=f"x_{n}") for n in range(3)]
+        m.d.comb += read.addr.eq(Cat(self.fraction[rest:], self.octave))
+        # Minus half of the range: the top bit turned, as a sign.
+        m.d.sync += x[0].eq(Cat(self.fraction[:rest - 1], ~self.fraction[rest - 1]).as_signed())
+        c0 = [read.data.c0] + [Signal.like(read.data.c0, name=f"c0_{n}") for n in range(3)]
+        c1 = Signal.like(read.data.c1)
+        m.d.sync += [c0[n + 1].eq(c0[n]) for n in range(3)]
+        m.d.sync += [x[n + 1].eq(x[n]) for n in range(2)]
+        # 2 to 5: product, sum, product, sum.
+        bend = Signal.like(read.data.c2 * x[0])
+        slope = Signal(signed(len(c1) + 1))
+        change = Signal.like(slope * x[0])
+        m.d.sync += [
+            bend.eq(read.data.c2 * x[0]), c1.eq(read.data.c1),
+            slope.eq(c1 + (bend >> table.c2_down)),
+            change.eq(slope * x[2]),
+            self.o.eq(((c0[3] << table.c0_up) + change) >> drop),
+        ]
+        return m
+
+
+class Reciprocal(Component):
+    """``1 / a`` or ``1 / sqrt(|a|)``.
+
+    See :func:`splatforge.algos.floating.reciprocal` and
+    :func:`splatforge.algos.floating.reciprocal_root`.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of operand and result.
+
+    Members
+    -------
+    a : ``In(fmt.width)``
+        Operand.
+    root : ``In(1)``
+        Which of the two.
+    o : ``Out(fmt.width)``
+        Result.
+    """
+
+    #: Cycles from the operand to the result.
+    latency = 6
+
+    def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.fmt = fmt
+        super().__init__({"a": In(fmt.width), "root": In(1), "o": Out(fmt.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, fraction = self.fmt, self.fmt.fraction_bits
+        m.submodules.quadratic = quadratic = _Quadratic(
+            fmt, (reciprocal_table(fmt), reciprocal_root_table(fmt)), fraction + 1)
+        exponent = _exponent(self.a, fmt)
+        # The bias is odd: exponents that are even are odd powers of two.
+        m.d.comb += [
+            quadratic.fraction.eq(self.a[:fraction]),
+            quadratic.octave.eq(Mux(self.root, Mux(exponent[0], 1, 2), 0)),
+        ]
+        passing = data.StructLayout({
+            "exponent": signed(fmt.exponent_bits + 2), "negative": 1, "zero": 1})
+        stages = [Signal(passing, name=f"stage_{n}") for n in range(quadratic.latency)]
+        offset = Signal(signed(fmt.exponent_bits + 1))
+        m.d.comb += offset.eq(exponent - fmt.bias)
+        m.d.sync += [
+            stages[0].exponent.eq(fmt.bias - 1 - Mux(self.root, offset >> 1, offset)),
+            stages[0].negative.eq(self.a[-1] & ~self.root), stages[0].zero.eq(~exponent.any()),
+            *(after.eq(before) for before, after in pairwise(stages)),
+        ]
+        last = stages[-1]
+        # From 1/2 to 1: the leading one is the exponent's, and one is a carry into it.
+        magnitude = Signal(signed(fmt.exponent_bits + 3 + fraction))
+        m.d.comb += magnitude.eq(
+            (last.exponent << fraction) + quadratic.o - (1 << fraction))
+        m.d.sync += self.o.eq(Mux(
+            last.zero, fmt.magnitude_max,
+            _signed(last.negative, _limited(magnitude, fmt), fmt)))
+        return m
+
+
+class Log2(Component):
+    """``log2(|a|)`` in fixed point, see :func:`splatforge.algos.floating.log2`.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of the operand.
+    to : Fixed
+        Of the result.
+
+    Members
+    -------
+    a : ``In(fmt.width)``
+        Operand.
+    o : ``Out(to.width)``
+        Raw result, signed as `to` is.
+    """
+
+    #: Cycles from the operand to the result.
+    latency = 6
+
+    def __init__(self, to: Fixed, fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.fmt, self.to = fmt, to
+        super().__init__({"a": In(fmt.width), "o": Out(Shape(to.width, signed=to.signed))})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, to = self.fmt, self.to
+        m.submodules.quadratic = quadratic = _Quadratic(
+            fmt, (log2_table(fmt, to),), to.frac_bits)
+        exponent = _exponent(self.a, fmt)
+        m.d.comb += quadratic.fraction.eq(self.a[:fmt.fraction_bits])
+        stages = [Signal(data.StructLayout({"octaves": signed(fmt.exponent_bits + 1), "zero": 1}),
+                         name=f"stage_{n}") for n in range(quadratic.latency)]
+        m.d.sync += [
+            stages[0].octaves.eq(exponent - fmt.bias), stages[0].zero.eq(~exponent.any()),
+            *(after.eq(before) for before, after in pairwise(stages)),
+        ]
+        last = stages[-1]
+        value = Signal(signed(fmt.exponent_bits + 2 + to.frac_bits))
+        m.d.comb += value.eq((last.octaves << to.frac_bits) + quadratic.o)
+        m.d.sync += self.o.eq(Mux(
+            last.zero | (value < to.raw_min), to.raw_min,
+            Mux(value > to.raw_max, to.raw_max, value)))
+        return m
+
+
+class ToFixed(Component):
+    """A word in fixed point, see :func:`splatforge.algos.floating.to_fixed`.
+
+    Parameters
+    ----------
+    formats : sequence of Fixed
+        Formats of results.
+    fmt : Floating
+        Of the operand.
+
+    Members
+    -------
+    a : ``In(fmt.width)``
+        Operand.
+    format : ``In(range(len(formats)))``
+        Number of the result's format.
+    o : ``Out(signed)``
+        Raw result, as wide as the widest of them.
+    """
+
+    #: Cycles from the operand to the result.
+    latency = 4
+
+    def __init__(self, formats: Sequence[Fixed], fmt: Floating = Floating()) -> None:  # noqa: B008
+        self.formats, self.fmt = tuple(formats), fmt
+        #: Bits of a magnitude that does not saturate in any format.
+        self.bits = max(to.raw_max.bit_length() for to in self.formats) + 1
+        super().__init__({
+            "a": In(fmt.width), "format": In(range(len(self.formats))),
+            "o": Out(signed(self.bits + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, fraction, bits = self.fmt, self.fmt.fraction_bits, self.bits
+        formats = [self.format] + [Signal.like(self.format, name=f"format_{n}") for n in range(3)]
+        negatives = Signal(3)
+        m.d.sync += [after.eq(before) for before, after in pairwise(formats)]
+        # 1: how far up from where the last half unit is just lost; a magnitude that needs more
+        # bits than there are saturates.
+        frac_bits, amount = Signal(range(max(to.frac_bits for to in self.formats) + 1)), Signal(
+            signed(fmt.exponent_bits + 3))
+        farthest = bits + 1
+        up, large, significand = (
+            Signal(range(farthest + 1)), Signal(), Signal(fraction + 1))
+        exponent = _exponent(self.a, fmt)
+        with m.Switch(self.format):
+            for number, to in enumerate(self.formats):
+                with m.Case(number):
+                    m.d.comb += frac_bits.eq(to.frac_bits)
+        m.d.comb += amount.eq(exponent + frac_bits - (fmt.bias - 2))
+        m.d.sync += [
+            up.eq(Mux(amount < 0, 0, Mux(amount > farthest, farthest, amount))),
+            large.eq(amount > farthest),
+            significand.eq(Mux(exponent.any(), _significand(self.a, fmt), 0)),
+            negatives.eq(Cat(self.a[-1], negatives)),
+        ]
+        # 2: in its place, with half a unit below the point.
+        shifted, beyond = Signal(bits + 1), Signal(2)
+        m.d.sync += [
+            shifted.eq((significand << up)[fraction + 1:]), beyond.eq(Cat(large, beyond))]
+        # 3: rounded.
+        magnitude = Signal(bits + 1)
+        m.d.sync += magnitude.eq((shifted + 1) >> 1)
+        # 4: in the range, with its sign.
+        with m.Switch(formats[3]):
+            for number, to in enumerate(self.formats):
+                with m.Case(number):
+                    above = beyond[1] | (magnitude > to.raw_max)
+                    with m.If(~negatives[2]):
+                        m.d.sync += self.o.eq(Mux(above, to.raw_max, magnitude))
+                    with m.Elif(C(to.signed)):
+                        m.d.sync += self.o.eq(Mux(above, -to.raw_max, -magnitude))
+                    with m.Else():
+                        m.d.sync += self.o.eq(0)
+        return m
