@@ -57,6 +57,8 @@ class Workload:
         Pixels that ended before their list, of shape [tiles]; int64.
     gaussians, gaussians_visible, sh_degree : int
         Of the scene, and of those that meet the image.
+    gaussians_saturated : int
+        Gaussians whose colour is beyond the record's format, and is drawn at its end.
     """
 
     width: int
@@ -75,6 +77,7 @@ class Workload:
     gaussians: int
     gaussians_visible: int
     sh_degree: int
+    gaussians_saturated: int = 0
 
     @property
     def tiles(self) -> int:
@@ -254,5 +257,6 @@ def array_fixed(
         evaluations=counts[:, 0], live=counts[:, 1], significant=counts[:, 2],
         blended=counts[:, 3], pixels_stopped=counts[:, 4], gaussians=lists.gaussians,
         gaussians_visible=lists.gaussians_visible, sh_degree=lists.sh_degree,
+        gaussians_saturated=lists.gaussians_saturated,
     )
     return state, workload

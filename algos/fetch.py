@@ -38,6 +38,8 @@ class SplatLists:
         Place of every record in its tile's 3-sigma list, of shape [splats]; int32.
     gaussians, gaussians_visible, sh_degree : int
         Of the scene, and of those that meet the image; for the models of the stages before.
+    gaussians_saturated : int
+        Gaussians with a record whose colour is beyond the record's format, and is drawn at its end.
     """
 
     width: int
@@ -49,6 +51,7 @@ class SplatLists:
     gaussians: int
     gaussians_visible: int
     sh_degree: int
+    gaussians_saturated: int = 0
 
     @property
     def tiles_x(self) -> int:

@@ -102,6 +102,7 @@ def prepare(scene: Scene, camera: Camera, design: RasterDesign) -> SplatLists:
     What the stages in front of the raster core do, in float: an entry of a tile's 3-sigma list
     gets a record if its alpha can reach 1/255 somewhere on the tile's pixels in the frame, with
     the mask of the 4x4 subtiles where it can. Nothing that the float reference draws is left out.
+    A colour beyond the record's format is drawn at its end, and its Gaussian counted.
 
     Parameters
     ----------
@@ -157,10 +158,14 @@ def prepare(scene: Scene, camera: Camera, design: RasterDesign) -> SplatLists:
     for channel, name in enumerate(("red", "green", "blue")):
         fields[name] = color[gaussian, channel]
     fields["subtiles"] = masks[masks != 0].astype(np.int64)
+    # Half a unit above the largest value is where rounding to it ends and saturation begins.
+    bright = (splat.color.raw_max + 0.5) * splat.color.resolution
+    saturated = (projected.color >= bright).any(axis=1)
     return SplatLists(
         width=width, height=height, starts=kept, records=encode_splats(splat, fields),
         pairs=np.diff(tiles.starts), places=places, gaussians=scene.gaussians,
         gaussians_visible=len(projected.depth), sh_degree=scene.sh_degree,
+        gaussians_saturated=len(np.unique(gaussian[saturated[gaussian]])),
     )
 
 

@@ -280,6 +280,7 @@ class Simulation:
         """The figures for ``--json``; keys carry their units."""
         time_s = self.cycles / self.clock.value
         counters, frames = self.counters, len(self.runs)
+        color = self.parameters.splat.color
         energy_j = sum(report.energy_j for report in self.energies)
         band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
         pairs = sum(int(workload.pairs_reached.sum()) for workload in self.workloads)
@@ -302,6 +303,8 @@ class Simulation:
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
             "utilisation": self.utilisation, "useful_share": self.useful,
             "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
+            "gaussians_saturated": max(each.gaussians_saturated for each in self.workloads),
+            "color_max": float(color.to_float(color.raw_max)),
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,

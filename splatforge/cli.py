@@ -460,6 +460,15 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _saturated_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A word on colours that the design cannot hold, where there are any."""
+    count, limit = record["gaussians_saturated"], record["color_max"]
+    if not count:
+        return []
+    return [("saturated", f"{count:,} Gaussians have a colour above {limit:.4g} and are drawn as "
+             f"{limit:.4g}" + (", worst frame" if record["frames"] > 1 else ""))]
+
+
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -834,6 +843,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
                              "bit-true model")),
         ("PSNR", ("infinite" if psnr is None else f"{psnr:.2f} dB")
          + ", from the float reference" + (", worst frame" if record["frames"] > 1 else "")),
+        *_saturated_lines(record),
         ("RTL cycles", f"{record['rtl_cycles']:,}"),
         ("modeled cycles", f"{record['model_cycles']:,}"),
         ("error", f"{record['cycle_error']:.4%}"),
@@ -910,6 +920,7 @@ def simulate(
         ("not in it", "; ".join(record["energy"][0]["not_modelled"])),
         ("area", f"{record['area_mm2']:.4g} mm^2 at {node_nm:g} nm"),
         ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
+        *_saturated_lines(record),
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
           for stage in record["stages"]),
         *((name, (f"{1e3 * each['time_s']:.4g} ms, {1e3 * each['energy_j']:.4g} mJ for rasterizing "

@@ -620,6 +620,24 @@ def test_simulate_banked_memory(capsys, tmp_path, scene_file):
     assert sum(" WRITE " in line for line in lines) == record["memory"]["writes"]
 
 
+@pytest.mark.parametrize("verb", ["simulate", pytest.param("cosim", marks=pytest.mark.rtl)])
+def test_saturated_colors_are_counted(capsys, tmp_path, scene_file, verb):
+    """A scene with colours up to 40: a word in the text, a number in the JSON."""
+    scene = scenes.load(scene_file)
+    scenes.save(replace(scene, sh=20 * scene.sh), tmp_path / "bright.ply")
+    base = [verb, "raster", "--size", "40x24", "--scene"]
+    record = figures(capsys, *base, scene_file)
+    assert record["gaussians_saturated"] == 0
+    assert "saturated" not in run(capsys, *base, scene_file)[1]
+    record = figures(capsys, *base, tmp_path / "bright.ply", "--frames", 2)
+    assert 20 < record["gaussians_saturated"] < 400
+    assert 3.9 < record["color_max"] < 4
+    status, out, _ = run(capsys, *base, tmp_path / "bright.ply")
+    assert status == 0
+    assert re.search(rf"^saturated +{record['gaussians_saturated']} Gaussians have a colour above "
+                     r"3\.9\d+ and are drawn as 3\.9\d+$", out, re.MULTILINE)
+
+
 def test_simulate_with_costs_of_the_user(capsys, scene_file, tmp_path):
     base = ["simulate", "raster", "--scene", str(scene_file), "--size", "64x48"]
     table = tmp_path / "mine.toml"

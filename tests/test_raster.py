@@ -184,6 +184,28 @@ def test_empty_view_is_the_background():
     assert prepare(empty, camera(37, 21), DESIGN).splats == 0
 
 
+def test_colors_beyond_the_format_are_counted():
+    """Those with a record, each once, by any channel; the last that rounds to the top is none."""
+    top, half = SPLAT.color.to_float(SPLAT.color.raw_max), SPLAT.color.resolution / 2
+    colors = np.ones((8, 3))
+    colors[1, 0], colors[2, 1], colors[3, 2] = 9, 4.5, top + 1.01 * half
+    colors[4] = top + 0.99 * half
+    colors[5:] = 100  # transparent, behind the camera, and beside the image
+    means = np.tile((0.0, 0, 2), (8, 1))
+    means[:5, 0] = np.linspace(-0.6, 0.6, 5)
+    means[6, 2], means[7, 0] = -2, 50
+    scene = Scene(
+        means=means, log_scales=np.full((8, 3), -2.5), quats=np.tile((1, 0, 0, 0), (8, 1)),
+        opacity_logits=np.where(np.arange(8) == 5, -9.0, 2.0),
+        sh=((colors - 0.5) / 0.28209479177387814)[:, None])
+    lists = prepare(scene, camera(60, 40), DESIGN)
+    assert lists.splats > 8, "no Gaussian has more than one record"
+    assert lists.gaussians_saturated == 3
+    assert render(lists, DESIGN).workload.gaussians_saturated == 3
+    fields = decode_splats(SPLAT, lists.records)
+    assert max(fields[name].max() for name in ("red", "green", "blue")) == SPLAT.color.raw_max
+
+
 def test_pixels_are_the_image():
     """Integers are the image at the accumulator's precision, rounded by half a unit."""
     lists = prepare(random_scene(200, 7), camera(70, 50), DESIGN)

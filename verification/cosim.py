@@ -93,6 +93,8 @@ class CosimFrame:
         Picture of shape [height, width, 4]; uint8.
     float_image : ndarray
         Float reference of shape [height, width, 3]; float32.
+    gaussians_saturated : int
+        Gaussians whose colour is beyond the record's format, and is drawn at its end.
     rtl_dram, model_dram : DramCounts or None
         What a banked memory did behind the RTL, and in the cycle model.
     """
@@ -109,6 +111,7 @@ class CosimFrame:
     model_counters: Mapping[str, int]
     rtl_image: npt.NDArray[np.uint8]
     float_image: npt.NDArray[np.float32]
+    gaussians_saturated: int
     rtl_dram: DramCounts | None = None
     model_dram: DramCounts | None = None
 
@@ -125,7 +128,7 @@ class CosimFrame:
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
             "rtl_cycles": self.rtl_cycles, "model_cycles": self.model_cycles,
-            "cycle_error": self.cycle_error,
+            "cycle_error": self.cycle_error, "gaussians_saturated": self.gaussians_saturated,
             "difference": asdict(self.difference) if self.difference else None,
             "dram": {"rtl": asdict(self.rtl_dram), "model": asdict(self.model_dram)}
             if self.rtl_dram and self.model_dram else None,
@@ -211,6 +214,7 @@ class CosimResult:
     def to_json(self) -> dict[str, Any]:
         """The figures of ``splatforge cosim --json``."""
         frames = self.frames
+        color = self.design.splat.color
         totals = self.counters()
         read, written = (
             {model: sum(totals[name][model] for name in names) for model in ("rtl", "model")}
@@ -223,6 +227,8 @@ class CosimResult:
             "pixels_differing": self.pixels_differing,
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "gaussians_saturated": max(frame.gaussians_saturated for frame in frames),
+            "color_max": float(color.to_float(color.raw_max)),
             "memory": memory_record(self.timing, [frame.rtl_dram for frame in frames]),
             "rtl_cycles": sum(frame.rtl_cycles for frame in frames),
             "model_cycles": sum(frame.model_cycles for frame in frames),
@@ -254,6 +260,7 @@ class _Modeled:
     """
 
     picture: _Picture
+    gaussians_saturated: int
     pack: Callable[[PixelFormat], MemoryImage]
     cycles: int
     counters: Mapping[str, int]
@@ -275,7 +282,8 @@ def _model_raster(
     exact = reference.render(scene, camera, background=background)
     run = simulate_raster(picture.workload, design, timing)
     return _Modeled(
-        picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
+        picture=picture, gaussians_saturated=lists.gaussians_saturated,
+        cycles=run.cycles, counters=run.counters, dram=run.dram,
         pack=lambda pixel_format: pack(
             lists, background=background, pixel_format=pixel_format, resolve=design.resolve),
         float_image=exact.image, transmittance=exact.transmittance)
@@ -291,6 +299,7 @@ class _Expected:
     """One frame as the RTL must render it."""
 
     picture: _Picture
+    gaussians_saturated: int
     jobs: tuple[FrameJob, ...]
     float_image: npt.NDArray[np.float32]
     drawn: npt.NDArray[np.bool_]
@@ -305,7 +314,7 @@ def _expect(
 ) -> _Expected:
     model = _MODELS[design.name](scene, camera, design, timing, background)
     return _Expected(
-        picture=model.picture,
+        picture=model.picture, gaussians_saturated=model.gaussians_saturated,
         jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
         float_image=model.float_image, drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
         model_cycles=model.cycles, model_counters=model.counters, model_dram=model.dram,
@@ -353,6 +362,7 @@ def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> Cosi
         rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
         rtl_counters=run.counters, model_counters=expected.model_counters,
         rtl_image=picture, float_image=expected.float_image,
+        gaussians_saturated=expected.gaussians_saturated,
         rtl_dram=run.dram, model_dram=expected.model_dram,
     )
 
