@@ -110,6 +110,11 @@ class MemoryImage:
         :data:`splatforge.designs.accelerators.ACCELERATORS`.
     workspace_address, workspace_bytes : int
         Memory that the accelerator writes and reads back; its content before the frame is any.
+
+    Raises
+    ------
+    ValueError
+        If the pitch is less than a row of the frame: the rows would overlap.
     """
 
     segments: tuple[tuple[int, npt.NDArray[np.uint8]], ...]
@@ -122,6 +127,13 @@ class MemoryImage:
     core: str = "raster"
     workspace_address: int = 0
     workspace_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        row_bytes = self.width * self.pixel_format.size_bytes
+        if self.pitch_bytes < row_bytes:
+            raise ValueError(
+                f"Pitch must be at least {row_bytes} bytes, a row of the frame, "
+                f"not {self.pitch_bytes}")
 
     @property
     def frame_bytes(self) -> int:

@@ -68,7 +68,8 @@ class FrameError(IntEnum):
     VERSION = 1
     """The descriptor's version is not :data:`DESCRIPTOR_VERSION`."""
     SIZE = 2
-    """Width or height is zero or above :attr:`ShellDesign.max_side`."""
+    """Width or height is zero or above :attr:`ShellDesign.max_side`, or the pitch of the
+    framebuffer is less than the bytes of a row."""
     FORMAT = 3
     """The pixel format is unknown."""
     ALIGNMENT = 4

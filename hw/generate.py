@@ -188,7 +188,8 @@ def _raster_memory(design: RasterDesign) -> list[str]:
     return [
         ("Backgrounds are "
          f"{design.resolve.background}; addresses of the tile table and of the splats are "
-         "multiples of 256; the framebuffer's address and pitch are multiples of 16 pixels."),
+         "multiples of 256; the framebuffer's address and pitch are multiples of 16 pixels, and "
+         "the pitch is at least a row of the frame."),
         "", ("Tile table: for every tile, row-major, two 32-bit words, first splat and count. "
              "Splats: 16 bytes each, fields from bit 0 upward:"), "",
         "| field | bits | signed |", "|---|---|---|",

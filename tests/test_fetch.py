@@ -1,6 +1,7 @@
 import re
 import sys
 from collections import deque
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_segments_are_aligned_and_apart(kind):
         assert image.frame_address >= ends
         assert image.frame_address % (16 * kind.size_bytes) == 0
         assert image.pitch_bytes % (16 * kind.size_bytes) == 0
+
+
+@pytest.mark.parametrize("kind", list(PixelFormat), ids=lambda kind: kind.name)
+def test_a_pitch_that_does_not_cover_a_row(kind):
+    image = pack(lists([0] * 3, width=37), pixel_format=kind)
+    row = 37 * kind.size_bytes
+    assert replace(image, pitch_bytes=row).frame_bytes == row * image.height
+    with pytest.raises(
+            ValueError, match=rf"^Pitch must be at least {row} bytes, .*, not {row - 1}$"):
+        replace(image, pitch_bytes=row - 1)
 
 
 @pytest.mark.parametrize("kind", list(PixelFormat), ids=lambda kind: kind.name)

@@ -375,6 +375,13 @@ BAD = [
     ({"frame_address": 0x10040010}, FrameError.ALIGNMENT),
     ({"pitch_bytes": 12}, FrameError.ALIGNMENT),
     ({"pitch_bytes": 336}, FrameError.ALIGNMENT),
+    # Four tiles, where a row of 75 pixels needs 300 bytes: rows would overlap.
+    ({"pitch_bytes": 256}, FrameError.SIZE),
+    ({"pitch_bytes": 0}, FrameError.SIZE),
+    ({"width": 81}, FrameError.SIZE),
+    ({"pitch_bytes": 512, "pixel_format": 1}, FrameError.SIZE),
+    ({"pitch_bytes": 1024, "pixel_format": 2}, FrameError.SIZE),
+    ({"width": SIDE}, FrameError.SIZE),
     ({"frame_address": 1 << 41}, FrameError.ALIGNMENT),
     ({"table_address": 1 << 63}, FrameError.ALIGNMENT),
     ({"splats": 0}, FrameError.LIST),
@@ -392,6 +399,18 @@ def test_bad_descriptors(binary, small, fields, error, stall):
     assert bad.irq_status == IRQ_DONE | IRQ_ERROR
     assert bad.written_bytes == 0 or error is FrameError.LIST
     small.check(good)
+
+
+@pytest.mark.parametrize("pixel_format", PixelFormat)
+@pytest.mark.parametrize("width", [64, 65, 80])
+def test_the_pitch_that_just_covers_a_row(binary, thin, width, pixel_format):
+    """Nothing between rows where the width is whole tiles, and a pitch of two rows."""
+    frame = golden(thin, width, 5, pixel_format)
+    assert frame.image.pitch_bytes == -(-width // 16) * 16 * pixel_format.size_bytes
+    wide = 2 * frame.image.pitch_bytes
+    far = replace(with_fields(frame.image, pitch_bytes=wide), pitch_bytes=wide)
+    for run in run_frames(binary, [frame.image, far], timing=QUICK):
+        frame.check(run)
 
 
 def test_a_descriptor_that_is_not_aligned(binary, small):

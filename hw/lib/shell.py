@@ -62,7 +62,8 @@ class Shell(Component):
     descriptor : ``Out(StructLayout)``
         Its fields; they hold until the frame ends.
     bad : ``In(4)``
-        What is wrong with the descriptor besides version, size and pixel format, or 0.
+        What is wrong with the descriptor besides version, size, pixel format and the length of a
+        row, or 0.
     failed : ``In(4)``
         What went wrong in the units while they run, or 0.
     done : ``In(1)``
@@ -156,8 +157,11 @@ class Shell(Component):
             m.d.comb += bad.eq(FrameError.SIZE)
         with m.Elif(fields.pixel_format > max(PixelFormat)):
             m.d.comb += bad.eq(FrameError.FORMAT)
-        with m.Else():
+        with m.Elif(self.bad.any()):
             m.d.comb += bad.eq(self.bad)
+        # A row of the frame must end before the next begins. Pixels are 4, 8 or 16 bytes.
+        with m.Elif(fields.pitch_bytes < fields.width << (fields.pixel_format[:2] + 2)):
+            m.d.comb += bad.eq(FrameError.SIZE)
 
         with m.FSM(name="frame") as frame:
             with m.State("idle"):
