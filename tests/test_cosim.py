@@ -69,6 +69,26 @@ def test_rtl_equals_every_model(result, scene, cameras):
     assert result.psnr_db_vs_float == min(frame.psnr_db_vs_float for frame in result.frames)
 
 
+@pytest.mark.parametrize("wrong", range(3))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_figures_of_many_frames_are_those_of_the_worst(result, wrong, sign):
+    """Neither the mean, nor the sum in which errors of either sign cancel."""
+    cycles = [frame.rtl_cycles for frame in result.frames]
+    off = [(sign if number == wrong else -sign) * (100 if number == wrong else 1)
+           for number in range(3)]
+    frames = tuple(
+        replace(frame, model_cycles=frame.rtl_cycles + miss,
+                psnr_db_vs_float=frame.psnr_db_vs_float - abs(miss) / 10,
+                psnr_db_vs_float_non_background=50 - abs(miss) / 10)
+        for frame, miss in zip(result.frames, off, strict=True))
+    many = replace(result, frames=frames)
+    assert many.cycle_error == 100 / cycles[wrong]
+    assert many.to_json()["cycle_error"] == 100 / cycles[wrong]
+    assert many.psnr_db_vs_float == result.frames[wrong].psnr_db_vs_float - 10
+    assert many.psnr_db_vs_float_non_background == 40
+    assert many.to_json()["model_cycles"] == sum(cycles) + sum(off)
+
+
 def test_json_has_the_keys_of_the_command(result, cameras):
     figures = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert figures.keys() >= KEYS

@@ -282,6 +282,18 @@ def moments(seed, count, cycles):
     return [0, 1, 2, 5, 12, *sorted(rng.integers(10, cycles, count).tolist())]
 
 
+#: Cycles in which a frame ends on demand: what can be in flight arrives, a latency later, and the
+#: driver writes and reads a register. Splats are asked for as far as the buffer has room.
+DRAIN_CYCLES = (
+    DESIGN.fetch.buffer_splats + 2 * DESIGN.fetch.burst_beats + 2 * QUICK.latency_cycles + 40)
+
+
+def check_in_time(ended, moment, stall):
+    """What is outstanding is drained; the rest of the frame is not waited for."""
+    if stall == Stall():
+        assert ended.ended_after <= moment + DRAIN_CYCLES
+
+
 def check_abort(binary, small, moment, stall):
     ended, good = run_frames(
         binary, [FrameJob(image=small.image, abort_at=moment), small.image], timing=QUICK,
@@ -290,6 +302,7 @@ def check_abort(binary, small, moment, stall):
         assert ended.frame_error is FrameError.ABORTED
         assert ended.status == STATUS_DONE | STATUS_ERROR
         assert ended.irq_status == IRQ_DONE | IRQ_ERROR
+        check_in_time(ended, moment, stall)
     else:
         small.check(ended)
     small.check(good)
@@ -306,6 +319,7 @@ def check_reset(binary, small, moment, stall):
         assert ended.irq_status == 0
         assert not ended.irq
         assert set(ended.counters.values()) == {0}
+        check_in_time(ended, moment, stall)
     else:
         small.check(ended)
     small.check(good)
@@ -315,6 +329,7 @@ def check_reset(binary, small, moment, stall):
 @pytest.mark.parametrize("check", [check_abort, check_reset])
 def test_abort_and_reset_in_mid_frame(binary, small, check):
     cycles = simulate(small.frame.workload, DESIGN, QUICK).cycles
+    assert cycles > 10 * DRAIN_CYCLES
     stopped = [check(binary, small, moment, Stall()) for moment in moments(1, 5, cycles)]
     assert all(stopped[:-1])
 
