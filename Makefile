@@ -51,14 +51,12 @@ $(STAMP): requirements.lock pyproject.toml
 		--no-build-isolation --editable .
 	@touch $@
 
-# Verilator writes C++ and needs a compiler; cocotb's own makefiles need make and perl.
+# Verilator writes C++ and needs a compiler. It is started without its launcher, which is in Perl,
+# and without the makefiles of cocotb: nothing else is needed.
 tools:
 	@command -v "$${CXX:-g++}" >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 || { \
 		echo "splatforge needs a C++ compiler to build the simulation" \
-			"(Debian, Ubuntu: apt install g++ make perl)" >&2; exit 2; }
-	@command -v perl >/dev/null 2>&1 || { \
-		echo "splatforge needs perl to build the simulation (Debian, Ubuntu: apt install perl)" >&2; \
-		exit 2; }
+			"(Debian, Ubuntu: apt install g++)" >&2; exit 2; }
 
 node:
 	@command -v node >/dev/null 2>&1 || { \

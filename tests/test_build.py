@@ -4,8 +4,10 @@ import errno
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,48 @@ def test_build_names_what_failed(main, tmp_path):
     main.write_text("int other() { return 0; }")
     with pytest.raises(BuildError, match=r"^Linking failed: .*main"):
         build(COUNTER.replace("STEP", "1"), "top", [main])
+
+
+@pytest.fixture
+def path_without(tmp_path):
+    """Make PATH a folder with links to what is on it, except some."""
+    def make(*names):
+        folder = tmp_path / "path"
+        folder.mkdir()
+        for place in reversed(os.environ["PATH"].split(os.pathsep)):
+            for tool in Path(place).glob("*") if place else ():
+                if not tool.name.startswith(names):
+                    (folder / tool.name).unlink(missing_ok=True)
+                    (folder / tool.name).symlink_to(tool.absolute())
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.rtl
+def test_neither_perl_nor_make_is_needed(main, monkeypatch, path_without):
+    """Verilator's launcher is a Perl script, and its makefiles are for make: neither is used."""
+    monkeypatch.setenv("PATH", path_without("perl", "make", "gmake", "verilator"))
+    assert shutil.which("perl") is shutil.which("make") is None
+    assert run(build(COUNTER.replace("STEP", "9"), "top", [main])) == "90\n"
+
+
+@pytest.mark.parametrize("absent", [("perl",), ("g++", "clang++", "c++")])
+def test_make_asks_for_what_is_needed(monkeypatch, path_without, absent):
+    monkeypatch.delenv("CXX", raising=False)
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make")
+    monkeypatch.setenv("PATH", path_without(*absent))
+    done = subprocess.run([make, "tools"], cwd=Path(__file__).parents[1], capture_output=True,
+                          text=True, check=False)
+    if absent == ("perl",):
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[0] == (
+            "splatforge needs a C++ compiler to build the simulation (Debian, Ubuntu: apt install "
+            "g++)")
 
 
 def test_tools_that_are_missing_are_named(monkeypatch, tmp_path, main):

@@ -106,6 +106,24 @@ def test_readme_example_prints_what_it_says():
     assert out.getvalue() == said
 
 
+def test_readme_says_what_cosim_compares():
+    """The same frame behind the 8-bit framebuffer."""
+    import numpy as np
+
+    from splatforge.algos import raster, reference
+    from splatforge.algos.quality import psnr_db
+    from splatforge.designs.raster import RasterDesign
+    from splatforge.designs.resolve import PixelFormat
+    from splatforge.scenes import default_camera, resolve
+
+    (said,) = re.findall(r"rounded to 8 bits, the same frame is ([\d.]+) dB", README)
+    scene, design = resolve("default"), RasterDesign()
+    camera = default_camera(scene, 320, 240)
+    frame = raster.render(raster.prepare(scene, camera, design), design)
+    shown = (frame.pixels(PixelFormat.RGBA8)[..., :3] / 255).astype(np.float32)
+    assert f"{psnr_db(shown, reference.render(scene, camera).image):.1f}" == said
+
+
 def test_readme_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
         if "://" not in target:
