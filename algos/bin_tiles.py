@@ -42,10 +42,6 @@ class TileLists:
         """Number of tiles."""
         return self.tiles_x * self.tiles_y
 
-    def of_tile(self, tile: int) -> npt.NDArray[np.int32]:
-        """Entries of one tile, shape [its pairs]."""
-        return self.entries[self.starts[tile] : self.starts[tile + 1]]
-
 
 @njit(cache=True, nogil=True)
 def _count_kernel(worker, workers, order, spans, tiles_x, first_row, end_row, counts):

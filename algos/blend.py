@@ -15,7 +15,7 @@ from splatforge.algos.fixed import round_shift
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.blend import BlendDesign
 
-__all__ = ["BlendState", "blend_fixed", "blend_float", "start_float", "start_raw"]
+__all__ = ["BlendState", "blend_fixed", "blend_float", "start_raw"]
 
 
 class BlendState(NamedTuple):
@@ -30,11 +30,6 @@ class BlendState(NamedTuple):
     """Colour so far, of shape [N, 3]."""
 
 
-def start_float(pixels: int) -> BlendState:
-    """State of `pixels` untouched pixels, float64."""
-    return BlendState(np.ones(pixels), np.ones(pixels), np.zeros((pixels, 3)))
-
-
 def start_raw(blend: BlendDesign, pixels: int) -> BlendState:
     """State of `pixels` untouched pixels, raw integers."""
     one = np.full(pixels, blend.one, np.int64)
@@ -47,7 +42,7 @@ def blend_float(state: BlendState, alpha: npt.ArrayLike, color: npt.ArrayLike) -
     Parameters
     ----------
     state : BlendState
-        Float state of N pixels.
+        Float state of N pixels; ones and a black accumulator for untouched ones.
     alpha : array_like
         Opacities of shape [N], dimensionless in [0, 0.99]; zero blends nothing.
     color : array_like

@@ -14,7 +14,7 @@ from numba import njit
 from splatforge.algos.workers import Workers
 from splatforge.scenes import Camera, Scene
 
-__all__ = ["evaluate_sh"]
+__all__ = ["view_colors"]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -70,22 +70,6 @@ def _color(basis, sh, i):
 
 
 @njit(cache=True, nogil=True)
-def _sh_kernel(worker, workers, sh, directions, out):
-    n = len(sh)
-    basis = np.empty(16, np.float32)
-    for i in range(worker * n // workers, (worker + 1) * n // workers):
-        x = np.float64(directions[i, 0])
-        y = np.float64(directions[i, 1])
-        z = np.float64(directions[i, 2])
-        length = sqrt(x * x + y * y + z * z)
-        scale = 1.0 / length if length > 0.0 else 0.0
-        _fill_basis(
-            basis, sh.shape[1], np.float32(x * scale), np.float32(y * scale), np.float32(z * scale)
-        )
-        out[i, 0], out[i, 1], out[i, 2] = _color(basis, sh, i)
-
-
-@njit(cache=True, nogil=True)
 def _view_color_kernel(chunk, means, sh, ids, eye, out, column):
     basis = np.empty(16, np.float32)
     for k in range(chunk * _CHUNK, min(len(ids), (chunk + 1) * _CHUNK)):
@@ -114,6 +98,10 @@ def view_colors(
 ) -> None:
     """Write the colours of Gaussians ``ids`` as ``camera`` sees them into three columns.
 
+    Linear colours: the sum over the basis plus 0.5, clamped at 0 from below and not from above.
+    Error against exact arithmetic: at most 1e-6 times the sum of the magnitudes of the
+    coefficients.
+
     Parameters
     ----------
     scene, camera : Scene, Camera
@@ -131,41 +119,3 @@ def view_colors(
         _view_color_kernel, -(-len(ids) // _CHUNK), scene.means, scene.sh, ids,
         np.ascontiguousarray(camera.position, np.float64), out, column,
     )  # fmt: skip
-
-
-def evaluate_sh(sh: npt.ArrayLike, directions: npt.ArrayLike) -> Float32Array:
-    """Colours of Gaussians seen along given directions.
-
-    Parameters
-    ----------
-    sh : array_like
-        Coefficients of shape [N, K, 3] with K in {1, 4, 9, 16}.
-    directions : array_like
-        From the camera to the Gaussian, shape [N, 3], of any length; of a zero direction only
-        the constant term remains.
-
-    Returns
-    -------
-    numpy.ndarray
-        Linear colours of shape [N, 3], float32: the sum over the basis plus 0.5, clamped at 0
-        from below and not from above. Error against exact arithmetic: at most
-        1e-6 times the sum of the magnitudes of the coefficients.
-
-    Raises
-    ------
-    ValueError
-        If a shape is wrong.
-    """
-    sh = np.ascontiguousarray(sh, np.float32)
-    directions = np.ascontiguousarray(directions)
-    if sh.ndim != 3 or sh.shape[1] not in (1, 4, 9, 16) or sh.shape[2] != 3:
-        raise ValueError(f"SH coefficients must have shape [N, 1|4|9|16, 3], not {sh.shape!r}")
-    if directions.shape != (len(sh), 3):
-        raise ValueError(
-            f"Directions must have shape [{len(sh)}, 3] like the coefficients,"
-            f" not {directions.shape!r}"
-        )
-    out = np.empty((len(sh), 3), np.float32)
-    with Workers() as workers:
-        workers.run(_sh_kernel, sh, directions, out)
-    return out

@@ -369,7 +369,7 @@ class SramTable:
         Dimensionless factors whose intervals say how far CACTI is from other cells and from
         foundry macros.
     interpolation : float
-        Largest relative error of interpolating over sizes, each inner point left out in turn.
+        Relative error of interpolating over sizes, at least `interpolation_error`.
     source : str
         Tool, version and configuration.
 
@@ -441,7 +441,7 @@ class SramTable:
         return Sourced(value, unit, self.source, value / spread, value * spread) * model
 
     def interpolation_error(self) -> float:
-        """Largest relative error of the energy over inner sizes, each left out in turn."""
+        """Largest relative error of energy or area over inner sizes, each left out in turn."""
         worst = 0.0
         sizes = sorted({size for _, size, _ in self.points})
         for (node, size, width), point in self.points.items():
@@ -452,7 +452,7 @@ class SramTable:
             above = self.points.get((node, sizes[index + 1], width))
             if below is None or above is None:
                 continue
-            for column in (0, 1):
+            for column in range(3):
                 guess = math.sqrt(below[column] * above[column])
                 worst = max(worst, guess / point[column] - 1, point[column] / guess - 1)
         return worst
@@ -488,9 +488,14 @@ def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
         if key in points:
             raise ValueError(f"{where}: sram.points must hold each macro once, not {key} twice")
         points[key] = (read, write, area)
-    return SramTable(points=points, energy_model=models["sram.energy_model"].cost,
-                     area_model=models["sram.area_model"].cost,
-                     interpolation=float(interpolation), source=str(tree["source"]))
+    table = SramTable(points=points, energy_model=models["sram.energy_model"].cost,
+                      area_model=models["sram.area_model"].cost,
+                      interpolation=float(interpolation), source=str(tree["source"]))
+    if interpolation < (least := table.interpolation_error()):
+        raise ValueError(
+            f"{where}: sram.interpolation must be at least {least:.3g}, the error at its own "
+            f"points, not {interpolation!r}")
+    return table
 
 
 def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> _Families:
@@ -768,10 +773,6 @@ class CostTable:
             raise ValueError(f"Widths must be at least 1 bit, not {name!r}")
         cost = self._at(self.entry(f"{quantity}.{law}"), quantity, node_nm)
         return _times(cost, factor, unit)
-
-    def with_entry(self, entry: Entry) -> Self:
-        """The table with one entry replaced or added."""
-        return replace(self, entries={**self.entries, entry.name: entry})
 
 
 @cache

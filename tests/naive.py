@@ -115,6 +115,11 @@ def tiles_of(center, radius, tiles_x: int, tiles_y: int) -> list[tuple[int, int]
     return [(x, y) for y in rows for x in columns]
 
 
+def entries_of(lists, tile: int) -> np.ndarray:
+    """Entries of one tile of a `TileLists`."""
+    return lists.entries[lists.starts[tile] : lists.starts[tile + 1]]
+
+
 def bin_tiles(splats, width: int, height: int) -> dict[tuple[int, int], list[int]]:
     """Indices of splats per tile, front to back, equal depths in scene order."""
     lists: dict[tuple[int, int], list[int]] = {

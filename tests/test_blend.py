@@ -14,7 +14,6 @@ from splatforge.algos.blend import (
     blend_constants,
     blend_fixed,
     blend_float,
-    start_float,
     start_raw,
 )
 from splatforge.designs.alpha import AlphaDesign
@@ -32,6 +31,11 @@ OTHER = BlendDesign(
     transmittance=Fixed(int_bits=1, frac_bits=20), color=Fixed(int_bits=2, frac_bits=6),
     accumulator=Fixed(int_bits=4, frac_bits=16),
 )
+
+
+def start_float(pixels):
+    """Untouched pixels."""
+    return BlendState(np.ones(pixels), np.ones(pixels), np.zeros((pixels, 3)))
 
 
 def test_number_of_blocks_must_not_be_negative():

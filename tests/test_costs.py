@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -281,7 +282,8 @@ source = "synthesis of the array, 28 nm"
     assert table.energy_of("multiply_18x15", node_nm=28) == \
         TABLE.energy_of("multiply_18x15", node_nm=28)
     entry = Entry(name="energy.add_20", cost=Sourced.exact(7, "pJ", "test"))
-    assert table.with_entry(entry).energy_of("add_20", node_nm=28).value == 7
+    other = replace(table, entries={**table.entries, entry.name: entry})
+    assert other.energy_of("add_20", node_nm=28).value == 7
     assert table.energy_of("add_20", node_nm=28).value < 1
 
 
@@ -345,6 +347,8 @@ def test_sram_table_of_a_user(tmp_path) -> None:
     ("2.0, 4.0, 2000.0", "0.0, 4.0, 2000.0", "sram.points must be rows of six"),
     ("28, 2048", "28, 1024", r"each macro once, not \(28, 1024, 64\) twice"),
     ("interpolation = 0.1", 'interpolation = "small"', "sram.interpolation must be"),
+    ("1000.0],", "1000.0],\n  [28, 512, 64, 0.8, 1.0, 500.0],",
+     r"sram.interpolation must be at least 0\.265, the error at its own points, not 0\.1"),
     ("low = 1.0, high = 1.0, source", "low = 1.0, source", "sram.energy_model.high is missing"),
 ])
 def test_sram_tables_are_refused_by_field(tmp_path, old: str, new: str, message: str) -> None:

@@ -150,7 +150,7 @@ def test_plain_loop_on_the_same_splats():
         area = np.s_[top : min(60, top + 16), start : min(80, start + 16)]
         y, x = np.mgrid[area].astype(np.float32) + np.float32(0.5)
         live = np.ones(x.shape, bool)
-        for i in lists.of_tile(tile):
+        for i in naive.entries_of(lists, tile):
             dx, dy = splats.mean_px[i, 0] - x, splats.mean_px[i, 1] - y
             a, b, c = splats.conic[i]
             power = np.float32(-0.5) * (a * dx * dx + c * dy * dy) - b * dx * dy
