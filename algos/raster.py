@@ -160,7 +160,7 @@ def prepare(scene: Scene, camera: Camera, design: RasterDesign) -> SplatLists:
     fields["subtiles"] = masks[masks != 0].astype(np.int64)
     # Half a unit above the largest value is where rounding to it ends and saturation begins.
     bright = (splat.color.raw_max + 0.5) * splat.color.resolution
-    saturated = (projected.color >= bright).any(axis=1)
+    saturated = np.any(projected.color >= bright, axis=1)
     return SplatLists(
         width=width, height=height, starts=kept, records=encode_splats(splat, fields),
         pairs=np.diff(tiles.starts), places=places, gaussians=scene.gaussians,
