@@ -458,6 +458,8 @@ class SramTable:
         return worst
 
 
+#: Supplies at which a scaling rule must hold: those of ``scaling.supply``.
+_SUPPLY_RANGE_V = (0.8, 1.0)
 #: Coefficients by family and node.
 _Families = dict[str, dict[float, list[float]]]
 
@@ -501,6 +503,7 @@ def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
 def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> _Families:
     """Node tables of the scaling rule: family -> node_nm -> coefficients."""
     families: _Families = {}
+    lowest, highest = _SUPPLY_RANGE_V
     for family, table in tree.items():
         try:
             families[family] = {float(node): [float(number) for number in numbers]
@@ -508,6 +511,13 @@ def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> 
         except (AttributeError, TypeError, ValueError):
             raise ValueError(
                 f"{where}: scaling.{family} must be node -> coefficients, not {table!r}") from None
+        terms = 1 if family == "area" else 3
+        for node, numbers in families[family].items():
+            factors = np.polyval(numbers, np.linspace(lowest, highest, 9))
+            if node <= 0 or len(numbers) != terms or not np.all(factors > 0):
+                raise ValueError(
+                    f"{where}: scaling.{family} of {node:g} nm must be {terms} coefficient(s) of a "
+                    f"factor above zero at {lowest:g} to {highest:g} V, not {numbers!r}")
     return families
 
 
@@ -518,6 +528,46 @@ _SRAM_EVENT = re.compile(r"sram_(read|write)_(\d+)b_(\d+)(B|KiB|MiB)")
 _SRAM_ITEM = re.compile(r"sram_(\d+)b_(\d+)(B|KiB|MiB)")
 _DRAM = re.compile(r"dram_(read|write)_byte")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+
+
+def _is_event(name: str, entries: Mapping[str, Entry]) -> bool:
+    """Whether an event of this name has a cost, or may have one of its own."""
+    if any(form.fullmatch(name) for form in (_MULTIPLY, _ADD, _SHIFT, _SRAM_EVENT, _DRAM)):
+        return True
+    block, _, what = name.partition("_")
+    return any(key.startswith("measured.") and key.endswith(f".{block}.{what}") for key in entries)
+
+
+def _check_replacements(
+    where: str, added: Mapping[str, Entry], entries: Mapping[str, Entry]
+) -> None:
+    """That a user's entries replace something, in its dimension, or are costs that are looked up.
+
+    A misspelt name would leave the committed cost in place without a word.
+    """
+    for name, entry in added.items():
+        exponents = _parse_unit(entry.cost.unit)[1]
+        kind, _, rest = name.partition(".")
+        if name in entries:
+            wanted = [entries[name].cost.unit]
+            if kind == "scaling" and entries[name].node_nm is not None and entry.node_nm is None:
+                raise ValueError(f"{where}: {name}.node_nm is missing: the step ends there")
+        elif kind == "energy":
+            # An event, or what a bit costs in a DRAM of this name.
+            wanted = ["pJ"] if _is_event(rest, entries) else ["pJ/bit"]
+        elif kind == "area":
+            wanted = ["um^2"]
+        elif kind == "measured":
+            continue
+        else:
+            wanted = []
+        if not any(_parse_unit(unit)[1] == exponents for unit in wanted):
+            if name in entries or (wanted and wanted != ["pJ/bit"]):
+                raise ValueError(
+                    f"{where}: {name}.unit must be one of {wanted[0]}, not {entry.cost.unit!r}")
+            known = [key for key in entries if not key.startswith("measured.")]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{where}: {name} is the cost of nothing: did you mean {near!r}?")
 
 
 def _times(cost: Sourced, factor: int, unit: str) -> Sourced:
@@ -563,7 +613,8 @@ class CostTable:
         Raises
         ------
         ValueError
-            If a file is not there or no TOML, or an entry in it is malformed.
+            If a file is not there or no TOML, or an entry in it is malformed, has the unit of
+            another cost than the one it replaces, or is the cost of nothing.
         """
         entries = dict[str, Entry]()
         sram: SramTable | None = None
@@ -574,6 +625,7 @@ class CostTable:
                    ("costs.toml", "sram.toml", *(f"energy_{name}.toml" for name in LIBRARIES))]
         for path in paths:
             check_regular_file(path, "TOML")
+        users = {str(path) for path in paths}
         sources += [(str(path), path.read_bytes()) for path in paths]
         for where, content in sources:
             try:
@@ -589,7 +641,10 @@ class CostTable:
             for name in tree.get("measured", {}):
                 libraries.pop(name, None)  # a later file's library is the one in use
                 libraries[name] = None
-            entries |= read_entries(where, tree)
+            added = read_entries(where, tree)
+            if where in users:
+                _check_replacements(where, added, entries)
+            entries |= added
         assert sram is not None  # the committed files hold one
         return cls(entries=entries, sram=sram, scaling=scaling, libraries=tuple(libraries))
 

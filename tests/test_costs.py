@@ -17,7 +17,7 @@ EVENTS = ("multiply_18x14", "add_20", "shift_16", "register_bit_clock", "sram_re
           "sram_write_64b_32KiB", "dram_read_byte", "dram_write_byte")
 ITEMS = ("multiply_18x14", "add_20", "shift_16", "register_bit", "sram_128b_4KiB")
 GOOD = """
-[energy.thing]
+[energy.add_20]
 value = 2.0
 unit = "pJ"
 low = 1.0
@@ -64,7 +64,7 @@ def test_dimensions_are_checked() -> None:
 def test_points_follow_the_number() -> None:
     """What was calibrated on whose figure is known of everything computed from it."""
     read = read_entries("t.toml", tomllib.loads(GOOD + 'calibrated_on = ["paper.point"]'))
-    ours, other = read["energy.thing"].cost, Sourced(1, "s", "b", 1, 1, frozenset({"q.r"}))
+    ours, other = read["energy.add_20"].cost, Sourced(1, "s", "b", 1, 1, frozenset({"q.r"}))
     assert ours.points == {"paper.point"}
     assert ours.to("J").points == (ours * 2.0).points == (ours + ours).points == ours.points
     assert (ours * other).points == (ours / other).points == {"paper.point", "q.r"}
@@ -288,22 +288,22 @@ source = "synthesis of the array, 28 nm"
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ('source = "someone, 2020"', "", r"mine.toml: energy.thing.source is missing"),
-    ('source = "someone, 2020"', 'source = ""', r"mine.toml: energy.thing: Source must"),
-    ('unit = "pJ"', "", r"energy.thing.unit is missing"),
-    ('unit = "pJ"', 'unit = "calorie"', r"mine.toml: energy.thing: Unit must"),
-    ('unit = "pJ"', "unit = 3", r"energy.thing.unit must be text, not 3"),
-    ("low = 1.0", "low = 2.5", r"mine.toml: energy.thing: Interval must"),
-    ("high = 3.0", "high = 1.5", r"energy.thing: Interval must"),
-    ("high = 3.0", "", r"energy.thing.high is missing"),
-    ("value = 2.0", 'value = "two"', r"energy.thing.value must be a number, not 'two'"),
-    ("value = 2.0", "value = true", r"energy.thing.value must be a number"),
+    ('source = "someone, 2020"', "", r"mine.toml: energy.add_20.source is missing"),
+    ('source = "someone, 2020"', 'source = ""', r"mine.toml: energy.add_20: Source must"),
+    ('unit = "pJ"', "", r"energy.add_20.unit is missing"),
+    ('unit = "pJ"', 'unit = "calorie"', r"mine.toml: energy.add_20: Unit must"),
+    ('unit = "pJ"', "unit = 3", r"energy.add_20.unit must be text, not 3"),
+    ("low = 1.0", "low = 2.5", r"mine.toml: energy.add_20: Interval must"),
+    ("high = 3.0", "high = 1.5", r"energy.add_20: Interval must"),
+    ("high = 3.0", "", r"energy.add_20.high is missing"),
+    ("value = 2.0", 'value = "two"', r"energy.add_20.value must be a number, not 'two'"),
+    ("value = 2.0", "value = true", r"energy.add_20.value must be a number"),
     ("value = 2.0", "value = nan", r"must be finite"),
-    ("low = 1.0", "low = 1.0\nnode_mm = 28", r"thing.node_mm is unknown: did you mean .node_nm."),
-    ("low = 1.0", "low = 1.0\nnode_nm = 0", r"energy.thing.node_nm must be positive"),
-    ("low = 1.0", "low = 1.0\nsupply_v = -1", r"energy.thing.supply_v must be positive, not -1"),
-    ("low = 1.0", 'low = 1.0\nkind = "guess"', r"energy.thing.kind must be measured or"),
-    ("low = 1.0", 'low = 1.0\nconfidence = "sure"', r"energy.thing.confidence must be high or"),
+    ("low = 1.0", "low = 1.0\nnode_mm = 28", r"add_20.node_mm is unknown: did you mean .node_nm."),
+    ("low = 1.0", "low = 1.0\nnode_nm = 0", r"energy.add_20.node_nm must be positive"),
+    ("low = 1.0", "low = 1.0\nsupply_v = -1", r"energy.add_20.supply_v must be positive, not -1"),
+    ("low = 1.0", 'low = 1.0\nkind = "guess"', r"energy.add_20.kind must be measured or"),
+    ("low = 1.0", 'low = 1.0\nconfidence = "sure"', r"energy.add_20.confidence must be high or"),
     ("low = 1.0", "low = 1.0\nlow = 1.0", r"mine.toml: not TOML"),
     (GOOD, "energy = 3", r"mine.toml: energy must be a table, not 3"),
     (GOOD, "scaling = 3", r"mine.toml: scaling must be a table, not 3"),
@@ -311,11 +311,39 @@ source = "synthesis of the array, 28 nm"
     (GOOD, '[sram]\nsource = "x"', r"mine.toml: sram.points is missing"),
     (GOOD, "[scaling]\narea = 3", r"scaling.area must be node -> coefficients, not 3"),
     (GOOD, '[scaling.area]\nten = [1.0]', r"scaling.area must be node -> coefficients"),
+    (GOOD, "[scaling.area]\n28 = [-0.1]", r"scaling.area of 28 nm must be 1 coefficient.*above ze"),
+    (GOOD, "[scaling.area]\n28 = [1, 2]", r"scaling.area of 28 nm must be 1 coefficient"),
+    (GOOD, "[scaling.energy_lp]\n28 = [1, 2]", r"energy_lp of 28 nm must be 3 coefficient"),
+    (GOOD, "[scaling.energy_hp]\n28 = [1, -2, 0.9]", r"energy_hp of 28 nm .* at 0.8 to 1 V, not"),
+    (GOOD, "[scaling.energy_hp]\n-28 = [1, 0, 0]", r"scaling.energy_hp of -28 nm must be"),
+    ("energy.add_20", "energy.lpddr4", r"mine.toml: energy.lpddr4.unit must be one of pJ/bit, not"),
+    ("energy.add_20", "energy.multiply", r"energy.multiply.unit must be one of pJ/bit\^2, not"),
+    ("energy.add_20", "area.register_bit", r"area.register_bit.unit must be one of um\^2, not"),
+    ("energy.add_20", "area.my_unit", r"area.my_unit.unit must be one of um\^2, not 'pJ'"),
+    ('unit = "pJ"', 'unit = "um^2"', r"energy.add_20.unit must be one of pJ, not 'um\^2'"),
+    ("energy.add_20", "energy.register_bit_clok",
+     r"energy.register_bit_clok is the cost of nothing: did you mean 'energy.register_bit_clock'"),
+    ("energy.add_20", "scaling.suply", r"scaling.suply is the cost of nothing: .*scaling.supply"),
+    ("energy.add_20", "enregy.add", r"enregy.add is the cost of nothing: .*'energy.add'"),
+    ('energy.add_20]\nvalue = 2.0\nunit = "pJ"', 'scaling.check_area]\nvalue = 2.0\nunit = "1"',
+     r"mine.toml: scaling.check_area.node_nm is missing"),
 ])
 def test_files_are_refused_by_field(tmp_path, old: str, new: str, message: str) -> None:
-    assert "energy.thing" in load(tmp_path, GOOD).entries
+    assert load(tmp_path, GOOD).entries["energy.add_20"].cost.value == 2
+    text = GOOD.replace(old, new)
+    assert text != GOOD
     with pytest.raises(ValueError, match=message):
-        load(tmp_path, GOOD.replace(old, new))
+        load(tmp_path, text)
+
+
+def test_costs_of_ones_own(tmp_path) -> None:
+    """A DRAM, a unit and a measured event that the committed files do not have."""
+    table = load(tmp_path, GOOD.replace("add_20", "hbm2").replace('"pJ"', '"pJ/bit"'))
+    assert table.energy_of("dram_read_byte", node_nm=28, dram="hbm2").value == 16
+    table = load(tmp_path, GOOD.replace("energy.add_20", "area.my_unit").replace("pJ", "um^2"))
+    assert table.area_of("my_unit", node_nm=28).value == 2
+    table = load(tmp_path, GOOD.replace("add_20", "alpha_evaluation"))
+    assert table.energy_of("alpha_evaluation", node_nm=28).value == 2
 
 
 SRAM = """
