@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.designs.fixed import Fixed
-from splatforge.designs.floating import Floating
+from splatforge.designs.floating import BINARY32, Floating
 
 __all__ = [
-    "GUARD_BITS", "QuadraticTable", "add", "from_fixed", "less", "log2", "log2_table", "maximum",
-    "minimum", "multiply", "negate", "reciprocal", "reciprocal_root", "reciprocal_root_table",
-    "reciprocal_table", "scale", "subtract", "to_fixed"]
+    "GUARD_BITS", "QuadraticTable", "add", "ceil_fixed", "less", "log2", "log2_table",
+    "maximum", "minimum", "multiply", "narrow", "negate", "reciprocal", "reciprocal_root",
+    "reciprocal_root_table", "reciprocal_table", "scale", "subtract", "to_binary32", "to_fixed"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -138,20 +138,15 @@ def _to_fixed(a, frac_bits, raw_max, signed, exponent_bits, fraction_bits):
 
 
 @nb.vectorize(cache=True)
-def _from_fixed(raw, frac_bits, exponent_bits, fraction_bits):
-    magnitude = abs(raw)
-    if magnitude == 0:
+def _ceil_fixed(a, frac_bits, raw_max, exponent_bits, fraction_bits):
+    _, exponent, significand = _unpack(a, exponent_bits, fraction_bits)
+    if exponent == 0:
         return np.int64(0)
-    bits = 0
-    while magnitude >> bits > 1:
-        bits += 1
-    if bits <= fraction_bits:
-        significand = magnitude << (fraction_bits - bits)
-    else:
-        drop = bits - fraction_bits
-        significand = ((magnitude >> (drop - 1)) + 1) >> 1
-    exponent = bits - frac_bits + (1 << (exponent_bits - 1)) - 1
-    return _pack(np.int64(raw < 0), exponent, significand, exponent_bits, fraction_bits)
+    up = exponent - ((1 << (exponent_bits - 1)) - 1) - fraction_bits + frac_bits
+    if up >= 0:
+        return np.int64(min(significand << min(up, 62 - fraction_bits), raw_max))
+    down = min(-up, fraction_bits + 1)
+    return np.int64(min((significand + (1 << down) - 1) >> down, raw_max))
 
 
 def multiply(fmt: Floating, a: npt.ArrayLike, b: npt.ArrayLike) -> Int64Array:
@@ -219,13 +214,28 @@ def to_fixed(fmt: Floating, a: npt.ArrayLike, to: Fixed) -> Int64Array:
         _word(a), to.frac_bits, to.raw_max, to.signed, fmt.exponent_bits, fmt.fraction_bits))
 
 
-def from_fixed(fmt: Floating, raw: npt.ArrayLike, source: Fixed) -> Int64Array:
-    """Words of raw integers of `source`, rounded once to nearest.
+def ceil_fixed(fmt: Floating, a: npt.ArrayLike, to: Fixed) -> Int64Array:
+    """Raw integers of `to` next above ``|a|``, or equal to it, saturating."""
+    return np.asarray(_ceil_fixed(
+        _word(a), to.frac_bits, to.raw_max, fmt.exponent_bits, fmt.fraction_bits))
 
-    Relative error: ``fmt.epsilon``, none where the magnitude fits the significand.
+
+def narrow(fmt: Floating, a: npt.ArrayLike, source: Floating) -> Int64Array:
+    """Words of `fmt` from those of `source`, which has as many exponent bits and a finer fraction.
+
+    Rounded to nearest, ties away from zero. Relative error: ``fmt.epsilon``.
     """
-    return np.asarray(_from_fixed(
-        _word(raw), source.frac_bits, fmt.exponent_bits, fmt.fraction_bits))
+    a = _word(a)
+    drop = source.fraction_bits - fmt.fraction_bits
+    magnitude = ((a & source.magnitude_max) + (1 << drop >> 1)) >> drop
+    magnitude = np.minimum(magnitude, fmt.magnitude_max)
+    word = np.where(a & source.sign_bit, magnitude | fmt.sign_bit, magnitude)
+    return np.where(magnitude >> fmt.fraction_bits, word, 0)
+
+
+def to_binary32(fmt: Floating, a: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+    """Words of binary32 of the same value, for words of 8 exponent bits. Exact."""
+    return (_word(a) << (BINARY32.fraction_bits - fmt.fraction_bits)).astype(np.uint32)
 
 
 class QuadraticTable(NamedTuple):

@@ -204,14 +204,24 @@ def test_logarithms_of_all_significands(fmt, coarser):
 @pytest.mark.parametrize("to", [
     Fixed(int_bits=15, frac_bits=12, signed=True), Fixed(int_bits=3, frac_bits=7),
     Fixed(int_bits=62, frac_bits=0), Fixed(int_bits=2, frac_bits=40, signed=True)], ids=str)
-def test_fixed_and_back(to):
+def test_fixed_point(to):
     word = np.concatenate([words(FP, 3000, 4), words(FP, 3000, 5, near=True)])
     got = floating.to_fixed(FP, word, to).tolist()
     for have, at in zip(got, word.tolist(), strict=True):
         value = exact(FP, at) * 2**to.frac_bits
         want = min(math.floor(abs(value) + Fraction(1, 2)), to.raw_max)
         assert have == (want if value >= 0 else -want if to.signed else 0)
-    raw = np.random.default_rng(6).integers(to.raw_min, to.raw_max, 3000, endpoint=True)
-    raw >>= np.random.default_rng(7).integers(to.width, size=3000)
-    back = floating.from_fixed(FP, raw, to).tolist()
-    assert back == [nearest(FP, Fraction(int(n), 2**to.frac_bits)) for n in raw]
+    up = floating.ceil_fixed(FP, word, to).tolist()
+    assert up == [min(math.ceil(abs(exact(FP, at)) * 2**to.frac_bits), to.raw_max)
+                  for at in word.tolist()]
+
+
+def test_binary32_and_back():
+    word = words(BINARY32, 3000, 8)
+    word[:3] = [BINARY32.magnitude_max, BINARY32.sign_bit | 5, (128 << 23) - 1]
+    narrow = floating.narrow(FP, word, BINARY32)
+    assert narrow.tolist() == [nearest(FP, exact(BINARY32, at)) for at in word.tolist()]
+    assert floating.narrow(FP, FP.sign_bit | 9, FP) == 0
+    wide = floating.to_binary32(FP, narrow)
+    assert wide.dtype == np.uint32
+    np.testing.assert_array_equal(BINARY32.to_float(wide), FP.to_float(narrow))

@@ -17,9 +17,9 @@ ALLOWED = {
     "claims": {"sim", "algos", "scenes", "designs"},
     "report": set(),
 }
-#: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents and
-#: number formats only.
-HW_MAY_TAKE_FROM_ALGOS = {"alpha", "fixed", "floating"}
+#: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents,
+#: number formats and graphs of operations only.
+HW_MAY_TAKE_FROM_ALGOS = {"alpha", "ccu", "dataflow", "fixed", "floating"}
 FILES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
 
 

@@ -30,7 +30,7 @@ from splatforge.designs.shell import (
 )
 from splatforge.hw.lib.axi import READ_DESCRIPTOR
 from splatforge.hw.raster import Raster
-from splatforge.scenes import Camera, Scene, default_camera, load
+from splatforge.scenes import Scene, default_camera, load
 from splatforge.scenes import resolve as resolve_scene
 from splatforge.sim import fetch as fetch_model
 from splatforge.sim.raster import simulate
@@ -38,32 +38,12 @@ from splatforge.sim.raster import simulate
 sys.path.insert(0, str(Path(__file__).parent))
 import streams
 from axi_memory import ReadPort, WritePort
+from gaussians import camera, random_scene
 from splats import join, random_lists, splats
 
 DESIGN = RasterDesign()
 SPLAT = DESIGN.fetch.splat
 OFFSET = {register.name: register.offset for register in HEAD_REGISTERS}
-
-
-def random_scene(count, seed, *, needles=False):
-    """Gaussians in front of a camera at the origin that looks along +z."""
-    rng = np.random.default_rng(seed)
-    depth = rng.uniform(1, 6, count)
-    means = np.stack([*(rng.uniform(-0.8, 0.8, (2, count)) * depth), depth], axis=1)
-    log_scales = rng.uniform(-5, -1, (count, 3))
-    if needles:
-        log_scales[:, 0] += 3
-        log_scales[:, 1:] -= 3
-    return Scene(
-        means=means.astype(np.float32), log_scales=log_scales.astype(np.float32),
-        quats=rng.normal(size=(count, 4)).astype(np.float32),
-        opacity_logits=rng.uniform(-7, 5, count).astype(np.float32),
-        sh=rng.uniform(-1, 2, (count, 1, 3)).astype(np.float32))
-
-
-def camera(width, height):
-    return Camera(width=width, height=height, fx=width, fy=width, cx=width / 2, cy=height / 2,
-                  w2c=np.eye(4))
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 8), (8, 0), (65, 8), (8, 65)])

@@ -1,0 +1,579 @@
+"""Culling and conversion: Gaussians and a camera to features and tile entries, in integers.
+
+What is computed is the projection of :mod:`splatforge.algos.project` (its sources are named there)
+with three changes of form. The covariance comes as its Cholesky factor L, so that with the two rows
+U of the Jacobian the determinant on the image is the squared cross product of the rows of ``U L``,
+which loses no digits on needles. Positions are relative to the eye before they are rotated. Colours
+are sums over monomials of the view direction instead of the spherical harmonics themselves.
+
+The intersection test is that of Lee et al., "GSCore", ASPLOS 2024: a Gaussian is bounded by its
+3-sigma box along its own axes where it is longer than twice its width, and by a square where it is
+not; a region of the image is met if no axis of either separates the two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import log2, sqrt
+from typing import Any
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos import floating
+from splatforge.algos.dataflow import Builder, Dataflow, evaluate
+from splatforge.algos.fixed import round_shift
+from splatforge.algos.records import encode_record
+from splatforge.designs.ccu import (
+    BEAT_WORDS,
+    CAMERA_WORDS,
+    FLAG_ANTIALIASED,
+    WIDE_WORDS,
+    CcuDesign,
+    gaussian_beats,
+    gaussian_words,
+)
+from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.vru import REGION_PX
+from splatforge.scenes import Camera, Scene
+
+__all__ = [
+    "CcuFrame", "Finished", "camera_numbers", "ccu_fixed", "ccu_graph", "encode_words", "finish",
+    "gaussian_numbers", "pack_camera", "pack_gaussians", "project_fixed", "sh_monomials", "walk"]
+
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+UInt32Array = npt.NDArray[np.uint32]
+UInt64Array = npt.NDArray[np.uint64]
+
+#: As the reference has them: variance of the low-pass filter in px^2, floors of the spread of the
+#: eigenvalues and of the squared compensation, widening of the frustum in half-widths.
+DILATION = 0.3
+EIGEN_FLOOR = 0.1
+COMPENSATION_FLOOR = 0.000025
+FRUSTUM_MARGIN = 0.3
+#: Half sides of boxes in standard deviations.
+SIGMAS = 3.0
+#: ``E * log2(e) = u^2 + v^2``, see :mod:`splatforge.designs.alpha`.
+FORM_SCALE = sqrt(log2(np.e) / 2)
+
+#: Gaussians that are evaluated at once: their words stay in the processor's caches.
+_CHUNK = 4096
+
+#: Outputs of the graph, in the order in which the next stage takes them.
+OUTPUTS = ("z", "image_x", "image_y", "a", "b", "c", "det", "det_sharp", "long", "short", "box_x",
+           "box_y", "axis_x", "axis_y", "red", "green", "blue")
+
+
+@lru_cache
+def sh_monomials() -> Float64Array:
+    """Matrix of shape [16, 16]: from SH coefficients to those of monomials of the direction.
+
+    The monomials of a unit vector are, with ``q = x^2 - y^2``: 1; y, z, x; xy, yz, z^2, xz, q;
+    yq, xyz, yz^2, z^3, xz^2, zq, xq. Every basis function of :mod:`splatforge.algos.sh` is a sum of
+    those of its degree and below, so that lower degrees are the upper left corner.
+    """
+    c1 = sqrt(3 / (4 * np.pi))
+    c2a, c2b, c2c = sqrt(15 / (4 * np.pi)), sqrt(5 / (16 * np.pi)), sqrt(15 / (16 * np.pi))
+    c3a, c3b = sqrt(35 / (32 * np.pi)), sqrt(105 / (4 * np.pi))
+    c3c, c3d, c3e = sqrt(21 / (32 * np.pi)), sqrt(7 / (16 * np.pi)), sqrt(105 / (16 * np.pi))
+    to = np.zeros((16, 16))
+    for basis, terms in enumerate((
+        {0: sqrt(1 / (4 * np.pi))},
+        {1: -c1}, {2: c1}, {3: -c1},
+        {4: c2a}, {5: -c2a}, {6: 3 * c2b, 0: -c2b}, {7: -c2a}, {8: c2c},
+        # x^2 + y^2 = 1 - z^2: y (3 x^2 - y^2) = y (1 - z^2 + 2 q) and so on.
+        {1: -c3a, 11: c3a, 9: -2 * c3a}, {10: c3b}, {11: -5 * c3c, 1: c3c},
+        {12: 5 * c3d, 2: -3 * c3d}, {13: -5 * c3c, 3: c3c}, {14: c3e},
+        {3: c3a, 13: -c3a, 15: -2 * c3a},
+    )):
+        for monomial, factor in terms.items():
+            to[monomial, basis] = factor
+    return to
+
+
+@lru_cache
+def ccu_graph(sh_degree: int) -> Dataflow:
+    """Arithmetic of one Gaussian, in floating words.
+
+    Inputs are :func:`splatforge.designs.ccu.gaussian_words` but for the opacity, constants
+    :data:`splatforge.designs.ccu.CAMERA_WORDS` but for the near plane and the flags. Outputs:
+
+    - ``z``: depth.
+    - ``image_x``, ``image_y``: centre on the image in pixels.
+    - ``a``, ``b``, ``c``: slopes of the forms, :class:`splatforge.designs.feature.FeatureFormat`.
+    - ``det``, ``det_sharp``: determinant of the covariance on the image, dilated and as it is.
+    - ``long``, ``short``: three standard deviations along the axes.
+    - ``axis_x``, ``axis_y``: unit vector along the longer one.
+    - ``box_x``, ``box_y``: half sides of the upright box around the oriented one.
+    - ``red``, ``green``, ``blue``: colour, not clamped.
+
+    How far the words can be from real numbers tests/bounds.py works out for every Gaussian. In
+    FP(8,17), for random scenes on 149x101 pixels (tests/test_ccu.py), means are off by at most
+    1.2e-3 px (bound 4.6e-3), slopes by 2.1e-4 of themselves (5.5e-3) in needles of a thousand
+    pixels and by 3e-5 else (8e-4), colours by 8e-5 (7e-4).
+
+    Colour is accumulated coefficient after coefficient: with zeros for those of a higher degree,
+    the graph of that degree gives the same words.
+
+    Parameters
+    ----------
+    sh_degree : int
+        0 to 3.
+    """
+    g = Builder()
+    word = {name: g.input(name) for name in gaussian_words(sh_degree) if name != "log_opacity"}
+    camera = {name: g.constant(name) for name in CAMERA_WORDS if name not in ("near", "flags")}
+    dilation = g.literal("dilation", DILATION)
+    dilation_squared = g.literal("dilation_squared", DILATION * DILATION)
+    eigen_floor = g.literal("eigen_floor", EIGEN_FLOOR)
+    sigmas = g.literal("sigmas", SIGMAS)
+    form_scale = g.literal("form_scale", FORM_SCALE)
+    right, down, ahead = ([camera[f"{row}_{axis}"] for axis in "xyz"]
+                          for row in ("right", "down", "ahead"))
+
+    # View transform and mean.
+    d = [g.wide_subtract(word[f"mean_{axis}"], camera[f"eye_{axis}"]) for axis in "xyz"]
+    z = g.dot(d, ahead)
+    inverse_z = g.reciprocal(z)
+    x, y = g.dot(d, right) * inverse_z, g.dot(d, down) * inverse_z
+
+    # Rows of the Jacobian times the rotation, times z, in pixels; then those times L.
+    at_x = g.minimum(g.maximum(x, camera["clamp_left"]), camera["clamp_right"])
+    at_y = g.minimum(g.maximum(y, camera["clamp_top"]), camera["clamp_bottom"])
+    u = [right[k] - at_x * ahead[k] for k in range(3)]
+    v = [down[k] - at_y * ahead[k] for k in range(3)]
+
+    def times_factor(row: list[Any]) -> list[Any]:
+        return [g.dot(row, [word["l00"], word["l10"], word["l20"]]),
+                g.dot(row[1:], [word["l11"], word["l21"]]), row[2] * word["l22"]]
+
+    p, q = times_factor(u), times_factor(v)
+
+    # Covariance on the image and its determinants.
+    inverse_z2 = inverse_z * inverse_z
+    xx, xy, yy = (g.dot(*rows) * inverse_z2 for rows in ((p, p), (p, q), (q, q)))
+    cross = [p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]]
+    det_sharp = g.dot(cross, cross) * (inverse_z2 * inverse_z2)
+    det = det_sharp + (dilation * (xx + yy) + dilation_squared)
+    wide, high = xx + dilation, yy + dilation
+
+    # Slopes: its inverse's Cholesky factor, v along y alone.
+    root_det = g.reciprocal_root(det)
+    c = form_scale * g.reciprocal_root(high)
+    ratio = c * root_det
+    a, b = ratio * high, -(ratio * xy)
+
+    # Axes: eigenvalues from their mean and half their difference, the vector without cancellation.
+    half = g.scale(xx - yy, -1)
+    spread2 = g.maximum(half * half + xy * xy, eigen_floor)
+    spread = spread2 * g.reciprocal_root(spread2)
+    large = g.scale(wide + high, -1) + spread
+    inverse_sigma = g.reciprocal_root(large) * sigmas
+    long, short = large * inverse_sigma, (det * root_det) * inverse_sigma
+    along = abs(half) + spread
+    # along^2 + xy^2 = 2 along spread, where the floor is not reached.
+    norm = g.reciprocal_root(g.scale(along * spread, 1))
+    first, second = along * norm, xy * norm
+    axis_x, axis_y = g.select(half, first, second), g.select(half, second, first)
+    box_x = abs(axis_x) * long + abs(axis_y) * short
+    box_y = abs(axis_y) * long + abs(axis_x) * short
+
+    # Colour; what a lower degree does not need is left out of the graph.
+    nearness = g.reciprocal_root(g.dot(d, d))
+    dx, dy, dz = (part * nearness for part in d)
+    zz, difference = dz * dz, dx * dx - dy * dy
+    monomials = (
+        dy, dz, dx, dx * dy, dy * dz, zz, dx * dz, difference, dy * difference, (dx * dy) * dz,
+        dy * zz, dz * zz, dx * zz, dz * difference, dx * difference)
+    colors = {}
+    for channel in ("red", "green", "blue"):
+        colors[channel] = word[f"sh0_{channel}"]
+        for k in range(1, (sh_degree + 1) ** 2):
+            colors[channel] = colors[channel] + monomials[k - 1] * word[f"sh{k}_{channel}"]
+
+    values = {"z": z, "image_x": x + camera["center_x"], "image_y": y + camera["center_y"],
+              "a": a, "b": b, "c": c, "det": det, "det_sharp": det_sharp, "long": long,
+              "short": short, "box_x": box_x, "box_y": box_y, "axis_x": axis_x, "axis_y": axis_y,
+              **colors}
+    for name in OUTPUTS:
+        g.output(name, values[name])
+    return g.build()
+
+
+def gaussian_numbers(scene: Scene) -> dict[str, Float64Array]:
+    """Numbers of every word of the Gaussians' records, shape [N] each, by name, not yet rounded."""
+    scale = np.exp(scene.log_scales.astype(np.float64))
+    quats = scene.quats.astype(np.float64)
+    norm = (quats * quats).sum(axis=1)
+    two = np.divide(2.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    w, x, y, z = quats.T
+    rotation = np.stack([
+        1 - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y),
+        two * (x * y + w * z), 1 - two * (x * x + z * z), two * (y * z - w * x),
+        two * (x * z - w * y), two * (y * z + w * x), 1 - two * (x * x + y * y),
+    ], axis=1).reshape(-1, 3, 3)
+    # The covariance is M M^T with M = R S; with M^T = Q T its factor is T^T, up to signs.
+    factor = np.asarray(
+        np.linalg.qr((rotation * scale[:, None, :]).transpose(0, 2, 1), mode="r"))
+    numbers = {f"mean_{axis}": scene.means[:, k].astype(np.float64)
+               for k, axis in enumerate("xyz")}
+    numbers["log_opacity"] = np.logaddexp(0, -scene.opacity_logits.astype(np.float64)) * log2(np.e)
+    for row in range(3):
+        for column in range(row + 1):
+            numbers[f"l{row}{column}"] = factor[:, column, row]
+    count = scene.sh.shape[1]
+    coefficients = np.einsum(
+        "mk,nkc->nmc", sh_monomials()[:count, :count], scene.sh.astype(np.float64))
+    coefficients[:, 0] += 0.5
+    for k in range(count):
+        for channel, name in enumerate(("red", "green", "blue")):
+            numbers[f"sh{k}_{name}"] = coefficients[:, k, channel]
+    return numbers
+
+
+def camera_numbers(camera: Camera) -> dict[str, float]:
+    """Numbers of every word of the camera's record but the flags, not yet rounded."""
+    rotation, eye = camera.w2c[:3, :3], camera.position
+    numbers: dict[str, float] = {"near": camera.near}
+    numbers |= {f"eye_{axis}": float(eye[k]) for k, axis in enumerate("xyz")}
+    for row, (name, scale) in enumerate((("right", camera.fx), ("down", camera.fy), ("ahead", 1))):
+        numbers |= {f"{name}_{axis}": float(rotation[row, k]) * scale
+                    for k, axis in enumerate("xyz")}
+    numbers["center_x"], numbers["center_y"] = camera.cx, camera.cy
+    for center, side, low, high in (
+        (camera.cx, camera.width, "clamp_left", "clamp_right"),
+        (camera.cy, camera.height, "clamp_top", "clamp_bottom"),
+    ):
+        margin = FRUSTUM_MARGIN * 0.5 * side
+        numbers[low], numbers[high] = -center - margin, side - center + margin
+    return numbers
+
+
+def encode_words(
+    design: CcuDesign, names: tuple[str, ...], numbers: Mapping[str, npt.ArrayLike]
+) -> UInt32Array:
+    """Words of shape [..., names]: binary32, rounded to the unit's format where it is used so."""
+    fmt = design.floating
+    return np.stack([
+        BINARY32.quantize(numbers[name]).astype(np.uint32) if name in WIDE_WORDS
+        else floating.to_binary32(fmt, fmt.quantize(numbers[name])) for name in names], axis=-1)
+
+
+def pack_gaussians(design: CcuDesign, scene: Scene) -> UInt32Array:
+    """Records of Gaussians as they stand in memory, shape [N, 4 * beats]; once per scene."""
+    names = gaussian_words(scene.sh_degree)
+    records = np.zeros((scene.gaussians, BEAT_WORDS * gaussian_beats(scene.sh_degree)), np.uint32)
+    records[:, :len(names)] = encode_words(design, names, gaussian_numbers(scene))
+    return records
+
+
+def pack_camera(design: CcuDesign, camera: Camera, *, antialiased: bool) -> UInt32Array:
+    """Record of a camera as it stands in memory, shape [20]."""
+    words = encode_words(design, CAMERA_WORDS, {**camera_numbers(camera), "flags": 0.0})
+    words[CAMERA_WORDS.index("flags")] = FLAG_ANTIALIASED if antialiased else 0
+    return words
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """Gaussians in fixed point, before the walk; raw int64 of shape [N] each.
+
+    Parameters
+    ----------
+    feature : dict
+        Raw fields of the feature records.
+    depth : ndarray
+        Depth of the entries.
+    culled : ndarray of bool
+        Not in front of the near plane, or with a mean out of range, or too faint for 1/255.
+    position_x, position_y : ndarray
+        Centre, ``design.position``.
+    long, short : ndarray
+        Half sides along the axes, ``design.extent``.
+    box_x, box_y : ndarray
+        Half sides of the upright box, ``design.extent``.
+    axis_x, axis_y : ndarray
+        Vector along the longer axis, ``design.axis``.
+    """
+
+    feature: dict[str, Int64Array]
+    depth: Int64Array
+    culled: npt.NDArray[np.bool_]
+    position_x: Int64Array
+    position_y: Int64Array
+    long: Int64Array
+    short: Int64Array
+    box_x: Int64Array
+    box_y: Int64Array
+    axis_x: Int64Array
+    axis_y: Int64Array
+
+
+def finish(
+    design: CcuDesign, words: Mapping[str, Int64Array], log_opacity: Int64Array, near: int,
+    antialiased: bool,
+) -> Finished:
+    """From the graph's words to fixed point.
+
+    The opacity's logarithm and half of that of the compensation, ``det / det_sharp``, are added at
+    twice the resolution of ``design.logarithm`` and rounded once, half up. Extents are rounded up,
+    those of squares to whole pixels; all else to nearest.
+
+    Parameters
+    ----------
+    design : CcuDesign
+        Formats.
+    words : Mapping
+        Outputs of :func:`ccu_graph`.
+    log_opacity : ndarray
+        Words from the records.
+    near : int
+        Word from the camera's record.
+    antialiased : bool
+        Flag from the camera's record.
+    """
+    fmt, to, log = design.floating, design.feature, design.logarithm
+    mean_x, mean_y = (floating.to_fixed(fmt, words[name], to.mean)
+                      for name in ("image_x", "image_y"))
+    opacity = floating.to_fixed(fmt, log_opacity, log) << 1
+    if antialiased:
+        most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
+        compensation = (floating.log2(fmt, words["det"], log)
+                        - floating.log2(fmt, words["det_sharp"], log))
+        opacity = opacity + np.clip(compensation, 0, most)
+    opacity = np.maximum(
+        round_shift(opacity, log.frac_bits + 1 - to.log_opacity.frac_bits), 0)
+    extent = design.extent
+    long, short, box_x, box_y = (floating.ceil_fixed(fmt, words[name], extent)
+                                 for name in ("long", "short", "box_x", "box_y"))
+    axis_x, axis_y = (floating.to_fixed(fmt, words[name], design.axis)
+                      for name in ("axis_x", "axis_y"))
+    square = np.ones(len(long), bool)
+    if design.obb_ratio:
+        octaves = design.obb_ratio.bit_length() - 1
+        square = ~floating.less(fmt, floating.scale(fmt, words["short"], octaves), words["long"])
+    pixel = (1 << extent.frac_bits) - 1
+    side = np.minimum((long + pixel) & ~pixel, extent.raw_max & ~pixel)
+    feature = {
+        "mean_x": mean_x, "mean_y": mean_y, "a": words["a"], "b": words["b"], "c": words["c"],
+        "log_opacity": np.minimum(opacity, to.log_opacity.raw_max),
+    } | {name: floating.to_fixed(fmt, words[name], to.color) for name in ("red", "green", "blue")}
+    culled = (
+        ~floating.less(fmt, near, words["z"])
+        | (np.abs(mean_x) == to.mean.raw_max) | (np.abs(mean_y) == to.mean.raw_max)
+        | (opacity > to.log_opacity.raw_max))
+    return Finished(
+        feature=feature, depth=words["z"] & fmt.magnitude_max, culled=culled,
+        position_x=floating.to_fixed(fmt, words["image_x"], design.position),
+        position_y=floating.to_fixed(fmt, words["image_y"], design.position),
+        long=np.where(square, side, long), short=np.where(square, side, short),
+        box_x=np.where(square, side, box_x), box_y=np.where(square, side, box_y),
+        axis_x=np.where(square, 1 << design.axis.frac_bits, axis_x),
+        axis_y=np.where(square, 0, axis_y))
+
+
+@nb.njit(inline="always")
+def _span(position, side, frac_bits, tiles):
+    """First tile and end tile that ``position -+ side`` meets along one axis."""
+    tile = TILE_PX << frac_bits
+    first = (position - side) // tile
+    end = (position + side + tile - 1) // tile
+    return min(max(first, 0), tiles), min(max(end, 0), tiles)
+
+
+@nb.njit(inline="always")
+def _regions(dx, dy, long, short, box_x, box_y, axis_x, axis_y, frac_bits, axis_bits):
+    """Mask of the 8x8 regions of a tile that a box meets; `dx`, `dy`: tile's corner from centre."""
+    half = (REGION_PX // 2) << frac_bits
+    # Half of the shadow of a region on either axis of the box.
+    shadow = half * (abs(axis_x) + abs(axis_y))
+    mask = 0
+    for region in range(4):
+        x = dx + half * (1 + 2 * (region & 1))
+        y = dy + half * (1 + 2 * (region >> 1))
+        if (abs(x) < box_x + half and abs(y) < box_y + half
+                and abs(x * axis_x + y * axis_y) < (long << axis_bits) + shadow
+                and abs(y * axis_x - x * axis_y) < (short << axis_bits) + shadow):
+            mask |= 1 << region
+    return mask
+
+
+@nb.njit(cache=True, nogil=True)
+def _walk_kernel(
+    shapes, culled, tiles_x, tiles_y, frac_bits, axis_bits, all_regions, walked, met, tiles, masks
+):  # fmt: skip
+    """Walk the tiles of every box; with `tiles` empty only count."""
+    tile_px = TILE_PX << frac_bits
+    at = 0
+    for n in range(len(culled)):
+        walked[n] = met[n] = 0
+        if culled[n]:
+            continue
+        x, y, long, short = shapes[0, n], shapes[1, n], shapes[2, n], shapes[3, n]
+        box_x, box_y, axis_x, axis_y = shapes[4, n], shapes[5, n], shapes[6, n], shapes[7, n]
+        first_x, end_x = _span(x, box_x, frac_bits, tiles_x)
+        first_y, end_y = _span(y, box_y, frac_bits, tiles_y)
+        if first_x >= end_x or first_y >= end_y:
+            continue
+        walked[n] = (end_x - first_x) * (end_y - first_y)
+        for tile_y in range(first_y, end_y):
+            for tile_x in range(first_x, end_x):
+                mask = _regions(
+                    tile_x * tile_px - x, tile_y * tile_px - y, long, short, box_x, box_y,
+                    axis_x, axis_y, frac_bits, axis_bits)
+                if mask == 0:
+                    continue
+                if len(tiles):
+                    tiles[at] = tile_y * tiles_x + tile_x
+                    masks[at] = 15 if all_regions else mask
+                    at += 1
+                met[n] += 1
+
+
+def walk(
+    design: CcuDesign, finished: Finished, width: int, height: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32], Int64Array]:
+    """Tiles that every Gaussian meets, in the order in which they are found.
+
+    The upright box is cut to the image's tiles, and these are walked row after row. In each the
+    box, upright or oriented, is tested against the four 8x8 regions: they meet if on none of the
+    four axes the distance of the centres is the sum of the half shadows or more. All sums and
+    products are exact.
+
+    Returns
+    -------
+    walked : ndarray
+        Tiles of the upright box, shape [N].
+    met : ndarray
+        Of those the tiles that are met, shape [N].
+    tiles : ndarray
+        Number of every met tile, row-major, Gaussian after Gaussian.
+    masks : ndarray
+        Mask of its regions.
+    """
+    shapes = np.stack([finished.position_x, finished.position_y, finished.long, finished.short,
+                       finished.box_x, finished.box_y, finished.axis_x, finished.axis_y])
+    tiles_x, tiles_y = -(-width // TILE_PX), -(-height // TILE_PX)
+    count = len(finished.culled)
+    walked, met = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    tiles, masks = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    for _ in range(2):
+        _walk_kernel(
+            shapes, finished.culled, tiles_x, tiles_y, design.extent.frac_bits,
+            design.axis.frac_bits, not design.subtiles, walked, met, tiles, masks)
+        if not len(tiles):
+            total = int(met.sum(dtype=np.int64))
+            tiles, masks = np.zeros(total, np.int32), np.zeros(total, np.int64)
+    return walked, met, tiles, masks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CcuFrame:
+    """What leaves the unit in one frame.
+
+    Parameters
+    ----------
+    features : ndarray
+        Feature records of shape [visible, 4], in the order of memory: a Gaussian is visible if it
+        meets a tile.
+    ids : ndarray
+        Which Gaussian each is, shape [visible]; int64.
+    tiles : ndarray
+        Tile of every entry, Gaussian after Gaussian, shape [entries]; int32.
+    entries : ndarray
+        The entries, shape [entries]; uint64.
+    walked : ndarray
+        Tiles that were tested for every Gaussian of the scene, 0 where it was culled before;
+        shape [gaussians]; int32.
+    met : ndarray
+        Of those the tiles that were met; int32.
+    """
+
+    features: UInt64Array
+    ids: Int64Array
+    tiles: npt.NDArray[np.int32]
+    entries: UInt64Array
+    walked: npt.NDArray[np.int32]
+    met: npt.NDArray[np.int32]
+
+
+def _narrow_words(fmt: Floating, words: UInt32Array) -> Int64Array:
+    """Words of `fmt` from words of binary32 whose last bits are zero, or are left out."""
+    return words.astype(np.int64) >> (BINARY32.fraction_bits - fmt.fraction_bits)
+
+
+def project_fixed(
+    design: CcuDesign, gaussians: UInt32Array, camera: UInt32Array, sh_degree: int
+) -> Finished:
+    """All that comes before the walk, for records of shape [N, words]."""
+    fmt = design.floating
+    flow = ccu_graph(sh_degree)
+
+    def words(names: tuple[str, ...], records: UInt32Array) -> dict[str, Int64Array]:
+        return {name: records[..., k].astype(np.int64) if name in WIDE_WORDS
+                else _narrow_words(fmt, records[..., k]) for k, name in enumerate(names)}
+
+    constants = words(CAMERA_WORDS, camera)
+    antialiased = bool(camera[CAMERA_WORDS.index("flags")] & FLAG_ANTIALIASED)
+    scalars = {name: int(word) for name, word in constants.items()}
+    inputs = words(gaussian_words(sh_degree), gaussians)
+    outputs = evaluate(flow, fmt, inputs, scalars)
+    return finish(design, outputs, inputs["log_opacity"], scalars["near"], antialiased)
+
+
+def ccu_fixed(
+    design: CcuDesign, gaussians: UInt32Array, camera: UInt32Array, sh_degree: int, width: int,
+    height: int,
+) -> CcuFrame:
+    """Features and entries of a frame, bit-true to :class:`splatforge.hw.ccu.Ccu`.
+
+    Parameters
+    ----------
+    design : CcuDesign
+        Formats and the intersection test.
+    gaussians, camera : ndarray
+        Records from :func:`pack_gaussians` and :func:`pack_camera`.
+    sh_degree : int
+        Of the records.
+    width, height : int
+        Frame in pixels.
+
+    Returns
+    -------
+    CcuFrame
+        Features, entries, and how many tiles were tested.
+
+    Raises
+    ------
+    ValueError
+        If there are more visible Gaussians than an entry can number.
+    """
+    count = len(gaussians)
+    walked, met = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    features, ids, tiles, entries = [], [], [], []
+    visible = 0
+    for first in range(0, count, _CHUNK):
+        part = slice(first, first + _CHUNK)
+        finished = project_fixed(design, gaussians[part], camera, sh_degree)
+        walked[part], met[part], part_tiles, masks = walk(design, finished, width, height)
+        seen = np.flatnonzero(met[part])
+        number = visible + np.arange(len(seen))
+        visible += len(seen)
+        if visible > 1 << design.entry.feature_bits:
+            raise ValueError(
+                f"Visible Gaussians must be at most {1 << design.entry.feature_bits}")
+        ids.append(first + seen)
+        features.append(encode_record("Feature", design.feature.fields(), 4, {
+            name: raw[seen] for name, raw in finished.feature.items()}))
+        repeats = met[part][seen]
+        tiles.append(part_tiles)
+        entries.append(design.entry.encode(
+            np.repeat(number, repeats), np.repeat(finished.depth[seen], repeats), masks))
+    return CcuFrame(
+        features=np.concatenate([np.zeros((0, 4), np.uint64), *features]),
+        ids=np.concatenate([np.zeros(0, np.int64), *ids]),
+        tiles=np.concatenate([np.zeros(0, np.int32), *tiles]),
+        entries=np.concatenate([np.zeros(0, np.uint64), *entries]), walked=walked, met=met)

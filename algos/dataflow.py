@@ -1,0 +1,305 @@
+"""Arithmetic written once, as a graph of operations on named values.
+
+A graph is built by writing formulas with :class:`Value`, and then evaluated: on floating words, bit
+by bit as hardware does, or in float64 with a bound of how far the words can be from it. Hardware
+takes the same graph for its schedule.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos import floating
+from splatforge.designs.floating import BINARY32, Floating
+
+__all__ = ["KINDS", "Builder", "Dataflow", "Operation", "Value", "evaluate"]
+
+Int64Array = npt.NDArray[np.int64]
+
+#: Operands of every kind of operation.
+KINDS = {
+    "multiply": 2, "add": 2, "subtract": 2, "minimum": 2, "maximum": 2,
+    #: The second operand where the first is not negative, else the third.
+    "select": 3,
+    "reciprocal": 1,
+    #: ``1 / sqrt(|a|)``.
+    "reciprocal_root": 1,
+    #: Changes of sign, and of the exponent by `Operation.octaves`.
+    "negate": 1, "magnitude": 1, "scale": 1,
+    #: Difference of two words of binary32, in binary32, and then rounded to the graph's format.
+    "wide_subtract": 2,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One operation.
+
+    Parameters
+    ----------
+    name : str
+        Of its result.
+    kind : str
+        One of :data:`KINDS`.
+    operands : tuple of str
+        Names of the values that it takes.
+    octaves : int
+        Of ``scale``: what is added to the exponent.
+    """
+
+    name: str
+    kind: str
+    operands: tuple[str, ...]
+    octaves: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataflow:
+    """A graph of operations, each behind those whose results it takes.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        Values that are new for every evaluation.
+    constants : tuple of str
+        Values that stay for many evaluations.
+    literals : tuple
+        (name, number) of what never changes.
+    operations : tuple of Operation
+        In an order in which they can be carried out.
+    outputs : tuple
+        (name, name of the value) of the results.
+
+    Raises
+    ------
+    ValueError
+        If an operation takes what is not there before it, or its kind or number of operands is
+        wrong, or a name is there twice.
+    """
+
+    inputs: tuple[str, ...]
+    constants: tuple[str, ...]
+    literals: tuple[tuple[str, float], ...]
+    operations: tuple[Operation, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        there: set[str] = set()
+        for name in (*self.inputs, *self.constants, *(name for name, _ in self.literals)):
+            if name in there:
+                raise ValueError(f"Values must have one name each, not {name!r} twice")
+            there.add(name)
+        for operation in self.operations:
+            if KINDS.get(operation.kind) != len(operation.operands):
+                raise ValueError(
+                    f"Operation {operation.name!r} must be one of {', '.join(KINDS)} with its "
+                    f"operands, not {operation.kind!r} of {len(operation.operands)}")
+            for name in operation.operands:
+                if name not in there:
+                    raise ValueError(
+                        f"Operand of {operation.name!r} must come before it, not {name!r}")
+            if operation.name in there:
+                raise ValueError(f"Values must have one name each, not {operation.name!r} twice")
+            there.add(operation.name)
+        for _, name in self.outputs:
+            if name not in there:
+                raise ValueError(f"Output must be a value of the graph, not {name!r}")
+
+    def counts(self) -> dict[str, int]:
+        """Number of operations of every kind that is there."""
+        kinds = [operation.kind for operation in self.operations]
+        return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
+
+
+class Value:
+    """A value of a graph that is being built; formulas of values add operations to it."""
+
+    def __init__(self, builder: "Builder", name: str) -> None:
+        self.builder = builder
+        self.name = name
+
+    def __add__(self, other: "Value") -> "Value":
+        return self.builder.operation("add", self, other)
+
+    def __sub__(self, other: "Value") -> "Value":
+        return self.builder.operation("subtract", self, other)
+
+    def __mul__(self, other: "Value") -> "Value":
+        return self.builder.operation("multiply", self, other)
+
+    def __neg__(self) -> "Value":
+        return self.builder.operation("negate", self)
+
+    def __abs__(self) -> "Value":
+        return self.builder.operation("magnitude", self)
+
+
+class Builder:
+    """Collects the operations of a graph.
+
+    The same operation of the same values is there once, whatever the order of the operands of a
+    product or a sum. What no output needs is left out of the graph.
+    """
+
+    def __init__(self) -> None:
+        self._inputs: list[str] = []
+        self._constants: list[str] = []
+        self._literals: dict[str, float] = {}
+        self._operations: dict[tuple[str, tuple[str, ...], int], Operation] = {}
+        self._outputs: dict[str, str] = {}
+
+    def input(self, name: str) -> Value:
+        """New input."""
+        self._inputs.append(name)
+        return Value(self, name)
+
+    def constant(self, name: str) -> Value:
+        """New constant."""
+        self._constants.append(name)
+        return Value(self, name)
+
+    def literal(self, name: str, number: float) -> Value:
+        """New literal."""
+        self._literals[name] = number
+        return Value(self, name)
+
+    def operation(self, kind: str, *operands: Value, octaves: int = 0) -> Value:
+        """New operation, or the one that is there already."""
+        names = tuple(value.name for value in operands)
+        if kind in ("multiply", "add"):
+            names = tuple(sorted(names))
+        operation = Operation(
+            name=f"v{len(self._operations)}", kind=kind, operands=names, octaves=octaves)
+        operation = self._operations.setdefault((kind, names, octaves), operation)
+        return Value(self, operation.name)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller one."""
+        return self.operation("minimum", a, b)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger one."""
+        return self.operation("maximum", a, b)
+
+    def select(self, sign: Value, a: Value, b: Value) -> Value:
+        """`a` where `sign` is not negative, else `b`."""
+        return self.operation("select", sign, a, b)
+
+    def reciprocal(self, a: Value) -> Value:
+        """``1 / a``."""
+        return self.operation("reciprocal", a)
+
+    def reciprocal_root(self, a: Value) -> Value:
+        """``1 / sqrt(|a|)``."""
+        return self.operation("reciprocal_root", a)
+
+    def scale(self, a: Value, octaves: int) -> Value:
+        """``a * 2^octaves``."""
+        return self.operation("scale", a, octaves=octaves)
+
+    def wide_subtract(self, a: Value, b: Value) -> Value:
+        """``a - b`` of binary32 words."""
+        return self.operation("wide_subtract", a, b)
+
+    def dot(self, a: Iterable[Value], b: Iterable[Value]) -> Value:
+        """Sum of the products, the first ones first."""
+        products = [x * y for x, y in zip(a, b, strict=True)]
+        total = products[0]
+        for product in products[1:]:
+            total = total + product
+        return total
+
+    def output(self, name: str, value: Value) -> None:
+        """Give a value the name of an output."""
+        self._outputs[name] = value.name
+
+    def build(self) -> Dataflow:
+        """Return the graph of what has been written; a result that is an output has its name."""
+        operations = self._operations.values()
+        names: dict[str, str] = {}
+        for name, value in self._outputs.items():
+            names.setdefault(value, name)
+        needed = set(names)
+        kept: list[Operation] = []
+        for operation in reversed(operations):
+            if operation.name in needed:
+                needed.update(operation.operands)
+                kept.insert(0, operation)
+        made = {operation.name for operation in kept}
+        names = {value: name for value, name in names.items() if value in made}
+        named = len(names)
+        for operation in kept:
+            names.setdefault(operation.name, f"v{len(names) - named}")
+        return Dataflow(
+            inputs=tuple(self._inputs), constants=tuple(self._constants),
+            literals=tuple((name, number) for name, number in self._literals.items()
+                           if name in needed),
+            operations=tuple(
+                replace(operation, name=names[operation.name],
+                        operands=tuple(names.get(name, name) for name in operation.operands))
+                for operation in kept),
+            outputs=tuple((name, names.get(value, value))
+                          for name, value in self._outputs.items()))
+
+
+def _words_of(fmt: Floating) -> dict[str, Callable[..., Int64Array]]:
+    def select(sign: Int64Array, a: Int64Array, b: Int64Array) -> Int64Array:
+        return np.where(floating.less(fmt, sign, 0), b, a)
+
+    def magnitude(a: Int64Array) -> Int64Array:
+        return np.where(floating.less(fmt, a, 0), floating.negate(fmt, a), a)
+
+    def wide_subtract(a: Int64Array, b: Int64Array) -> Int64Array:
+        return floating.narrow(fmt, floating.subtract(BINARY32, a, b), BINARY32)
+
+    functions: dict[str, Callable[..., Int64Array]] = {
+        kind: partial(getattr(floating, kind), fmt) for kind in (
+            "multiply", "add", "subtract", "minimum", "maximum", "reciprocal", "reciprocal_root",
+            "negate")}
+    return functions | {"select": select, "magnitude": magnitude, "wide_subtract": wide_subtract}
+
+
+def evaluate(
+    flow: Dataflow, fmt: Floating, inputs: Mapping[str, Int64Array],
+    constants: Mapping[str, int],
+) -> dict[str, Int64Array]:
+    """Outputs of a graph as words, bit-true to hardware that carries out its operations.
+
+    Parameters
+    ----------
+    flow : Dataflow
+        The graph.
+    fmt : Floating
+        Format of all words but the operands of ``wide_subtract``, which are of binary32.
+    inputs : Mapping
+        Words of shape [N] of every input.
+    constants : Mapping
+        Word of every constant.
+
+    Returns
+    -------
+    dict
+        Words of shape [N] of every output.
+    """
+    functions = _words_of(fmt)
+    last = {name: place for place, operation in enumerate(flow.operations)
+            for name in operation.operands}
+    for _, name in flow.outputs:
+        last.pop(name, None)
+    values: dict[str, Any] = {name: inputs[name] for name in flow.inputs}
+    values |= {name: np.int64(constants[name]) for name in flow.constants}
+    values |= {name: np.int64(fmt.quantize(number)) for name, number in flow.literals}
+    for place, operation in enumerate(flow.operations):
+        operands = [values[name] for name in operation.operands]
+        if operation.kind == "scale":
+            values[operation.name] = floating.scale(fmt, operands[0], operation.octaves)
+        else:
+            values[operation.name] = functions[operation.kind](*operands)
+        for name in operation.operands:
+            if last.get(name) == place:
+                values.pop(name, None)
+    return {name: values[value] for name, value in flow.outputs}

@@ -1,0 +1,129 @@
+"""GSCore's culling and conversion: Gaussians and a camera in memory, features and entries out."""
+
+from dataclasses import dataclass
+
+from splatforge.designs.entry import EntryFormat
+from splatforge.designs.feature import FeatureFormat
+from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import Floating
+
+__all__ = ["BEAT_WORDS", "CAMERA_BEATS", "CAMERA_WORDS", "FLAG_ANTIALIASED", "GAUSSIAN_WORDS",
+           "WIDE_WORDS", "CcuDesign", "gaussian_beats", "gaussian_words"]
+
+#: 32-bit words of a beat of the bus.
+BEAT_WORDS = 4
+
+#: What a Gaussian's record starts with, one word of binary32 each: its mean; -log2 of its opacity;
+#: the lower Cholesky factor of its covariance, row after row. Colour follows, see
+#: :func:`gaussian_words`.
+GAUSSIAN_WORDS = ("mean_x", "mean_y", "mean_z", "log_opacity",
+                  "l00", "l10", "l11", "l20", "l21", "l22")
+
+#: The camera's record, one word each, of binary32 but for the flags: where it stands; the rows of
+#: its rotation, those of right and down in pixels (times the focal lengths), each with the
+#: principal point; and between which points on the image, from the principal point in pixels, the
+#: Jacobian is taken.
+CAMERA_WORDS = (
+    "eye_x", "eye_y", "eye_z", "near",
+    "right_x", "right_y", "right_z", "center_x",
+    "down_x", "down_y", "down_z", "center_y",
+    "ahead_x", "ahead_y", "ahead_z", "flags",
+    "clamp_left", "clamp_right", "clamp_top", "clamp_bottom",
+)
+CAMERA_BEATS = len(CAMERA_WORDS) // BEAT_WORDS
+#: Words that are used to all their bits; the others are rounded to the unit's format.
+WIDE_WORDS = ("mean_x", "mean_y", "mean_z", "eye_x", "eye_y", "eye_z")
+#: Bit of the camera's flags: the opacity is compensated for the dilation (mip filter).
+FLAG_ANTIALIASED = 1
+
+
+def gaussian_words(sh_degree: int) -> tuple[str, ...]:
+    """Names of the words of a Gaussian's record for SH of `sh_degree`, 0 to 3."""
+    return (*GAUSSIAN_WORDS, *(f"sh{k}_{channel}" for k in range((sh_degree + 1) ** 2)
+                               for channel in ("red", "green", "blue")))
+
+
+def gaussian_beats(sh_degree: int) -> int:
+    """Beats of a Gaussian's record: 4, 6, 10, 15 for degrees 0 to 3; the rest of the last is 0."""
+    return -(-len(gaussian_words(sh_degree)) // BEAT_WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CcuDesign:
+    """Units, formats, and what the intersection test knows of a Gaussian's shape.
+
+    Parameters
+    ----------
+    units : int
+        Gaussians that are projected side by side; GSCore has four of these units
+        (accelerators.md, 4.1).
+    floating : Floating
+        Format of the arithmetic; 8 bits of exponent, as the words in memory.
+    feature : FeatureFormat
+        What is written of a visible Gaussian.
+    entry : EntryFormat
+        What is listed in a tile; its depth is the floating word of the depth without a sign.
+    extent : Fixed
+        Half sides of boxes, and positions of the intersection test with one integer bit more, in
+        pixels.
+    axis : Fixed
+        Unit vector along the longer axis of an oriented box.
+    logarithm : Fixed
+        Logarithms of determinants, for the compensation of the opacity.
+    obb_ratio : int
+        A Gaussian whose longer axis is more than so many times its shorter one is bounded by an
+        oriented box, all others by a square; a power of two. 0: all by squares.
+    subtiles : bool
+        Whether a tile's 8x8 regions are tested one by one. If not, all are reached or none.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or a format cannot hold what it must.
+    """
+
+    units: int = 4
+    floating: Floating = Floating()
+    feature: FeatureFormat = FeatureFormat()
+    entry: EntryFormat = EntryFormat()
+    extent: Fixed = Fixed(int_bits=15, frac_bits=3)
+    axis: Fixed = Fixed(int_bits=2, frac_bits=12, signed=True)
+    logarithm: Fixed = Fixed(int_bits=9, frac_bits=10, signed=True)
+    obb_ratio: int = 2
+    subtiles: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.units <= 16:
+            raise ValueError(f"Units must be 1 to 16, not {self.units!r}")
+        if self.floating.exponent_bits != 8:
+            raise ValueError(
+                f"Arithmetic must have the 8 exponent bits of binary32, not {self.floating}")
+        if self.feature.slope != self.floating:
+            raise ValueError(
+                f"Slopes of features must be {self.floating}, not {self.feature.slope}")
+        depth_bits = self.floating.width - 1
+        if self.entry.depth_bits != depth_bits:
+            raise ValueError(
+                f"Depth of entries must have {depth_bits} bits, not {self.entry.depth_bits}")
+        if self.entry.subtile_bits != 4:
+            raise ValueError(
+                f"Entries must tell the four 8x8 regions of a tile, not {self.entry.subtile_bits}")
+        if self.extent.signed or self.extent.int_bits < self.feature.mean.int_bits or (
+                self.extent.frac_bits > self.feature.mean.frac_bits):
+            raise ValueError(
+                f"Extent must be unsigned, as far as the mean and no finer, not {self.extent}")
+        if not self.axis.signed or self.axis.int_bits != 2:
+            raise ValueError(f"Axis must be signed and hold one, SQ(2,f), not {self.axis}")
+        if not self.logarithm.signed or self.logarithm.int_bits != 9 or (
+                self.logarithm.frac_bits < self.feature.log_opacity.frac_bits):
+            raise ValueError(
+                "Logarithm must be signed, hold 255 and be as fine as the opacity's, "
+                f"not {self.logarithm}")
+        if self.obb_ratio < 0 or self.obb_ratio & (self.obb_ratio - 1):
+            raise ValueError(f"OBB ratio must be 0 or a power of two, not {self.obb_ratio!r}")
+
+    @property
+    def position(self) -> Fixed:
+        """Means and centres of regions in the intersection test."""
+        extent = self.extent
+        return Fixed(int_bits=extent.int_bits + 1, frac_bits=extent.frac_bits, signed=True)

@@ -1,0 +1,442 @@
+import math
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge.algos.bin_tiles import bin_tiles
+from splatforge.algos.ccu import (
+    COMPENSATION_FLOOR,
+    FORM_SCALE,
+    camera_numbers,
+    ccu_fixed,
+    ccu_graph,
+    encode_words,
+    gaussian_numbers,
+    pack_camera,
+    pack_gaussians,
+    project_fixed,
+    sh_monomials,
+    walk,
+)
+from splatforge.algos.dataflow import evaluate
+from splatforge.algos.project import project
+from splatforge.algos.records import decode_record
+from splatforge.designs.ccu import (
+    CAMERA_WORDS,
+    FLAG_ANTIALIASED,
+    WIDE_WORDS,
+    CcuDesign,
+    gaussian_beats,
+    gaussian_words,
+)
+from splatforge.designs.entry import EntryFormat
+from splatforge.designs.feature import FeatureFormat
+from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import BINARY32, Floating
+from splatforge.scenes import Camera, Scene
+
+sys.path.insert(0, str(Path(__file__).parent))
+import naive
+from bounds import error_bounds
+from gaussians import camera, random_scene
+
+DESIGN = CcuDesign()
+FP = DESIGN.floating
+
+
+def turned(width=149, height=101):
+    """A camera that stands somewhere and looks askew, its image not centred."""
+    view = Camera.look_at((0.4, -0.3, -1.5), (0.1, 0.2, 3.0), (0.1, -1.0, 0.2), width=width,
+                          height=height, fov_x_deg=65)
+    return replace(view, cx=view.cx + 7.3, cy=view.cy - 3.1)
+
+
+def run(scene, view, design=DESIGN):
+    return ccu_fixed(
+        design, pack_gaussians(design, scene),
+        pack_camera(design, view, antialiased=scene.antialiased), scene.sh_degree,
+        view.width, view.height)
+
+
+def test_records_by_hand():
+    assert [gaussian_beats(n) for n in range(4)] == [4, 6, 10, 15]
+    assert len(gaussian_words(3)) == 58
+    scene = Scene(means=[[1, 2, 3.3]], log_scales=np.log([[2, 3, 4]]), quats=[[1, 0, 0, 0]],
+                  opacity_logits=[0], sh=np.zeros((1, 1, 3)), antialiased=True)
+    words = pack_gaussians(DESIGN, scene)
+    assert (words.shape, words.dtype) == ((1, 16), np.uint32)
+    got = words.view(np.float32)[0]
+    # Means to all their bits, the rest in FP(8,17); signs of a factor's columns do not matter.
+    np.testing.assert_array_equal(np.abs(got), np.float32(
+        [1, 2, 3.3, 1, 2, 0, 3, 0, 0, 4, 0.5, 0.5, 0.5, 0, 0, 0]))
+    view = replace(turned(), near=0.3)
+    words = pack_camera(DESIGN, view, antialiased=True)
+    assert words.shape == (20,)
+    assert words[CAMERA_WORDS.index("flags")] == FLAG_ANTIALIASED
+    assert pack_camera(DESIGN, view, antialiased=False)[CAMERA_WORDS.index("flags")] == 0
+    number = dict(zip(CAMERA_WORDS, words.view(np.float32).astype(float), strict=True))
+    assert number["eye_x"] == np.float32(0.4)
+    np.testing.assert_allclose(
+        [[number[f"{row}_{axis}"] for axis in "xyz"] for row in ("right", "down", "ahead")],
+        view.w2c[:3, :3] * [[view.fx], [view.fy], [1]], rtol=FP.epsilon)
+    # The fraction's last bits, which the arithmetic does not have, are zero.
+    narrow = [name not in WIDE_WORDS for name in CAMERA_WORDS]
+    assert (words[narrow][:11] & 63 == 0).all()
+
+
+def test_factor_is_that_of_the_covariance():
+    scene = random_scene(200, 1)
+    numbers = gaussian_numbers(scene)
+    factor = np.zeros((200, 3, 3))
+    for row in range(3):
+        for column in range(row + 1):
+            factor[:, row, column] = numbers[f"l{row}{column}"]
+    turn = np.stack([naive.rotation(quat) for quat in scene.quats])
+    covariance = np.einsum(
+        "nij,nj,nkj->nik", turn, np.exp(2 * scene.log_scales.astype(float)), turn)
+    np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), covariance, atol=1e-6)
+
+
+def test_monomials_are_the_harmonics():
+    rng = np.random.default_rng(2)
+    x, y, z = unit = (lambda v: v / np.linalg.norm(v, axis=0))(rng.normal(size=(3, 50)))
+    q = x * x - y * y
+    monomials = np.stack([
+        np.ones(50), y, z, x, x * y, y * z, z * z, x * z, q, y * q, x * y * z, y * z * z, z**3,
+        x * z * z, z * q, x * q], axis=1)
+    harmonics = np.stack([naive.spherical_harmonics(direction, 16) for direction in unit.T])
+    np.testing.assert_allclose(monomials @ sh_monomials(), harmonics, atol=1e-12)
+    # A degree needs no more than its own monomials.
+    for degree in range(3):
+        assert not sh_monomials()[(degree + 1) ** 2:, :(degree + 1) ** 2].any()
+
+
+CASES = [(1, False, 0), (2, True, 0), (3, False, 3), (4, True, 2)]
+
+
+@pytest.mark.parametrize(("seed", "needles", "sh_degree"), CASES)
+def test_graph_is_the_projection(seed, needles, sh_degree):
+    """In float64 its outputs are what the float reference computes in another way."""
+    scene, view = random_scene(500, seed, needles=needles, sh_degree=sh_degree), turned()
+    want = project(scene, view)
+    assert len(want) > 200
+    at = want.ids
+    got = {name: value[at] for name, (value, _) in error_bounds(
+        ccu_graph(sh_degree), FP, gaussian_numbers(scene), camera_numbers(view)).items()}
+    np.testing.assert_allclose(got["z"], want.depth, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.stack([got["image_x"], got["image_y"]], 1), want.mean_px, atol=1e-4)
+    # The conic from the slopes; its terms cancel in needles, so to the precision of the largest.
+    a, b, c = (got[name] / FORM_SCALE for name in "abc")
+    conic = np.stack([a * a, a * b, b * b + c * c], 1)
+    scale = np.abs(want.conic).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(conic / scale, want.conic / scale, atol=1e-6)
+    np.testing.assert_array_equal(np.ceil(got["long"] - 1e-9), want.radius_px)
+    color = np.stack([got[name] for name in ("red", "green", "blue")], 1)
+    np.testing.assert_allclose(np.maximum(color, 0), want.color, atol=1e-4)
+    # Axes: the covariance is long^2 / 9 along the vector, and short^2 / 9 across.
+    long_enough = got["long"] > 2 * got["short"]
+    assert long_enough.sum() > 100
+    along = np.stack([got["axis_x"], got["axis_y"]], 1)[long_enough]
+    np.testing.assert_allclose(np.linalg.norm(along, axis=1), 1, rtol=1e-12)
+    variance = np.linalg.inv(conic.reshape(-1, 3)[:, [0, 1, 1, 2]].reshape(-1, 2, 2))[long_enough]
+    for vector, extent in ((along, got["long"]), (along[:, ::-1] * [-1, 1], got["short"])):
+        np.testing.assert_allclose(
+            np.einsum("nij,nj->ni", variance, vector),
+            vector * (extent[long_enough] ** 2 / 9)[:, None],
+            atol=1e-6 * float(got["long"].max()) ** 2)
+    np.testing.assert_allclose(
+        got["box_x"][long_enough], (np.abs(along) * np.stack(
+            [got["long"], got["short"]], 1)[long_enough]).sum(axis=1))
+
+
+def words(scene, view, names, numbers, skip):
+    found = encode_words(DESIGN, names, numbers)
+    drop = BINARY32.fraction_bits - FP.fraction_bits
+    return {name: found[..., k].astype(np.int64) >> (0 if name in WIDE_WORDS else drop)
+            for k, name in enumerate(names) if name not in skip}
+
+
+#: Largest bound and largest error that is found over the Gaussians that meet an image of 149x101,
+#: in pixels, relative, and of colour absolute. Needles of a thousand pixels are the worst.
+LIMITS = {
+    "z": (2e-5, 1.5e-5), "image_x": (6e-3, 2e-3), "image_y": (6e-3, 2e-3), "a": (1e-2, 5e-4),
+    "c": (5e-3, 5e-4), "det": (5e-3, 2e-4), "long": (1e-2, 1e-4), "short": (1e-2, 1e-4),
+    "red": (1e-3, 2e-4)}
+
+
+@pytest.mark.parametrize(("seed", "needles", "sh_degree"), CASES)
+def test_words_are_within_their_bounds(seed, needles, sh_degree):
+    scene, view = random_scene(2000, seed, needles=needles, sh_degree=sh_degree), turned()
+    flow = ccu_graph(sh_degree)
+    numbers, constants = gaussian_numbers(scene), camera_numbers(view)
+    got = evaluate(
+        flow, FP, words(scene, view, gaussian_words(sh_degree), numbers, ("log_opacity",)),
+        {name: int(word) for name, word in words(
+            scene, view, CAMERA_WORDS, constants | {"flags": 0.0}, ("near", "flags")).items()})
+    bounds = error_bounds(flow, FP, numbers, constants)
+    ids = project(scene, view).ids
+    for name, (value, bound) in bounds.items():
+        error = np.abs(FP.to_float(got[name]) - value)[ids]
+        value, bound = value[ids], np.where(np.isnan(bound[ids]), np.inf, bound[ids])
+        assert (error <= bound).all(), name
+        if name in LIMITS:
+            if not name.startswith("image") and name != "red":
+                bound, error = bound / np.abs(value), error / np.abs(value)
+            most_bound, most_error = LIMITS[name]
+            assert bound.max() <= most_bound, name
+            assert error.max() <= most_error, name
+
+
+def test_higher_degrees_with_zeros_are_the_same():
+    scene = random_scene(300, 5, sh_degree=1)
+    view = turned()
+    padded = replace(scene, sh=np.pad(scene.sh, ((0, 0), (0, 12), (0, 0))))
+    camera_words = pack_camera(DESIGN, view, antialiased=False)
+    low = project_fixed(DESIGN, pack_gaussians(DESIGN, scene), camera_words, 1)
+    high = project_fixed(DESIGN, pack_gaussians(DESIGN, padded), camera_words, 3)
+    for name, raw in low.feature.items():
+        np.testing.assert_array_equal(high.feature[name], raw)
+
+
+def features(scene, view, design=DESIGN):
+    """Decoded features with the Gaussians' ids."""
+    frame = run(scene, view, design)
+    return frame.ids, decode_record(design.feature.fields(), frame.features)
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("needles", [False, True])
+def test_features_are_the_projected_gaussians(needles, antialiased):
+    scene = random_scene(2000, 6, needles=needles, sh_degree=1, antialiased=antialiased)
+    view = turned()
+    want = project(scene, view)
+    ids, got = features(scene, view)
+    _, mine, theirs = np.intersect1d(ids, want.ids, return_indices=True)
+    assert len(mine) > 800
+    to = DESIGN.feature
+    for axis, name in enumerate(("mean_x", "mean_y")):
+        error = to.mean.to_float(got[name][mine]) - want.mean_px[theirs, axis]
+        assert np.abs(error).max() <= 4e-3
+    fall = np.minimum(-np.log2(np.maximum(want.opacity[theirs].astype(float), 1e-9)), 7.9999)
+    error = to.log_opacity.to_float(got["log_opacity"][mine]) - fall
+    # Half a unit, and half a one of the eight times finer logarithm, and those of two logarithms.
+    assert np.abs(error).max() <= to.log_opacity.resolution * (0.75 if antialiased else 0.57)
+    top = to.color.to_float(to.color.raw_max)
+    for channel, name in enumerate(("red", "green", "blue")):
+        error = to.color.to_float(got[name][mine]) - np.clip(want.color[theirs, channel], 0, top)
+        assert np.abs(error).max() <= to.color.resolution / 2 + 1e-4
+    # What one sees and the other does not: too faint, or on the image with a square's corner.
+    only = np.setdiff1d(want.ids, ids)
+    faint = want.opacity[np.searchsorted(want.ids, only)] < 2.0**-7.99
+    assert faint.sum() > 50
+    assert (~faint).sum() <= (0.05 if needles else 0.01) * len(ids)
+    assert len(np.setdiff1d(ids, want.ids)) <= 0.002 * len(ids)
+
+
+def test_compensation_has_a_floor():
+    """A point far below a pixel keeps a 200th of its opacity."""
+    scene = replace(random_scene(1, 7), log_scales=np.full((1, 3), -12.0, np.float32),
+                    means=np.float32([[0, 0, 2]]), opacity_logits=np.float32([20]))
+    ids, got = features(replace(scene, antialiased=True), camera(64, 64))
+    assert ids.tolist() == [0]
+    want = -0.5 * math.log2(COMPENSATION_FLOOR)
+    got = DESIGN.feature.log_opacity.to_float(got["log_opacity"][0])
+    assert got == pytest.approx(want, abs=4e-3)
+    _, got = features(scene, camera(64, 64))
+    assert got["log_opacity"].tolist() == [0]
+
+
+def place(design=DESIGN, **change):
+    """One Gaussian at (0, 0, 2) before a 64x64 camera, changed."""
+    scene = Scene(**({"means": [[0, 0, 2]], "log_scales": [[-3, -3, -3]], "quats": [[1, 0, 0, 0]],
+                      "opacity_logits": [2], "sh": np.zeros((1, 1, 3))} | change))
+    return run(scene, camera(64, 64), design)
+
+
+def test_culls():
+    assert len(place().ids) == 1
+    # At or behind the near plane, and just in front of it.
+    assert len(place(means=[[0, 0, -2]]).ids) == 0
+    assert len(place(means=[[0, 0, 0.2]]).ids) == 0
+    assert len(place(means=[[0, 0, 0.2001]]).ids) == 1
+    # A mean out of range, however large the Gaussian.
+    huge = {"log_scales": [[9, 9, 9]]}
+    assert len(place(means=[[510, 0, 2]], **huge).ids) == 1
+    assert len(place(means=[[511, 0, 2]], **huge).ids) == 0
+    # Fainter than a 255th, within the resolution of the logarithm.
+    assert len(place(opacity_logits=[math.log(1 / 253)]).ids) == 1
+    assert len(place(opacity_logits=[math.log(1 / 256)]).ids) == 0
+    # Off the image by more than its 3 sigma.
+    assert len(place(means=[[1.2, 0, 2]]).ids) == 0
+    assert len(place(means=[[1.1, 0, 2]]).ids) == 1
+
+
+def corners(x, y, axis_x, axis_y, long, short):
+    """Corners of a box of shape [4, 2]."""
+    along, across = np.array([axis_x, axis_y]) * long, np.array([-axis_y, axis_x]) * short
+    around = np.stack([along + across, along - across, -along - across, -along + across])
+    return around + np.array([x, y])
+
+
+def overlap(a, b):
+    """Whether two convex polygons share area: one cut by the other's sides leaves some."""
+    polygon = a
+    for k in range(4):
+        from_, to = b[k - 1], b[k]
+        inside = np.mean(b, axis=0)
+        side = np.array([from_[1] - to[1], to[0] - from_[0]])
+        side = side if side @ (inside - from_) > 0 else -side
+        cut = []
+        for n in range(len(polygon)):
+            p, q = polygon[n - 1], polygon[n]
+            dp, dq = side @ (p - from_), side @ (q - from_)
+            if dp * dq < 0:
+                cut.append(p + (q - p) * dp / (dp - dq))
+            if dq >= 0:
+                cut.append(q)
+        polygon = np.array(cut)
+        if len(polygon) < 3:
+            return False
+    x, y = polygon.T
+    return abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) > 1e-6
+
+
+@pytest.mark.parametrize("obb_ratio", [2, 0])
+def test_walk_against_clipped_polygons(obb_ratio):
+    """Every tile of the image and every region of it, by cutting one polygon with the other."""
+    design = replace(DESIGN, obb_ratio=obb_ratio)
+    scene, view = random_scene(60, 8, needles=True), turned(83, 52)
+    finished = project_fixed(design, pack_gaussians(design, scene),
+                             pack_camera(design, view, antialiased=False), 0)
+    walked, met, tiles, masks = walk(design, finished, 83, 52)
+    place = iter(zip(tiles.tolist(), masks.tolist(), strict=True))
+    unit, one = design.extent.resolution, design.axis.resolution
+    oblique = 0
+    for n in range(60):
+        if finished.culled[n]:
+            assert walked[n] == met[n] == 0
+            continue
+        box = corners(
+            finished.position_x[n] * unit, finished.position_y[n] * unit,
+            finished.axis_x[n] * one, finished.axis_y[n] * one, finished.long[n] * unit,
+            finished.short[n] * unit)
+        oblique += bool(finished.axis_y[n])
+        found = {}
+        for tile in range(6 * 4):
+            mask = 0
+            for region in range(4):
+                left = tile % 6 * 16 + region % 2 * 8
+                top = tile // 6 * 16 + region // 2 * 8
+                square = np.array([[left, top], [left + 8, top], [left + 8, top + 8],
+                                   [left, top + 8]], float)
+                mask |= overlap(square, box) << region
+            if mask:
+                found[tile] = mask
+        got = dict(next(place) for _ in range(met[n]))
+        assert list(got) == sorted(got)
+        # The upright box of an oblique one is rounded up by itself, by an eighth of a pixel.
+        for tile in found.keys() | got.keys():
+            assert found.get(tile, 0) & ~got.get(tile, 0) == 0
+        extra = sum(bin(got[tile] & ~found.get(tile, 0)).count("1") for tile in got)
+        assert extra <= 1
+        assert walked[n] >= met[n]
+    assert next(place, None) is None
+    assert (oblique > 20) == bool(obb_ratio)
+
+
+def test_squares_make_the_lists_of_the_reference():
+    design = replace(DESIGN, obb_ratio=0)
+    scene, view = random_scene(2000, 9), turned()
+    scene = replace(scene, opacity_logits=np.full(2000, 3, np.float32))
+    frame = run(scene, view, design)
+    projected = project(scene, view)
+    lists = bin_tiles(projected, view.width, view.height)
+    want = {(tile, int(projected.ids[n])) for tile in range(len(lists.starts) - 1)
+            for n in lists.entries[lists.starts[tile]:lists.starts[tile + 1]]}
+    fields = design.entry.decode(frame.entries)
+    got = set(zip(frame.tiles.tolist(), frame.ids[fields["feature"]].tolist(), strict=True))
+    # Radii within rounding of a whole pixel, and boxes that just touch.
+    assert len(want ^ got) <= 0.01 * len(want)
+    np.testing.assert_array_equal(frame.walked, frame.met)
+
+
+def test_entries():
+    scene, view = random_scene(1500, 10, needles=True), turned()
+    frame = run(scene, view)
+    fields = DESIGN.entry.decode(frame.entries)
+    # Feature after feature, numbered in the order of the scene; tiles in raster order.
+    assert (np.diff(fields["feature"]) >= 0).all()
+    np.testing.assert_array_equal(np.unique(fields["feature"]), np.arange(len(frame.ids)))
+    assert (np.diff(frame.ids) > 0).all()
+    same = np.diff(fields["feature"]) == 0
+    assert (np.diff(frame.tiles)[same] > 0).all()
+    np.testing.assert_array_equal(np.bincount(fields["feature"]), frame.met[frame.ids])
+    assert not np.delete(frame.met, frame.ids).any()
+    # Depths are ordered like z and are its word.
+    z = view.w2c[2, :3] @ scene.means[frame.ids].T + view.w2c[2, 3]
+    np.testing.assert_allclose(
+        FP.to_float(fields["depth"]), z[fields["feature"]], rtol=8 * FP.epsilon)
+    # Without subtiles the same entries reach all of their tiles.
+    whole = run(scene, view, replace(DESIGN, subtiles=False))
+    np.testing.assert_array_equal(DESIGN.entry.key(whole.entries), DESIGN.entry.key(frame.entries))
+    assert (DESIGN.entry.decode(whole.entries)["subtiles"] == 15).all()
+    assert (fields["subtiles"] < 15).mean() > 0.3
+    # Oriented boxes meet fewer tiles than squares.
+    assert len(frame.entries) < 0.8 * len(run(scene, view, replace(DESIGN, obb_ratio=0)).entries)
+
+
+def test_empty_scene():
+    empty = random_scene(3, 1).select(slice(0, 0))
+    frame = run(empty, turned())
+    assert (frame.features.shape, len(frame.entries)) == ((0, 4), 0)
+
+
+def test_numbers_must_reach():
+    design = replace(DESIGN, entry=EntryFormat(feature_bits=4))
+    with pytest.raises(ValueError, match=r"^Visible Gaussians must be at most 16$"):
+        run(random_scene(200, 11), camera(64, 64), design)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"units": 0}, "Units must be 1 to 16, not 0"),
+    ({"floating": Floating(exponent_bits=7)},
+     "Arithmetic must have the 8 exponent bits of binary32, not FP(7,17)"),
+    ({"floating": Floating(fraction_bits=15)},
+     "Slopes of features must be FP(8,15), not FP(8,17)"),
+    ({"entry": EntryFormat(depth_bits=24)}, "Depth of entries must have 25 bits, not 24"),
+    ({"entry": EntryFormat(subtile_bits=5)},
+     "Entries must tell the four 8x8 regions of a tile, not 5"),
+    ({"extent": Fixed(int_bits=14, frac_bits=3)},
+     "Extent must be unsigned, as far as the mean and no finer, not UQ(14,3)"),
+    ({"extent": Fixed(int_bits=15, frac_bits=13)},
+     "Extent must be unsigned, as far as the mean and no finer, not UQ(15,13)"),
+    ({"axis": Fixed(int_bits=2, frac_bits=12)},
+     "Axis must be signed and hold one, SQ(2,f), not UQ(2,12)"),
+    ({"logarithm": Fixed(int_bits=9, frac_bits=6, signed=True)},
+     "Logarithm must be signed, hold 255 and be as fine as the opacity's, not SQ(9,6)"),
+    ({"obb_ratio": 3}, "OBB ratio must be 0 or a power of two, not 3"),
+])
+def test_wrong_designs_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CcuDesign(**change)
+
+
+def test_other_formats():
+    """Half the fraction, twice the error and more: the arithmetic follows the format."""
+    coarse = CcuDesign(
+        floating=Floating(fraction_bits=11), entry=EntryFormat(depth_bits=19),
+        feature=FeatureFormat(slope=Floating(fraction_bits=11)))
+    scene, view = random_scene(500, 12), turned()
+    want = project(scene, view)
+    errors = []
+    for design in (DESIGN, coarse):
+        ids, got = features(scene, view, design)
+        _, mine, theirs = np.intersect1d(ids, want.ids, return_indices=True)
+        errors.append(np.abs(design.feature.mean.to_float(got["mean_x"][mine])
+                             - want.mean_px[theirs, 0]).mean())
+    assert 20 < errors[1] / errors[0] < 200
