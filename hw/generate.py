@@ -34,7 +34,7 @@ from splatforge.hw.resolve import Resolve
 from splatforge.hw.vru import Vru
 
 __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
-           "to_verilog", "verilog", "write_verilog"]
+           "to_rtlil", "to_verilog", "verilog", "write_verilog"]
 
 #: Every unit by name.
 COMPONENTS = {
@@ -162,8 +162,12 @@ def rtlil(name: str, design: AcceleratorDesign | None = None) -> str:
 
     Without a design it is that of the default parameters of the unit's accelerator.
     """
-    design = design or ACCELERATORS[home(name)].design
-    text, shared = rtlil_backend.convert(component(name, design), name=name, emit_src=False), True
+    return to_rtlil(component(name, design or ACCELERATORS[home(name)].design), name)
+
+
+def to_rtlil(top: Elaboratable, name: str) -> str:
+    """RTLIL of any component, the top module called `name`."""
+    text, shared = rtlil_backend.convert(top, name=name, emit_src=False), True
     while shared:
         text, shared = _share_rtlil(text)
     return text

@@ -28,6 +28,8 @@ __all__ = ["app", "main"]
 
 #: Accelerators that can be generated, simulated and co-simulated.
 DESIGNS = ("raster",)
+#: Accelerators that have units to synthesise.
+SYNTHESISED = ("raster", "gscore")
 
 _INTERRUPTED = 130
 _FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
@@ -349,12 +351,14 @@ def _head_motion(path: Path, first: "Camera", frames: int) -> "tuple[Camera, ...
     return tuple(replace(first, w2c=pose.w2c @ start @ first.w2c) for pose in trace[:frames])
 
 
-def _design(name: str, preset: str | None, config: Path | None) -> "AcceleratorDesign":
-    """The design that the options ask for."""
+def _design(
+    name: str, preset: str | None, config: Path | None, names: Sequence[str] = DESIGNS
+) -> "AcceleratorDesign":
+    """The design that the options ask for, one of `names`."""
     import tomllib
 
-    if name not in DESIGNS:
-        raise ValueError(f"Design must be one of {', '.join(DESIGNS)}, not {name!r}")
+    if name not in names:
+        raise ValueError(f"Design must be one of {', '.join(names)}, not {name!r}")
     from splatforge.designs.accelerators import ACCELERATORS
 
     presets = ACCELERATORS[name].presets
@@ -1007,6 +1011,80 @@ def energy(
         ("not in it", "wires, glitches, clock tree, SRAM macros"),
         *([("written", str(output))] if output is not None else []),
     ])
+
+
+@app.command(epilog="Example: splatforge synth raster --fpga ecp5 --unit fetch")
+def synth(
+    design: Annotated[str, typer.Argument(
+        metavar="DESIGN", help="One of: raster, gscore.")],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    library: Annotated[str | None, typer.Option(
+        "--library", metavar="NAME", help="Installed cell library: osu018, sky130hd, sg13g2. "
+        "[default: osu018]")] = None,
+    liberty: Annotated[list[Path] | None, typer.Option(
+        "--liberty", metavar="FILE", help="Liberty file in place of an installed library, plain or "
+        "gzipped; again for each file of one library.")] = None,
+    library_node_nm: Annotated[float | None, typer.Option(
+        "--library-node-nm", min=1, help="Process node of a library that is not known.")] = None,
+    fpga: Annotated[str | None, typer.Option(
+        "--fpga", metavar="FAMILY", help="Also place and route: ecp5.")] = None,
+    unit: Annotated[list[str] | None, typer.Option(
+        "--unit", metavar="NAME", help="One unit alone; again for each. [default: all]")] = None,
+    against: Annotated[Path | None, typer.Option(
+        "--against", metavar="JSON",
+        help="Figures of another run to show the difference to.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Map the units to standard cells, and route them on an FPGA: area, paths, clocks."""
+    from splatforge.synth.library import LibraryError, find_library, read_library
+    from splatforge.synth.synthesize import differences, synthesize
+
+    if fpga not in (None, "ecp5"):
+        raise ValueError(f"FPGA must be ecp5, not {fpga!r}")
+    parameters = _design(design, preset, config, SYNTHESISED)
+    other = None if against is None else json.loads(against.read_text("utf-8"))
+    cells, absent = None, ""
+    try:
+        cells = read_library(find_library(library) if library else liberty or (),
+                             node_nm=library_node_nm)
+    except LibraryError as error:
+        if library or liberty or fpga is None:
+            raise
+        absent = str(error)
+    with _stages() as tell:
+        made = synthesize(parameters, library=cells, fpga=fpga is not None, units=unit or (),
+                          progress=lambda step, done, number: tell("synth", done, number))
+    record = made.to_json()
+    lines = [("cells", f"{cells.title}, {cells.node_nm:g} nm, {cells.licence}; pre-layout"
+              if cells else absent)]
+    if record["fpga"]:
+        lines.append(("FPGA", f"{record['fpga']['device']}, out of context"))
+    for name, figures in record["units"].items():
+        lines.append((name, "; ".join(_synth_figures(figures))))
+    if record["lane_um2"]:
+        lines.append(("lane", " + ".join(
+            f"{area:,.0f} um2 {part}" for part, area in record["lane_um2"].items())))
+    if other is not None:
+        changed = differences(other, record)
+        record["differences"] = changed
+        lines += [(f"{each['unit']} {each['figure']}",
+                   f"{each['before']:,.6g} -> {each['after']:,.6g}") for each in changed]
+        lines.append(("against", f"{against}: {len(changed)} figures differ"))
+    _publish(record, json_file, lines)
+
+
+def _synth_figures(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Figures of a unit for people."""
+    if figures["cells"] is not None:
+        yield (f"{figures['cells']:,} cells, {figures['area_um2']:,.0f} um2, "
+               f"path {figures['path_ns']:.2f} ns")
+        for macro in figures["macros"]:
+            yield f"{macro['count']} SRAM {macro['words']} x {macro['bits']}"
+    if figures["luts"] is not None:
+        lanes = f" with {figures['fpga_lanes']} lanes" if figures["fpga_lanes"] else ""
+        yield (f"{figures['luts']:,} LUTs, {figures['dsps']} multipliers, "
+               f"{figures['brams']} block RAMs, {figures['fmax_mhz']:.1f} MHz{lanes}")
 
 
 @app.command(

