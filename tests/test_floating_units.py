@@ -10,14 +10,22 @@ from amaranth.hdl import Value
 
 from splatforge.algos import floating
 from splatforge.designs.fixed import Fixed
-from splatforge.designs.floating import Floating
-from splatforge.hw.lib.floating import Add, Compare, Log2, Multiply, Reciprocal, ToFixed
+from splatforge.designs.floating import BINARY32, Floating
+from splatforge.hw.lib.floating import (
+    Add,
+    Compare,
+    Log2,
+    Multiply,
+    Reciprocal,
+    ToFixed,
+    WideSubtract,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 import streams
 
 FP = Floating()
-FORMATS = [FP, Floating(exponent_bits=5, fraction_bits=10), Floating(fraction_bits=23)]
+FORMATS = [FP, Floating(exponent_bits=5, fraction_bits=10), BINARY32]
 #: Means, colours, and what no word of a small format reaches.
 FIXED = (Fixed(int_bits=15, frac_bits=12, signed=True), Fixed(int_bits=2, frac_bits=8),
          Fixed(int_bits=1, frac_bits=0, signed=True), Fixed(int_bits=3, frac_bits=20, signed=True))
@@ -132,6 +140,16 @@ def test_to_fixed(fmt):
             | rng.integers(0, 2, 1200) * fmt.sign_bit)
     a = np.concatenate([a, near])
     number = rng.integers(0, len(FIXED), len(a))
-    (got,) = play(ToFixed, (FIXED, fmt), {"a": a, "format": number}, ["o"])
-    np.testing.assert_array_equal(got, np.choose(number, [
-        floating.to_fixed(fmt, a, to) for to in FIXED]))
+    ceil = rng.integers(0, 2, len(a))
+    (got,) = play(ToFixed, (FIXED, fmt), {"a": a, "format": number, "ceil": ceil}, ["o"])
+    nearest, above = (np.choose(number, [operation(fmt, a, to) for to in FIXED])
+                      for operation in (floating.to_fixed, floating.ceil_fixed))
+    np.testing.assert_array_equal(got, np.where(ceil, above, nearest))
+
+
+@pytest.mark.parametrize("fmt", [FP, BINARY32], ids=str)
+def test_difference_of_wide_words(fmt):
+    a, b = pairs(BINARY32, 1200, 7)
+    (got,) = play(WideSubtract, (fmt, BINARY32), {"a": a, "b": b}, ["o"])
+    np.testing.assert_array_equal(got, floating.narrow(
+        fmt, floating.subtract(BINARY32, a, b), BINARY32))

@@ -22,10 +22,10 @@ from splatforge.algos.floating import (
     reciprocal_table,
 )
 from splatforge.designs.fixed import Fixed
-from splatforge.designs.floating import Floating
+from splatforge.designs.floating import BINARY32, Floating
 from splatforge.hw.lib.component import Component
 
-__all__ = ["Add", "Compare", "Log2", "Multiply", "Reciprocal", "ToFixed"]
+__all__ = ["Add", "Compare", "Log2", "Multiply", "Reciprocal", "ToFixed", "WideSubtract"]
 
 
 def _exponent(word: Value, fmt: Floating) -> Value:
@@ -198,6 +198,50 @@ class Add(Component):
         return m
 
 
+class WideSubtract(Component):
+    """``a - b`` of wide words, as a narrow one: rounded twice.
+
+    See :func:`splatforge.algos.floating.subtract` and :func:`splatforge.algos.floating.narrow`.
+
+    Parameters
+    ----------
+    fmt : Floating
+        Of the result.
+    wide : Floating
+        Of the operands: as many exponent bits, a finer fraction.
+
+    Members
+    -------
+    a, b : ``In(wide.width)``
+        Operands.
+    o : ``Out(fmt.width)``
+        Difference.
+    """
+
+    #: Cycles from operands to the difference.
+    latency = Add.latency + 1
+
+    def __init__(
+        self, fmt: Floating = Floating(), wide: Floating = BINARY32  # noqa: B008
+    ) -> None:
+        self.fmt, self.wide = fmt, wide
+        super().__init__({"a": In(wide.width), "b": In(wide.width), "o": Out(fmt.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, drop = self.fmt, self.wide.fraction_bits - self.fmt.fraction_bits
+        m.submodules.add = add = Add(self.wide)
+        magnitude = Signal(fmt.width)
+        m.d.comb += [
+            add.a.eq(self.a), add.b.eq(Cat(self.b[:-1], ~self.b[-1])),
+            # A carry out of the largest exponent saturates.
+            magnitude.eq(add.o[drop:-1] + (add.o[drop - 1] if drop else 0)),
+        ]
+        m.d.sync += self.o.eq(Cat(
+            Mux(magnitude[-1], fmt.magnitude_max, magnitude[:-1]), add.o[-1]))
+        return m
+
+
 class Compare(Component):
     """The order of two words: ``less``, ``minimum``, ``maximum``; or a choice that is told.
 
@@ -284,7 +328,7 @@ class _Quadratic(Component):
     """
 
     #: Cycles from the operand to the result.
-    latency = 5
+    latency = 6
 
     def __init__(self, fmt: Floating, tables: Sequence[QuadraticTable], frac_bits: int) -> None:
         self.fmt, self.frac_bits = fmt, frac_bits
@@ -316,23 +360,25 @@ class _Quadratic(Component):
                      for row in zip(*columns, strict=True)]
         m.submodules.rom = rom = Memory(shape=layout, depth=len(init), init=init)
         read = rom.read_port()
-        # 1: the coefficients.
-        x = [Signal(signed(rest), name=f"x_{n}") for n in range(3)]
+        # 1, 2: the coefficients; a block memory's output needs a register behind it.
+        x = [Signal(signed(rest), name=f"x_{n}") for n in range(4)]
         m.d.comb += read.addr.eq(Cat(self.fraction[rest:], self.octave))
         # Minus half of the range: the top bit turned, as a sign.
         m.d.sync += x[0].eq(Cat(self.fraction[:rest - 1], ~self.fraction[rest - 1]).as_signed())
-        c0 = [read.data.c0] + [Signal.like(read.data.c0, name=f"c0_{n}") for n in range(3)]
-        c1 = Signal.like(read.data.c1)
-        m.d.sync += [c0[n + 1].eq(c0[n]) for n in range(3)]
-        m.d.sync += [x[n + 1].eq(x[n]) for n in range(2)]
-        # 2 to 5: product, sum, product, sum.
-        bend = Signal.like(read.data.c2 * x[0])
-        slope = Signal(signed(len(c1) + 1))
+        c0 = [Signal.like(read.data.c0, name=f"c0_{n}") for n in range(4)]
+        c1 = [Signal.like(read.data.c1, name=f"c1_{n}") for n in range(2)]
+        c2 = Signal.like(read.data.c2)
+        m.d.sync += [
+            c0[0].eq(read.data.c0), c1[0].eq(read.data.c1), c2.eq(read.data.c2),
+            *(after.eq(before) for line in (x, c0, c1) for before, after in pairwise(line)),
+        ]
+        # 3 to 6: product, sum, product, sum.
+        bend = Signal.like(c2 * x[1])
+        slope = Signal(signed(len(c1[0]) + 1))
         change = Signal.like(slope * x[0])
         m.d.sync += [
-            bend.eq(read.data.c2 * x[0]), c1.eq(read.data.c1),
-            slope.eq(c1 + (bend >> table.c2_down)),
-            change.eq(slope * x[2]),
+            bend.eq(c2 * x[1]), slope.eq(c1[1] + (bend >> table.c2_down)),
+            change.eq(slope * x[3]),
             self.o.eq(((c0[3] << table.c0_up) + change) >> drop),
         ]
         return m
@@ -360,7 +406,7 @@ class Reciprocal(Component):
     """
 
     #: Cycles from the operand to the result.
-    latency = 6
+    latency = 7
 
     def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
         self.fmt = fmt
@@ -391,7 +437,7 @@ class Reciprocal(Component):
         # From 1/2 to 1: the leading one is the exponent's, and one is a carry into it.
         magnitude = Signal(signed(fmt.exponent_bits + 3 + fraction))
         m.d.comb += magnitude.eq(
-            (last.exponent << fraction) + quadratic.o - (1 << fraction))
+            Cat(quadratic.o[:fraction], last.exponent + quadratic.o[fraction + 1]).as_signed())
         m.d.sync += self.o.eq(Mux(
             last.zero, fmt.magnitude_max,
             _signed(last.negative, _limited(magnitude, fmt), fmt)))
@@ -417,7 +463,7 @@ class Log2(Component):
     """
 
     #: Cycles from the operand to the result.
-    latency = 6
+    latency = 7
 
     def __init__(self, to: Fixed, fmt: Floating = Floating()) -> None:  # noqa: B008
         self.fmt, self.to = fmt, to
@@ -446,7 +492,10 @@ class Log2(Component):
 
 
 class ToFixed(Component):
-    """A word in fixed point, see :func:`splatforge.algos.floating.to_fixed`.
+    """A word in fixed point: rounded to nearest, or its magnitude rounded up.
+
+    See :func:`splatforge.algos.floating.to_fixed` and
+    :func:`splatforge.algos.floating.ceil_fixed`.
 
     Parameters
     ----------
@@ -461,6 +510,8 @@ class ToFixed(Component):
         Operand.
     format : ``In(range(len(formats)))``
         Number of the result's format.
+    ceil : ``In(1)``
+        Whether the magnitude is rounded up.
     o : ``Out(signed)``
         Raw result, as wide as the widest of them.
     """
@@ -473,14 +524,14 @@ class ToFixed(Component):
         #: Bits of a magnitude that does not saturate in any format.
         self.bits = max(to.raw_max.bit_length() for to in self.formats) + 1
         super().__init__({
-            "a": In(fmt.width), "format": In(range(len(self.formats))),
+            "a": In(fmt.width), "format": In(range(len(self.formats))), "ceil": In(1),
             "o": Out(signed(self.bits + 1))})
 
     def elaborate(self, platform):
         m = Module()
         fmt, fraction, bits = self.fmt, self.fmt.fraction_bits, self.bits
         formats = [self.format] + [Signal.like(self.format, name=f"format_{n}") for n in range(3)]
-        negatives = Signal(3)
+        negatives, ceils = Signal(3), Signal(2)
         m.d.sync += [after.eq(before) for before, after in pairwise(formats)]
         # 1: how far up from where the last half unit is just lost; a magnitude that needs more
         # bits than there are saturates.
@@ -499,15 +550,19 @@ class ToFixed(Component):
             up.eq(Mux(amount < 0, 0, Mux(amount > farthest, farthest, amount))),
             large.eq(amount > farthest),
             significand.eq(Mux(exponent.any(), _significand(self.a, fmt), 0)),
-            negatives.eq(Cat(self.a[-1], negatives)),
+            negatives.eq(Cat(self.a[-1] & ~self.ceil, negatives)),
+            ceils.eq(Cat(self.ceil, ceils)),
         ]
-        # 2: in its place, with half a unit below the point.
-        shifted, beyond = Signal(bits + 1), Signal(2)
+        # 2: in its place, with half a unit below the point; and whether there is anything below.
+        shifted, rest, beyond = Signal(bits + 1), Signal(), Signal(2)
+        long = Signal(bits + 1 + fraction + 1)
+        m.d.comb += long.eq(significand << up)
         m.d.sync += [
-            shifted.eq((significand << up)[fraction + 1:]), beyond.eq(Cat(large, beyond))]
+            shifted.eq(long[fraction + 1:]), rest.eq(long[:fraction + 1].any()),
+            beyond.eq(Cat(large, beyond))]
         # 3: rounded.
         magnitude = Signal(bits + 1)
-        m.d.sync += magnitude.eq((shifted + 1) >> 1)
+        m.d.sync += magnitude.eq(shifted[1:] + (shifted[0] | (rest & ceils[1])))
         # 4: in the range, with its sign.
         with m.Switch(formats[3]):
             for number, to in enumerate(self.formats):
