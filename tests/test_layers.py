@@ -18,8 +18,8 @@ ALLOWED = {
     "report": set(),
 }
 #: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents,
-#: number formats and graphs of operations only.
-HW_MAY_TAKE_FROM_ALGOS = {"alpha", "ccu", "dataflow", "fixed", "floating"}
+#: number formats, and graphs of operations with their schedules only.
+HW_MAY_TAKE_FROM_ALGOS = {"alpha", "ccu", "dataflow", "fixed", "floating", "schedule"}
 FILES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
 
 

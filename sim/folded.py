@@ -1,0 +1,108 @@
+"""Cycle model of :class:`splatforge.hw.lib.folded.Folded`: rounds, and when they stand still.
+
+No number that is computed is here; the schedule says how long that takes.
+"""
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos.schedule import Schedule
+
+__all__ = ["FREED", "TAKEN", "is_busy", "new_folded", "offers", "step"]
+
+# Constants of the unit: cycles of a round, cycle of the results, cycle of the last address, beats
+# of a record, beats of the buffer. Then the slot of the round; beats that came and that have been
+# freed, and those up to the end of the last record that began; whether results are offered; records
+# whose beats have been freed, and whose results have been taken.
+(INTERVAL, FINISH, LAST_READ, BEATS, DEPTH, SLOT, CAME, HEAD, TAIL, RESULT, FREED, TAKEN,
+ AGES) = range(13)
+#: Then whether a record began in this round, and in those before.
+VALID = AGES + 1
+
+
+def new_folded(schedule: Schedule, beats: int, depth: int) -> npt.NDArray[np.int64]:
+    """State at the start of a frame.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        What happens when.
+    beats, depth : int
+        Beats of a record, and of the buffer.
+    """
+    ages = schedule.finish // schedule.interval + 1
+    state = np.zeros(VALID + ages, np.int64)
+    state[INTERVAL], state[FINISH] = schedule.interval, schedule.finish
+    state[LAST_READ], state[BEATS], state[DEPTH] = schedule.last_read, beats, depth
+    state[AGES] = ages
+    return state
+
+
+@nb.njit(inline="always")
+def _begins(state):
+    """Whether a record begins in this cycle, if the round goes on."""
+    return state[SLOT] == 0 and state[CAME] - state[HEAD] >= state[BEATS]
+
+
+@nb.njit(inline="always")
+def _is_here(state, cycle):
+    """Whether there is a record whose cycle it is."""
+    if cycle == 0:
+        return _begins(state)
+    return (cycle % state[INTERVAL] == state[SLOT]
+            and state[VALID + cycle // state[INTERVAL]] != 0)
+
+
+@nb.njit
+def offers(state):
+    """Whether a beat is taken in this cycle, and whether results are offered."""
+    return state[CAME] - state[TAIL] < state[DEPTH], state[RESULT] != 0
+
+
+@nb.njit
+def is_busy(state):
+    """Whether a record is under way."""
+    busy = state[RESULT] != 0
+    for age in range(state[AGES]):
+        busy = busy or state[VALID + age] != 0
+    return busy
+
+
+@nb.njit
+def step(state, beat, taken):
+    """One cycle; returns whether the beats of a record are freed in it.
+
+    Parameters
+    ----------
+    state : ndarray
+        From :func:`new_folded`.
+    beat, taken : bool
+        A beat is offered; results are taken if there are any.
+    """
+    ready, result = offers(state)
+    due = _is_here(state, state[FINISH])
+    move = not (due and result and not taken)
+    freed = move and _is_here(state, state[LAST_READ])
+    begins = _begins(state)
+    if result and taken:
+        state[RESULT] = 0
+        state[TAKEN] += 1
+    if move:
+        if state[SLOT] == 0:
+            state[VALID] = begins
+        if due:
+            state[RESULT] = 1
+            state[VALID + state[AGES] - 1] = 0
+        state[SLOT] += 1
+        if state[SLOT] == state[INTERVAL]:
+            state[SLOT] = 0
+            state[HEAD] += state[BEATS] * state[VALID]
+            for age in range(state[AGES] - 1, 0, -1):
+                state[VALID + age] = state[VALID + age - 1]
+            state[VALID] = 0
+    state[CAME] += beat and ready
+    if freed:
+        state[TAIL] += state[BEATS]
+        state[FREED] += 1
+    return freed

@@ -1,0 +1,310 @@
+"""Graphs on few units: every operation in its place, results and cycles as the models say."""
+
+import re
+import sys
+from collections import Counter
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge.algos import floating
+from splatforge.algos import schedule as schedules
+from splatforge.algos.dataflow import Builder, Dataflow, Operation, evaluate
+from splatforge.algos.schedule import (
+    LATENCY,
+    OPERAND_LATENCY,
+    READ_LATENCY,
+    Conversion,
+    Schedule,
+    schedule,
+)
+from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import BINARY32, Floating
+from splatforge.hw.lib import floating as units
+from splatforge.hw.lib.folded import Folded
+from splatforge.sim import folded as model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
+
+FP = Floating()
+MEAN, LOG = Fixed(int_bits=9, frac_bits=6, signed=True), Fixed(int_bits=9, frac_bits=7, signed=True)
+RECORD = tuple(f"x{n}" for n in range(11))
+UNITS = {"multiply": units.Multiply, "add": units.Add, "compare": units.Compare,
+         "reciprocal": units.Reciprocal, "wide_subtract": units.WideSubtract,
+         "to_fixed": units.ToFixed, "log2": units.Log2}
+
+
+def random_graph(seed, operations=60):
+    """Operations of every kind, of values near and far, and conversions of some."""
+    rng = np.random.default_rng(seed)
+    g = Builder()
+    # Two words are wide, one is in the record for a conversion only.
+    inputs = [g.input(name) for name in RECORD[:-1]]
+    constants = [g.constant(f"k{n}") for n in range(4)]
+    values = [*inputs[2:], *constants[1:], g.literal("third", -1 / 3),
+              g.wide_subtract(inputs[0], constants[0]), g.wide_subtract(inputs[1], constants[0])]
+    kinds = ["multiply"] * 8 + ["add"] * 5 + ["subtract"] * 3 + [
+        "minimum", "maximum", "select", "reciprocal", "reciprocal_root", "negate", "magnitude",
+        "scale"]
+    arity = {"select": 3} | dict.fromkeys(kinds[:16] + kinds[16:18], 2)
+    for _ in range(operations):
+        kind = kinds[rng.integers(len(kinds))]
+        # Young ones more often than old ones.
+        chosen = [values[len(values) - 1 - int(len(values) * rng.random() ** 2)]
+                  for _ in range(arity.get(kind, 1))]
+        octaves = int(rng.integers(-3, 4)) if kind == "scale" else 0
+        values.append(g.operation(kind, *chosen, octaves=octaves))
+    for n, value in enumerate(values[-7:]):
+        g.output(f"y{n}", value)
+    conversions = [
+        Conversion(name="mean", kind="to_fixed", value="y0", to=MEAN),
+        Conversion(name="reach", kind="ceil_fixed", value="y0", to=LOG),
+        Conversion(name="passed", kind="to_fixed", value=RECORD[-1], to=MEAN),
+        Conversion(name="log", kind="log2", value="y1", to=LOG)]
+    return g.build(), conversions
+
+
+def words(seed, *shape):
+    """Words of binary32 around one, some any at all, some zeros; the last bits are not zero."""
+    rng = np.random.default_rng(seed)
+    near = BINARY32.quantize(rng.choice([-1, 1], shape) * 2.0 ** rng.uniform(-4, 4, shape))
+    rare = rng.choice([0, 1, 2, 1 << 31, 5, 0x7F80_0001], shape)
+    draw = rng.random(shape)
+    return np.where(draw < 0.05, rare, np.where(
+        draw < 0.1, rng.integers(0, 1 << 32, shape), near))
+
+
+def expected(flow, conversions, record, constants):
+    """Results of every record, by name."""
+    wide = {name for o in flow.operations if o.kind == "wide_subtract" for name in o.operands}
+    drop = BINARY32.width - FP.width
+    given = {name: record[:, n] >> (0 if name in wide else drop) for n, name in enumerate(RECORD)}
+    fixed = {name: int(word) >> (0 if name in wide else drop)
+             for name, word in zip(flow.constants, constants, strict=True)}
+    results = evaluate(flow, FP, given, fixed)
+    results = {name: np.broadcast_to(value, len(record)) for name, value in results.items()}
+    return results | {
+        c.name: getattr(floating, c.kind)(FP, (given | results)[c.value], c.to)
+        for c in conversions}
+
+
+@cache
+def bench(seed, interval, depth):
+    flow, conversions = random_graph(seed)
+    plan = schedule(flow, FP, interval, RECORD, conversions=conversions)
+    return flow, conversions, plan, streams.Bench(Folded(plan, FP, len(flow.constants), depth))
+
+
+@pytest.mark.parametrize("kind", LATENCY)
+def test_latencies_are_those_of_the_units(kind):
+    assert UNITS[kind].latency == LATENCY[kind]
+
+
+@pytest.mark.parametrize("interval", [3, 4, 7, 16, 100])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_schedule_is_legal(seed, interval):
+    """Played by hand: in each cycle every source holds the very value that is asked for."""
+    flow, conversions = random_graph(seed)
+    plan = schedule(flow, FP, interval, RECORD, conversions=conversions)
+    assert plan == schedule(flow, FP, interval, RECORD, conversions=conversions)
+    record, constants = words(seed, 40, len(RECORD)), words(seed + 9, 1, len(flow.constants))[0]
+    results = expected(flow, conversions, record, constants)
+    slots = [[(p.cycle % interval) for p in unit.placed] for unit in plan.units]
+    assert all(len(set(each)) == len(each) for each in slots)
+    # As few units of a kind as can be.
+    for kind, number in Counter(unit.kind for unit in plan.units).items():
+        total = sum(len(unit.placed) for unit in plan.units if unit.kind == kind)
+        assert number == -(-total // interval)
+    got = play_schedule(plan, record, constants)
+    for name, value in results.items():
+        assert got[name] == value.tolist(), name
+
+
+def play_schedule(plan: Schedule, record, constants):
+    """Results of a schedule, whose units know what they are told and nothing of the graph."""
+    drop = BINARY32.width - FP.width
+    sign_of = {schedules.Sign.KEPT: lambda w, s: w, schedules.Sign.TURNED: lambda w, s: w ^ s,
+               schedules.Sign.CLEARED: lambda w, s: w & ~s, schedules.Sign.SET: lambda w, s: w | s}
+    registers, coming = [0] * len(plan.registers), {}
+    outputs = {output.name: [] for output in plan.outputs}
+    for now in range(len(record) * plan.interval + plan.finish):
+        beat = {}
+        for number, cycle in enumerate(plan.reads):
+            sample, rest = divmod(now - cycle, plan.interval)
+            if cycle and rest == 0 and 0 <= sample < len(record):
+                assert not beat, "two beats at once"
+                for lane, word in enumerate(record[sample, 4 * number:4 * number + 4].tolist()):
+                    beat[lane] = word
+
+        def look(source, wide, beat=beat, now=now):
+            down = 0 if wide else drop
+            return {"register": lambda n: registers[n], "word": lambda n: n,
+                    "constant": lambda n: int(constants[n]) >> down,
+                    "read": lambda n: beat.get(n, 0) >> down,
+                    "unit": lambda n: coming.get((n, now), 0)}[source.kind](source.number)
+
+        for number, unit in enumerate(plan.units):
+            for placed in unit.placed:
+                if (now - placed.cycle) % plan.interval or now < placed.cycle:
+                    continue
+                wide = unit.kind == "wide_subtract"
+                fmt = BINARY32 if wide else FP
+                a, *more = [
+                    exact(fmt, sign_of[o.sign](look(o.source, wide), fmt.sign_bit), o.sign)
+                    for o in placed.operands]
+                match placed.kind:
+                    case "select":
+                        value = more[0] if floating.less(FP, more[1], 0) else a
+                    case "wide_subtract":
+                        value = floating.narrow(FP, floating.subtract(fmt, a, *more), fmt)
+                    case "scale":
+                        value = floating.multiply(FP, a, *more)
+                    case "subtract":
+                        value = floating.add(FP, a, *more)
+                    case "to_fixed" | "ceil_fixed" | "log2":
+                        value = getattr(floating, placed.kind)(FP, a, placed.to)
+                    case kind:
+                        value = getattr(floating, kind)(FP, a, *more)
+                coming[number, now + OPERAND_LATENCY + LATENCY[unit.kind]] = int(value)
+        if now >= plan.finish and (now - plan.finish) % plan.interval == 0:
+            for output in plan.outputs:
+                value = look(output.operand.source, False)
+                if not output.to:
+                    value = exact(FP, sign_of[output.operand.sign](value, FP.sign_bit),
+                                  output.operand.sign)
+                outputs[output.name].append(int(value))
+        loads = [(number, look(source, plan.registers[number].width == BINARY32.width))
+                 for number, register in enumerate(plan.registers)
+                 for slot, source in register.loads if slot == now % plan.interval]
+        for number, value in loads:
+            registers[number] = value
+    return outputs
+
+
+def exact(fmt, word, sign):
+    """A zero whose sign was turned is the word 0."""
+    turned = sign in (schedules.Sign.TURNED, schedules.Sign.SET)
+    some = word >> fmt.fraction_bits & (1 << fmt.exponent_bits) - 1
+    return 0 if turned and not some else word
+
+
+@pytest.mark.parametrize(("seed", "interval", "depth", "beats", "gap", "stall"), [
+    (1, 4, 64, 3, 0.0, 0.0), (1, 4, 64, 3, 0.5, 0.0), (1, 4, 16, 3, 0.0, 0.6),
+    (2, 7, 16, 3, 0.3, 0.9), (2, 7, 16, 2, 0.1, 0.5), (3, 12, 16, 1, 0.0, 0.0)])
+def test_rtl_against_both_models(seed, interval, depth, beats, gap, stall):
+    flow, conversions, plan, held = bench(seed, interval, depth)
+    dut, count = held.dut, 60
+    rng = np.random.default_rng(seed)
+    record = words(seed, count, len(RECORD))
+    record[:, 4 * beats:] = 0
+    constants = words(seed + 9, 1, len(flow.constants))[0]
+    state = model.new_folded(plan, beats, depth)
+    padded = np.zeros((count, 4 * beats), np.int64)
+    padded[:, :min(len(RECORD), 4 * beats)] = record[:, :4 * beats]
+    stream = [sum(int(word) << 32 * lane for lane, word in enumerate(beat))
+              for beat in padded.reshape(-1, 4)]
+    layout = dut.o.payload.shape()
+    got, times = [], []
+
+    async def scenario(ctx):
+        ctx.set(dut.beats, beats)
+        for n, word in enumerate(constants):
+            ctx.set(dut.constants[n], int(word))
+        sent, offered = 0, False
+        for cycle in range(100 * count):
+            if len(got) == count:
+                return
+            offered = sent < len(stream) and (offered or rng.random() >= gap)
+            ready = rng.random() >= stall
+            ctx.set(dut.i.valid, offered)
+            if offered:
+                ctx.set(dut.i.payload, stream[sent])
+            ctx.set(dut.o.ready, ready)
+            expects = model.offers(state)
+            busy = model.is_busy(state)
+            _, _, *seen, word, freed, is_busy = await ctx.tick().sample(
+                dut.i.ready, dut.o.valid, dut.o.payload.as_value(), dut.freed, dut.busy)
+            assert tuple(map(bool, seen)) == tuple(map(bool, expects)), cycle
+            assert bool(is_busy) == busy
+            assert bool(freed) == model.step(state, offered, ready)
+            if offered and seen[0]:
+                sent, offered = sent + 1, False
+            if seen[1] and ready:
+                got.append(layout.from_bits(word))
+                times.append(cycle)
+        raise AssertionError("not done")
+
+    held.play(scenario)
+    results = expected(flow, conversions, record, constants)
+    for name, value in results.items():
+        assert [row[name] for row in got] == value.tolist(), name
+    assert state[model.FREED] == state[model.TAKEN] == count
+    if gap == stall == 0.0:
+        assert set(np.diff(times)) == {interval}
+        assert times[0] >= plan.finish + 1
+
+
+def test_start_forgets():
+    """What is under way is gone, the buffer is empty, and the next records come out right."""
+    flow, conversions, _, held = bench(1, 4, 16)
+    dut = held.dut
+    record, constants = words(5, 3, len(RECORD)), words(9, 1, len(flow.constants))[0]
+    results = expected(flow, conversions, record, constants)
+
+    async def scenario(ctx):
+        ctx.set(dut.beats, 3)
+        for n, word in enumerate(constants):
+            ctx.set(dut.constants[n], int(word))
+        # Three beats too many, which are the first of nothing.
+        for start, numbers in ((False, (2, 2, 2, 0)), (True, (0, 1))):
+            ctx.set(dut.start, start)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            ctx.set(dut.i.valid, 1)
+            for number in numbers:
+                for beat in range(3):
+                    ctx.set(dut.i.payload, sum(
+                        int(word) << 32 * lane
+                        for lane, word in enumerate(record[number, 4 * beat:4 * beat + 4])))
+                    await ctx.tick().until(dut.i.ready)
+            ctx.set(dut.i.valid, 0)
+            assert ctx.get(dut.busy)
+        ctx.set(dut.o.ready, 1)
+        for number in range(2):
+            word, = await ctx.tick().sample(dut.o.payload.as_value()).until(dut.o.valid)
+            row = dut.o.payload.shape().from_bits(word)
+            assert {name: row[name] for name in results} == {
+                name: value[number] for name, value in results.items()}
+        await ctx.tick()
+        assert not ctx.get(dut.busy)
+
+    held.play(scenario)
+
+
+def test_longer_intervals_need_fewer_units_and_registers():
+    flow, conversions = random_graph(1, operations=200)
+    plans = [schedule(flow, FP, interval, RECORD, conversions=conversions)
+             for interval in (4, 8, 16, 64)]
+    for first, second in pairwise(plans):
+        assert len(second.units) < len(first.units)
+        assert second.register_bits < first.register_bits
+        assert second.choices < first.choices
+    # The first beat is addressed in the first cycle.
+    assert all(min(filter(None, plan.reads)) == READ_LATENCY for plan in plans)
+
+
+def test_arguments_are_checked():
+    flow, conversions = random_graph(1)
+    with pytest.raises(ValueError, match=re.escape(
+            "Interval must be at least 3, the beats of a record, not 2")):
+        schedule(flow, FP, 2, RECORD, conversions=conversions)
+    flow = Dataflow(
+        inputs=("x",), constants=(), literals=(), outputs=(("y", "square"),),
+        operations=(Operation(name="square", kind="multiply", operands=("x", "x")),))
+    with pytest.raises(ValueError, match=re.escape(
+            "Record must hold all inputs of the graph, not all but 'x'")):
+        schedule(flow, FP, 4, ("z",))
