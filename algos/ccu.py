@@ -15,14 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2, sqrt
-from typing import Any
 
 import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos import floating
-from splatforge.algos.dataflow import Builder, Dataflow, evaluate
+from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
 from splatforge.algos.fixed import round_shift
 from splatforge.algos.records import encode_record
 from splatforge.designs.ccu import (
@@ -35,7 +34,7 @@ from splatforge.designs.ccu import (
     gaussian_words,
 )
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.floating import BINARY32
 from splatforge.designs.vru import REGION_PX
 from splatforge.scenes import Camera, Scene
 
@@ -61,10 +60,6 @@ FORM_SCALE = sqrt(log2(np.e) / 2)
 
 #: Gaussians that are evaluated at once: their words stay in the processor's caches.
 _CHUNK = 4096
-
-#: Outputs of the graph, in the order in which the next stage takes them.
-OUTPUTS = ("z", "image_x", "image_y", "a", "b", "c", "det", "det_sharp", "long", "short", "box_x",
-           "box_y", "axis_x", "axis_y", "red", "green", "blue")
 
 
 @lru_cache
@@ -95,41 +90,46 @@ def sh_monomials() -> Float64Array:
 
 
 @lru_cache
-def ccu_graph(sh_degree: int) -> Dataflow:
-    """Arithmetic of one Gaussian, in floating words.
+def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
+    """Arithmetic of one Gaussian.
 
-    Inputs are :func:`splatforge.designs.ccu.gaussian_words` but for the opacity, constants
-    :data:`splatforge.designs.ccu.CAMERA_WORDS` but for the near plane and the flags. Outputs:
+    Inputs are :func:`splatforge.designs.ccu.gaussian_words`, constants
+    :data:`splatforge.designs.ccu.CAMERA_WORDS` but for the flags. Outputs are words of
 
-    - ``z``: depth.
-    - ``image_x``, ``image_y``: centre on the image in pixels.
-    - ``a``, ``b``, ``c``: slopes of the forms, :class:`splatforge.designs.feature.FeatureFormat`.
-    - ``det``, ``det_sharp``: determinant of the covariance on the image, dilated and as it is.
-    - ``long``, ``short``: three standard deviations along the axes.
-    - ``axis_x``, ``axis_y``: unit vector along the longer one.
-    - ``box_x``, ``box_y``: half sides of the upright box around the oriented one.
-    - ``red``, ``green``, ``blue``: colour, not clamped.
+    - ``z``, ``front``: depth, and by how much it is more than the near plane's,
+    - ``a``, ``b``, ``c``: slopes of the forms, :class:`splatforge.designs.feature.FeatureFormat`,
+    - ``oblong``: by how much the Gaussian is longer than ``obb_ratio`` times its width,
 
-    How far the words can be from real numbers tests/bounds.py works out for every Gaussian. In
-    FP(8,17), for random scenes on 149x101 pixels (tests/test_ccu.py), means are off by at most
-    1.2e-3 px (bound 4.6e-3), slopes by 2.1e-4 of themselves (5.5e-3) in needles of a thousand
-    pixels and by 3e-5 else (8e-4), colours by 8e-5 (7e-4).
+    and raw integers of
 
-    Colour is accumulated coefficient after coefficient: with zeros for those of a higher degree,
-    the graph of that degree gives the same words.
+    - ``mean_x``, ``mean_y``, ``red``, ``green``, ``blue``: as in the feature,
+    - ``log_opacity``, ``log_det``, ``log_det_sharp``: -log2 of the opacity, log2 of the determinant
+      of the covariance on the image, dilated and as it is; ``design.logarithm``,
+    - ``long``, ``short``: three standard deviations along the axes; ``design.extent``,
+    - ``box_x``, ``box_y``: half sides of the upright box around the oriented one,
+    - ``axis_x``, ``axis_y``: unit vector along the longer axis; ``design.axis``.
+
+    Without oriented boxes there is no ``oblong``, ``short``, box or axis. How far the results can
+    be from real numbers tests/bounds.py works out for every Gaussian. In FP(8,17), for random
+    scenes on 149x101 pixels (tests/test_ccu.py), means are off by at most 1.2e-3 px (bound 4.6e-3),
+    slopes by 2.1e-4 of themselves (5.5e-3) in needles of a thousand pixels and by 3e-5 else (8e-4),
+    colours by 8e-5 (7e-4) before they are rounded.
+
+    Colour is a sum as of :meth:`splatforge.algos.dataflow.Builder.sum`: with zeros for the
+    coefficients of a higher degree, the graph of that degree gives the same.
 
     Parameters
     ----------
+    design : CcuDesign
+        Formats, and whether there are oriented boxes.
     sh_degree : int
         0 to 3.
     """
     g = Builder()
-    word = {name: g.input(name) for name in gaussian_words(sh_degree) if name != "log_opacity"}
-    camera = {name: g.constant(name) for name in CAMERA_WORDS if name not in ("near", "flags")}
+    word = {name: g.input(name) for name in gaussian_words(sh_degree)}
+    camera = {name: g.constant(name) for name in CAMERA_WORDS if name != "flags"}
     dilation = g.literal("dilation", DILATION)
     dilation_squared = g.literal("dilation_squared", DILATION * DILATION)
-    eigen_floor = g.literal("eigen_floor", EIGEN_FLOOR)
-    sigmas = g.literal("sigmas", SIGMAS)
     form_scale = g.literal("form_scale", FORM_SCALE)
     right, down, ahead = ([camera[f"{row}_{axis}"] for axis in "xyz"]
                           for row in ("right", "down", "ahead"))
@@ -137,8 +137,12 @@ def ccu_graph(sh_degree: int) -> Dataflow:
     # View transform and mean.
     d = [g.wide_subtract(word[f"mean_{axis}"], camera[f"eye_{axis}"]) for axis in "xyz"]
     z = g.dot(d, ahead)
+    g.output("z", z)
+    g.output("front", z - camera["near"])
     inverse_z = g.reciprocal(z)
     x, y = g.dot(d, right) * inverse_z, g.dot(d, down) * inverse_z
+    g.output("mean_x", g.to_fixed(x + camera["center_x"], design.feature.mean))
+    g.output("mean_y", g.to_fixed(y + camera["center_y"], design.feature.mean))
 
     # Rows of the Jacobian times the rotation, times z, in pixels; then those times L.
     at_x = g.minimum(g.maximum(x, camera["clamp_left"]), camera["clamp_right"])
@@ -146,7 +150,7 @@ def ccu_graph(sh_degree: int) -> Dataflow:
     u = [right[k] - at_x * ahead[k] for k in range(3)]
     v = [down[k] - at_y * ahead[k] for k in range(3)]
 
-    def times_factor(row: list[Any]) -> list[Any]:
+    def times_factor(row: list[Value]) -> list[Value]:
         return [g.dot(row, [word["l00"], word["l10"], word["l20"]]),
                 g.dot(row[1:], [word["l11"], word["l21"]]), row[2] * word["l22"]]
 
@@ -159,47 +163,56 @@ def ccu_graph(sh_degree: int) -> Dataflow:
     det_sharp = g.dot(cross, cross) * (inverse_z2 * inverse_z2)
     det = det_sharp + (dilation * (xx + yy) + dilation_squared)
     wide, high = xx + dilation, yy + dilation
+    g.output("log_opacity", g.to_fixed(word["log_opacity"], design.logarithm))
+    g.output("log_det", g.log2(det, design.logarithm))
+    g.output("log_det_sharp", g.log2(det_sharp, design.logarithm))
 
     # Slopes: its inverse's Cholesky factor, v along y alone.
     root_det = g.reciprocal_root(det)
     c = form_scale * g.reciprocal_root(high)
     ratio = c * root_det
-    a, b = ratio * high, -(ratio * xy)
+    g.output("a", ratio * high)
+    g.output("b", -(ratio * xy))
+    g.output("c", c)
 
-    # Axes: eigenvalues from their mean and half their difference, the vector without cancellation.
-    half = g.scale(xx - yy, -1)
-    spread2 = g.maximum(half * half + xy * xy, eigen_floor)
-    spread = spread2 * g.reciprocal_root(spread2)
-    large = g.scale(wide + high, -1) + spread
-    inverse_sigma = g.reciprocal_root(large) * sigmas
-    long, short = large * inverse_sigma, (det * root_det) * inverse_sigma
-    along = abs(half) + spread
-    # along^2 + xy^2 = 2 along spread, where the floor is not reached.
-    norm = g.reciprocal_root(g.scale(along * spread, 1))
-    first, second = along * norm, xy * norm
-    axis_x, axis_y = g.select(half, first, second), g.select(half, second, first)
-    box_x = abs(axis_x) * long + abs(axis_y) * short
-    box_y = abs(axis_y) * long + abs(axis_x) * short
+    # The larger eigenvalue, twice: the trace and the root of the discriminant.
+    difference, twice_xy = xx - yy, xy + xy
+    discriminant = g.maximum(difference * difference + twice_xy * twice_xy,
+                             g.literal("discriminant_floor", 4 * EIGEN_FLOOR))
+    spread = discriminant * g.reciprocal_root(discriminant)
+    large = (wide + high) + spread
+    inverse_large = g.reciprocal_root(large)
+    long = large * (inverse_large * g.literal("long_scale", SIGMAS / sqrt(2)))
+    g.output("long", g.ceil_fixed(long, design.extent))
+    if design.obb_ratio:
+        # The smaller one is the determinant over the larger; nothing cancels.
+        short = (det * root_det) * (inverse_large * g.literal("short_scale", SIGMAS * sqrt(2)))
+        # Neither does it in the vector, whose squared norm is 2 spread along.
+        along = abs(difference) + spread
+        norm2 = spread * along
+        norm = g.reciprocal_root(norm2 + norm2)
+        first, second = along * norm, twice_xy * norm
+        axis_x = g.select(difference, first, second)
+        axis_y = g.select(difference, second, first)
+        g.output("oblong", long - short * g.literal("obb_ratio", design.obb_ratio))
+        g.output("short", g.ceil_fixed(short, design.extent))
+        for name, main, other in (("x", axis_x, axis_y), ("y", axis_y, axis_x)):
+            g.output(f"box_{name}", g.ceil_fixed(
+                abs(main) * long + abs(other) * short, design.extent))
+            g.output(f"axis_{name}", g.to_fixed(main, design.axis))
 
     # Colour; what a lower degree does not need is left out of the graph.
     nearness = g.reciprocal_root(g.dot(d, d))
     dx, dy, dz = (part * nearness for part in d)
-    zz, difference = dz * dz, dx * dx - dy * dy
+    zz, squares = dz * dz, dx * dx - dy * dy
     monomials = (
-        dy, dz, dx, dx * dy, dy * dz, zz, dx * dz, difference, dy * difference, (dx * dy) * dz,
-        dy * zz, dz * zz, dx * zz, dz * difference, dx * difference)
-    colors = {}
+        dy, dz, dx, dx * dy, dy * dz, zz, dx * dz, squares, dy * squares, (dx * dy) * dz,
+        dy * zz, dz * zz, dx * zz, dz * squares, dx * squares)
     for channel in ("red", "green", "blue"):
-        colors[channel] = word[f"sh0_{channel}"]
+        terms = [word[f"sh0_{channel}"]]
         for k in range(1, (sh_degree + 1) ** 2):
-            colors[channel] = colors[channel] + monomials[k - 1] * word[f"sh{k}_{channel}"]
-
-    values = {"z": z, "image_x": x + camera["center_x"], "image_y": y + camera["center_y"],
-              "a": a, "b": b, "c": c, "det": det, "det_sharp": det_sharp, "long": long,
-              "short": short, "box_x": box_x, "box_y": box_y, "axis_x": axis_x, "axis_y": axis_y,
-              **colors}
-    for name in OUTPUTS:
-        g.output(name, values[name])
+            terms.append(monomials[k - 1] * word[f"sh{k}_{channel}"])
+        g.output(channel, g.to_fixed(g.sum(terms), design.feature.color))
     return g.build()
 
 
@@ -312,67 +325,48 @@ class Finished:
     axis_y: Int64Array
 
 
-def finish(
-    design: CcuDesign, words: Mapping[str, Int64Array], log_opacity: Int64Array, near: int,
-    antialiased: bool,
-) -> Finished:
-    """From the graph's words to fixed point.
+def finish(design: CcuDesign, values: Mapping[str, Int64Array], *, antialiased: bool) -> Finished:
+    """From the graph's results to features and boxes, in integers.
 
-    The opacity's logarithm and half of that of the compensation, ``det / det_sharp``, are added at
-    twice the resolution of ``design.logarithm`` and rounded once, half up. Extents are rounded up,
-    those of squares to whole pixels; all else to nearest.
+    Half the logarithm of the compensation, ``det / det_sharp``, is added to the opacity's at twice
+    the resolution of ``design.logarithm``, and the sum rounded once, half up. Positions are means,
+    rounded half up. Half sides of squares are rounded up to whole pixels.
 
     Parameters
     ----------
     design : CcuDesign
         Formats.
-    words : Mapping
+    values : Mapping
         Outputs of :func:`ccu_graph`.
-    log_opacity : ndarray
-        Words from the records.
-    near : int
-        Word from the camera's record.
     antialiased : bool
         Flag from the camera's record.
     """
-    fmt, to, log = design.floating, design.feature, design.logarithm
-    mean_x, mean_y = (floating.to_fixed(fmt, words[name], to.mean)
-                      for name in ("image_x", "image_y"))
-    opacity = floating.to_fixed(fmt, log_opacity, log) << 1
+    fmt, to, log, extent = design.floating, design.feature, design.logarithm, design.extent
+    opacity = values["log_opacity"] << 1
     if antialiased:
         most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
-        compensation = (floating.log2(fmt, words["det"], log)
-                        - floating.log2(fmt, words["det_sharp"], log))
-        opacity = opacity + np.clip(compensation, 0, most)
-    opacity = np.maximum(
-        round_shift(opacity, log.frac_bits + 1 - to.log_opacity.frac_bits), 0)
-    extent = design.extent
-    long, short, box_x, box_y = (floating.ceil_fixed(fmt, words[name], extent)
-                                 for name in ("long", "short", "box_x", "box_y"))
-    axis_x, axis_y = (floating.to_fixed(fmt, words[name], design.axis)
-                      for name in ("axis_x", "axis_y"))
-    square = np.ones(len(long), bool)
-    if design.obb_ratio:
-        octaves = design.obb_ratio.bit_length() - 1
-        square = ~floating.less(fmt, floating.scale(fmt, words["short"], octaves), words["long"])
-    pixel = (1 << extent.frac_bits) - 1
-    side = np.minimum((long + pixel) & ~pixel, extent.raw_max & ~pixel)
-    feature = {
-        "mean_x": mean_x, "mean_y": mean_y, "a": words["a"], "b": words["b"], "c": words["c"],
-        "log_opacity": np.minimum(opacity, to.log_opacity.raw_max),
-    } | {name: floating.to_fixed(fmt, words[name], to.color) for name in ("red", "green", "blue")}
+        opacity = opacity + np.clip(values["log_det"] - values["log_det_sharp"], 0, most)
+    opacity = np.maximum(round_shift(opacity, log.frac_bits + 1 - to.log_opacity.frac_bits), 0)
+    mean_x, mean_y = values["mean_x"], values["mean_y"]
     culled = (
-        ~floating.less(fmt, near, words["z"])
+        ~floating.less(fmt, 0, values["front"])
         | (np.abs(mean_x) == to.mean.raw_max) | (np.abs(mean_y) == to.mean.raw_max)
         | (opacity > to.log_opacity.raw_max))
+    pixel = (1 << extent.frac_bits) - 1
+    side = np.minimum((values["long"] + pixel) & ~pixel, extent.raw_max & ~pixel)
+    box = dict.fromkeys(("long", "short", "box_x", "box_y"), side)
+    box |= {"axis_x": np.full_like(side, 1 << design.axis.frac_bits),
+            "axis_y": np.zeros_like(side)}
+    if design.obb_ratio:
+        oblong = floating.less(fmt, 0, values["oblong"])
+        box = {name: np.where(oblong, values[name], square) for name, square in box.items()}
+    down = to.mean.frac_bits - extent.frac_bits
     return Finished(
-        feature=feature, depth=words["z"] & fmt.magnitude_max, culled=culled,
-        position_x=floating.to_fixed(fmt, words["image_x"], design.position),
-        position_y=floating.to_fixed(fmt, words["image_y"], design.position),
-        long=np.where(square, side, long), short=np.where(square, side, short),
-        box_x=np.where(square, side, box_x), box_y=np.where(square, side, box_y),
-        axis_x=np.where(square, 1 << design.axis.frac_bits, axis_x),
-        axis_y=np.where(square, 0, axis_y))
+        feature={name: values[name] for name in (
+            "mean_x", "mean_y", "a", "b", "c", "red", "green", "blue")}
+        | {"log_opacity": np.minimum(opacity, to.log_opacity.raw_max)},
+        depth=values["z"] & fmt.magnitude_max, culled=culled,
+        position_x=round_shift(mean_x, down), position_y=round_shift(mean_y, down), **box)
 
 
 @nb.njit(inline="always")
@@ -500,28 +494,22 @@ class CcuFrame:
     met: npt.NDArray[np.int32]
 
 
-def _narrow_words(fmt: Floating, words: UInt32Array) -> Int64Array:
-    """Words of `fmt` from words of binary32 whose last bits are zero, or are left out."""
-    return words.astype(np.int64) >> (BINARY32.fraction_bits - fmt.fraction_bits)
-
-
 def project_fixed(
     design: CcuDesign, gaussians: UInt32Array, camera: UInt32Array, sh_degree: int
 ) -> Finished:
     """All that comes before the walk, for records of shape [N, words]."""
-    fmt = design.floating
-    flow = ccu_graph(sh_degree)
-
     def words(names: tuple[str, ...], records: UInt32Array) -> dict[str, Int64Array]:
-        return {name: records[..., k].astype(np.int64) if name in WIDE_WORDS
-                else _narrow_words(fmt, records[..., k]) for k, name in enumerate(names)}
+        # The last bits of narrow words are zero, or left out.
+        drop = BINARY32.fraction_bits - design.floating.fraction_bits
+        return {name: records[..., k].astype(np.int64) >> (0 if name in WIDE_WORDS else drop)
+                for k, name in enumerate(names)}
 
-    constants = words(CAMERA_WORDS, camera)
+    constants = {name: int(word) for name, word in words(CAMERA_WORDS, camera).items()}
+    values = evaluate(
+        ccu_graph(design, sh_degree), design.floating, words(gaussian_words(sh_degree), gaussians),
+        constants)
     antialiased = bool(camera[CAMERA_WORDS.index("flags")] & FLAG_ANTIALIASED)
-    scalars = {name: int(word) for name, word in constants.items()}
-    inputs = words(gaussian_words(sh_degree), gaussians)
-    outputs = evaluate(flow, fmt, inputs, scalars)
-    return finish(design, outputs, inputs["log_opacity"], scalars["near"], antialiased)
+    return finish(design, values, antialiased=antialiased)
 
 
 def ccu_fixed(

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos import floating
+from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
-__all__ = ["KINDS", "Builder", "Dataflow", "Operation", "Value", "evaluate"]
+__all__ = ["KINDS", "TO_FIXED", "Builder", "Dataflow", "Operation", "Value", "evaluate"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -28,11 +29,15 @@ KINDS = {
     "reciprocal": 1,
     #: ``1 / sqrt(|a|)``.
     "reciprocal_root": 1,
-    #: Changes of sign, and of the exponent by `Operation.octaves`.
-    "negate": 1, "magnitude": 1, "scale": 1,
+    #: Changes of sign.
+    "negate": 1, "magnitude": 1,
     #: Difference of two words of binary32, in binary32, and then rounded to the graph's format.
     "wide_subtract": 2,
+    #: From words to raw integers of `Operation.to`, which no other operation takes.
+    "to_fixed": 1, "ceil_fixed": 1, "log2": 1,
 }
+#: Kinds whose results are raw integers.
+TO_FIXED = ("to_fixed", "ceil_fixed", "log2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +52,14 @@ class Operation:
         One of :data:`KINDS`.
     operands : tuple of str
         Names of the values that it takes.
-    octaves : int
-        Of ``scale``: what is added to the exponent.
+    to : Fixed
+        Of :data:`TO_FIXED`: the format of the result.
     """
 
     name: str
     kind: str
     operands: tuple[str, ...]
-    octaves: int = 0
+    to: Fixed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +82,8 @@ class Dataflow:
     Raises
     ------
     ValueError
-        If an operation takes what is not there before it, or its kind or number of operands is
-        wrong, or a name is there twice.
+        If an operation takes what is not there before it or is no word, or its kind, number of
+        operands or format is wrong, or a name is there twice.
     """
 
     inputs: tuple[str, ...]
@@ -89,6 +94,7 @@ class Dataflow:
 
     def __post_init__(self) -> None:
         there: set[str] = set()
+        raw: set[str] = set()
         for name in (*self.inputs, *self.constants, *(name for name, _ in self.literals)):
             if name in there:
                 raise ValueError(f"Values must have one name each, not {name!r} twice")
@@ -98,13 +104,19 @@ class Dataflow:
                 raise ValueError(
                     f"Operation {operation.name!r} must be one of {', '.join(KINDS)} with its "
                     f"operands, not {operation.kind!r} of {len(operation.operands)}")
+            if (operation.to is None) == (operation.kind in TO_FIXED):
+                raise ValueError(
+                    f"Operation {operation.name!r} must have a format if it leads to fixed point, "
+                    f"and only then, not {operation.to}")
             for name in operation.operands:
-                if name not in there:
+                if name not in there or name in raw:
                     raise ValueError(
-                        f"Operand of {operation.name!r} must come before it, not {name!r}")
+                        f"Operand of {operation.name!r} must be a word before it, not {name!r}")
             if operation.name in there:
                 raise ValueError(f"Values must have one name each, not {operation.name!r} twice")
             there.add(operation.name)
+            if operation.to:
+                raw.add(operation.name)
         for _, name in self.outputs:
             if name not in there:
                 raise ValueError(f"Output must be a value of the graph, not {name!r}")
@@ -149,7 +161,7 @@ class Builder:
         self._inputs: list[str] = []
         self._constants: list[str] = []
         self._literals: dict[str, float] = {}
-        self._operations: dict[tuple[str, tuple[str, ...], int], Operation] = {}
+        self._operations: dict[tuple[str, tuple[str, ...], Fixed | None], Operation] = {}
         self._outputs: dict[str, str] = {}
 
     def input(self, name: str) -> Value:
@@ -167,14 +179,14 @@ class Builder:
         self._literals[name] = number
         return Value(self, name)
 
-    def operation(self, kind: str, *operands: Value, octaves: int = 0) -> Value:
+    def operation(self, kind: str, *operands: Value, to: Fixed | None = None) -> Value:
         """New operation, or the one that is there already."""
         names = tuple(value.name for value in operands)
         if kind in ("multiply", "add"):
             names = tuple(sorted(names))
         operation = Operation(
-            name=f"v{len(self._operations)}", kind=kind, operands=names, octaves=octaves)
-        operation = self._operations.setdefault((kind, names, octaves), operation)
+            name=f"v{len(self._operations)}", kind=kind, operands=names, to=to)
+        operation = self._operations.setdefault((kind, names, to), operation)
         return Value(self, operation.name)
 
     def minimum(self, a: Value, b: Value) -> Value:
@@ -197,43 +209,47 @@ class Builder:
         """``1 / sqrt(|a|)``."""
         return self.operation("reciprocal_root", a)
 
-    def scale(self, a: Value, octaves: int) -> Value:
-        """``a * 2^octaves``."""
-        return self.operation("scale", a, octaves=octaves)
-
     def wide_subtract(self, a: Value, b: Value) -> Value:
         """``a - b`` of binary32 words."""
         return self.operation("wide_subtract", a, b)
 
+    def to_fixed(self, a: Value, to: Fixed) -> Value:
+        """Raw integer of `to`, to nearest."""
+        return self.operation("to_fixed", a, to=to)
+
+    def ceil_fixed(self, a: Value, to: Fixed) -> Value:
+        """Raw integer of `to` next above ``|a|``."""
+        return self.operation("ceil_fixed", a, to=to)
+
+    def log2(self, a: Value, to: Fixed) -> Value:
+        """Raw ``log2(|a|)`` in `to`."""
+        return self.operation("log2", a, to=to)
+
+    def sum(self, values: Iterable[Value]) -> Value:
+        """Sum as a tree: of neighbours, of their sums, and so on; zeros behind change nothing."""
+        level = list(values)
+        while len(level) > 1:
+            pairs = [a + b for a, b in zip(level[::2], level[1::2], strict=False)]
+            level = pairs + level[2 * len(pairs):]
+        return level[0]
+
     def dot(self, a: Iterable[Value], b: Iterable[Value]) -> Value:
-        """Sum of the products, the first ones first."""
-        products = [x * y for x, y in zip(a, b, strict=True)]
-        total = products[0]
-        for product in products[1:]:
-            total = total + product
-        return total
+        """Sum of the products."""
+        return self.sum(x * y for x, y in zip(a, b, strict=True))
 
     def output(self, name: str, value: Value) -> None:
-        """Give a value the name of an output."""
+        """Name a result."""
         self._outputs[name] = value.name
 
     def build(self) -> Dataflow:
-        """Return the graph of what has been written; a result that is an output has its name."""
-        operations = self._operations.values()
-        names: dict[str, str] = {}
-        for name, value in self._outputs.items():
-            names.setdefault(value, name)
-        needed = set(names)
+        """Return the graph of what has been written, its operations numbered v0, v1 and so on."""
+        needed = set(self._outputs.values())
         kept: list[Operation] = []
-        for operation in reversed(operations):
+        for operation in reversed(self._operations.values()):
             if operation.name in needed:
                 needed.update(operation.operands)
                 kept.insert(0, operation)
-        made = {operation.name for operation in kept}
-        names = {value: name for value, name in names.items() if value in made}
-        named = len(names)
-        for operation in kept:
-            names.setdefault(operation.name, f"v{len(names) - named}")
+        names = {operation.name: f"v{place}" for place, operation in enumerate(kept)}
         return Dataflow(
             inputs=tuple(self._inputs), constants=tuple(self._constants),
             literals=tuple((name, number) for name, number in self._literals.items()
@@ -267,7 +283,7 @@ def evaluate(
     flow: Dataflow, fmt: Floating, inputs: Mapping[str, Int64Array],
     constants: Mapping[str, int],
 ) -> dict[str, Int64Array]:
-    """Outputs of a graph as words, bit-true to hardware that carries out its operations.
+    """Outputs of a graph, bit-true to hardware that carries out its operations.
 
     Parameters
     ----------
@@ -283,7 +299,7 @@ def evaluate(
     Returns
     -------
     dict
-        Words of shape [N] of every output.
+        Words or raw integers of shape [N] of every output.
     """
     functions = _words_of(fmt)
     last = {name: place for place, operation in enumerate(flow.operations)
@@ -295,8 +311,9 @@ def evaluate(
     values |= {name: np.int64(fmt.quantize(number)) for name, number in flow.literals}
     for place, operation in enumerate(flow.operations):
         operands = [values[name] for name in operation.operands]
-        if operation.kind == "scale":
-            values[operation.name] = floating.scale(fmt, operands[0], operation.octaves)
+        if operation.to:
+            convert = getattr(floating, operation.kind)
+            values[operation.name] = convert(fmt, *operands, operation.to)
         else:
             values[operation.name] = functions[operation.kind](*operands)
         for name in operation.operands:

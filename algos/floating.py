@@ -26,7 +26,7 @@ from splatforge.designs.floating import BINARY32, Floating
 __all__ = [
     "GUARD_BITS", "QuadraticTable", "add", "ceil_fixed", "less", "log2", "log2_table",
     "maximum", "minimum", "multiply", "narrow", "negate", "reciprocal", "reciprocal_root",
-    "reciprocal_root_table", "reciprocal_table", "scale", "subtract", "to_binary32", "to_fixed"]
+    "reciprocal_root_table", "reciprocal_table", "subtract", "to_binary32", "to_fixed"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -106,15 +106,6 @@ def _add(a, b, exponent_bits, fraction_bits):
 
 
 @nb.vectorize(cache=True)
-def _scale(a, octaves, exponent_bits, fraction_bits):
-    negative, exponent, significand = _unpack(a, exponent_bits, fraction_bits)
-    if exponent == 0:
-        return np.int64(0)
-    exponent = max(exponent + octaves, 0)
-    return _pack(negative, exponent, significand, exponent_bits, fraction_bits)
-
-
-@nb.vectorize(cache=True)
 def _order(a, exponent_bits, fraction_bits):
     """Integer that is ordered like the value of a word."""
     magnitude = a & ((1 << (exponent_bits + fraction_bits)) - 1)
@@ -179,14 +170,6 @@ def negate(fmt: Floating, a: npt.ArrayLike) -> Int64Array:
     a = _word(a)
     exponents = (1 << (fmt.width - 1)) - (1 << fmt.fraction_bits)
     return np.where(a & exponents, a ^ fmt.sign_bit, 0)
-
-
-def scale(fmt: Floating, a: npt.ArrayLike, octaves: npt.ArrayLike) -> Int64Array:
-    """``a * 2^octaves``: an addition to the exponent. Exact within the range.
-
-    What goes beyond the range becomes the largest number, and what goes below becomes zero.
-    """
-    return np.asarray(_scale(_word(a), _word(octaves), fmt.exponent_bits, fmt.fraction_bits))
 
 
 def less(fmt: Floating, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -50,13 +50,13 @@ def gaussian_beats(sh_degree: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class CcuDesign:
-    """Units, formats, and what the intersection test knows of a Gaussian's shape.
+    """Speed, formats, and what the intersection test knows of a Gaussian's shape.
 
     Parameters
     ----------
-    units : int
-        Gaussians that are projected side by side; GSCore has four of these units
-        (accelerators.md, 4.1).
+    interval : int
+        Cycles from one Gaussian to the next. GSCore has four units (accelerators.md, 4.1); they are
+        one here, with the operators of four units that take 64 cycles each.
     floating : Floating
         Format of the arithmetic; 8 bits of exponent, as the words in memory.
     feature : FeatureFormat
@@ -70,9 +70,9 @@ class CcuDesign:
         Unit vector along the longer axis of an oriented box.
     logarithm : Fixed
         Logarithms of determinants, for the compensation of the opacity.
-    obb_ratio : int
+    obb_ratio : float
         A Gaussian whose longer axis is more than so many times its shorter one is bounded by an
-        oriented box, all others by a square; a power of two. 0: all by squares.
+        oriented box, all others by a square. 0: all by squares.
     subtiles : bool
         Whether a tile's 8x8 regions are tested one by one. If not, all are reached or none.
 
@@ -82,19 +82,19 @@ class CcuDesign:
         If a parameter is out of its range, or a format cannot hold what it must.
     """
 
-    units: int = 4
+    interval: int = 16
     floating: Floating = Floating()
     feature: FeatureFormat = FeatureFormat()
     entry: EntryFormat = EntryFormat()
     extent: Fixed = Fixed(int_bits=15, frac_bits=3)
     axis: Fixed = Fixed(int_bits=2, frac_bits=12, signed=True)
     logarithm: Fixed = Fixed(int_bits=9, frac_bits=10, signed=True)
-    obb_ratio: int = 2
+    obb_ratio: float = 2.0
     subtiles: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.units <= 16:
-            raise ValueError(f"Units must be 1 to 16, not {self.units!r}")
+        if not 4 <= self.interval <= 256:
+            raise ValueError(f"Interval must be 4 to 256 cycles, not {self.interval!r}")
         if self.floating.exponent_bits != 8:
             raise ValueError(
                 f"Arithmetic must have the 8 exponent bits of binary32, not {self.floating}")
@@ -119,8 +119,8 @@ class CcuDesign:
             raise ValueError(
                 "Logarithm must be signed, hold 255 and be as fine as the opacity's, "
                 f"not {self.logarithm}")
-        if self.obb_ratio < 0 or self.obb_ratio & (self.obb_ratio - 1):
-            raise ValueError(f"OBB ratio must be 0 or a power of two, not {self.obb_ratio!r}")
+        if self.obb_ratio != 0 and self.obb_ratio < 1:
+            raise ValueError(f"OBB ratio must be 0, or 1 or more, not {self.obb_ratio!r}")
 
     @property
     def position(self) -> Fixed:

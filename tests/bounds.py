@@ -39,8 +39,14 @@ def _bounded(operation, operands, eps, smallest):
     """Value of an operation and the bound of its error."""
     (a, error_a), (b, error_b) = operands[0], operands[-1]
     kind = operation.kind
-    if kind == "scale":
-        return np.ldexp(a, operation.octaves), np.ldexp(error_a, operation.octaves)
+    if operation.to:
+        unit, top = operation.to.resolution, operation.to.to_float(operation.to.raw_max)
+        if kind == "log2":
+            low = np.maximum(np.abs(a) - error_a, smallest)
+            return np.log2(np.abs(a)), np.log2(np.abs(a) / low) + 0.65 * unit
+        if kind == "ceil_fixed":
+            return np.minimum(np.abs(a), top), error_a + unit
+        return np.clip(a, -top if operation.to.signed else 0, top), error_a + unit / 2
     if kind in ("negate", "magnitude"):
         return (-a if kind == "negate" else np.abs(a)), error_a
     if kind in ("minimum", "maximum"):

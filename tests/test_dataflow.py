@@ -13,12 +13,14 @@ from splatforge.algos.dataflow import (
     Operation,
     evaluate,
 )
+from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bounds import error_bounds
 
 FP = Floating()
+FIXED = Fixed(int_bits=9, frac_bits=6, signed=True)
 
 
 def graph():
@@ -31,7 +33,10 @@ def graph():
     g.output("chosen", g.select(x - y, root, -third * x))
     g.output("inverse", g.reciprocal(abs(y) + third))
     g.output("between", g.minimum(g.maximum(x, y), k))
-    g.output("double", g.scale(y * x, 1))
+    g.output("double", g.sum([y * x, k, x]))
+    g.output("fixed", g.to_fixed(x, FIXED))
+    g.output("above", g.ceil_fixed(y, FIXED))
+    g.output("logarithm", g.log2(total, FIXED))
     g.output("distance", g.wide_subtract(far, near))
     g.output("same", x)
     return g.build()
@@ -42,13 +47,34 @@ def test_graph_is_what_was_written():
     assert flow.inputs == ("x", "y", "far")
     assert flow.constants == ("k", "near")
     assert flow.literals == (("third", 1 / 3),)
-    assert flow.counts() == dict.fromkeys(KINDS, 1) | {"multiply": 3, "add": 2}
+    assert flow.counts() == dict.fromkeys(KINDS, 1) | {"multiply": 3, "add": 3}
     assert [name for name, _ in flow.outputs] == [
-        "chosen", "inverse", "between", "double", "distance", "same"]
+        "chosen", "inverse", "between", "double", "fixed", "above", "logarithm", "distance", "same"]
     assert dict(flow.outputs)["same"] == "x"
-    # x * y and y * x are one, and whatever takes it finds it.
+    # x * y and y * x are one, and so are their sums with k.
     product = next(o for o in flow.operations if o.operands == ("x", "y") and o.kind == "multiply")
-    assert {o.kind for o in flow.operations if product.name in o.operands} == {"add", "scale"}
+    assert [o.kind for o in flow.operations if product.name in o.operands] == ["add"]
+
+
+def test_sums_are_trees_that_zeros_behind_do_not_change():
+    rng = np.random.default_rng(2)
+    term = FP.quantize(rng.normal(size=(9, 500)))
+    found = []
+    for count in (9, 16):
+        g = Builder()
+        values = [g.input(f"x{k}") for k in range(count)]
+        g.output("total", g.sum(values))
+        flow = g.build()
+        assert flow.counts() == {"add": count - 1}
+        found.append(evaluate(flow, FP, {
+            f"x{k}": term[k] if k < 9 else np.zeros(500, np.int64) for k in range(count)}, {}))
+    np.testing.assert_array_equal(found[0]["total"], found[1]["total"])
+    # Neighbours, and neighbours of these.
+    g = Builder()
+    values = [g.input(f"x{k}") for k in range(4)]
+    g.output("total", g.sum(values))
+    assert [o.operands for o in g.build().operations] == [
+        ("x0", "x1"), ("x2", "x3"), ("v0", "v1")]
 
 
 def test_what_nothing_needs_is_left_out():
@@ -60,8 +86,8 @@ def test_what_nothing_needs_is_left_out():
     g.output("second", one)
     flow = g.build()
     assert flow.literals == ()
-    assert flow.operations == (Operation(name="first", kind="add", operands=("x", "x")),)
-    assert flow.outputs == (("first", "first"), ("second", "first"))
+    assert flow.operations == (Operation(name="v0", kind="add", operands=("x", "x")),)
+    assert flow.outputs == (("first", "v0"), ("second", "v0"))
 
 
 def values(count=4000, seed=1):
@@ -90,7 +116,10 @@ def test_words_are_those_of_the_operations():
         FP, floating.add(FP, y & FP.magnitude_max, third)))
     np.testing.assert_array_equal(
         got["between"], floating.minimum(FP, floating.maximum(FP, x, y), k))
-    np.testing.assert_array_equal(got["double"], floating.scale(FP, product, 1))
+    np.testing.assert_array_equal(got["double"], floating.add(FP, total, x))
+    np.testing.assert_array_equal(got["fixed"], floating.to_fixed(FP, x, FIXED))
+    np.testing.assert_array_equal(got["above"], floating.ceil_fixed(FP, y, FIXED))
+    np.testing.assert_array_equal(got["logarithm"], floating.log2(FP, total, FIXED))
     wide = floating.subtract(BINARY32, inputs["far"], constants["near"])
     # As close to the difference of two float32 as the narrow format allows.
     np.testing.assert_array_equal(got["distance"], FP.quantize(BINARY32.to_float(wide)))
@@ -103,12 +132,14 @@ def test_words_are_within_their_bounds():
     bounds = error_bounds(graph(), FP, inputs, constants)
     x, y = inputs["x"], inputs["y"]
     exact = {
-        "chosen": np.where(x >= y, 1 / np.abs(x * y + 0.7), -x / 3), "double": 2 * x * y,
+        "chosen": np.where(x >= y, 1 / np.abs(x * y + 0.7), -x / 3), "double": x * y + 0.7 + x,
+        "fixed": x, "above": np.abs(y), "logarithm": np.log2(np.abs(x * y + 0.7)),
         "inverse": 1 / (np.abs(y) + 1 / 3), "between": np.minimum(np.maximum(x, y), 0.7),
         "distance": inputs["far"] - 1000.3, "same": x}
     for name, (value, bound) in bounds.items():
         np.testing.assert_allclose(value, exact[name], rtol=1e-12)
-        error = np.abs(FP.to_float(got[name]) - value)
+        of = FIXED if name in ("fixed", "above", "logarithm") else FP
+        error = np.abs(of.to_float(got[name]) - value)
         assert (error <= bound).all(), name
         # The bound is one: some come close to it.
         finite = np.isfinite(bound)
@@ -121,7 +152,14 @@ def test_words_are_within_their_bounds():
     ({"operations": (Operation(name="a", kind="add", operands=("a", "a")),)},
      "Values must have one name each, not 'a' twice"),
     ({"operations": (Operation(name="b", kind="add", operands=("a", "c")),)},
-     "Operand of 'b' must come before it, not 'c'"),
+     "Operand of 'b' must be a word before it, not 'c'"),
+    ({"operations": (Operation(name="b", kind="log2", operands=("a",), to=FIXED),
+                     Operation(name="c", kind="add", operands=("a", "b")))},
+     "Operand of 'c' must be a word before it, not 'b'"),
+    ({"operations": (Operation(name="b", kind="log2", operands=("a",)),)},
+     "Operation 'b' must have a format if it leads to fixed point, and only then, not None"),
+    ({"operations": (Operation(name="b", kind="add", operands=("a", "a"), to=FIXED),)},
+     "Operation 'b' must have a format if it leads to fixed point, and only then, not SQ(9,6)"),
     ({"outputs": (("x", "c"),)}, "Output must be a value of the graph, not 'c'"),
     ({"operations": (Operation(name="b", kind="divide", operands=("a", "a")),)},
      f"Operation 'b' must be one of {', '.join(KINDS)} with its operands, not 'divide' of 2"),

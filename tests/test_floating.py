@@ -140,9 +140,6 @@ def test_arithmetic_by_hand():
         one + 1, one, 0]
     assert floating.negate(FP, [one, FP.sign_bit | one, 0, FP.sign_bit, 5]).tolist() == [
         FP.sign_bit | one, one, 0, 0, 0]
-    assert floating.scale(FP, [one, one, one, FP.sign_bit, FP.sign_bit | one],
-                          [1, -127, 200, 3, -1]).tolist() == [
-        two, 0, top, 0, FP.sign_bit | int(FP.quantize(0.5))]
 
 
 def fractions(fmt):
