@@ -5,12 +5,20 @@ import tomllib
 from dataclasses import replace
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from splatforge.sim.cacti import configuration, parse
-from splatforge.sim.costs import CostTable, Entry, Sourced, default_costs, read_entries
+from splatforge.sim.costs import (
+    LIBRARIES,
+    CostTable,
+    Entry,
+    Sourced,
+    default_costs,
+    read_entries,
+)
 
 TABLE = default_costs()
 EVENTS = ("multiply_18x14", "add_20", "shift_16", "register_bit_clock", "sram_read_128b_4KiB",
@@ -146,6 +154,54 @@ def test_horowitz_is_met_at_45_nm() -> None:
     assert energy("add_32") == pytest.approx(0.1, rel=0.15)
 
 
+#: What the sources of costs.toml print, brought to the unit of each entry: value, low, high. Gate
+#: model: multiplier 1.1435 pJ (0.4864 + 0.6571 mW at 1 ns) to 12.683 pJ, adder 0.02154 to 0.21 pJ,
+#: brought from 40 to 45 nm.
+TO_45 = TABLE.scale("energy", 40, 45).value
+SOURCES = {
+    "energy.multiply": ((0.2 / 64 + 3.1 / 1024) / 2, 1.1435 / 1024 * TO_45, 12.683 / 1024 * TO_45),
+    "energy.add": ((0.03 / 8 + 0.1 / 32) / 2, 0.02154 / 32 * TO_45, 0.21 / 32 * TO_45),
+    "energy.shift": (0.417 / 160, 0.417 / 160, 0.67 / 160),
+    # 9.0 fJ; 6.6 fJ; 0.00193 mW for 6 ns.
+    "energy.register_bit_clock": (9.0e-3, 6.6e-3, 6 * 0.00193),
+    "energy.lpddr3": (math.sqrt(6 * 20), 6, 20),
+    "energy.lpddr4": (8, 4, 2.33 / 18.1e9 / 8 * 1e12),
+    "energy.lpddr5": ((3 + 6) / 2, 3, 8),
+    "area.multiply": (4595 / 1024, 3312.6 / 1024, 6351.3 / 1024),
+    "area.add": (200.3 / 32, 129.05 / 32, 280 / 32),
+    "area.shift": (374.4 / 160, 250 / 160, 374.4 / 160),
+    "area.register_bit": (5.98, 4.31, 7.98),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_entries_are_what_their_sources_print(name: str) -> None:
+    cost = TABLE.entry(name).cost
+    tolerance = 0.15 if name == "energy.add" else 0.02
+    assert (cost.value, cost.low, cost.high) == pytest.approx(SOURCES[name], rel=tolerance)
+
+
+def test_every_law_has_its_source_here() -> None:
+    assert set(SOURCES) == {name for name in TABLE.entries
+                            if name.startswith(("energy.", "area."))}
+
+
+def test_foundry_macros_give_the_upper_ends_of_the_sram() -> None:
+    """IHP SG13G2 against CACTI at 90 nm, 64 bit; the points were run as `configuration` says."""
+    size_kib = np.array([2, 4, 8, 16])
+    foundry_pj = np.array([49.634, 68.897, 91.827, 122.394])
+    cacti_pj = np.array([6.921, 11.437, 20.752, 28.604])
+    energy = foundry_pj * TABLE.scale("energy", 130, 90).value / cacti_pj
+    area = np.array([93181, 491634]) * TABLE.scale("area", 130, 90).value \
+        / np.array([26899, 193483])
+    assert energy.max() == pytest.approx(TABLE.sram.energy_model.high, rel=0.01)
+    assert area.max() == pytest.approx(TABLE.sram.area_model.high, rel=0.01)
+    assert size_kib[energy.argmin()] == 16
+    entries = tomllib.loads(files("splatforge.sim").joinpath("sram.toml").read_text())["sram"]
+    assert f"{energy.min():.1f} to {energy.max():.1f} times" in entries["energy_model"]["interval"]
+    assert f"{area.min():.2f} to {area.max():.2f} times" in entries["area_model"]["interval"]
+
+
 @pytest.mark.parametrize(("event", "node", "pj"), [
     ("sram_read_64b_32KiB", 22, 3.79), ("sram_read_64b_32KiB", 32, 8.26),
     ("sram_read_64b_1KiB", 45, 1.67), ("sram_read_128b_4KiB", 65, 8.16),
@@ -175,6 +231,53 @@ def test_other_nodes_start_from_the_nearest_macro() -> None:
     assert far.value == pytest.approx(near.value * TABLE.scale("energy", 22, 16).value)
 
 
+def test_areas_of_macros() -> None:
+    """As CACTI has them; at other nodes they scale as an area, and their interval is the area's."""
+    macro = TABLE.area_of("sram_64b_32KiB", node_nm=22)
+    assert macro.value == pytest.approx(26695)
+    assert macro.high == pytest.approx(1.52 * macro.value)
+    assert macro.low == macro.value
+    assert TABLE.area_of("sram_64b_32KiB", node_nm=16).value == pytest.approx(
+        macro.value * TABLE.scale("area", 22, 16).value)
+
+
+def test_the_nearest_macro_is_nearest_in_the_logarithm() -> None:
+    """38.2 nm is nearer to 45 than to 32: 1.18 and 1.19 times; the differences say the opposite."""
+    assert 45 / 38.2 < 38.2 / 32
+    assert 45 - 38.2 > 38.2 - 32
+    assert TABLE.energy_of("sram_read_64b_8KiB", node_nm=38.2).value == pytest.approx(
+        TABLE.energy_of("sram_read_64b_8KiB", node_nm=45).value
+        * TABLE.scale("energy", 45, 38.2).value)
+
+
+def test_a_shifter_has_a_level_for_every_bit_of_its_distance() -> None:
+    at = TABLE.entry("energy.shift").node_nm
+    assert at is not None
+    for bits, levels in ((1, 1), (2, 1), (3, 2), (16, 4), (17, 5), (18, 5)):
+        assert TABLE.energy_of(f"shift_{bits}", node_nm=at).value == pytest.approx(
+            bits * levels * TABLE.entry("energy.shift").cost.value)
+
+
+def test_interval_of_a_measured_block_holds_every_library() -> None:
+    """The last library's value; what the others say at the node widens its interval."""
+    entries = dict(TABLE.entries)
+    for library, value in zip(LIBRARIES, (90.0, 1.0, 10.0), strict=True):
+        name = f"measured.{library}.blend.evaluation"
+        entries[name] = Entry(name=name, node_nm=28,
+                              cost=Sourced(value, "pJ", "test", value / 2, value * 2))
+    event = replace(TABLE, entries=entries).energy_of("blend_evaluation", node_nm=28)
+    assert (event.value, event.low, event.high) == (10, 1, 90)
+
+
+def test_a_library_measured_again_is_the_one_in_use(tmp_path) -> None:
+    first = LIBRARIES[0]
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("energy.add_20", f"measured.{first}.alpha.evaluation"))
+    table = CostTable.load(path)
+    assert table.libraries == (*LIBRARIES[1:], first)
+    assert table.energy_of("alpha_evaluation", node_nm=28).value == 2
+
+
 @pytest.mark.parametrize("quantity", ["energy", "area"])
 def test_scaling(quantity: str) -> None:
     assert TABLE.scale(quantity, 28, 28).high == 1.0
@@ -195,6 +298,11 @@ def test_scaling_by_hand() -> None:
     ratio = polynomial(0.8367, -0.4341, 0.1701) / polynomial(1.018, -0.3107, 0.1539)
     assert TABLE.scale("energy", 45, 32).value == pytest.approx(ratio)
     assert TABLE.scale("area", 45, 32).value == pytest.approx(0.072 / 0.16)
+    # 28 nm lies between 32 and 20 nm, at this part of the way in the logarithm.
+    part = math.log(32 / 28) / math.log(32 / 20)
+    at_32, at_20 = polynomial(0.8367, -0.4341, 0.1701), polynomial(0.373, -0.1582, 0.04104)
+    assert TABLE.scale("energy", 32, 28).value == pytest.approx((at_20 / at_32) ** part)
+    assert TABLE.scale("area", 32, 28).value == pytest.approx((0.033 / 0.072) ** part)
 
 
 def test_scaling_admits_what_the_rule_missed() -> None:

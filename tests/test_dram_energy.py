@@ -90,6 +90,14 @@ def test_every_cost_has_a_source_and_every_event_a_part(name):
         assert len(cost.source) > 40
 
 
+def test_a_step_of_per_bank_refresh_is_an_eighth_of_all_banks():
+    """Also where a step takes two of sixteen banks: LPDDR5 in bank-group mode."""
+    assert PRESETS["lpddr5-6400"].organization.banks_per_rank == 16
+    for name in NAMES:
+        costs = dram_costs(PRESETS[name])
+        assert costs["dram_bank_refresh"].value == pytest.approx(costs["dram_refresh"].value / 8)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_streams_and_random_reads_stand_beside_the_cited_figure(name):
     """Both bands meet for a stream; random accesses cost more, most of it for rows."""
@@ -103,6 +111,9 @@ def test_streams_and_random_reads_stand_beside_the_cited_figure(name):
     cited_low, cited_high = stream["cited_energy_band_j"]
     assert low < cited_high
     assert cited_low < high
+    for joules, pj in ((stream["cited_energy_j"], stream["cited_pj_per_bit"]), *zip(
+            stream["cited_energy_band_j"], stream["cited_band_pj_per_bit"], strict=True)):
+        assert joules == pytest.approx(40_000 * 32 * 8 * pj * 1e-12)
     assert stream["energy_pj_per_bit"] * 1.5 < random["energy_pj_per_bit"]
     assert random["energy_parts_j"]["activate"] > 20 * stream["energy_parts_j"]["activate"]
     for record in (stream, random):

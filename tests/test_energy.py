@@ -72,6 +72,11 @@ def test_record_is_json() -> None:
         pytest.approx(record["energy_j"])
     assert record["components"]["dram"]["energy_j"] == pytest.approx(31e6 * 64e-12)
     assert record["not_modelled"]
+    for ends, name in enumerate(("low", "high")):
+        assert [row["cost_band_pj"][ends] for row in record["rows"]] == \
+            [getattr(row.cost, name) for row in report.rows]
+        assert {part: each["energy_band_j"][ends] for part, each in record["components"].items()} \
+            == {part: each[ends + 1] for part, each in report.components.items()}
 
 
 def test_text_prints_the_band_not_four_digits() -> None:
@@ -177,6 +182,20 @@ def test_a_frame_by_hand() -> None:
     # Twice the clock: half of the leakage, the rest the same.
     faster = energy(raster_events(workload, design, run, clock_hz=400e6), node_nm=65)
     assert report.energy_j - faster.energy_j == pytest.approx(leakage_pj * 1e-12 / 2)
+
+
+def test_splats_behind_an_early_stop_are_written_but_not_read() -> None:
+    """What was asked for beyond the end of a tile fills the buffer and is dropped there."""
+    design, scene = RasterDesign(), resolve("default")
+    done = simulate("raster", design, scene, [default_camera(scene, 64, 48)], gpus=())
+    (run,), (workload,) = done.runs, done.workloads
+    dropped = 7
+    assert run.counters["overfetch_bytes"] == 0
+    stopped = replace(run, counters={**run.counters, "overfetch_bytes": 16 * dropped})
+    events = raster_events(workload, design, stopped, clock_hz=1e9)
+    (read,), (written,) = ([count for event, count in events.items() if event.startswith(kind)]
+                           for kind in ("sram_read", "sram_write"))
+    assert (written, written - read) == (run.counters["fetch_busy"], dropped)
 
 
 def test_other_formats_fall_back_on_operators() -> None:
