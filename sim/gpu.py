@@ -14,9 +14,10 @@ implementation (Kerbl et al. 2023, diff-gaussian-rasterization):
 A stage takes the longer of its operations over what the warp schedulers issue and its bytes over
 the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the issue rate
 is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured copy;
-no frame rate and no scene was fitted. Devices, efficiencies and counts stand in ``devices.toml``,
-each with its source, its interval and, where it was calibrated on a published figure, the id of
-that claim; the band of a result puts all of them at their low or high end at once.
+no scene was fitted, and no frame rate, but for the low end of the memory one (Neo, AGX Orin).
+Devices, efficiencies and counts stand in ``devices.toml``, each with its source, its interval and,
+where it was calibrated on a published figure, the id of that claim; the band of a result puts all
+of them at their low or high end at once.
 
 What is not modelled: :data:`NOT_MODELLED`. How far all this is from published frame rates, splits
 and traffic: ``splatforge claims``.

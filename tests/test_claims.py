@@ -134,6 +134,9 @@ def test_units_of_papers() -> None:
     terabytes = claim(unit="TFLOP/s", call="splatforge.claims.frames.peak",
                       arguments={"device": "orin_nx_16gb", "per_lane": 1}).compute()
     assert terabytes.value == pytest.approx(1.88, rel=1e-3)
+    kilobytes = claim(unit="KB", call="splatforge.claims.frames.parameter_bytes",
+                      arguments={"sh_degree": 3}).compute()
+    assert kilobytes.value == 236 / 1024
 
 
 # --- statuses ---
@@ -151,6 +154,7 @@ def test_units_of_papers() -> None:
     (claim(), ours(4, points=("other.thing",)), "predicted"),
     (claim(), ours(4, points=("some.other", "other.thing")), "one-constant"),
     (claim(), ours(4, points=("some.other", "some.third")), "consistent"),
+    (claim(), ours(4, points=("something.else",)), "predicted"),
     (claim(setting="substitute"), ours(4), "consistent"),
     (claim(), ours(5, 4, 8), "consistent"),
     (claim(), ours(5, 4.01, 8), "not reproduced"),
@@ -167,10 +171,17 @@ def test_units_of_papers() -> None:
     (claim(relation="at least"), ours(50), "predicted"),
     (claim(relation="at least"), ours(3), "not reproduced"),
     (claim(-4.0), ours(0), "not reproduced"),
+    (claim((-4.0, -3.0)), ours(0, 0, 0), "not reproduced"),
+    (claim(-0.1, tolerance=1.5), ours(0), "predicted"),
     (claim(tolerance=0.5), ours(5.9), "predicted"),
 ])
 def test_status(published, got, expected) -> None:
     assert status(published, got)[0] == expected
+
+
+def test_reasons_name_the_substitute() -> None:
+    assert status(claim(), ours(9))[1] == "outside our band"
+    assert status(claim(setting="substitute"), ours(9))[1] == "outside our band, on a substitute"
 
 
 def test_width() -> None:
@@ -265,6 +276,7 @@ def test_ratio_of_an_interval() -> None:
     def ratio(value: float) -> float | None:
         return Row(claim=claim((2.0, 4.0)), ours=ours(value), status="", reason="").ratio
     assert (ratio(1), ratio(3), ratio(8)) == (0.5, 1, 2)
+    assert Row(claim=claim(0.0), ours=ours(1), status="", reason="").ratio is None
 
 
 def test_unknown_paper() -> None:

@@ -461,6 +461,21 @@ def test_per_bank_refresh_refreshes_as_many_rows(name):
     assert of_first.tolist() == [n % 8 for n in range(len(of_first))]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_per_bank_refreshes_that_are_overdue_come_as_fast_as_they_may(name):
+    """An interval too short to be kept: one behind the other, tPBR2PBR apart, no gate broken."""
+    dram = PRESETS[name]
+    t = dram.timing
+    assert t.rfc_all // 8 < t.pbr2pbr
+    late = variant(replace(dram, timing=replace(t, refi=t.rfc_all)), refresh=Refresh.PER_BANK)
+    # Requests far apart, so that no row is open when a bank's turn comes.
+    run = replay(late, np.zeros(20, np.int64), gap_clocks=2000, commands=ROOM)
+    assert violations(late, run.log) == []
+    clocks = run.log[(run.log[:, 2] == COMMANDS.index("REFpb")) & (run.log[:, 1] == 1), 0]
+    assert len(clocks) > 100
+    assert set(np.diff(clocks[1:]).tolist()) == {t.pbr2pbr}
+
+
 # Ramulator 2.1 ---------------------------------------------------------------------------------
 
 #: Cycles and row hits of Ramulator 2.1 (June 2026) for 200,000 reads of 32 bytes on one channel of

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from splatforge.sim.gpu import (
     FrameWork,
+    _constants,
     compare,
     devices,
     gpu_frame,
@@ -42,7 +43,67 @@ def test_issue_rate_is_the_published_utilisation() -> None:
     """29 % of the lanes of Xavier NX, which is what the constant was calibrated on."""
     device = devices()["xavier_nx"]
     assert device.issued.value == pytest.approx(0.29 * 384 * 1.1e9)
-    assert device.issued.points == {"flicker.xavier_nx_fp_utilisation"}
+    assert device.issued.points == {"flicker.xavier_nx_fp_utilisation",
+                                    "flicker.xavier_nx_sm_utilisation"}
+
+
+#: What the sources of devices.toml print: value, low, high.
+CONSTANTS = {
+    # 29 % of 64 lanes of 128 issued to; times 85 %; all lanes.
+    "efficiency.issue": (0.29 * 64 / 128, 0.29 * 64 / 128 * 0.85, 0.29),
+    # A copy on Jetson Nano; 346.5 GB in 60 frames at 9.9 FPS; streaming reads, both on AGX Orin.
+    "efficiency.memory": (16.5 / 25.6, 346.5 / 60 * 9.9 / 204.8, 152.8 / 204.8),
+    "architecture.schedulers": (4, 4, 4),
+    "device.orin_nx_16gb.power": (15, 10, 25), "device.agx_orin_64gb.power": (60, 15, 60),
+    "device.agx_xavier.power": (30, 10, 30), "device.xavier_nx.power": (20, 10, 20),
+    "device.orin_nano_8gb.power": (15, 7, 15), "device.rtx_3090.power": (350, 350, 350),
+    "device.xavier_nx.bandwidth": (59.7, 51.2, 59.7),
+    "device.rtx_3090.clock": (1695, 1395, 1695),
+    # 400 to 800 FLOP less 16 coefficients of three fused multiply-adds and a basis of five.
+    "work.geometry_flop": ((400 + 800) / 2 - 16 * 11, 400 - 16 * 11, 800 - 16 * 11),
+    "work.color_flop": (2 * 3 + 5, 2 * 3, 2 * 3 + 5),
+    "work.culled_bytes": (4 * (3 + 3 + 4), 4 * 3, 4 * (3 + 3 + 4)),
+    "work.preprocess_write_bytes": (4 + 3 + 4 + 8 + 24 + 16 + 12 + 4,) * 3,
+    "work.pair_bytes": (8 + 4,) * 3,
+    "work.radix_passes_more": (0, 0, 2),
+    "work.radix_extra_bytes": (0, 0, 8),
+    "work.evaluate_flop": (8 + 4 + 1, 8 + 4, 8 + 4 + 6),
+    "work.blend_flop": (5 + 4, 5 + 4, 7 + 4),
+    "work.reached_bytes": (4 + 8 + 16 + 12, 4 + 8 + 16, 4 + 8 + 16 + 12),
+    "work.pixel_bytes": (12 + 4 + 4, 12, 12 + 4 + 4),
+}
+
+
+def test_constants_are_what_their_sources_print() -> None:
+    entries = _constants()
+    for name, printed in CONSTANTS.items():
+        cost = entries[name].cost
+        assert (cost.value, cost.low, cost.high) == pytest.approx(printed, rel=0.01), name
+    spread = {name for name, entry in entries.items() if entry.cost.low < entry.cost.high}
+    assert spread <= set(CONSTANTS)
+    # Eight passes over 64 bits are two more than the key of a frame of 4,056 tiles needs.
+    assert -(-(32 + 12) // 8) + 2 == 8
+
+
+@pytest.mark.parametrize(("share", "bound_by"), [(0.9, "memory"), (1.1, "compute")])
+def test_a_stage_takes_the_longer_of_both(share: float, bound_by: str) -> None:
+    """Preprocessing of one Gaussian, at a bandwidth that makes its compute this share."""
+    work = FrameWork(gaussians=1000, gaussians_visible=1000, sh_degree=3, pairs=0,
+                     pairs_reached=0, pixels=0, tiles=0, evaluations=0, significant=0,
+                     warp_steps=0, warp_blends=0)
+    stage = gpu_frame(work, ORIN).stages[0]
+    compute_s = stage.flop.value / ORIN.issued.value
+    memory_s = stage.traffic.to("B").value / (0.65 * 102.4e9)
+    slower = replace(ORIN, bandwidth=ORIN.bandwidth * (memory_s / compute_s * share))
+    stage = gpu_frame(work, slower).stages[0]
+    assert stage.bound_by == bound_by
+    assert stage.time.value == pytest.approx(max(compute_s, compute_s / share))
+    # Either end of the band is the longer of both at that end as well.
+    compute = stage.flop / ORIN.issued
+    memory = stage.traffic / (_constants()["efficiency.memory"].cost * slower.bandwidth)
+    assert stage.time.low == pytest.approx(max(compute.low, memory.low))
+    assert stage.time.high == pytest.approx(max(compute.high, memory.high))
+    assert min(compute.low, memory.low) < stage.time.low
 
 
 def test_stages_by_hand() -> None:
@@ -67,8 +128,9 @@ def test_stages_by_hand() -> None:
         preprocess + duplicate + sort + 5_164_624 * 40 + 1_027_125 * 20)
     assert [stage.bound_by for stage in run.stages] == \
         ["memory", "memory", "memory", "compute", "memory"]
-    assert run.time.points == {"flicker.xavier_nx_fp_utilisation",
-                               "neo.agx_orin_dram_60_frames", "roofgs.preprocess_flop"}
+    assert run.time.points == {
+        "flicker.xavier_nx_fp_utilisation", "flicker.xavier_nx_sm_utilisation",
+        "neo.agx_orin_dram_60_frames", "neo.agx_orin_fps_qhd", "roofgs.preprocess_flop"}
 
 
 def test_shares() -> None:
