@@ -18,8 +18,8 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
 __all__ = [
-    "LATENCY", "OPERAND_LATENCY", "READ_LATENCY", "Conversion", "Operand", "Output", "Placed",
-    "Register", "Schedule", "Sign", "Source", "Unit", "schedule"]
+    "LATENCY", "OPERAND_LATENCY", "READ_LATENCY", "Operand", "Output", "Placed", "Register",
+    "Schedule", "Sign", "Source", "Unit", "schedule"]
 
 #: Cycles from operands to result of each kind of unit, see :mod:`splatforge.hw.lib.floating`.
 LATENCY = {"multiply": 3, "add": 5, "compare": 1, "reciprocal": 7, "wide_subtract": 6,
@@ -31,33 +31,11 @@ READ_LATENCY = 2
 
 #: The kind of unit that does a kind of operation; what has none is done where a value is used.
 _UNIT = {
-    "multiply": "multiply", "scale": "multiply", "add": "add", "subtract": "add",
+    "multiply": "multiply", "add": "add", "subtract": "add",
     "minimum": "compare", "maximum": "compare", "select": "compare",
     "reciprocal": "reciprocal", "reciprocal_root": "reciprocal", "wide_subtract": "wide_subtract",
     "to_fixed": "to_fixed", "ceil_fixed": "to_fixed", "log2": "log2",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """A result in fixed point, of a word that the graph takes or gives.
-
-    Parameters
-    ----------
-    name : str
-        Of the result.
-    kind : str
-        Operation of :mod:`splatforge.algos.floating`: ``to_fixed``, ``ceil_fixed`` or ``log2``.
-    value : str
-        What is converted.
-    to : Fixed
-        Format of the result.
-    """
-
-    name: str
-    kind: str
-    value: str
-    to: Fixed
 
 
 class Sign(IntEnum):
@@ -95,14 +73,13 @@ class Placed:
     Parameters
     ----------
     kind : str
-        One of :data:`splatforge.algos.dataflow.KINDS`, or a conversion's.
+        One of :data:`splatforge.algos.dataflow.KINDS`.
     cycle : int
         In which its operands are chosen, counted from the sample's beginning.
     operands : tuple of Operand
-        They; a factor ``2^octaves`` is the second operand of ``scale``, and the word that decides
-        is the third of ``select``.
+        They; the word that decides is the last of ``select``.
     to : Fixed, optional
-        Format of a conversion.
+        Format of a raw integer.
     """
 
     kind: str
@@ -207,10 +184,7 @@ class Schedule:
 class _Graph:
     """A graph with what costs nothing taken out of it: signs are of operands, not of values."""
 
-    def __init__(
-        self, flow: Dataflow, fmt: Floating, record: Sequence[str],
-        conversions: Sequence[Conversion], results: Sequence[str],
-    ) -> None:
+    def __init__(self, flow: Dataflow, fmt: Floating, record: Sequence[str]) -> None:
         self.kind = {o.name: o.kind for o in flow.operations if o.kind in _UNIT}
         self.free = {o.name: o for o in flow.operations if o.kind not in _UNIT}
         wide = {name for o in flow.operations if o.kind == "wide_subtract" for name in o.operands}
@@ -229,19 +203,9 @@ class _Graph:
                 operands[1] = value, Sign(sign ^ Sign.TURNED)
             if operation.kind == "select":
                 operands = [*operands[1:], operands[0]]
-            if operation.kind == "scale":
-                factor = f"2^{operation.octaves}"
-                self.still[factor] = Source("word", int(fmt.quantize(2.0**operation.octaves)))
-                operands.append((factor, Sign.KEPT))
             self.operands[operation.name] = operands
-        named = dict(flow.outputs)
-        self.outputs = {name: self._resolved(named.get(name, name)) for name in results}
-        self.to = {conversion.name: conversion.to for conversion in conversions}
-        for conversion in conversions:
-            self.kind[conversion.name] = conversion.kind
-            self.operands[conversion.name] = [
-                self._resolved(named.get(conversion.value, conversion.value))]
-            self.outputs[conversion.name] = conversion.name, Sign.KEPT
+        self.outputs = {name: self._resolved(value) for name, value in flow.outputs}
+        self.to = {o.name: o.to for o in flow.operations if o.to}
         used = {value for value, _ in self.outputs.values()}
         for name in reversed(self.kind):
             if name in used:
@@ -500,8 +464,7 @@ class _Binding:
 
 
 def schedule(
-    flow: Dataflow, fmt: Floating, interval: int, record: Sequence[str], *,
-    conversions: Sequence[Conversion] = (), results: Sequence[str] | None = None, lanes: int = 4,
+    flow: Dataflow, fmt: Floating, interval: int, record: Sequence[str], *, lanes: int = 4
 ) -> Schedule:
     """Place all operations of a graph on as few units as the interval allows.
 
@@ -519,11 +482,6 @@ def schedule(
         Cycles from sample to sample.
     record : sequence of str
         Names of the words of a sample's record, all inputs of the graph among them.
-    conversions : sequence of Conversion
-        Results in fixed point.
-    results : sequence of str, optional
-        Outputs of the graph, or words of the record, that are wanted as words: by default all
-        outputs.
     lanes : int
         Words that a beat of the record brings.
 
@@ -535,9 +493,7 @@ def schedule(
     missing = [name for name in flow.inputs if name not in record]
     if missing:
         raise ValueError(f"Record must hold all inputs of the graph, not all but {missing[0]!r}")
-    if results is None:
-        results = [name for name, _ in flow.outputs]
-    graph = _Graph(flow, fmt, record, conversions, results)
+    graph = _Graph(flow, fmt, record)
     search = _Search(graph, interval, lanes)
     bound = _Binding(graph, search, lanes)
     return Schedule(
@@ -550,5 +506,5 @@ def schedule(
             for name in names)) for kind, names in bound.units),
         registers=tuple(Register(width=width, loads=tuple(sorted(loads)))
                         for width, loads in zip(bound.widths, bound.loads(), strict=True)),
-        outputs=tuple(Output(name, bound.operand(value, sign, bound.finish), graph.to.get(name))
+        outputs=tuple(Output(name, bound.operand(value, sign, bound.finish), graph.to.get(value))
                       for name, (value, sign) in graph.outputs.items()))

@@ -17,7 +17,6 @@ from splatforge.algos.schedule import (
     LATENCY,
     OPERAND_LATENCY,
     READ_LATENCY,
-    Conversion,
     Schedule,
     schedule,
 )
@@ -32,40 +31,38 @@ import streams
 
 FP = Floating()
 MEAN, LOG = Fixed(int_bits=9, frac_bits=6, signed=True), Fixed(int_bits=9, frac_bits=7, signed=True)
-RECORD = tuple(f"x{n}" for n in range(11))
+RECORD = tuple(f"x{n}" for n in range(12))
 UNITS = {"multiply": units.Multiply, "add": units.Add, "compare": units.Compare,
          "reciprocal": units.Reciprocal, "wide_subtract": units.WideSubtract,
          "to_fixed": units.ToFixed, "log2": units.Log2}
 
 
 def random_graph(seed, operations=60):
-    """Operations of every kind, of values near and far, and conversions of some."""
+    """Operations of every kind, of values near and far."""
     rng = np.random.default_rng(seed)
     g = Builder()
-    # Two words are wide, one is in the record for a conversion only.
+    # Two words are wide, one is in the record for a conversion only, and one for nothing.
     inputs = [g.input(name) for name in RECORD[:-1]]
     constants = [g.constant(f"k{n}") for n in range(4)]
-    values = [*inputs[2:], *constants[1:], g.literal("third", -1 / 3),
+    values = [*inputs[2:-1], *constants[1:], g.literal("third", -1 / 3),
               g.wide_subtract(inputs[0], constants[0]), g.wide_subtract(inputs[1], constants[0])]
     kinds = ["multiply"] * 8 + ["add"] * 5 + ["subtract"] * 3 + [
-        "minimum", "maximum", "select", "reciprocal", "reciprocal_root", "negate", "magnitude",
-        "scale"]
+        "minimum", "maximum", "select", "reciprocal", "reciprocal_root", "negate", "magnitude"]
     arity = {"select": 3} | dict.fromkeys(kinds[:16] + kinds[16:18], 2)
     for _ in range(operations):
         kind = kinds[rng.integers(len(kinds))]
         # Young ones more often than old ones.
         chosen = [values[len(values) - 1 - int(len(values) * rng.random() ** 2)]
                   for _ in range(arity.get(kind, 1))]
-        octaves = int(rng.integers(-3, 4)) if kind == "scale" else 0
-        values.append(g.operation(kind, *chosen, octaves=octaves))
+        values.append(g.operation(kind, *chosen))
     for n, value in enumerate(values[-7:]):
         g.output(f"y{n}", value)
-    conversions = [
-        Conversion(name="mean", kind="to_fixed", value="y0", to=MEAN),
-        Conversion(name="reach", kind="ceil_fixed", value="y0", to=LOG),
-        Conversion(name="passed", kind="to_fixed", value=RECORD[-1], to=MEAN),
-        Conversion(name="log", kind="log2", value="y1", to=LOG)]
-    return g.build(), conversions
+    g.output("mean", g.to_fixed(values[-7], MEAN))
+    g.output("reach", g.ceil_fixed(-values[-7], LOG))
+    g.output("log", g.log2(values[-6], LOG))
+    g.output("passed", g.to_fixed(inputs[-1], MEAN))
+    g.output("same", inputs[-1])
+    return g.build()
 
 
 def words(seed, *shape):
@@ -78,7 +75,7 @@ def words(seed, *shape):
         draw < 0.1, rng.integers(0, 1 << 32, shape), near))
 
 
-def expected(flow, conversions, record, constants):
+def expected(flow, record, constants):
     """Results of every record, by name."""
     wide = {name for o in flow.operations if o.kind == "wide_subtract" for name in o.operands}
     drop = BINARY32.width - FP.width
@@ -86,17 +83,14 @@ def expected(flow, conversions, record, constants):
     fixed = {name: int(word) >> (0 if name in wide else drop)
              for name, word in zip(flow.constants, constants, strict=True)}
     results = evaluate(flow, FP, given, fixed)
-    results = {name: np.broadcast_to(value, len(record)) for name, value in results.items()}
-    return results | {
-        c.name: getattr(floating, c.kind)(FP, (given | results)[c.value], c.to)
-        for c in conversions}
+    return {name: np.broadcast_to(value, len(record)) for name, value in results.items()}
 
 
 @cache
 def bench(seed, interval, depth):
-    flow, conversions = random_graph(seed)
-    plan = schedule(flow, FP, interval, RECORD, conversions=conversions)
-    return flow, conversions, plan, streams.Bench(Folded(plan, FP, len(flow.constants), depth))
+    flow = random_graph(seed)
+    plan = schedule(flow, FP, interval, RECORD)
+    return flow, plan, streams.Bench(Folded(plan, FP, len(flow.constants), depth))
 
 
 @pytest.mark.parametrize("kind", LATENCY)
@@ -108,11 +102,11 @@ def test_latencies_are_those_of_the_units(kind):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_schedule_is_legal(seed, interval):
     """Played by hand: in each cycle every source holds the very value that is asked for."""
-    flow, conversions = random_graph(seed)
-    plan = schedule(flow, FP, interval, RECORD, conversions=conversions)
-    assert plan == schedule(flow, FP, interval, RECORD, conversions=conversions)
+    flow = random_graph(seed)
+    plan = schedule(flow, FP, interval, RECORD)
+    assert plan == schedule(flow, FP, interval, RECORD)
     record, constants = words(seed, 40, len(RECORD)), words(seed + 9, 1, len(flow.constants))[0]
-    results = expected(flow, conversions, record, constants)
+    results = expected(flow, record, constants)
     slots = [[(p.cycle % interval) for p in unit.placed] for unit in plan.units]
     assert all(len(set(each)) == len(each) for each in slots)
     # As few units of a kind as can be.
@@ -161,8 +155,6 @@ def play_schedule(plan: Schedule, record, constants):
                         value = more[0] if floating.less(FP, more[1], 0) else a
                     case "wide_subtract":
                         value = floating.narrow(FP, floating.subtract(fmt, a, *more), fmt)
-                    case "scale":
-                        value = floating.multiply(FP, a, *more)
                     case "subtract":
                         value = floating.add(FP, a, *more)
                     case "to_fixed" | "ceil_fixed" | "log2":
@@ -196,7 +188,7 @@ def exact(fmt, word, sign):
     (1, 4, 64, 3, 0.0, 0.0), (1, 4, 64, 3, 0.5, 0.0), (1, 4, 16, 3, 0.0, 0.6),
     (2, 7, 16, 3, 0.3, 0.9), (2, 7, 16, 2, 0.1, 0.5), (3, 12, 16, 1, 0.0, 0.0)])
 def test_rtl_against_both_models(seed, interval, depth, beats, gap, stall):
-    flow, conversions, plan, held = bench(seed, interval, depth)
+    flow, plan, held = bench(seed, interval, depth)
     dut, count = held.dut, 60
     rng = np.random.default_rng(seed)
     record = words(seed, count, len(RECORD))
@@ -239,7 +231,7 @@ def test_rtl_against_both_models(seed, interval, depth, beats, gap, stall):
         raise AssertionError("not done")
 
     held.play(scenario)
-    results = expected(flow, conversions, record, constants)
+    results = expected(flow, record, constants)
     for name, value in results.items():
         assert [row[name] for row in got] == value.tolist(), name
     assert state[model.FREED] == state[model.TAKEN] == count
@@ -250,10 +242,10 @@ def test_rtl_against_both_models(seed, interval, depth, beats, gap, stall):
 
 def test_start_forgets():
     """What is under way is gone, the buffer is empty, and the next records come out right."""
-    flow, conversions, _, held = bench(1, 4, 16)
+    flow, _, held = bench(1, 4, 16)
     dut = held.dut
     record, constants = words(5, 3, len(RECORD)), words(9, 1, len(flow.constants))[0]
-    results = expected(flow, conversions, record, constants)
+    results = expected(flow, record, constants)
 
     async def scenario(ctx):
         ctx.set(dut.beats, 3)
@@ -286,8 +278,8 @@ def test_start_forgets():
 
 
 def test_longer_intervals_need_fewer_units_and_registers():
-    flow, conversions = random_graph(1, operations=200)
-    plans = [schedule(flow, FP, interval, RECORD, conversions=conversions)
+    flow = random_graph(1, operations=200)
+    plans = [schedule(flow, FP, interval, RECORD)
              for interval in (4, 8, 16, 64)]
     for first, second in pairwise(plans):
         assert len(second.units) < len(first.units)
@@ -298,10 +290,10 @@ def test_longer_intervals_need_fewer_units_and_registers():
 
 
 def test_arguments_are_checked():
-    flow, conversions = random_graph(1)
+    flow = random_graph(1)
     with pytest.raises(ValueError, match=re.escape(
             "Interval must be at least 3, the beats of a record, not 2")):
-        schedule(flow, FP, 2, RECORD, conversions=conversions)
+        schedule(flow, FP, 2, RECORD)
     flow = Dataflow(
         inputs=("x",), constants=(), literals=(), outputs=(("y", "square"),),
         operations=(Operation(name="square", kind="multiply", operands=("x", "x")),))
