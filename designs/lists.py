@@ -35,7 +35,8 @@ class ListsDesign:
     page_bits : int
         Bits of a page's number, 4 to 24. The last number is none.
     waiting_beats : int
-        Beats that may wait for the bus, a power of two from 8 to 256.
+        Beats that may wait for the bus or for its response, a power of two from 8 to 256: with 64,
+        a beat every two cycles goes out to a memory that answers after 110.
     buffer_beats : int
         Beats that a reader has room for, a power of two from 4 to 4096, at least two pages.
     outstanding_pages : int
@@ -53,7 +54,7 @@ class ListsDesign:
     slots: int = 256
     page_bytes: int = 1024
     page_bits: int = 20
-    waiting_beats: int = 16
+    waiting_beats: int = 64
     buffer_beats: int = 256
     outstanding_pages: int = 16
 

@@ -28,6 +28,7 @@ from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.fetch import Fetch
+from splatforge.hw.lists import Lists
 from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
@@ -38,15 +39,15 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 
 #: Every unit by name.
 COMPONENTS = {
-    "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "raster": Raster,
-    "registers": Registers, "resolve": Resolve, "vru": Vru,
+    "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "lists": Lists,
+    "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
-    "gscore": _COMMON | {"vru"},
+    "gscore": _COMMON | {"lists", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -125,7 +126,7 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     assert isinstance(design, GscoreDesign)
-    return Vru(design.vru, design.shell)
+    return Lists(design.lists, design.shell) if name == "lists" else Vru(design.vru, design.shell)
 
 
 def verilog(name: str, design: AcceleratorDesign | None = None) -> str:

@@ -23,6 +23,7 @@ OUTPUTS = {
     "array": {"o", "o_tile"},
     "blend": {"o"},
     "fetch": {"o_address", "o_tile", "o_splat"},
+    "lists": {"o_answer", "o_address", "o_data"},
     "registers": {"s_axil_b", "s_axil_r"},
     "resolve": {"o_address", "o_data"},
     "raster": {"m_axi_ar", "m_axi_aw", "m_axi_w", "s_axil_b", "s_axil_r"},

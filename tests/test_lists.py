@@ -1,6 +1,10 @@
 """Lists in pages: what is appended is read back; RTL against both models."""
 
 import re
+import sys
+from collections import deque
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,11 @@ from splatforge.algos.lists import ListPages
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.hw.lists import Lists
+from splatforge.sim import lists as model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
 
 #: Few lists of short pages.
 SMALL = ListsDesign(
@@ -140,3 +149,296 @@ def test_wrong_designs_are_refused(change, message):
 def test_entries_must_be_those_of_the_other_units():
     with pytest.raises(ValueError, match=r"^Lists must hold the entries of the other units$"):
         GscoreDesign(lists=SMALL)
+
+
+BASE = 0x12_3456_7000
+FIRST = 3
+
+
+@cache
+def bench(design):
+    return streams.Bench(Lists(design))
+
+
+class Play:
+    """The unit before a memory, beside both models, cycle by cycle.
+
+    What is done is a list of steps: ``("entries", lists)``, ``("range", first, count, flush)``,
+    ``("idle",)``, which waits and then compares the memory, ``("mark",)`` and ``("release",)``.
+    """
+
+    def __init__(self, design, steps, *, gap=0.0, stall=0.0, latency=7, seed=1, queries=0.1,
+                 limit=250, stop_at=None):
+        self.design, self.steps = design, deque(steps)
+        self.gap, self.stall, self.latency, self.queries = gap, stall, latency, queries
+        self.rng = np.random.default_rng(seed)
+        self.limit, self.stop_at = limit, stop_at
+        self.pages = ListPages(design, FIRST, limit)
+        self.state = model.new_lists(design, FIRST, limit)
+        self.limits = model.limits_of(design)
+        self.memory = np.zeros((1 << design.page_bits, design.page_slots), np.uint64)
+        self.compared = self.answered = self.tile_bytes = self.slot_bytes = self.stalled = 0
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    def compare(self):
+        """Memory against the bit-true model's."""
+        words = self.pages.words
+        np.testing.assert_array_equal(self.memory[:len(words)], words)
+        assert (self.tile_bytes, self.slot_bytes) == (self.pages.tile_bytes, self.pages.slot_bytes)
+        self.compared += 1
+
+    async def play(self, ctx):
+        dut, design, state, limits = bench(self.design).dut, self.design, self.state, self.limits
+        for name, value in (("base_address", BASE), ("first_page", FIRST), ("limit", self.limit)):
+            ctx.set(getattr(dut, name), value)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        await ctx.tick()
+        # What is still to be sent of a step, and whether it is being offered.
+        entries, offered, shown = deque(), None, False
+        asked, expected = -1, deque()
+        addresses, beats, responses = deque(), deque(), deque()
+        held = [None, None, None]
+        # Nothing is known of lists that have not been cleared.
+        cleared = False
+        for cycle in range(20_000):
+            stop = self.stop_at is not None and cycle >= self.stop_at
+            idle = bool(model.idle(state))
+            mark = release = False
+            while not entries and offered is None and self.steps:
+                kind, *values = self.steps[0]
+                if kind == "entries":
+                    words = self.rng.integers(0, 1 << design.entry.width, len(values[0]), np.uint64)
+                    entries.extend(zip(values[0], words.tolist(), strict=True))
+                elif kind == "range":
+                    offered, shown = values, False
+                elif not idle:
+                    break
+                elif kind == "idle":
+                    self.compare()
+                else:
+                    mark, release = kind == "mark", kind == "release"
+                    getattr(self.pages, kind)()
+                    self.steps.popleft()
+                    break
+                self.steps.popleft()
+            if not self.steps and not entries and offered is None and idle and not expected:
+                break
+            if stop and idle and not responses and cycle > self.stop_at + 12:
+                break
+            ctx.set(dut.mark, mark)
+            ctx.set(dut.release, release)
+            ctx.set(dut.stop, stop)
+            number = entry = -1
+            if entries and (shown or not self.out(self.gap)):
+                shown = True
+                number, entry = entries[0]
+                ctx.set(dut.i_entry.p.list, number)
+                ctx.set(dut.i_entry.p.entry, entry)
+            ctx.set(dut.i_entry.valid, number >= 0)
+            first, count, flush = offered or (-1, 0, 0)
+            if offered:
+                for name, value in (("first", first), ("count", count), ("flush", flush)):
+                    ctx.set(getattr(dut.i_range.p, name), value)
+            ctx.set(dut.i_range.valid, first >= 0)
+            if cleared and asked < 0 and self.out(self.queries):
+                asked = int(self.rng.integers(design.lists))
+                ctx.set(dut.i_query.payload, asked)
+            ctx.set(dut.i_query.valid, asked >= 0)
+            address_ready, beat_ready, answer_ready = (
+                not self.out(self.stall) for _ in range(3))
+            ctx.set(dut.o_address.ready, address_ready)
+            ctx.set(dut.o_data.ready, beat_ready)
+            ctx.set(dut.o_answer.ready, answer_ready)
+            response = bool(responses) and responses[0] <= cycle
+            ctx.set(dut.i_response, response)
+            if response:
+                responses.popleft()
+
+            want = model.offers(state, limits, stop)
+            of_address, of_beat = (model.beat(state, limits, each) for each in (True, False))
+            before = state.copy()
+            model.step(state, limits, number, entry, first, count, flush, asked, mark, release,
+                       stop, address_ready, beat_ready, answer_ready, response)
+            _, _, *seen = await ctx.tick().sample(
+                dut.i_entry.ready, dut.i_range.ready, dut.i_query.ready,
+                dut.o_address.valid, dut.o_data.valid, dut.o_answer.valid,
+                dut.o_address.payload.as_value(), dut.o_data.payload.as_value(),
+                dut.o_answer.payload.as_value(), dut.idle, dut.overflow, dut.busy, dut.stalled,
+                dut.tile_bytes, dut.slot_bytes)
+            assert tuple(map(bool, seen[:6])) == tuple(map(bool, want)), cycle
+            entry_ready, range_ready, query_ready, address, beat, answer = want
+            words = seen[6:9]
+            for n, (valid, ready) in enumerate((
+                    (address, address_ready), (beat, beat_ready), (answer, answer_ready))):
+                assert held[n] is None or (valid and held[n] == words[n])
+                held[n] = words[n] if valid and not ready else None
+            assert seen[9:11] == [idle, before[model.OVERFLOW]], cycle
+            assert seen[11:13] == [beat and beat_ready, number >= 0 and not entry_ready]
+            self.stalled += seen[12]
+            self.tile_bytes += seen[13]
+            self.slot_bytes += seen[14]
+            if address:
+                burst = streams.unpack(dut.o_address.payload.shape(), words[0])
+                page, rest = divmod(burst.address - BASE, design.page_bytes)
+                assert (page, rest, burst.length) == (of_address[0], 16 * of_address[1], 0)
+                if address_ready:
+                    addresses.append((page, rest // 8))
+            if beat:
+                got = streams.unpack(dut.o_data.payload.shape(), words[1])
+                low, high, half = of_beat[2:]
+                assert got.data == int(low) | (0 if half else int(high) << 64)
+                assert (got.strobe, got.last) == (0xFF if half else 0xFFFF, 1)
+                if beat_ready:
+                    beats.append((int(low), None if half else int(high)))
+            while addresses and beats:
+                (page, slot), (low, high) = addresses.popleft(), beats.popleft()
+                self.memory[page, slot] = low
+                if high is not None:
+                    self.memory[page, slot + 1] = high
+                responses.append(cycle + self.latency)
+            if number >= 0 and entry_ready:
+                self.pages.append(np.array([number]), np.array([entry], np.uint64))
+                entries.popleft()
+                shown = False
+            if asked >= 0 and query_ready:
+                # In the midst of a range, or where it begins, only the cycle model knows.
+                ranging = before[model.LEFT] or (first >= 0 and range_ready)
+                expected.append(None if ranging else self.pages.query(asked))
+                asked = -1
+            if first >= 0 and range_ready:
+                (self.pages.flush if flush else self.pages.clear)(first, count)
+                offered = None
+            cleared = cleared or (state[model.AT] > 0 and not state[model.LEFT])
+            if answer:
+                got = tuple(streams.unpack(dut.o_answer.payload.shape(), words[2])[name]
+                            for name in ("page", "count", "low", "high"))
+                assert got == tuple(before[model.ANSWER_PAGE:model.ANSWER_HIGH + 1])
+                if answer_ready:
+                    known = expected.popleft()
+                    assert known is None or got == known
+                    self.answered += known is not None
+        else:
+            raise AssertionError("not done")
+        for name in ("i_entry", "i_range", "i_query"):
+            ctx.set(getattr(dut, name).valid, 0)
+        ctx.set(dut.i_response, 0)
+
+
+def steps_of(design, seed):
+    """Lists of all lengths, ranges of them flushed, then buckets on pages that are released."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.integers(0, design.tiles, 120)
+    mixed[20:60] = np.repeat(rng.integers(0, design.tiles, 8), 5)
+    everything = ("range", 0, design.lists, 0)
+    tiles, slots = (0, design.tiles), (design.tiles, design.slots)
+    steps = [everything, ("entries", mixed.tolist()), ("range", *tiles, 1), ("idle",), ("mark",)]
+    for _ in range(3):
+        lists = design.tiles + rng.integers(0, design.slots, 40)
+        lists[10:25] = lists[10]
+        steps += [("range", *slots, 0), ("entries", lists.tolist()), ("range", *slots, 1),
+                  ("idle",), ("release",)]
+    return [*steps, ("entries", rng.integers(0, design.lists, 30).tolist()), ("range", 3, 2, 1),
+            ("range", 1, 0, 1), ("range", 5, 1, 0), ("entries", [5, 5, 6]),
+            ("range", 0, design.lists, 1), ("idle",)]
+
+
+@pytest.mark.parametrize(("gap", "stall", "latency", "queries"), [
+    (0.0, 0.0, 1, 0.0), (0.0, 0.0, 2, 0.3), (0.3, 0.0, 7, 0.1), (0.0, 0.5, 7, 0.1),
+    (0.4, 0.4, 3, 0.9)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rtl_against_both_models(gap, stall, latency, queries, seed):
+    play = Play(SMALL, steps_of(SMALL, seed), gap=gap, stall=stall, latency=latency, seed=seed,
+                queries=queries)
+    bench(SMALL).play(play.play)
+    assert play.compared == 5
+    assert not play.pages.overflow
+    assert (play.answered > 20) == (queries > 0)
+
+
+def test_the_default_design():
+    """Long pages; lists far apart."""
+    design = ListsDesign()
+    lists = [at for at in (0, 4095, 4096, 4351) for _ in range(260)]
+    play = Play(design, [("range", 0, 1, 0), ("range", 4095, 2, 0), ("range", 4351, 1, 0),
+                         ("entries", lists), ("range", 4095, 1, 1), ("range", 4351, 1, 1),
+                         ("idle",)], queries=0, limit=1000)
+    bench(design).play(play.play)
+    assert play.compared == 1
+    # A list takes an entry in every cycle: they waited only while ranges were gone through.
+    assert play.stalled <= 2 + 3 + 2
+
+
+@pytest.mark.parametrize(("gap", "stall"), [(0.0, 0.0), (0.3, 0.4)])
+def test_overflow(gap, stall):
+    """Behind the last page nothing is written, and it is said."""
+    rng = np.random.default_rng(4)
+    everything = (0, SMALL.lists)
+    lists = rng.integers(0, SMALL.lists, 200)
+    play = Play(SMALL, [("range", *everything, 0), ("entries", lists.tolist()),
+                        ("range", *everything, 1), ("idle",)], gap=gap, stall=stall, limit=30)
+    bench(SMALL).play(play.play)
+    assert play.compared == 1
+    assert play.pages.overflow
+    assert not play.memory[30:].any()
+    assert play.state[model.OVERFLOW]
+
+
+@pytest.mark.parametrize("stop_at", [3, 14, 20, 33, 60, 140, 147])
+def test_nothing_is_taken_behind_stop(stop_at):
+    """What was taken is written and answered."""
+    play = Play(SMALL, steps_of(SMALL, 1), stall=0.3, queries=0, stop_at=stop_at)
+    bench(SMALL).play(play.play)
+    assert play.steps
+    assert play.compared == 0
+    if stop_at < 100:
+        # Not in the midst of a flush.
+        play.compare()
+
+
+@pytest.mark.parametrize(("lists", "latency"), [
+    ([3], 1), ([3] * 20, 1), (list(range(8)) * 4, 1), ([0, 1] * 40, 20)])
+def test_cycles_match_rtl(lists, latency):
+    dut, seen = bench(SMALL).dut, []
+
+    async def scenario(ctx):
+        ctx.set(dut.limit, 250)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        ctx.set(dut.i_range.p.count, SMALL.lists)
+        ctx.set(dut.i_range.valid, 1)
+        await ctx.tick()
+        ctx.set(dut.i_range.valid, 0)
+        await ctx.tick().repeat(20)
+        for port in (dut.o_address, dut.o_data):
+            ctx.set(port.ready, 1)
+        sent, answers = 0, []
+        for cycle in range(2000):
+            ctx.set(dut.i_entry.valid, sent < len(lists))
+            if sent < len(lists):
+                ctx.set(dut.i_entry.p.list, lists[sent])
+            ctx.set(dut.i_response, cycle in answers)
+            _, _, ready, beat, idle = await ctx.tick().sample(
+                dut.i_entry.ready, dut.o_data.valid, dut.idle)
+            if sent == len(lists) and idle:
+                return
+            sent += bool(ready and sent < len(lists))
+            if beat:
+                seen.append(cycle)
+                answers.append(cycle + latency)
+
+    bench(SMALL).play(scenario)
+    assert model.cycles(SMALL, lists, latency) == seen[-1] + 1
+    if lists == [3] * 20:
+        # The first entry of a page and every second behind it fill a beat.
+        assert np.diff(seen).tolist() == [2, 2, 2, 1, 2, 2, 2, 1, 2, 2]
+        assert seen[0] == Lists.latency
+
+
+@pytest.mark.rtl
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("lists", seed=7)

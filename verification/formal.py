@@ -28,6 +28,7 @@ from amaranth.lib.wiring import Out
 
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lists import ListsDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.vru import VruDesign
@@ -46,11 +47,13 @@ SMALL: RasterDesign = replace(
 )
 #: The same of GSCore.
 SMALL_GSCORE = GscoreDesign(
+    lists=ListsDesign(tiles=2, slots=2, page_bytes=64, page_bits=4, waiting_beats=8,
+                      buffer_beats=8, outstanding_pages=2),
     vru=VruDesign(cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
 #: Units with a proof of their own.
-UNITS = ("alpha", "array", "blend", "fetch", "registers", "resolve", "raster", "vru")
+UNITS = ("alpha", "array", "blend", "fetch", "lists", "registers", "resolve", "raster", "vru")
 #: Cycles of a trace.
 DEPTH = 4
 
@@ -285,6 +288,14 @@ def _array_invariants() -> tuple[str, ...]:
     )
 
 
+def _lists_invariants() -> tuple[str, ...]:
+    """One query at most is under way: waiting, in one of the stages, or answered."""
+    places = " ".join([
+        _bit("dut.asked"), *(_bit(f"dut.stage_{n}", 3) for n in range(1, 4)),
+        _bit("dut.o_answer__valid")])
+    return (f"(= (bvadd {places}) {_bit('dut.asking')})",)
+
+
 def _raster_invariants() -> tuple[str, ...]:
     """Between frames nothing asks for anything."""
     return tuple(
@@ -322,7 +333,8 @@ def prove_unit(name: str, folder: Path) -> Proof:
     """
     released = {"array": _after_skip, "fetch": _after_skip, "vru": _between_tiles}.get(
         name, _no_release)
-    invariants = {"array": _array_invariants, "raster": _raster_invariants}.get(name, tuple)()
+    invariants = {"array": _array_invariants, "lists": _lists_invariants,
+                  "raster": _raster_invariants}.get(name, tuple)()
     small = {"raster": SMALL, "gscore": SMALL_GSCORE}[home(name)]
     return prove(
         name, component(name, small), folder, released=released, invariants=invariants)

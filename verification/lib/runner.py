@@ -9,6 +9,7 @@ from cocotb_tools.runner import get_runner
 
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lists import ListsDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
@@ -24,8 +25,10 @@ TESTED: RasterDesign = replace(
     fetch=FetchDesign(buffer_splats=16, burst_beats=8, outstanding_bursts=2),
     resolve=ResolveDesign(outstanding_bursts=3),
 )
-#: The same of GSCore, with a cache that forgets soon.
+#: The same of GSCore, with a cache that forgets soon and lists of few short pages.
 TESTED_GSCORE = GscoreDesign(
+    lists=ListsDesign(tiles=16, slots=4, page_bytes=64, page_bits=8, waiting_beats=8,
+                      buffer_beats=8, outstanding_pages=2),
     vru=VruDesign(cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
