@@ -24,6 +24,7 @@ from splatforge.algos import floating
 from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
 from splatforge.algos.fixed import round_shift
 from splatforge.algos.records import encode_record
+from splatforge.algos.schedule import Schedule, schedule
 from splatforge.designs.ccu import (
     BEAT_WORDS,
     CAMERA_WORDS,
@@ -39,12 +40,14 @@ from splatforge.designs.vru import REGION_PX
 from splatforge.scenes import Camera, Scene
 
 __all__ = [
-    "CcuFrame", "Finished", "camera_numbers", "ccu_fixed", "ccu_graph", "encode_words", "finish",
-    "gaussian_numbers", "pack_camera", "pack_gaussians", "project_fixed", "sh_monomials", "walk"]
+    "CcuFrame", "Finished", "camera_numbers", "ccu_fixed", "ccu_graph", "ccu_schedule",
+    "encode_words", "finish", "gaussian_numbers", "pack_camera", "pack_gaussians", "project_fixed",
+    "sh_monomials", "walk"]
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
+Int32Array = npt.NDArray[np.int32]
 UInt64Array = npt.NDArray[np.uint64]
 
 #: As the reference has them: variance of the low-pass filter in px^2, floors of the spread of the
@@ -214,6 +217,14 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
             terms.append(monomials[k - 1] * word[f"sh{k}_{channel}"])
         g.output(channel, g.to_fixed(g.sum(terms), design.feature.color))
     return g.build()
+
+
+@lru_cache
+def ccu_schedule(design: CcuDesign) -> Schedule:
+    """Which operation of the graph for degree 3 is done when, and on which unit."""
+    return schedule(
+        ccu_graph(design, 3), design.floating, design.interval, gaussian_words(3),
+        lanes=BEAT_WORDS)
 
 
 def gaussian_numbers(scene: Scene) -> dict[str, Float64Array]:
@@ -397,7 +408,8 @@ def _regions(dx, dy, long, short, box_x, box_y, axis_x, axis_y, frac_bits, axis_
 
 @nb.njit(cache=True, nogil=True)
 def _walk_kernel(
-    shapes, culled, tiles_x, tiles_y, frac_bits, axis_bits, all_regions, walked, met, tiles, masks
+    shapes, culled, tiles_x, tiles_y, frac_bits, axis_bits, all_regions, walked, met, tiles, masks,
+    places,
 ):  # fmt: skip
     """Walk the tiles of every box; with `tiles` empty only count."""
     tile_px = TILE_PX << frac_bits
@@ -423,13 +435,14 @@ def _walk_kernel(
                 if len(tiles):
                     tiles[at] = tile_y * tiles_x + tile_x
                     masks[at] = 15 if all_regions else mask
+                    places[at] = (tile_y - first_y) * (end_x - first_x) + tile_x - first_x
                     at += 1
                 met[n] += 1
 
 
 def walk(
     design: CcuDesign, finished: Finished, width: int, height: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32], Int64Array]:
+) -> tuple[Int32Array, Int32Array, Int32Array, Int64Array, Int32Array]:
     """Tiles that every Gaussian meets, in the order in which they are found.
 
     The upright box is cut to the image's tiles, and these are walked row after row. In each the
@@ -447,21 +460,25 @@ def walk(
         Number of every met tile, row-major, Gaussian after Gaussian.
     masks : ndarray
         Mask of its regions.
+    places : ndarray
+        Its place among the tiles of its Gaussian's upright box.
     """
     shapes = np.stack([finished.position_x, finished.position_y, finished.long, finished.short,
                        finished.box_x, finished.box_y, finished.axis_x, finished.axis_y])
     tiles_x, tiles_y = -(-width // TILE_PX), -(-height // TILE_PX)
     count = len(finished.culled)
     walked, met = np.zeros(count, np.int32), np.zeros(count, np.int32)
-    tiles, masks = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    tiles, masks, places = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32)
     for _ in range(2):
         _walk_kernel(
             shapes, finished.culled, tiles_x, tiles_y, design.extent.frac_bits,
-            design.axis.frac_bits, not design.subtiles, walked, met, tiles, masks)
+            design.axis.frac_bits, not design.subtiles, walked, met, tiles, masks,
+            places)
         if not len(tiles):
             total = int(met.sum(dtype=np.int64))
             tiles, masks = np.zeros(total, np.int32), np.zeros(total, np.int64)
-    return walked, met, tiles, masks
+            places = np.zeros(total, np.int32)
+    return walked, met, tiles, masks, places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -479,6 +496,8 @@ class CcuFrame:
         Tile of every entry, Gaussian after Gaussian, shape [entries]; int32.
     entries : ndarray
         The entries, shape [entries]; uint64.
+    places : ndarray
+        Place of every entry's tile among the tiles walked for its Gaussian, shape [entries]; int32.
     walked : ndarray
         Tiles that were tested for every Gaussian of the scene, 0 where it was culled before;
         shape [gaussians]; int32.
@@ -488,10 +507,11 @@ class CcuFrame:
 
     features: UInt64Array
     ids: Int64Array
-    tiles: npt.NDArray[np.int32]
+    tiles: Int32Array
     entries: UInt64Array
-    walked: npt.NDArray[np.int32]
-    met: npt.NDArray[np.int32]
+    places: Int32Array
+    walked: Int32Array
+    met: Int32Array
 
 
 def project_fixed(
@@ -541,12 +561,13 @@ def ccu_fixed(
     """
     count = len(gaussians)
     walked, met = np.zeros(count, np.int32), np.zeros(count, np.int32)
-    features, ids, tiles, entries = [], [], [], []
+    features, ids, tiles, entries, places = [], [], [], [], []
     visible = 0
     for first in range(0, count, _CHUNK):
         part = slice(first, first + _CHUNK)
         finished = project_fixed(design, gaussians[part], camera, sh_degree)
-        walked[part], met[part], part_tiles, masks = walk(design, finished, width, height)
+        walked[part], met[part], part_tiles, masks, part_places = walk(
+            design, finished, width, height)
         seen = np.flatnonzero(met[part])
         number = visible + np.arange(len(seen))
         visible += len(seen)
@@ -558,10 +579,12 @@ def ccu_fixed(
             name: raw[seen] for name, raw in finished.feature.items()}))
         repeats = met[part][seen]
         tiles.append(part_tiles)
+        places.append(part_places)
         entries.append(design.entry.encode(
             np.repeat(number, repeats), np.repeat(finished.depth[seen], repeats), masks))
     return CcuFrame(
         features=np.concatenate([np.zeros((0, 4), np.uint64), *features]),
         ids=np.concatenate([np.zeros(0, np.int64), *ids]),
         tiles=np.concatenate([np.zeros(0, np.int32), *tiles]),
-        entries=np.concatenate([np.zeros(0, np.uint64), *entries]), walked=walked, met=met)
+        entries=np.concatenate([np.zeros(0, np.uint64), *entries]),
+        places=np.concatenate([np.zeros(0, np.int32), *places]), walked=walked, met=met)

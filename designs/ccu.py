@@ -75,6 +75,14 @@ class CcuDesign:
         oriented box, all others by a square. 0: all by squares.
     subtiles : bool
         Whether a tile's 8x8 regions are tested one by one. If not, all are reached or none.
+    buffer_beats : int
+        Beats of Gaussians that may be on their way to the arithmetic, 64 to 4096, a power of two:
+        those of the degree 3 wait there for some ten intervals. GSCore has 8 KB (accelerators.md,
+        4.1).
+    burst_beats : int
+        Beats of a burst, 4 to 256, a power of two, at most half of the buffer.
+    outstanding_bursts : int
+        Bursts that may be in flight.
 
     Raises
     ------
@@ -91,10 +99,27 @@ class CcuDesign:
     logarithm: Fixed = Fixed(int_bits=9, frac_bits=10, signed=True)
     obb_ratio: float = 2.0
     subtiles: bool = True
+    buffer_beats: int = 512
+    burst_beats: int = 32
+    outstanding_bursts: int = 8
 
     def __post_init__(self) -> None:
-        if not 4 <= self.interval <= 256:
-            raise ValueError(f"Interval must be 4 to 256 cycles, not {self.interval!r}")
+        longest = gaussian_beats(3)
+        if not longest <= self.interval <= 256:
+            raise ValueError(
+                f"Interval must be {longest} to 256 cycles, the beats of the longest record or "
+                f"more, not {self.interval!r}")
+        for name, value, low, high in (
+            ("Buffer", self.buffer_beats, 64, 4096), ("Burst", self.burst_beats, 4, 256)):
+            if value & (value - 1) or not low <= value <= high:
+                raise ValueError(
+                    f"{name} must have a power of two from {low} to {high} beats, not {value!r}")
+        if 2 * self.burst_beats > self.buffer_beats:
+            raise ValueError(
+                f"Burst must be at most half of the buffer's {self.buffer_beats} beats, "
+                f"not {self.burst_beats!r}")
+        if not 1 <= self.outstanding_bursts <= 64:
+            raise ValueError(f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")
         if self.floating.exponent_bits != 8:
             raise ValueError(
                 f"Arithmetic must have the 8 exponent bits of binary32, not {self.floating}")

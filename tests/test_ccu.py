@@ -328,7 +328,14 @@ def test_walk_against_clipped_polygons(obb_ratio):
     scene, view = random_scene(60, 8, needles=True), turned(83, 52)
     finished = project_fixed(design, pack_gaussians(design, scene),
                              pack_camera(design, view, antialiased=False), 0)
-    walked, met, tiles, masks = walk(design, finished, 83, 52)
+    walked, met, tiles, masks, places = walk(design, finished, 83, 52)
+    # Row after row of each Gaussian's box.
+    owner = np.repeat(np.arange(60), met)
+    same = owner[1:] == owner[:-1]
+    assert (places < walked[owner]).all()
+    assert (np.diff(places)[same] > 0).all()
+    in_row = same & (tiles[1:] // 6 == tiles[:-1] // 6)
+    np.testing.assert_array_equal(np.diff(places)[in_row], np.diff(tiles)[in_row])
     place = iter(zip(tiles.tolist(), masks.tolist(), strict=True))
     unit, one = design.extent.resolution, design.axis.resolution
     oblique = 0
@@ -418,7 +425,13 @@ def test_numbers_must_reach():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"interval": 3}, "Interval must be 4 to 256 cycles, not 3"),
+    ({"interval": 14}, (
+        "Interval must be 15 to 256 cycles, the beats of the longest record or more, not 14")),
+    ({"buffer_beats": 96}, "Buffer must have a power of two from 64 to 4096 beats, not 96"),
+    ({"burst_beats": 512}, "Burst must have a power of two from 4 to 256 beats, not 512"),
+    ({"buffer_beats": 64, "burst_beats": 64},
+     "Burst must be at most half of the buffer's 64 beats, not 64"),
+    ({"outstanding_bursts": 0}, "Outstanding bursts must be 1 to 64, not 0"),
     ({"floating": Floating(exponent_bits=7)},
      "Arithmetic must have the 8 exponent bits of binary32, not FP(7,17)"),
     ({"floating": Floating(fraction_bits=15)},
