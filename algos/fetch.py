@@ -12,8 +12,8 @@ from splatforge.designs.raster import DESCRIPTOR_FIELDS
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_BYTES, DESCRIPTOR_VERSION, ShellDesign
 
-__all__ = ["FrameLayout", "MemoryImage", "SplatLists", "decode_splats", "encode_descriptor",
-           "encode_splats", "fetch_fixed", "lay_out", "pack"]
+__all__ = ["FrameLayout", "MemoryImage", "SplatLists", "align", "decode_splats",
+           "encode_descriptor", "encode_splats", "fetch_fixed", "lay_out", "pack"]
 
 #: Alignment of the tile table and of the splat records: the longest burst of the default design.
 LIST_ALIGNMENT = 256
@@ -153,7 +153,8 @@ class MemoryImage:
         return rows.view(kind[self.pixel_format]).reshape(self.height, self.width, 4)
 
 
-def _align(address: int, to: int) -> int:
+def align(address: int, to: int) -> int:
+    """Address next to `address` that is a multiple of `to`."""
     return -(-address // to) * to
 
 
@@ -209,12 +210,12 @@ def lay_out(
         raise ValueError(f"Base address must be a multiple of 256, not {base_address:#x}")
     tiles = -(-width // TILE_PX) * -(-height // TILE_PX)
     table_address = base_address + LIST_ALIGNMENT
-    splat_address = _align(table_address + 8 * tiles, LIST_ALIGNMENT)
+    splat_address = align(table_address + 8 * tiles, LIST_ALIGNMENT)
     return FrameLayout(
         descriptor_address=base_address, table_address=table_address, splat_address=splat_address,
         # Reads come in whole beats: the last beat of the table may reach past its last entry.
-        frame_address=_align(splat_address + 16 * max(splats, 1), 4096),
-        pitch_bytes=_align(width * pixel_format.size_bytes, TILE_PX * pixel_format.size_bytes))
+        frame_address=align(splat_address + 16 * max(splats, 1), 4096),
+        pitch_bytes=align(width * pixel_format.size_bytes, TILE_PX * pixel_format.size_bytes))
 
 
 def pack(
@@ -267,7 +268,7 @@ def pack(
         "splat_address": place.splat_address, "frame_address": place.frame_address,
         "pitch_bytes": place.pitch_bytes, "splats": lists.splats,
     }
-    padded = np.zeros(_align(table.nbytes, 16), np.uint8)
+    padded = np.zeros(align(table.nbytes, 16), np.uint8)
     padded[: table.nbytes] = table.reshape(-1).view(np.uint8)
     segments = [
         (base_address, encode_descriptor(DESCRIPTOR_FIELDS, values)),

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
-import numpy.typing as npt
 
 from splatforge.algos.array import Workload, array_fixed
 from splatforge.algos.bin_tiles import bin_tiles
 from splatforge.algos.fetch import SplatLists, encode_splats
 from splatforge.algos.project import project
-from splatforge.algos.resolve import resolve_fixed
+from splatforge.algos.resolve import FixedFrame
 from splatforge.algos.workers import Workers
 from splatforge.designs.fetch import SUBTILE_PX, TILE_PX
 from splatforge.designs.raster import RasterDesign
-from splatforge.designs.resolve import PixelFormat
 from splatforge.scenes import Camera, Scene
 
 __all__ = ["RasterFrame", "prepare", "render"]
@@ -170,40 +168,16 @@ def prepare(scene: Scene, camera: Camera, design: RasterDesign) -> SplatLists:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RasterFrame:
+class RasterFrame(FixedFrame):
     """A frame of the bit-true model.
 
     Parameters
     ----------
-    design : RasterDesign
-        Its formats.
-    state : ndarray
-        Raw red, green, blue and T of every pixel of shape [height, width, 4]; int32.
-    background : tuple of int
-        Raw red, green and blue.
     workload : Workload
         What happened.
     """
 
-    design: RasterDesign
-    state: npt.NDArray[np.int32]
-    background: tuple[int, int, int]
     workload: Workload
-
-    def pixels(self, pixel_format: PixelFormat) -> npt.NDArray[np.unsignedinteger]:
-        """Framebuffer of shape [height, width, 4] in `pixel_format`."""
-        return resolve_fixed(
-            self.design.array.blend, self.design.resolve, self.state, self.background, pixel_format
-        )
-
-    @property
-    def image(self) -> npt.NDArray[np.float32]:
-        """Colour over the background at the accumulator's precision, of shape [h, w, 3]."""
-        blend, resolve = self.design.array.blend, self.design.resolve
-        color = blend.accumulator.to_float(self.state[..., :3])
-        transmittance = blend.transmittance.to_float(self.state[..., 3:])
-        over = color + transmittance * resolve.background.to_float(self.background)
-        return over.astype(np.float32)
 
 
 def render(

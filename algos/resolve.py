@@ -1,13 +1,16 @@
 """From a pixel's state to the framebuffer: background, clip, pixel format."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos.fixed import round_shift
 from splatforge.designs.blend import BlendDesign
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
+from splatforge.designs.shell import AcceleratorDesign
 
-__all__ = ["resolve_fixed", "resolve_float"]
+__all__ = ["FixedFrame", "resolve_fixed", "resolve_float"]
 
 
 def resolve_float(
@@ -57,3 +60,37 @@ def resolve_fixed(
     pixels = np.full(state.shape, top, np.int64)
     pixels[..., :3] = np.minimum(round_shift(color * top, frac_bits), top)
     return pixels.astype(np.uint8 if top == 255 else np.uint16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FixedFrame:
+    """A frame of a bit-true model.
+
+    Parameters
+    ----------
+    design : AcceleratorDesign
+        Its formats.
+    state : ndarray
+        Raw red, green, blue and T of every pixel of shape [height, width, 4]; int32.
+    background : tuple of int
+        Raw red, green and blue.
+    """
+
+    design: AcceleratorDesign
+    state: npt.NDArray[np.int32]
+    background: tuple[int, int, int]
+
+    def pixels(self, pixel_format: PixelFormat) -> npt.NDArray[np.unsignedinteger]:
+        """Framebuffer of shape [height, width, 4] in `pixel_format`."""
+        return resolve_fixed(
+            self.design.array.blend, self.design.resolve, self.state, self.background, pixel_format
+        )
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """Colour over the background at the accumulator's precision, of shape [h, w, 3]."""
+        blend, resolve = self.design.array.blend, self.design.resolve
+        color = blend.accumulator.to_float(self.state[..., :3])
+        transmittance = blend.transmittance.to_float(self.state[..., 3:])
+        over = color + transmittance * resolve.background.to_float(self.background)
+        return over.astype(np.float32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.resolve import ResolveDesign
@@ -77,6 +78,8 @@ class GscoreDesign:
 
     Parameters
     ----------
+    ccu : CcuDesign
+        Culling and conversion.
     lists : ListsDesign
         Lists of the tiles, and further ones for what is partitioned.
     vru, array, resolve, shell : VruDesign, ArrayDesign, ResolveDesign, ShellDesign
@@ -103,6 +106,7 @@ class GscoreDesign:
         "feature_written_bytes", "list_written_bytes", "bucket_written_bytes", "pixel_bytes")
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
+    ccu: CcuDesign = CcuDesign()
     lists: ListsDesign = ListsDesign()
     vru: VruDesign = VruDesign()
     array: ArrayDesign = ArrayDesign()
@@ -112,8 +116,10 @@ class GscoreDesign:
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
-        if self.lists.entry != self.vru.entry:
+        if not self.ccu.entry == self.lists.entry == self.vru.entry:
             raise ValueError("Lists must hold the entries of the other units")
+        if self.ccu.feature != self.vru.feature:
+            raise ValueError("Features must be read as they are written")
         if self.shell.max_side > 1 << (self.vru.feature.mean.int_bits - 1):
             raise ValueError(
                 f"Means of features must reach {self.shell.max_side} pixels, the longest side, "
@@ -125,5 +131,10 @@ class GscoreDesign:
         return self.vru.splat
 
 
-#: Named configurations for ``--preset``.
-PRESETS = {"default": GscoreDesign()}
+#: Named configurations for ``--preset``; those without a technique of GSCore show what it is worth.
+PRESETS = {
+    "default": GscoreDesign(),
+    "aabb": GscoreDesign(ccu=CcuDesign(obb_ratio=0)),
+    "whole-tiles": GscoreDesign(ccu=CcuDesign(subtiles=False)),
+    "aabb-whole-tiles": GscoreDesign(ccu=CcuDesign(obb_ratio=0, subtiles=False)),
+}
