@@ -16,16 +16,17 @@ __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_PAGE", "IN_FLIGHT", "PAIR_LAST",
 # not yet asked for, its tag; the address that waits for the bus, its page and beats; beats asked
 # for that have not left the buffer, pages whose first beat has not come, bursts in flight, whether
 # a burst is in its midst; levels of the two queues, whether their output registers hold something,
-# what was pushed and popped; whether the next beat to leave is the first of its page; the pair that
-# is offered: whether there is one, the place of its beat, which entries it has, whether it is its
-# list's last, the list's tag.
+# what was pushed and popped; the beat behind the buffer, and whether it is the last of its burst;
+# whether the next to leave is the first of its page; the pair that is offered: whether there is
+# one, the place of its beat, which entries it has, whether it is its list's last, the list's tag.
 (HELD, KNOWN, PAGE, LEFT, TAG, ADDRESS, ADDRESS_PAGE, ADDRESS_BEATS,
  RESERVED, AWAITED, IN_FLIGHT, MIDDLE,
  BEATS, BEATS_OUT, BEATS_PUSHED, BEATS_POPPED, BURSTS, BURSTS_OUT, BURSTS_PUSHED, BURSTS_POPPED,
- FIRST, PAIR, PAIR_PLACE, PAIR_VALID, PAIR_LAST, PAIR_TAG) = range(26)
+ FULL, FULL_PLACE, FULL_END, FIRST,
+ PAIR, PAIR_PLACE, PAIR_VALID, PAIR_LAST, PAIR_TAG) = range(29)
 #: Then a ring of beats (place, last of its burst), and behind it one of bursts (upper half of the
 #: last beat in use, last of its list, tag).
-RING = 26
+RING = 29
 
 
 def new_list_reader(design: ListsDesign) -> npt.NDArray[np.int64]:
@@ -78,20 +79,25 @@ def step(state, limits, count, page, tag, stop, address_ready, beat, link, end, 
 
     # Pairs leave.
     move = not state[PAIR] or pair_ready
-    take = move and state[BEATS_OUT] != 0
+    fill = move or not state[FULL]
+    take = fill and state[BEATS_OUT] != 0
     ends = False
-    if take:
-        at = RING + 2 * (state[BEATS_POPPED] % buffer)
-        of = RING + 2 * buffer + 3 * (state[BURSTS_POPPED] % outstanding)
-        ends = state[at + 1] != 0
-        state[PAIR_PLACE] = state[at]
-        state[PAIR_VALID] = (0 if state[FIRST] else 1) + (
-            2 if not ends or state[of] else 0)
-        state[PAIR_LAST] = ends and state[of + 1] != 0
-        state[PAIR_TAG] = state[of + 2]
-        state[FIRST] = ends
     if move:
-        state[PAIR] = take
+        if state[FULL]:
+            of = RING + 2 * buffer + 3 * (state[BURSTS_POPPED] % outstanding)
+            ends = state[FULL_END] != 0
+            state[PAIR_PLACE] = state[FULL_PLACE]
+            state[PAIR_VALID] = (0 if state[FIRST] else 1) + (
+                2 if not ends or state[of] else 0)
+            state[PAIR_LAST] = ends and state[of + 1] != 0
+            state[PAIR_TAG] = state[of + 2]
+            state[FIRST] = ends
+        state[PAIR] = state[FULL]
+    if fill:
+        at = RING + 2 * (state[BEATS_POPPED] % buffer)
+        state[FULL] = take
+        state[FULL_PLACE] = state[at]
+        state[FULL_END] = state[at + 1]
 
     # Pages are asked for.
     ask = (state[HELD] != 0 and state[KNOWN] != 0 and not state[ADDRESS] and not stop

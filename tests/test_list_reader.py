@@ -189,12 +189,12 @@ def test_the_links_hide_behind_long_pages():
 def test_latencies():
     play = Play(SMALL, (1,), latency=1)
     bench(SMALL).play(play.play)
-    # The list is taken in cycle 0: address in 2, beat in 3, pair in 6.
-    assert play.times == [6]
+    # The list is taken in cycle 0: address in 2, beat in 3, pair in 7.
+    assert play.times == [7]
     play = Play(SMALL, (8,), latency=1)
     bench(SMALL).play(play.play)
     # The first beat in 3, the next page's address in 5, its beat behind the first page's last.
-    assert play.times == [6, 7, 8, 9, 10]
+    assert play.times == [7, 8, 9, 10, 11]
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 20, 37, 60])

@@ -42,7 +42,7 @@ class ListReader(Component):
     the first page of the next list without waiting for the end of this one.
 
     Latency: 2 cycles from a list on ``i_list`` to its first address, 2 from the beat with a link to
-    the address of the page behind it, 3 from a beat to its pair. Throughput: a beat a cycle, an
+    the address of the page behind it, 4 from a beat to its pair. Throughput: a beat a cycle, an
     address every two. Stall: ``o_address`` and ``o_pair`` may stall for ever; requests stop when
     the buffer is full. No ``ready`` depends on an input.
 
@@ -170,24 +170,27 @@ class ListReader(Component):
             reserved.eq(reserved + Mux(ask, length + 1, 0) - take),
         ]
 
-        # ---- Pairs leave. What is known of a burst is there before its beats.
-        first, move = Signal(init=1), Signal()
+        # ---- Pairs leave, through a register behind the buffer's memory. What is known of a burst
+        # is there before its beats.
+        first, move, fill = Signal(init=1), Signal(), Signal()
+        full, here_data, end = Signal(), Signal(2 * entry_bits), Signal()
         head = data.View(burst, bursts.r_data)
-        end = beats.r_data[-1]
         pair = self.o_pair.p
         m.d.comb += [
             move.eq(~self.o_pair.valid | self.o_pair.ready),
-            take.eq(move & beats.r_rdy),
+            fill.eq(~full | move),
+            take.eq(fill & beats.r_rdy),
             beats.r_en.eq(take),
-            bursts.r_en.eq(take & end),
+            bursts.r_en.eq(move & full & end),
         ]
+        with m.If(fill):
+            m.d.sync += [full.eq(beats.r_rdy), Cat(here_data, end).eq(beats.r_data)]
         with m.If(move):
             m.d.sync += [
-                self.o_pair.valid.eq(beats.r_rdy),
-                pair.entries.eq(beats.r_data[:-1]),
+                self.o_pair.valid.eq(full), pair.entries.eq(here_data),
                 pair.valid.eq(Cat(~first, ~end | head.full)),
                 pair.last.eq(end & head.last), pair.tag.eq(head.tag),
             ]
-        with m.If(take):
-            m.d.sync += first.eq(end)
+            with m.If(full):
+                m.d.sync += first.eq(end)
         return m
