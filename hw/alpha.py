@@ -1,5 +1,7 @@
 """Alpha of one splat at every pixel of one block: linear forms, squares, power of two."""
 
+from itertools import pairwise
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
@@ -8,18 +10,34 @@ from amaranth.lib.wiring import In, Out
 from splatforge.algos.alpha import exp2_table
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.fetch import SUBTILE_PX, SplatFormat
+from splatforge.designs.fetch import SUBTILE_PX, TILE_PX, SplatFormat
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 
 __all__ = ["Alpha", "AlphaLane"]
 
 
+def _multiple(value: Value, n: int) -> Value:
+    """`value` times the constant `n` below 16, as sums of shifts: an FPGA would multiply."""
+    if n & (n - 1) == 0:
+        return value * n
+    if n in (7, 14, 15):
+        return (value << n.bit_length()) - value * ((1 << n.bit_length()) - n)
+    top = 1 << (n.bit_length() - 1)
+    return value * top + _multiple(value, n - top)
+
+
+def _times(value: Value, number: Value, count: int) -> Value:
+    """`value` times `number` below `count`, a power of two up to 4."""
+    one, two = number[0], number[1] if count > 2 else C(0, 1)
+    return Mux(one, value, 0) + (Mux(two, value, 0) << 1) if count > 1 else C(0, 1)
+
+
 class AlphaLane(Component):
     """Alpha of one pixel. No handshake: every register moves when ``enable`` is high.
 
-    The inputs belong to the stages of :class:`Alpha`: ``column`` and ``row`` to stage 3,
-    ``v_square`` and ``log_opacity`` to stage 5, ``reach`` to stage 5; ``alpha`` leaves stage 8.
+    The inputs belong to the stages of :class:`Alpha`: ``column`` and ``row`` to stage 5, ``rest``
+    to stage 8, ``reach`` to stage 9; ``alpha`` leaves stage 13.
 
     Parameters
     ----------
@@ -31,11 +49,11 @@ class AlphaLane(Component):
     enable : ``In(1)``
         Moves all stages.
     column, row : ``In``
-        The two parts of the form u, in ``form_sum``.
-    v_square : ``In``
-        Square of the form v, UQ with twice the fraction bits of ``form``.
-    log_opacity : ``In``
-        ``-log2(opacity)``.
+        The two parts of the form u, in ``form_sum`` and one bit more, half a unit of ``form`` in
+        their sum.
+    rest : ``In``
+        What the square of u lacks of the exponent: the square of v, ``-log2(opacity)`` and half a
+        unit of the exponent, with twice the fraction bits of ``form``.
     reach : ``In(1)``
         Whether the splat may change the pixel.
     alpha : ``Out``
@@ -46,13 +64,17 @@ class AlphaLane(Component):
         self.design = design
         super().__init__({
             "enable": In(1),
-            "column": In(shape_of(design.form_sum)),
-            "row": In(shape_of(design.form_sum)),
-            "v_square": In(2 * design.form.width - 1),
-            "log_opacity": In(shape_of(design.log_opacity)),
+            "column": In(signed(design.form_sum.width + 1)),
+            "row": In(signed(design.form_sum.width + 1)),
+            "rest": In(self.rest_width(design)),
             "reach": In(1),
             "alpha": Out(shape_of(design.alpha)),
         })
+
+    @staticmethod
+    def rest_width(design: AlphaDesign) -> int:
+        """Bits of ``rest``."""
+        return design.exponent.width + 2 * design.form.frac_bits - design.exponent.frac_bits
 
     def elaborate(self, platform):
         m = Module()
@@ -72,46 +94,51 @@ class AlphaLane(Component):
             return Signal(shape, name=name, reset_less=True)
 
         octave_bits = (design.octaves - 1).bit_length()
+        total = register("total", self.column.shape())
         u = register("u", shape_of(form))
         u_square = register("u_square", 2 * form.width - 1)
         p = register("p", exponent.width)
-        significant = register("significant")
-        octave_1, octave_2 = register("octave_1", octave_bits), register("octave_2", octave_bits)
-        rest_1 = register("rest_1", design.slope_bits)
-        significant_1, significant_2 = register("significant_1"), register("significant_2")
+        octaves = [register(f"octave_{n}", octave_bits) for n in range(3)]
+        part = register("part", design.slope_bits)
+        significant = [register(f"significant_{n}") for n in range(4)]
+        start = register("start", shape_of(design.table))
+        slope = register("slope", design.delta_width + design.slope_bits)
         value = register("value", design.table.width + design.slope_bits)
-        alpha = register("alpha", shape_of(design.alpha))
+        drop = design.table.frac_bits + design.slope_bits + design.octaves - 1
+        shifted = Signal(len(value) + design.octaves - 1)
+        rounded = register("rounded", len(shifted) + 1 - (drop - design.alpha.frac_bits))
+        capped = register("capped", shape_of(design.alpha))
         m.d.comb += [
             read.en.eq(self.enable),
             read.addr.eq(p[design.slope_bits:exponent.frac_bits]),
-            self.alpha.eq(alpha),
+            shifted.eq((value << (design.octaves - 1)) >> octaves[2]),
+            self.alpha.eq(capped),
         ]
-        shifted = Signal(len(value) + design.octaves - 1)
-        drop = design.table.frac_bits + design.slope_bits + design.octaves - 1
-        m.d.comb += shifted.eq((value << (design.octaves - 1)) >> octave_2)
-        rounded = round_shift(shifted, drop - design.alpha.frac_bits)
         with m.If(self.enable):
             m.d.sync += [
-                # Stage 3: the form, rounded and saturated.
-                u.eq(saturate(round_shift(
-                    self.column + self.row, design.form_sum.frac_bits - form.frac_bits), form)),
-                # Stage 4: its square.
+                # Stage 5: the form.
+                total.eq(self.column + self.row),
+                # Stage 6: rounded and saturated.
+                u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
+                # Stage 7: its square.
                 u_square.eq(u * u),
-                # Stage 5: the exponent and the test of significance.
-                p.eq(round_shift(u_square + self.v_square, 2 * form.frac_bits - exponent.frac_bits)
-                     + (self.log_opacity << (exponent.frac_bits - design.log_opacity.frac_bits))),
-                significant.eq(self.reach),
-                # Stage 6: the table (its read port is the register).
-                octave_1.eq(p[exponent.frac_bits:]),
-                rest_1.eq(p[:design.slope_bits]),
-                significant_1.eq(significant & (p <= design.cutoff)),
-                # Stage 7: interpolation.
-                value.eq((read.data.value << design.slope_bits) - read.data.delta * rest_1),
-                octave_2.eq(octave_1),
-                significant_2.eq(significant_1),
-                # Stage 8: shift by whole octaves, round once, cap.
-                alpha.eq(Mux(
-                    significant_2,
+                # Stage 8: the exponent.
+                p.eq((u_square + self.rest) >> (2 * form.frac_bits - exponent.frac_bits)),
+                # Stage 9: the test of significance; the table (its read port is the register).
+                significant[0].eq(self.reach & (p <= design.cutoff)),
+                octaves[0].eq(p[exponent.frac_bits:]),
+                part.eq(p[:design.slope_bits]),
+                # Stages 10 and 11: interpolation.
+                start.eq(read.data.value),
+                slope.eq(read.data.delta * part),
+                value.eq((start << design.slope_bits) - slope),
+                *(after.eq(before) for line in (octaves, significant)
+                  for before, after in pairwise(line)),
+                # Stage 12: shift by whole octaves, round once.
+                rounded.eq(round_shift(shifted, drop - design.alpha.frac_bits)),
+                # Stage 13: cap.
+                capped.eq(Mux(
+                    significant[3],
                     Mux(rounded > design.alpha_cap, design.alpha_cap, rounded), 0)),
             ]
         return m
@@ -128,7 +155,8 @@ class Alpha(Component):
     combinationally); no payload is lost or reordered.
 
     Per lane one squarer (13x13 by default) and one 10x4 multiplier; per row of a block one
-    squarer. The slopes are multiplied by constants below 16, which are adders.
+    squarer. The slopes are multiplied by constants below 16, which are adders. No stage holds more
+    than one multiplication, or two additions, or an addition behind a shift.
 
     Parameters
     ----------
@@ -154,7 +182,7 @@ class Alpha(Component):
     o: stream.Interface
 
     #: Cycles from a transfer on ``i`` to the first cycle in which ``o`` can transfer it.
-    latency = 8
+    latency = 13
 
     def __init__(
         self,
@@ -204,53 +232,75 @@ class Alpha(Component):
             Signal(self.carry_width, name=f"carry_{n}", reset_less=True)
             for n in range(1, self.latency + 1)]
         reach = [self.i.p.reach] + [
-            Signal.like(self.i.p.reach, name=f"reach_{n}", reset_less=True) for n in range(1, 5)]
+            Signal.like(self.i.p.reach, name=f"reach_{n}", reset_less=True) for n in range(1, 9)]
         opacity = [self.i.p.log_opacity] + [
             Signal.like(self.i.p.log_opacity, name=f"log_opacity_{n}", reset_less=True)
-            for n in range(1, 5)]
+            for n in range(1, 7)]
         with m.If(move):
             for line in (valid, carry, reach, opacity):
                 m.d.sync += [line[n + 1].eq(line[n]) for n in range(len(line) - 1)]
         m.d.comb += [self.o.valid.eq(valid[-1]), self.o.p.carry.eq(carry[-1])]
 
-        def up(name, value):
-            return value << (design.form_sum.frac_bits - getattr(splat, name).frac_bits)
-
-        # Stage 1: the forms at the block's first pixel.
-        column_0 = self.i.p.block % array.blocks_x
-        row_0 = self.i.p.block // array.blocks_x
         def register(name: str, shape: Shape | int) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
-        u_block, v_block = register("u_block", signed(wide)), register("v_block", signed(wide))
-        a, b, c = (register(f"slope_{name}", shape_of(getattr(splat, name))) for name in "abc")
+        def up(name, value):
+            return value << (design.form_sum.frac_bits - getattr(splat, name).frac_bits)
+
+        # Stage 1: what the forms gain from the tile's first pixel to the block's.
+        column_0 = self.i.p.block % array.blocks_x
+        row_0 = self.i.p.block // array.blocks_x
+        u0, v0 = (register(name, shape_of(getattr(splat, name))) for name in ("u0", "v0"))
+        slopes = [[register(f"slope_{name}_{n}", shape_of(getattr(splat, name)))
+                   for name in "abc"] for n in range(2)]
+        gain = {name: register(f"gain_{name}", signed(wide)) for name in "abc"}
+        # Stage 2: half of the gain; rounding's half a unit of the form comes in here.
+        half = 1 << (design.form_sum.frac_bits - design.form.frac_bits) >> 1
+        u_first, v_first = (register(name, signed(wide + 1)) for name in ("u_first", "v_first"))
+        gain_b = register("gain_b_1", signed(wide))
+        # Stage 3: the forms at the block's first pixel, and the slopes' multiples.
+        u_block, v_block = (register(name, signed(wide + 1)) for name in ("u_block", "v_block"))
+        times = {(name, n): register(f"{name}_times_{n}", signed(wide))
+                 for name, count in (("a", width), ("b", height), ("c", height))
+                 for n in range(1, count)}
+        # Stage 4: one sum per column, one per row; v is the same along a row.
+        columns = [register(f"column_{x}", signed(wide + 1)) for x in range(width)]
+        rows = [register(f"row_{y}", signed(wide + 1)) for y in range(height)]
+        sums = [register(f"v_sum_{y}", signed(wide + 1)) for y in range(height)]
+        # Stages 5 to 7: v rounded and saturated, its square, all but the square of u.
+        forms = [register(f"v_{y}", shape_of(design.form)) for y in range(height)]
+        squares = [register(f"v_square_{y}", 2 * design.form.width - 1) for y in range(height)]
+        rests = [register(f"rest_{y}", AlphaLane.rest_width(design)) for y in range(height)]
+        fine = 2 * design.form.frac_bits
+        unit = 1 << (fine - design.exponent.frac_bits) >> 1
         with m.If(move):
             m.d.sync += [
-                u_block.eq(up("u0", self.i.p.u0) + up("a", self.i.p.a * column_0 * width)
-                           + up("b", self.i.p.b * row_0 * height)),
-                v_block.eq(up("v0", self.i.p.v0) + up("c", self.i.p.c * row_0 * height)),
-                a.eq(self.i.p.a), b.eq(self.i.p.b), c.eq(self.i.p.c),
+                u0.eq(self.i.p.u0), v0.eq(self.i.p.v0),
+                *(after.eq(self.i.p[name]) for name, after in zip("abc", slopes[0], strict=True)),
+                gain["a"].eq(up("a", _times(self.i.p.a, column_0, array.blocks_x) * width)),
+                *(gain[name].eq(up(name, _times(
+                    self.i.p[name], row_0, TILE_PX // height) * height)) for name in "bc"),
+                u_first.eq(up("u0", u0) + gain["a"] + half),
+                v_first.eq(up("v0", v0) + gain["c"] + half),
+                gain_b.eq(gain["b"]),
+                *(after.eq(before) for before, after in zip(*slopes, strict=True)),
+                u_block.eq(u_first + gain_b), v_block.eq(v_first),
+                *(register_.eq(up(name, _multiple(slopes[1]["abc".index(name)], n)))
+                  for (name, n), register_ in times.items()),
+                *(columns[x].eq(u_block + (times["a", x] if x else 0)) for x in range(width)),
             ]
-        # Stage 2: one sum per column, one per row; v is the same along a row.
-        square = 2 * design.form.width - 1
-        columns = [register(f"column_{x}", signed(wide)) for x in range(width)]
-        rows = [register(f"row_{y}", signed(wide)) for y in range(height)]
-        forms = [register(f"v_{y}", shape_of(design.form)) for y in range(height)]
-        squares = [register(f"v_square_{y}", square) for y in range(height)]
-        squares_1 = [register(f"v_square_{y}_1", square) for y in range(height)]
-        with m.If(move):
-            m.d.sync += [columns[x].eq(u_block + up("a", a * x)) for x in range(width)]
             for y in range(height):
-                v = v_block + up("c", c * y)
                 drop = design.form_sum.frac_bits - design.form.frac_bits
                 m.d.sync += [
-                    rows[y].eq(up("b", b * y)),
-                    forms[y].eq(saturate(round_shift(v, drop), design.form)),
-                    # Stages 3 and 4: the square of v, shared by a row.
+                    rows[y].eq(times["b", y] if y else 0),
+                    sums[y].eq(v_block + (times["c", y] if y else 0)),
+                    forms[y].eq(saturate(sums[y] >> drop, design.form)),
                     squares[y].eq(forms[y] * forms[y]),
-                    squares_1[y].eq(squares[y]),
+                    rests[y].eq(
+                        squares[y]
+                        + ((opacity[6] << (fine - design.log_opacity.frac_bits)) | unit)),
                 ]
-        # Stages 3 to 8 of every lane.
+        # Stages 5 to 13 of every lane.
         for y in range(height):
             for x in range(width):
                 lane = AlphaLane(design)
@@ -258,8 +308,7 @@ class Alpha(Component):
                 subtile = y // SUBTILE_PX * (width // SUBTILE_PX) + x // SUBTILE_PX
                 m.d.comb += [
                     lane.enable.eq(move), lane.column.eq(columns[x]), lane.row.eq(rows[y]),
-                    lane.v_square.eq(squares_1[y]), lane.log_opacity.eq(opacity[4]),
-                    lane.reach.eq(reach[4][subtile]),
+                    lane.rest.eq(rests[y]), lane.reach.eq(reach[8][subtile]),
                     self.o.p.alpha[y * width + x].eq(lane.alpha),
                 ]
         return m

@@ -2,8 +2,8 @@
 
 __all__ = ["INTERVAL", "LATENCY", "cycles"]
 
-#: Cycles from a block's splat to its alphas: two for the forms, six in the lane.
-LATENCY = 8
+#: Cycles from a block's splat to its alphas: four for the forms, nine in the lane.
+LATENCY = 13
 #: Cycles between two blocks.
 INTERVAL = 1
 

@@ -277,14 +277,20 @@ def _bit(wire: str, number: int | None = None, width: int = 4) -> str:
 def _array_invariants() -> tuple[str, ...]:
     """Tiles in the array, oldest to newest, hold the halves of the state in turns."""
     delay = 1 + Alpha.latency + Blend.latency
+    width = (delay + 5).bit_length()  # as many tiles as there are bits must not look like none
+
+    def bit(wire: str, number: int | None = None) -> str:
+        return _bit(wire, number, width)
+
     tiles = " ".join([
-        _bit("dut.active"), *(_bit("dut.ends", k) for k in range(delay)),
-        "((_ zero_extend 2) [dut.waiting])", _bit("dut.running")])
+        bit("dut.active"), *(bit("dut.ends", k) for k in range(delay)),
+        f"((_ zero_extend {width - 2}) [dut.waiting])", bit("dut.running")])
     total = f"(bvadd {tiles})"
+    one = f"#b{1:0{width}b}"
     return (
-        f"(= {total} (bvadd {_bit('dut.held', 0)} {_bit('dut.held', 1)}))",
-        f"(= [dut.read_half] (ite (= {total} #b0001) [dut.half] (not [dut.half])))",
-        f"(=> (= {total} #b0001) (= (ite [dut.half] #b10 #b01) [dut.held]))",
+        f"(= {total} (bvadd {bit('dut.held', 0)} {bit('dut.held', 1)}))",
+        f"(= [dut.read_half] (ite (= {total} {one}) [dut.half] (not [dut.half])))",
+        f"(=> (= {total} {one}) (= (ite [dut.half] #b10 #b01) [dut.held]))",
     )
 
 

@@ -14,7 +14,8 @@ def shape_of(fmt: Fixed) -> Shape:
 
 def round_shift(value: Value, bits: int) -> Value:
     """Drop ``bits`` fraction bits, rounding half up."""
-    return value if bits == 0 else (value + (1 << (bits - 1))) >> bits
+    # The bits below the half never carry: they are dropped before the addition.
+    return value if bits == 0 else ((value >> (bits - 1)) + 1) >> 1
 
 
 def saturate(value: Value, fmt: Fixed) -> Value:
