@@ -106,7 +106,8 @@ class Claim:
     def published(self) -> str:
         """The number for people, with its unit."""
         sign = {"equal": "", "at most": "<= ", "at least": ">= "}[self.relation]
-        number = f"{self.low:.6g} to {self.high:.6g}" if self.value is None else f"{self.value:.6g}"
+        ends = (self.low, self.high) if self.value is None else (self.value,)
+        number = " to ".join(f"{end:,.0f}" if end.is_integer() else f"{end:.6g}" for end in ends)
         return sign + number + ("" if self.unit == "1" else f" {self.unit}")
 
     def compute(self) -> Sourced:

@@ -66,7 +66,7 @@ import numpy.typing as npt
 from splatforge.scenes import check_regular_file
 
 __all__ = ["LIBRARIES", "CostTable", "Entry", "Sourced", "SramTable", "default_costs",
-           "read_entries"]
+           "read_entries", "two_digits"]
 
 _BASES: dict[str, tuple[float, dict[str, int]]] = {
     "1": (1.0, {}),
@@ -131,6 +131,11 @@ def _product(left: str, right: str, power: int) -> tuple[str, float]:
         total[base] = total.get(base, 0) + power * n
     unit = _unit_name(tuple(sorted((base, n) for base, n in total.items() if n)))
     return unit, ours * theirs**power
+
+
+def two_digits(number: float) -> str:
+    """A number that is not known better, for people."""
+    return f"{float(f'{number:.2g}'):g}"
 
 
 def _join(first: str, second: str) -> str:
@@ -233,7 +238,8 @@ class Sourced:
 
     def __str__(self) -> str:
         unit = "" if self.unit == "1" else f" {self.unit}"
-        return f"{self.value:.2g}{unit} [{self.low:.2g}, {self.high:.2g}]"
+        value, low, high = map(two_digits, (self.value, self.low, self.high))
+        return f"{value}{unit} [{low}, {high}]"
 
 
 #: Libraries with a committed table of measured energies; the last one's values are used. IHP's is a

@@ -437,6 +437,14 @@ def _memory(
     )
 
 
+def _rounded(value: float, unit: str = "", *band: float) -> str:
+    """A figure with its band, in the two digits that it is known to."""
+    from splatforge.sim.costs import two_digits
+
+    ends = f", {' to '.join(map(two_digits, band))}" if band else ""
+    return two_digits(value) + (f" {unit}" if unit else "") + ends
+
+
 def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a memory is, and what a banked one did."""
     if memory["name"] == "fixed":
@@ -444,9 +452,7 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
                             f"{memory['read_beats_per_cycle']:g} beats read and "
                             f"{memory['write_beats_per_cycle']:g} written per cycle, "
                             f"{memory['outstanding']} bursts outstanding"))]
-    low, high = memory["energy_band_j"]
-    cited_low, cited_high = memory["cited_energy_band_j"]
-    parts = ", ".join(f"{name} {1e6 * energy:.3g}"
+    parts = ", ".join(f"{name} {_rounded(1e6 * energy)}"
                       for name, energy in memory["energy_parts_j"].items())
     return [
         ("memory", (f"{memory['name']}, {memory['channels']} channels at "
@@ -456,11 +462,11 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
                      f"accesses, {memory['activates']:,} rows opened")),
         ("bandwidth", (f"{memory['bytes_per_s'] / 1e9:.3g} GB/s, {memory['share_of_peak']:.1%} of "
                       f"{memory['peak_bytes_per_s'] / 1e9:.3g} GB/s")),
-        ("DRAM energy", (f"{1e6 * memory['energy_j']:.3g} uJ, {1e6 * low:.2g} to {1e6 * high:.2g}: "
-                        f"{parts}")),
+        ("DRAM energy", (_rounded(1e6 * memory["energy_j"], "uJ", *(
+            1e6 * end for end in memory["energy_band_j"])) + f": {parts}")),
         ("as cited", (f"{memory['cited_pj_per_bit']:g} pJ/bit make "
-                     f"{1e6 * memory['cited_energy_j']:.3g} uJ, {1e6 * cited_low:.2g} to "
-                     f"{1e6 * cited_high:.2g}")),
+                     + _rounded(1e6 * memory["cited_energy_j"], "uJ", *(
+                         1e6 * end for end in memory["cited_energy_band_j"])))),
     ]
 
 
@@ -911,7 +917,7 @@ def simulate(
             _write_bytes(_numbered(memory_trace, number, len(simulated.runs)),
                          trace_text(run.requests, memory_trace.suffix).encode())
     record = simulated.record()
-    low, high = record["energy_band_j"]
+    energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
     _publish(record, json_file, [
         ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
         ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:g} MHz, "
@@ -919,17 +925,18 @@ def simulate(
         ("clock", record["clock_source"]),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         *_memory_lines(record["memory"]),
-        ("energy", "{} uJ, {} to {}".format(
-            *(f"{float(f'{1e6 * joules:.2g}'):g}" for joules in (record["energy_j"], low, high)))),
+        ("energy", _rounded(next(energies), "uJ", *energies)),
         ("not in it", "; ".join(record["energy"][0]["not_modelled"])),
-        ("area", f"{record['area_mm2']:.4g} mm^2 at {node_nm:g} nm"),
+        ("area", (_rounded(record["area_mm2"], "mm^2", *record["area_band_mm2"])
+                  + f" at {node_nm:g} nm")),
         ("utilisation", f"{record['utilisation']:.1%} of the cycles in which a tile had work"),
         *_saturated_lines(record),
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
           for stage in record["stages"]),
-        *((name, (f"{1e3 * each['time_s']:.4g} ms, {1e3 * each['energy_j']:.4g} mJ for rasterizing "
-                  "and writing alone: {:.2g} to {:.2g} times our time, {:.2g} to {:.2g} times our "
-                  "energy").format(*each["speedup_band"], *each["energy_saving_band"]))
+        *((name, (f"{_rounded(1e3 * each['time_s'])} ms, {_rounded(1e3 * each['energy_j'])} mJ for "
+                  "rasterizing and writing alone: {} to {} times our time, {} to {} times our "
+                  "energy").format(*map(_rounded, (
+                      *each["speedup_band"], *each["energy_saving_band"]))))
           for name, each in record["baselines"].items()),
     ])
 
@@ -1207,8 +1214,8 @@ def _print_claims(rows: "Sequence[Row]") -> None:
         ours, ratio = "", ""
         if row.ours is not None:
             low, high = row.ours.low, row.ours.high
-            band = "" if low == high else f" [{low:.3g}, {high:.3g}]"
-            ours = f"{row.ours.value:.4g}{band}"
+            ours = (f"{row.ours.value:.4g}" if low == high else
+                    f"{_rounded(row.ours.value)} [{_rounded(low)}, {_rounded(high)}]")
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         reason = f": {row.reason}" if row.reason else ""
         table.add_row(*(Text(text) for text in (

@@ -21,8 +21,12 @@ from splatforge.claims.claim import (
 from splatforge.claims.ledger import Row, accept, committed, evaluate, record, worse
 from splatforge.claims.status import STATUSES, band_width, status
 from splatforge.cli import main
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.dram import PRESETS
 from splatforge.scenes import default_camera, load, resolve
+from splatforge.sim.area import area, array_inventory
 from splatforge.sim.costs import Sourced, default_costs
+from splatforge.sim.dram_energy import dram_costs
 from splatforge.sim.gpu import devices, gpu_frame
 
 NAMES = {"papers": {"some": "Some paper"}, "sources": {"key": "somewhere"}}
@@ -69,6 +73,8 @@ def test_a_claim() -> None:
     assert (interval.value, interval.low, interval.high) == (None, 2, 9)
     assert interval.published == "<= 2 to 9 x"
     assert parse(GOOD + "low = 3.5\nhigh = 4.5").low == 3.5
+    assert parse(GOOD.replace("4.0", "1570804")).published == "1,570,804 x"
+    assert parse(GOOD.replace("4.0", "[0.25, 12.5]")).published == "0.25 to 12.5 x"
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -303,6 +309,9 @@ def numbers(text: str) -> set[float]:
     for several, exponent in re.findall(rf"([\d./]+)\u00d710([{powers}])", text):
         found |= {round(float(each) * 10 ** powers.index(exponent), 6)
                   for each in several.split("/")}
+    # Millions, or two with a dash (U+2013) between them.
+    for several in re.findall(r"([\d.]+(?:\u2013[\d.]+)?)\+? M\b", text):
+        found |= {round(float(each) * 1e6, 6) for each in several.split("\u2013")}
     return found
 
 
@@ -389,6 +398,55 @@ def test_areas() -> None:
     assert (scaled.value, scaled.low, scaled.high) == (2, 2, 2)
     assert parts.scaled_area(2.0, 28, 16).to("mm^2").value == pytest.approx(
         2 * default_costs().scale("area", 28, 16).value)
+
+
+def test_lanes() -> None:
+    """Operators and registers of 64 lanes; half of them are half as large."""
+    by_hand = area(array_inventory(ArrayDesign(lanes=64)), node_nm=28)
+    whole = parts.array_area(64, 28)
+    assert whole.to("mm^2").value == pytest.approx(by_hand.area_mm2)
+    assert (whole.low, whole.high) == pytest.approx(by_hand.band_mm2)
+    assert parts.array_area(32, 28).value == pytest.approx(whole.value / 2)
+    # A lane of an array of 16 holds the state of four times as many pixels.
+    assert parts.array_area(1, 28, built=16).value > parts.array_area(1, 28).value
+
+
+def test_power_of_lanes_by_hand() -> None:
+    table = default_costs()
+
+    def pj(event: str) -> float:
+        return table.energy_of(event, node_nm=28).value
+
+    def measured(block: str, what: str) -> float:
+        return table.measured(block, what).cost.value
+
+    share = frames.significant(CITY).value
+    cycle = pj("alpha_evaluation") + pj("blend_evaluation")
+    cycle += share * (pj("alpha_significant") + pj("blend_significant"))
+    for block in ("alpha", "blend"):
+        lanes = measured(block, "instances")
+        cycle += measured(block, "flip_flops") / lanes * pj(f"{block}_flip_flop_cycle")
+        cycle += pj(f"{block}_leakage") / lanes * 1e6 / 500e6
+    power = parts.array_power(64, 28, 500e6, CITY)
+    assert power.value == pytest.approx(64 * cycle * 1e-12 * 500e6)
+    assert power.low < power.value < power.high
+    assert parts.array_power(1, 28, 500e6, CITY).to("W").value == pytest.approx(power.value / 64)
+
+
+def test_random_dram_access_by_hand() -> None:
+    dram = PRESETS["lpddr4-3200"]
+    costs = dram_costs(dram)
+    row = costs["dram_activate"].value / 32
+    byte = (costs["dram_read"].value + costs["dram_io_read"].value) / 32
+    ratio = parts.random_over_streaming("lpddr4-3200")
+    # Every access opens a row, and standby lasts longer; a stream opens one for 64 accesses.
+    assert (row + byte) / byte < ratio.value < (2 * row + byte) / byte
+    assert ratio.low < ratio.value < ratio.high
+    over = parts.dram_over_sram("lpddr4-3200", 4096, 128, 22)
+    sram = default_costs().energy_of("sram_read_128b_4KiB", node_nm=22).value / 16
+    assert (row + byte) / sram < over.value < (2 * row + byte) / sram
+    with pytest.raises(ValueError, match=r"Memory must be one of lpddr3-1600.* not 'ddr9'"):
+        parts.random_over_streaming("ddr9")
 
 
 def test_dram_peak() -> None:

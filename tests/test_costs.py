@@ -106,6 +106,7 @@ def test_arithmetic_by_hand() -> None:
         pytest.approx((1.5, "nJ", 1.1, 2.9, "a"))
     assert str(Sourced(0.123456, "pJ", "a", 0.1, 1)) == "0.12 pJ [0.1, 1]"
     assert str(Sourced.exact(2, "1", "a")) == "2 [2, 2]"
+    assert str(Sourced(6347, "um^2", "a", 3811, 9280)) == "6300 um^2 [3800, 9300]"
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(1, 10))

@@ -82,6 +82,40 @@ def test_every_parameter_of_a_preset_has_a_source(name):
     assert all(len(text) > 7 for text in dram.sources.values())
 
 
+#: Core timings in nanoseconds as the standards have them (JESD209-3, -4, -5; refresh of 8 Gb), and
+#: latencies in clocks at these data rates. LPDDR4 adds tDQSS, one clock, to the two from write
+#: data; LPDDR5's tRTP is what Ramulator has, in clocks.
+STANDARDS = {
+    "lpddr3-1600": (
+        {"rcd": 18, "rp": 18, "rp_all": 21, "ras": 42, "rrd_s": 10, "rrd_l": 10, "faw": 50,
+         "wtr_s": 7.5, "wtr_l": 7.5, "wr": 15, "rtp": 7.5, "rfc_all": 210, "rfc_bank": 90,
+         "refi": 3900},
+        {"cl": 12, "cwl": 6, "bl": 4, "ccd_s": 4, "ccd_l": 4, "dqsck": 2, "rtw": 4}),
+    "lpddr4-3200": (
+        {"rcd": 18, "rp": 18, "rp_all": 21, "ras": 42, "rrd_s": 10, "rrd_l": 10, "faw": 40,
+         "wtr_s": 10 + 0.625, "wtr_l": 10 + 0.625, "wr": 18 + 0.625, "rtp": 7.5, "rfc_all": 280,
+         "rfc_bank": 140, "refi": 3903.75},
+        {"cl": 28, "cwl": 14, "bl": 8, "ccd_s": 8, "ccd_l": 8, "ppd": 4, "dqsck": 6, "rtw": 8}),
+    "lpddr5-6400": (
+        {"rcd": 18, "rp": 18, "rp_all": 21, "ras": 42, "rrd_s": 5, "rrd_l": 5, "faw": 20,
+         "wtr_s": 6.25, "wtr_l": 12, "wr": 34, "rfc_all": 210, "rfc_bank": 120, "refi": 3906,
+         "pbr2pbr": 90},
+        {"cl": 17, "cwl": 9, "bl": 2, "ccd_s": 2, "ccd_l": 4, "rtp": 8, "ppd": 2, "rtw": 2}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_are_the_standards_in_clocks(name):
+    timing = PRESETS[name].timing
+    in_ns, in_clocks = STANDARDS[name]
+    for each, time_ns in in_ns.items():
+        clocks = -(-Fraction(str(time_ns)) // timing.clock_ns)
+        assert getattr(timing, each) == clocks, each
+    for each, clocks in in_clocks.items():
+        assert getattr(timing, each) == clocks, each
+    assert timing.rc == timing.ras + timing.rp
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"banks": 6}, r"^DRAM banks must be a power of two, not 6$"),
     ({"channels": 32}, r"^DRAM channels must be at most 16, not 32$"),
