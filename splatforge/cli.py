@@ -28,6 +28,8 @@ __all__ = ["app", "main"]
 
 #: Accelerators that can be generated, simulated and co-simulated.
 DESIGNS = ("raster",)
+#: Accelerators whose bit-true model renders a frame.
+RENDERED = ("raster", "gscore")
 #: Accelerators that have units to synthesise.
 SYNTHESISED = ("raster", "gscore")
 
@@ -681,14 +683,24 @@ def render(
         "--statistics", metavar="FILE",
         help="Work per tile: .json has all counts, .png is a heat map of the evaluations."
     )] = None,
+    design: Annotated[str | None, typer.Option(
+        "--design", metavar="DESIGN",
+        help=f"Render as an accelerator does, bit by bit: {', '.join(RENDERED)}.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Render a scene with the float reference."""
+    """Render a scene with the float reference, or as an accelerator does."""
     import time
 
     from splatforge.algos import quality, reference
 
     wanted = statistics or []
+    if design is None and (preset is not None or config is not None):
+        raise ValueError("--preset and --config must come with --design")
+    if design is not None and wanted:
+        raise ValueError("--statistics must come without --design: they are the float reference's")
+    parameters = None if design is None else _design(design, preset, config, RENDERED)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
@@ -703,6 +715,7 @@ def render(
     # Compiling and loading the kernels is no part of a frame.
     reference.render(gaussians, views[0].resized(16, 16), background=background)
     times, stages, pictures_psnr, pictures_ssim, outputs = [], [], [], [], []
+    fixed_psnr: list[float] = []
     with _progress("rendering") as advance:
         for number, view in enumerate(views):
             advance(number, len(views))
@@ -710,12 +723,18 @@ def render(
             frame = reference.render(gaussians, view, background=background)
             times.append(1e3 * (time.perf_counter() - start))
             stages.append(frame.stages_ms)
+            picture = frame.image
+            if parameters is not None:
+                start = time.perf_counter()
+                picture = _rendered(gaussians, view, parameters, background)
+                times[-1] = 1e3 * (time.perf_counter() - start)
+                fixed_psnr.append(quality.psnr_db(picture, frame.image))
             path = _numbered(output, number, len(views))
-            _write_picture(frame.image, path)
+            _write_picture(picture, path)
             outputs.append(str(path))
             if other is not None:
-                pictures_psnr.append(quality.psnr_db(frame.image, other))
-                pictures_ssim.append(quality.ssim(frame.image, other))
+                pictures_psnr.append(quality.psnr_db(picture, other))
+                pictures_ssim.append(quality.ssim(picture, other))
             for target in wanted:
                 counted = reference.render(
                     gaussians, view, background=background, statistics=True).statistics
@@ -725,20 +744,36 @@ def render(
         "width": views[0].width, "height": views[0].height, "gaussians": gaussians.gaussians,
         "antialiased": gaussians.antialiased, "frames": len(views),
         "render_ms": sum(times) / len(times),
-        "stages_ms": {name: sum(each[name] for each in stages) / len(stages) for name in stages[0]},
         "output": outputs if many else outputs[0],
     }
     lines = [
         ("frame", f"{record['width']} x {record['height']}, {gaussians.gaussians:,} Gaussians"),
         ("antialiased", "yes" if gaussians.antialiased else "no"),
         ("time", f"{record['render_ms']:.1f} ms" + (f", mean of {len(views)}" if many else "")),
-        ("stages", ", ".join(f"{k} {v:.1f} ms" for k, v in record["stages_ms"].items())),
     ]
+    if design is None:
+        record["stages_ms"] = {
+            name: sum(each[name] for each in stages) / len(stages) for name in stages[0]}
+        lines.append(
+            ("stages", ", ".join(f"{k} {v:.1f} ms" for k, v in record["stages_ms"].items())))
+    else:
+        record |= {"design": design, "psnr_db_vs_float": min(fixed_psnr)}
+        lines += [("design", design), ("PSNR against float", f"{min(fixed_psnr):.2f} dB")]
     if other is not None:
         record |= {"psnr_db": min(pictures_psnr), "ssim": min(pictures_ssim)}
         lines += [("PSNR", f"{record['psnr_db']:.2f} dB"), ("SSIM", f"{record['ssim']:.5f}")]
     lines.append(("written", outputs[0] + (f" to {outputs[-1]}" if many else "")))
     _publish(record, json_file, lines)
+
+
+def _rendered(
+    scene: "Scene", view: "Camera", design: "AcceleratorDesign", background: Any
+) -> Any:
+    """Image of a bit-true model, of shape [height, width, 3]."""
+    from importlib import import_module
+
+    model = import_module(f"splatforge.algos.{design.name}")
+    return model.render(model.prepare(scene, view, design), design, background).image
 
 
 def _write_statistics(counted: Any, path: Path) -> None:

@@ -389,10 +389,32 @@ def test_render_statistics(capsys, tmp_path, scene_file):
         assert image.size == (64, 32)
 
 
+def test_render_as_an_accelerator(capsys, tmp_path, scene_file):
+    base = ["render", "--scene", scene_file, "--size", "48x40", "-o", tmp_path / "a.npy"]
+    exact = figures(capsys, *base)
+    assert "design" not in exact
+    want = np.load(tmp_path / "a.npy")
+    for design in ("raster", "gscore"):
+        record = figures(capsys, *base, "--design", design)
+        assert (record["design"], record["width"]) == (design, 48)
+        assert "stages_ms" not in record
+        got = np.load(tmp_path / "a.npy")
+        assert 0 < np.abs(got - want).mean() < 2e-3
+        assert 45 < record["psnr_db_vs_float"] < 90
+    config = tmp_path / "a.toml"
+    config.write_text("[array.alpha]\ntable_entries = 2\n")
+    coarse = figures(capsys, *base, "--design", "gscore", "--preset", "aabb", "--config", config)
+    assert coarse["psnr_db_vs_float"] < record["psnr_db_vs_float"] - 3
+
+
 def test_render_refusals(capsys, tmp_path, scene_file):
     base = ["render", "--scene", scene_file, "--size", "32x32"]
     assert "extension must be" in refusal(capsys, *base, "-o", tmp_path / "a.bmp")
     assert "extension must be" in refusal(capsys, *base, "--statistics", tmp_path / "a.txt")
+    assert "must come with --design" in refusal(capsys, *base, "--preset", "aabb")
+    assert "Design must be one of raster, gscore" in refusal(capsys, *base, "--design", "lumina")
+    assert "must come without --design" in refusal(
+        capsys, *base, "--design", "gscore", "--statistics", tmp_path / "a.json")
     text = tmp_path / "text.png"
     text.write_text("no picture")
     assert "must be a picture" in refusal(capsys, *base, "--against", text)
