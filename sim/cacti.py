@@ -7,6 +7,7 @@ other two cell types give the interval of the energy.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import tempfile
@@ -127,6 +128,8 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cacti", type=Path, required=True, help="the binary")
     binary = parser.parse_args().cacti
+    if not os.access(binary, os.X_OK) or binary.is_dir():
+        parser.error(f"--cacti must be a program that runs, not {binary}")
     macros = [(node, size, width) for node in NODES_NM for width in WIDTHS_BITS
               for size in SIZES_BYTES]
 
@@ -138,6 +141,9 @@ def _main() -> None:
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(one, macros))
+    if not any(result["itrs-lstp"] for result in results):
+        parser.error(f"--cacti must find an organisation for some macro; {binary} found none: is "
+                     "it CACTI 7, beside its tech_params?")
     ratios = sorted(other[0] / result["itrs-lstp"][0] for result in results
                     for other in result.values() if other and result["itrs-lstp"])
     print(f"# cell types, read energy over itrs-lstp: {ratios[0]:.3f} to {ratios[-1]:.3f}")

@@ -128,7 +128,8 @@ OutstandingOption = Annotated[int, typer.Option(
 BackgroundOption = Annotated[Any, typer.Option(
     "--background", metavar="R,G,B", parser=_color, help="Color behind the scene.")]
 ClockOption = Annotated[float | None, typer.Option(
-    "--clock-mhz", min=0.001, help="Clock; without it one that is assumed, and says so.")]
+    "--clock-mhz", min=0.001, max=10_000,
+    help="Clock; without it one that is assumed, and says so.")]
 NodeOption = Annotated[float, typer.Option(
     "--node-nm", min=7, max=130, help="Process node of energy and area.")]
 ProcessesOption = Annotated[int | None, typer.Option(

@@ -1,15 +1,18 @@
 """Sourced numbers, the committed cost tables, and what a file may not say."""
 
 import math
+import os
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splatforge.sim import cacti
 from splatforge.sim.cacti import configuration, parse
 from splatforge.sim.costs import (
     LIBRARIES,
@@ -508,3 +511,59 @@ def test_cacti_output() -> None:
     assert "-size (bytes) 32768\n" in config
     assert "-technology (u) 0.022\n" in config
     assert "-block size (bytes) 8\n" in config
+
+
+#: Prints what CACTI does for the macro of its input: 1 pJ for every 1000 bytes, 2 where the cells
+#: are itrs-hp; none below 256 bytes.
+FAKE = """#!/bin/sh
+size=$(sed -n 's/^-size (bytes) //p' "$2")
+test "$size" -ge 256 || exit 0
+factor=1; grep -q 'Data array cell type - "itrs-hp"' "$2" && factor=2
+echo "Total dynamic read energy per access (nJ): $((size * factor))e-6"
+echo "Total dynamic write energy per access (nJ): $((size * factor * 2))e-6"
+echo "Cache height x width (mm): 0.1 x 0.2"
+"""
+
+
+def regenerate(monkeypatch, binary: Path) -> None:
+    monkeypatch.setattr(cacti, "NODES_NM", (22,))
+    monkeypatch.setattr(cacti, "SIZES_BYTES", (128, 1000))
+    monkeypatch.setattr(cacti, "WIDTHS_BITS", (64,))
+    monkeypatch.setattr("sys.argv", ["cacti", "--cacti", str(binary)])
+    cacti._main()
+
+
+def test_points_are_regenerated(monkeypatch, tmp_path, capsys) -> None:
+    binary = tmp_path / "cacti"
+    binary.write_text(FAKE)
+    binary.chmod(0o755)
+    regenerate(monkeypatch, binary)
+    assert capsys.readouterr().out.splitlines() == [
+        "# cell types, read energy over itrs-lstp: 1.000 to 2.000",
+        "points = [", "  [22, 1000, 64, 1, 2, 20000],", "]"]
+
+
+@pytest.mark.parametrize(("script", "message"), [
+    (None, "--cacti must be a program that runs, not "),
+    ("#!/bin/sh\n", "found none: is it CACTI 7, beside its tech_params?"),
+])
+def test_what_is_no_cacti(monkeypatch, tmp_path, capsys, script, message) -> None:
+    binary = tmp_path / "cacti"
+    if script:
+        binary.write_text(script)
+        binary.chmod(0o755)
+    with pytest.raises(SystemExit):
+        regenerate(monkeypatch, binary)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.matrix
+def test_committed_points_come_out_again() -> None:
+    """Where SPLATFORGE_CACTI names the binary: five macros, to the last digit of the table."""
+    if not (binary := os.environ.get("SPLATFORGE_CACTI")):
+        pytest.skip("SPLATFORGE_CACTI does not name a CACTI 7")
+    for node, size, width in ((22, 32768, 64), (32, 32768, 64), (28, 4096, 128), (45, 512, 32),
+                              (65, 524288, 256)):
+        point = cacti._run(Path(binary), configuration(
+            node_nm=node, size_bytes=size, width_bits=width, cell="itrs-lstp"))
+        assert point == pytest.approx(TABLE.sram.points[node, size, width], rel=5e-4)
