@@ -29,6 +29,7 @@ XAVIER = devices()["agx_xavier"]
 @pytest.mark.parametrize(("name", "tflops", "gb_per_s"), [
     ("orin_nx_16gb", 1.88, 102.4), ("agx_orin_64gb", 5.32, 204.8), ("agx_xavier", 1.41, 136.5),
     ("xavier_nx", 0.845, 59.7), ("orin_nano_8gb", 1.28, 68.2), ("rtx_3090", 35.6, 936),
+    ("rtx_a6000", 38.7, 768),
 ])
 def test_devices(name: str, tflops: float, gb_per_s: float) -> None:
     device = devices()[name]
@@ -59,6 +60,7 @@ CONSTANTS = {
     "device.orin_nano_8gb.power": (15, 7, 15), "device.rtx_3090.power": (350, 350, 350),
     "device.xavier_nx.bandwidth": (59.7, 51.2, 59.7),
     "device.rtx_3090.clock": (1695, 1395, 1695),
+    "device.rtx_a6000.clock": (1800, 1410, 1800), "device.rtx_a6000.power": (300, 300, 300),
     # 400 to 800 FLOP less 16 coefficients of three fused multiply-adds and a basis of five.
     "work.geometry_flop": ((400 + 800) / 2 - 16 * 11, 400 - 16 * 11, 800 - 16 * 11),
     "work.color_flop": (2 * 3 + 5, 2 * 3, 2 * 3 + 5),
