@@ -3,7 +3,7 @@
 import math
 
 from splatforge.claims.claim import Claim
-from splatforge.sim.costs import Sourced
+from splatforge.sim.costs import Sourced, two_digits
 
 __all__ = ["STATUSES", "band_width", "status"]
 
@@ -84,5 +84,5 @@ def status(claim: Claim, ours: Sourced | None) -> tuple[str, str]:
         on = ", on a substitute" if claim.setting == "substitute" else ""
         return "not reproduced", f"outside our band{on}"
     if width <= _WIDEST:
-        return "consistent", f"band {width:.2g}x wide"
-    return "unconstrained", f"band {width:.2g}x wide"
+        return "consistent", f"band {two_digits(width)}x wide"
+    return "unconstrained", f"band {two_digits(width)}x wide"

@@ -135,9 +135,8 @@ class EnergyReport:
         lines = [f"{'event':<26}{'count':>10}  {'cost':<28}{'energy':<34}source"]
         lines += [f"{row.event:<26}{row.count:>10.3g}  {row.cost!s:<28}"
                   f"{row.energy.to('mJ')!s:<34}{row.cost.source}" for row in self.rows]
-        lines.append(f"total {self.energy_j * 1e3:.2g} mJ "
-                     f"[{self.low_j * 1e3:.2g}, {self.high_j * 1e3:.2g}] "
-                     f"at {self.node_nm:g} nm with {self.dram}")
+        total = Sourced(self.energy_j, "J", "sum of the rows", self.low_j, self.high_j)
+        lines.append(f"total {total.to('mJ')} at {self.node_nm:g} nm with {self.dram}")
         lines.append(f"not modelled: {'; '.join(self.not_modelled)}")
         return "\n".join(lines)
 

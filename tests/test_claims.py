@@ -190,6 +190,11 @@ def test_reasons_name_the_substitute() -> None:
     assert status(claim(setting="substitute"), ours(9))[1] == "outside our band, on a substitute"
 
 
+def test_reasons_have_two_digits() -> None:
+    assert status(claim(), ours(4, 1, 123))[1] == "band 120x wide"
+    assert status(claim(), ours(4, 0, 5))[1] == "band infx wide"
+
+
 def test_width() -> None:
     assert band_width(claim(), ours(4, 2, 6)) == 3
     assert band_width(claim((2.0, 9.0)), ours(4, 2, 6)) == 4.5

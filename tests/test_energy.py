@@ -85,6 +85,8 @@ def test_text_prints_the_band_not_four_digits() -> None:
     assert "Horowitz" in text
     total = next(line for line in text.splitlines() if line.startswith("total"))
     assert "at 28 nm with lpddr4" in total
+    large = str(energy({"dram_read_byte": 5e10}, node_nm=28))
+    assert "total 3200 mJ [1600, 6400] at 28 nm" in large
     value, low, high = (part.strip("[],") for part in total.split()[1:5] if part != "mJ")
     assert float(low) < float(value) < float(high)
     assert all(len(number.replace(".", "").strip("0")) <= 2 for number in (value, low, high))
