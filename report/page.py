@@ -163,8 +163,10 @@ def _figures(report: Report) -> Iterator[_Figure]:
             note=f"{plots.si(low, 'J', 2)} to {plots.si(high, 'J', 2)} by the cited costs",
         )
     if simulate.get("area_mm2") is not None:
-        yield _Figure(label="area", value=f"{simulate['area_mm2']:.3g} mm²",
-                      note="from the cost table, not placed")
+        band = simulate.get("area_band_mm2")
+        note = f"{band[0]:.2g} to {band[1]:.2g} mm² " if band else ""
+        yield _Figure(label="area", value=f"{simulate['area_mm2']:.2g} mm²",
+                      note=f"{note}from the cost table, not placed")
 
 
 def _traffic_verdict(cosim: Mapping[str, Any]) -> tuple[str, str]:

@@ -40,6 +40,7 @@ def record(**changes) -> report.Report:
         "simulate": {
             "cycles": 9_990, "clock_hz": 2e8, "time_s": 4.995e-5, "fps": 20_020.0,
             "energy_j": 3e-6, "energy_band_j": [2e-6, 5e-6], "area_mm2": 1.25,
+            "area_band_mm2": [0.81, 2.04],
         },
         "design": {"array": {"lanes": 64}},
         "rendered": rendered,
@@ -97,7 +98,8 @@ def page() -> str:
 def test_page_says_the_figures(page):
     text = Tags(page).text
     for figure in ("51.2 dB", "10,000", "9,990", "0.100%", "55.4 kB", "50 µs", "200 MHz", "3 µJ",
-                   "2 µJ to 5 µJ", "1.25 mm²", "of 3,840", "1,234,567", "array.lanes", "20 \u00d7",
+                   "2 µJ to 5 µJ", "1.2 mm²", "0.81 to 2 mm² from", "of 3,840",
+                   "1,234,567", "array.lanes", "20 \u00d7",
                    "The clock is assumed.", "8 pJ/bit", "splatforge report --scene 'a<b>.ply'"):
         assert figure in text, figure
 
