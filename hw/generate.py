@@ -27,6 +27,7 @@ from splatforge.designs.shell import (
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
+from splatforge.hw.ccu import Ccu
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.lists import Lists
 from splatforge.hw.raster import Raster
@@ -39,7 +40,7 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 
 #: Every unit by name.
 COMPONENTS = {
-    "alpha": Alpha, "array": Array, "blend": Blend, "fetch": Fetch, "lists": Lists,
+    "alpha": Alpha, "array": Array, "blend": Blend, "ccu": Ccu, "fetch": Fetch, "lists": Lists,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
@@ -47,7 +48,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
-    "gscore": _COMMON | {"lists", "vru"},
+    "gscore": _COMMON | {"ccu", "lists", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -126,7 +127,12 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     assert isinstance(design, GscoreDesign)
-    return Lists(design.lists, design.shell) if name == "lists" else Vru(design.vru, design.shell)
+    match name:
+        case "ccu":
+            return Ccu(design.ccu, design.shell)
+        case "lists":
+            return Lists(design.lists, design.shell)
+    return Vru(design.vru, design.shell)
 
 
 def verilog(name: str, design: AcceleratorDesign | None = None) -> str:

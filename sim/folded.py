@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from splatforge.algos.schedule import Schedule
 
-__all__ = ["FREED", "TAKEN", "is_busy", "new_folded", "offers", "step"]
+__all__ = ["FREED", "TAKEN", "is_busy", "is_stalled", "new_folded", "offers", "step"]
 
 # Constants of the unit: cycles of a round, cycle of the results, cycle of the last address, beats
 # of a record, beats of the buffer. Then the slot of the round; beats that came and that have been
@@ -22,7 +22,7 @@ VALID = AGES + 1
 
 
 def new_folded(schedule: Schedule, beats: int, depth: int) -> npt.NDArray[np.int64]:
-    """State at the start of a frame.
+    """State in the cycle behind ``start``.
 
     Parameters
     ----------
@@ -61,6 +61,12 @@ def offers(state):
 
 
 @nb.njit
+def is_stalled(state, taken):
+    """Whether results are due, and those before are not `taken`."""
+    return state[RESULT] != 0 and not taken and _is_here(state, state[FINISH])
+
+
+@nb.njit
 def is_busy(state):
     """Whether a record is under way."""
     busy = state[RESULT] != 0
@@ -82,7 +88,7 @@ def step(state, beat, taken):
     """
     ready, result = offers(state)
     due = _is_here(state, state[FINISH])
-    move = not (due and result and not taken)
+    move = not is_stalled(state, taken)
     freed = move and _is_here(state, state[LAST_READ])
     begins = _begins(state)
     if result and taken:

@@ -1,7 +1,9 @@
 import math
 import re
 import sys
+from collections import deque
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from splatforge.algos.ccu import (
     camera_numbers,
     ccu_fixed,
     ccu_graph,
+    ccu_schedule,
     gaussian_numbers,
     pack_camera,
     pack_gaussians,
@@ -36,10 +39,15 @@ from splatforge.designs.entry import EntryFormat
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.memory import MemoryTiming
+from splatforge.hw.ccu import Ccu
+from splatforge.hw.lib.axi import READ_GAUSSIANS, READ_SPLATS
 from splatforge.scenes import Camera, Scene
+from splatforge.sim import ccu as model
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
+import streams
 from bounds import error_bounds
 from gaussians import camera, random_scene
 
@@ -468,3 +476,183 @@ def test_other_formats():
         errors.append(np.abs(design.feature.mean.to_float(got["mean_x"][mine])
                              - want.mean_px[theirs, 0]).mean())
     assert 20 < errors[1] / errors[0] < 200
+
+
+# ---- The unit itself.
+
+#: Everything fills up.
+SMALL = CcuDesign(buffer_beats=64, burst_beats=4, outstanding_bursts=2, interval=15)
+SQUARES = CcuDesign(obb_ratio=0, subtiles=False, interval=40, burst_beats=64)
+#: Above 32 bits; the Gaussians in the middle of a burst, and across a page.
+CAMERA, GAUSSIANS = 0x9_8765_4300, 0x12_3456_7FD0
+
+
+@cache
+def bench(design):
+    return streams.Bench(Ccu(design))
+
+
+class Play:
+    """The unit between a memory and what takes features and entries, beside its model."""
+
+    def __init__(self, design, scene, *, seed=1, gap=0.0, stall=0.0, latency=9, view=None,
+                 records=None, stop=None):
+        self.view, self.degree = view or turned(), scene.sh_degree
+        self.design, self.gap, self.stall = design, gap, stall
+        self.latency, self.stop = latency, stop
+        self.rng = np.random.default_rng(seed)
+        self.records = pack_gaussians(design, scene) if records is None else records
+        self.camera = pack_camera(design, self.view, antialiased=scene.antialiased)
+        self.frame = ccu_fixed(
+            design, self.records, self.camera, self.degree, self.view.width, self.view.height)
+        self.features, self.entries, self.asked, self.cycles = [], [], [], 0
+        self.memory = {
+            base + 16 * n: int.from_bytes(beat.astype("<u4").tobytes(), "little")
+            for base, words in ((CAMERA, self.camera), (GAUSSIANS, self.records.reshape(-1)))
+            for n, beat in enumerate(words.reshape(-1, 4))}
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    async def play(self, ctx):
+        dut, view = bench(self.design).dut, self.view
+        for name, value in (
+            ("width", view.width), ("height", view.height), ("gaussians", len(self.records)),
+            ("sh_degree", self.degree), ("camera_address", CAMERA), ("scene_address", GAUSSIANS),
+            ("start", 1),
+        ):
+            ctx.set(getattr(dut, name), value)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        state = self.state = model.new_ccu(
+            self.design, len(self.records), self.degree, camera_address=CAMERA,
+            scene_address=GAUSSIANS)
+        walked, starts, places = (
+            self.frame.walked, model.starts_of(self.frame), self.frame.places)
+        beats, entry_layout = deque(), dut.o_entry.payload.shape()
+        watched = (
+            dut.o_address.valid, dut.o_address.p.address, dut.o_address.p.length,
+            dut.o_address.p.id, dut.o_feature.valid, dut.o_feature.payload, dut.o_entry.valid,
+            dut.o_entry.payload.as_value(), dut.done, dut.idle, dut.busy, dut.stalled,
+            dut.projected, dut.visible, dut.pair)
+        counts = [model.BUSY, model.STALLED, model.PROJECTED, model.VISIBLE, model.PAIRS]
+        for cycle in range(50_000):
+            stop = self.stop is not None and cycle >= self.stop
+            if model.is_idle(state) and (model.is_done(state) or stop):
+                self.cycles = cycle
+                break
+            address_ready, feature_ready, entry_ready = (not self.out(self.stall) for _ in "afe")
+            due = bool(beats) and beats[0][0] <= cycle and not self.out(self.gap)
+            ctx.set(dut.o_address.ready, address_ready)
+            ctx.set(dut.o_feature.ready, feature_ready)
+            ctx.set(dut.o_entry.ready, entry_ready)
+            ctx.set(dut.stop, stop)
+            last = False
+            if due:
+                _, word, last = beats.popleft()
+                beat = {"id": READ_GAUSSIANS, "data": word, "last": last}
+            else:
+                beat = {"id": READ_SPLATS, "data": 0x55, "last": self.out(0.5)}
+            ctx.set(dut.i_beat.valid, due or self.out(0.3))
+            ctx.set(dut.i_beat.payload, beat)
+            offered = [*model.offers(state), model.is_done(state), model.is_idle(state)]
+            asked, before = int(state[model.ADDRESS]), state[counts].copy()
+            (_, _, address_valid, address, length, number, feature_valid, feature, entry_valid,
+             entry, done, idle, *events) = await ctx.tick().sample(*watched)
+            model.step(state, walked, starts, places, stop, address_ready, due, last,
+                       feature_ready, entry_ready)
+            # The model shows what the unit shows.
+            assert [(length + 1) * address_valid, feature_valid, entry_valid, done, idle] == list(
+                map(int, offered)), cycle
+            assert list(map(int, events)) == (state[counts] - before).tolist(), cycle
+            if address_valid:
+                assert (address, number) == (16 * asked, READ_GAUSSIANS)
+                assert address >> 12 == (address + 16 * length) >> 12
+            if address_valid and address_ready:
+                self.asked.append((address, length + 1))
+                beats.extend((cycle + self.latency, self.memory[address + 16 * n], n == length)
+                             for n in range(length + 1))
+            if feature_valid and feature_ready:
+                self.features.append(feature)
+            if entry_valid and entry_ready:
+                entry = entry_layout.from_bits(entry)
+                self.entries.append((entry["tile"], entry["entry"]))
+                # A feature record is never behind its entries.
+                number = entry["entry"] % (1 << 24)
+                assert number < len(self.features) + (feature_valid and not feature_ready)
+        else:
+            raise AssertionError("not done")
+
+    def check(self):
+        bench(self.design).play(self.play)
+        assert self.features == [sum(int(word) << 64 * n for n, word in enumerate(record))
+                                 for record in self.frame.features]
+        assert self.entries == list(zip(
+            self.frame.tiles.tolist(), self.frame.entries.tolist(), strict=True))
+        # Every beat once, in order.
+        read = [16 * n + address for address, beats in self.asked for n in range(beats)]
+        assert read == list(self.memory)
+        return self
+
+
+@pytest.mark.parametrize(("design", "degree", "needles", "gap", "stall"), [
+    (DESIGN, 3, True, 0.0, 0.0), (DESIGN, 0, False, 0.3, 0.6), (SMALL, 2, True, 0.2, 0.3),
+    (SMALL, 1, False, 0.0, 0.9), (SQUARES, 1, True, 0.1, 0.5)])
+def test_rtl_against_both_models(design, degree, needles, gap, stall):
+    scene = random_scene(30, 14 + degree, needles=needles, sh_degree=degree,
+                         antialiased=degree % 2 == 1)
+    play = Play(design, scene, gap=gap, stall=stall).check()
+    # Some are dropped; some tiles that are walked are not met.
+    assert 0 < len(play.frame.features) < 30
+    if needles and design.obb_ratio:
+        assert play.frame.met.sum() < 0.8 * play.frame.walked.sum()
+    assert play.state[model.STALLED] > 0 or stall < 0.8
+
+
+def test_words_of_any_bits():
+    """What no scene has: numbers of any size, and zeros that are not the word 0."""
+    rng = np.random.default_rng(3)
+    records = rng.integers(0, 1 << 32, (40, 60), dtype=np.uint32)
+    records[:, 58:] = 0
+    records[rng.random(records.shape) < 0.1] &= 0x807F_FFFF
+    # In front of the camera, the others somewhere near it.
+    near = BINARY32.quantize(rng.normal(0, 3, records.shape)).astype(np.uint32)
+    some = (rng.random(records.shape) < 0.5) & (np.arange(60) < 58)
+    records = np.where(some, near, records)
+    play = Play(DESIGN, random_scene(1, 1, sh_degree=3), records=records, view=turned(60, 40))
+    assert len(play.check().features) > 3
+
+
+def test_nothing_to_project():
+    scene = random_scene(1, 1)
+    play = Play(DESIGN, scene, records=np.zeros((0, 16), np.uint32)).check()
+    assert play.asked == [(CAMERA, 5)]
+
+
+def test_stop():
+    """The model knows it as well."""
+    play = Play(SMALL, random_scene(30, 14, sh_degree=3), stop=150)
+    bench(SMALL).play(play.play)
+    assert 1 < len(play.asked) < 100
+    assert not model.is_done(play.state)
+
+
+def test_cycles_are_the_interval_and_the_latencies():
+    """A Gaussian every interval; alone, what the schedule and the stages say."""
+    scene, view = random_scene(400, 16, sh_degree=3), turned()
+    seen = run(scene, view)
+    timing = MemoryTiming(latency_cycles=20)
+    total = model.cycles(DESIGN, seen, 3, timing)
+    assert DESIGN.interval * 400 < total < DESIGN.interval * 400 + 400
+    # One that meets its first tile: camera and record, until a round begins; the arithmetic; then.
+    alone = scene.select(slice(int(seen.ids[0]), int(seen.ids[0]) + 1))
+    play = Play(DESIGN, alone, latency=20).check()
+    tiles = int(play.frame.walked[0])
+    began = play.cycles - tiles - Ccu.latency - (ccu_schedule(DESIGN).finish + 1)
+    # Each burst 20 cycles behind its address, beats one by one, up to the end of a round.
+    assert 20 + 5 + 15 <= began <= 20 + 5 + 15 + 3 + DESIGN.interval
+
+
+@pytest.mark.rtl
+def test_testbench(run_testbench):
+    run_testbench("ccu", seed=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs import alpha as alpha_designs
-from splatforge.designs import array, blend, fetch, lists, raster, resolve, shell, vru
+from splatforge.designs import array, blend, ccu, fetch, lists, raster, resolve, shell, vru
 from splatforge.hw.generate import COMPONENTS
 
 TESTS = Path(__file__).parent
@@ -17,8 +17,9 @@ NAMES = sorted(COMPONENTS)
 #: What a component's parameters are called; the registers are part of the shell.
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
-    "fetch": fetch.FetchDesign, "lists": lists.ListsDesign, "raster": raster.RasterDesign,
-    "registers": shell.ShellDesign, "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
+    "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign, "lists": lists.ListsDesign,
+    "raster": raster.RasterDesign, "registers": shell.ShellDesign,
+    "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
 }
 
 

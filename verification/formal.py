@@ -26,6 +26,7 @@ from amaranth.hdl import Assert, Assume
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
 
+from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
@@ -47,24 +48,26 @@ SMALL: RasterDesign = replace(
 )
 #: The same of GSCore.
 SMALL_GSCORE = GscoreDesign(
+    ccu=CcuDesign(buffer_beats=64, burst_beats=4, outstanding_bursts=2),
     lists=ListsDesign(tiles=2, slots=2, page_bytes=64, page_bits=4, waiting_beats=8,
                       buffer_beats=8, outstanding_pages=2),
     vru=VruDesign(cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
 #: Units with a proof of their own.
-UNITS = ("alpha", "array", "blend", "fetch", "lists", "registers", "resolve", "raster", "vru")
+UNITS = ("alpha", "array", "blend", "ccu", "fetch", "lists", "registers", "resolve", "raster",
+         "vru")
 #: Cycles of a trace.
 DEPTH = 4
 
 # What memories and multipliers deliver is free: a rule that holds for any value holds for theirs.
-# Products below 12 bits are indices. In the raster core the array is free as a whole: its outputs
-# are then not even streams.
+# Products below 12 bits are indices. In the raster core the array is free as a whole, and the
+# arithmetic of the unit that projects: their outputs are then not even streams.
 
 _PREPARE = """
 read_rtlil proof.il
 prep -top proof
-cutpoint t:proof.dut.array
+cutpoint t:proof.dut.array t:proof.dut.folded
 flatten
 opt
 memory_collect

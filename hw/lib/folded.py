@@ -79,7 +79,7 @@ class Folded(Component):
     Members
     -------
     start : ``In(1)``
-        Forget everything; the buffer is empty.
+        Begin the first round in the next cycle; before it nothing comes.
     beats : ``In(range)``
         Beats of a record; words of beats that it does not have are zero. Holds while records come.
     constants : ``In(ArrayLayout(32, constants))``
@@ -92,6 +92,8 @@ class Folded(Component):
         All beats of a record have left the buffer.
     busy : ``Out(1)``
         A record is under way, up to its results' transfer.
+    stalled : ``Out(1)``
+        Results are due, and those before have not been taken.
     """
 
     i: stream.Interface
@@ -105,7 +107,7 @@ class Folded(Component):
             "constants": In(data.ArrayLayout(BINARY32.width, constants)),
             "i": In(stream.Signature(BINARY32.width * schedule.lanes)),
             "o": Out(stream.Signature(result_layout(schedule, fmt))),
-            "freed": Out(1), "busy": Out(1),
+            "freed": Out(1), "busy": Out(1), "stalled": Out(1),
         })
 
     def elaborate(self, platform):
@@ -125,7 +127,8 @@ class Folded(Component):
 
         m.d.comb += [
             last.eq(slot == interval - 1),
-            due.eq(here(plan.finish)), move.eq(~(due & self.o.valid & ~self.o.ready)),
+            due.eq(here(plan.finish)), move.eq(~self.stalled),
+            self.stalled.eq(due & self.o.valid & ~self.o.ready),
             self.busy.eq(valid.any() | self.o.valid),
         ]
         words = self._buffer(m, slot, valid, move, last, begin, here)
@@ -146,7 +149,7 @@ class Folded(Component):
         with m.If(due & move):
             m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(units.o)]
         with m.If(self.start):
-            m.d.sync += [slot.eq(0), valid.eq(0), self.o.valid.eq(0)]
+            m.d.sync += slot.eq(0)
         return m
 
     def _buffer(self, m, slot, valid, move, last, begin, here):
@@ -177,8 +180,6 @@ class Folded(Component):
             m.d.sync += [after.eq(before) for before, after in pairwise(bases)]
             with m.If(valid[0]):
                 m.d.sync += head.eq(head + self.beats)
-        with m.If(self.start):
-            m.d.sync += [came.eq(0), head.eq(0), tail.eq(0)]
         there = Signal()
         with m.Switch(slot):
             for beat, cycle in enumerate(plan.reads):

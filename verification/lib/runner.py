@@ -7,6 +7,7 @@ from cocotb_tools import config
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
+from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
@@ -27,6 +28,7 @@ TESTED: RasterDesign = replace(
 )
 #: The same of GSCore, with a cache that forgets soon and lists of few short pages.
 TESTED_GSCORE = GscoreDesign(
+    ccu=CcuDesign(buffer_beats=64, burst_beats=8, outstanding_bursts=2),
     lists=ListsDesign(tiles=16, slots=4, page_bytes=64, page_bits=8, waiting_beats=8,
                       buffer_beats=8, outstanding_pages=2),
     vru=VruDesign(cache_features=8, waiting=8, outstanding_features=4),
