@@ -17,6 +17,10 @@ from splatforge.hw.lib.component import Component
 __all__ = ["Lists", "answer_layout", "append_layout", "range_layout"]
 
 
+#: Where an operation is selected, and the four registers that it goes through.
+STAGES = 5
+
+
 def append_layout(design: ListsDesign) -> data.StructLayout:
     """An entry and the list that it goes to."""
     return data.StructLayout({"list": range(design.lists), "entry": design.entry.width})
@@ -42,19 +46,20 @@ class Lists(Component):
     :mod:`splatforge.sim.lists`. What is written is read by
     :class:`splatforge.hw.lib.list_reader.ListReader`.
 
-    Of every list its slots in use, its first page, the page of its last slot and the one behind
-    are on chip, and the entry that waits for the second half of its beat. Entries, ranges to clear
-    or flush, and queries go through one pipeline of three stages: read, work out, write. What is
-    under way to the memory is passed back to who follows, so that a list takes an entry in every
-    cycle. A page is allotted with the one before it: an empty list takes two with its first entry,
-    later each page's first entry takes one. The least and the greatest key are known of each
-    further list, and of the tiles' lists of all together.
+    Of every list its slots in use, its first page, the page of its last slot and the one behind are
+    on chip, and the entry that waits for the second half of its beat. Entries, ranges to clear or
+    flush, and queries go through one pipeline: two stages that read, one that chooses what is
+    newest, one that works out what comes of it, one that writes. What the memory cannot have given
+    is passed back to who follows, so that a list takes an entry in every cycle. A page is allotted
+    with the one before it: an empty list takes two with its first entry, later each page's first
+    entry takes one. The least and the greatest key are known of each further list, and of the
+    tiles' lists of all together.
 
-    Latency: :attr:`latency` cycles from the entry that fills a beat to the beat; 4 from a query to
+    Latency: :attr:`latency` cycles from the entry that fills a beat to the beat; 6 from a query to
     its answer. Throughput: an entry a cycle, which is a beat every two; a list of a range a cycle.
     Stall: ``o_address`` and ``o_data`` may stall for ever, in any order; entries, ranges and
-    queries then stall. Entries wait while a range is gone through. No ``ready`` depends on an
-    input but ``stop``.
+    queries then stall. Entries wait while a range is gone through. No ``ready`` depends on an input
+    but ``stop``.
 
     Parameters
     ----------
@@ -114,8 +119,8 @@ class Lists(Component):
     o_data: stream.Interface
 
     #: Cycles from the transfer of an entry that fills a beat to the first in which its beat is
-    #: offered: three stages, two of the queue.
-    latency = 5
+    #: offered: four stages, two of the queue.
+    latency = 6
 
     def __init__(
         self,
@@ -150,7 +155,7 @@ class Lists(Component):
             "low": design.entry.key_bits, "high": design.entry.key_bits})
         self._stages = [Signal(data.StructLayout({
             "operation": self._operation, "list": range(design.lists),
-            "entry": design.entry.width}), name=f"stage_{n}") for n in range(4)]
+            "entry": design.entry.width}), name=f"stage_{n}") for n in range(STAGES)]
         # Answers to queries, and beats whose response has not come: what there is room for.
         self._asking = Signal(name="asking")
         self._unanswered = Signal(range(design.waiting_beats + 1), name="unanswered")
@@ -168,8 +173,8 @@ class Lists(Component):
         left = Signal(range(design.lists + 1))
         entry, query, lists = self.i_entry, self.i_query, self.i_range
         m.d.comb += [
-            # Each of the three stages behind may add a beat to those that are counted.
-            room.eq(self._unanswered <= design.waiting_beats - 4),
+            # Each of the stages behind may add a beat to those that are counted.
+            room.eq(self._unanswered <= design.waiting_beats - STAGES),
             entry.ready.eq(~asked & ~walking & room & ~self.stop),
             lists.ready.eq(~walking & ~self.stop),
             query.ready.eq(~self._asking),
@@ -208,122 +213,150 @@ class Lists(Component):
             self.stalled.eq(entry.valid & ~entry.ready),
         ]
 
+    def _further(self, stage):
+        """Whether the list of a stage is none of a tile's."""
+        return stage.list[-1]
+
     def _work(self, m):
         """Read what is known of the list, work out what comes of it, write it back."""
-        design = self.design
-        m.submodules.lists = lists = Memory(shape=self._record.size, depth=design.lists, init=[])
-        m.submodules.keys = keys = Memory(shape=self._keys.size, depth=design.slots, init=[])
-        ports = []
-        stages = self._stages
-        index = (design.slots - 1).bit_length()
-        for memory in (lists, keys):
-            write = memory.write_port()
-            read = memory.read_port(transparent_for=[write])
+        design, stages = self.design, self._stages
+        known = data.StructLayout({"record": self._record, "keys": self._keys})
+        m.submodules.tiles = tiles = Memory(shape=self._record.size, depth=design.tiles, init=[])
+        m.submodules.slots = slots = Memory(shape=known.size, depth=design.slots, init=[])
+        ports = [(memory.write_port(), memory.read_port()) for memory in (tiles, slots)]
+        for write, read in ports:
             m.d.comb += [
                 read.addr.eq(stages[0].list[:len(read.addr)]), read.en.eq(1),
-                write.addr.eq(stages[3].list[:len(write.addr)])]
-            ports.append((write, read))
-        assert len(ports[1][0].addr) == index
-        (write, read), (write_keys, read_keys) = ports
+                write.addr.eq(stages[4].list[:len(write.addr)])]
+        (write_tile, read_tile), (write_slot, read_slot) = ports
         m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
 
-        # ---- 1: what the memory holds, or what is just being written to it.
-        record, pair = Signal(self._record), Signal(self._keys)
-        written, written_pair = (
-            Signal(self._record, name="written"), Signal(self._keys, name="written_pair"))
-        same = Signal()
-        recent = stages[1].list == stages[3].list
-        busy = [stage.operation.as_value().any() for stage in stages]
+        # ---- 1: out of the memories. 2: what is newest of the list. A list that was read in the
+        # cycle of a write, or before, has missed it: what is written stays for two cycles more.
+        tile, slot, newest = Signal(self._record), Signal(known), Signal(known)
+        written = [Signal(known, name=f"written_{age}") for age in range(3)]
+        of = [stages[4].list, *(Signal(range(design.lists), name=f"of_{age}") for age in (1, 2))]
+        there = [stages[4].operation.as_value().any(),
+                 *(Signal(name=f"there_{age}") for age in (1, 2))]
+        working = stages[3].operation.as_value().any()
+        missed, same = Signal(3), Signal()
+        for age in range(2):
+            m.d.sync += [written[age + 1].eq(written[age]), of[age + 1].eq(of[age]),
+                         there[age + 1].eq(there[age])]
         m.d.sync += [
-            same.eq(busy[2] & (stages[1].list == stages[2].list)),
-            record.eq(Mux(busy[3] & recent, written, read.data)),
-            pair.eq(Mux(busy[3] & recent, written_pair, read_keys.data)),
+            tile.eq(read_tile.data), slot.eq(read_slot.data),
+            missed.eq(Cat(valid & (number == stages[1].list) for valid, number in (
+                (working, stages[3].list), *zip(there[:2], of[:2], strict=True)))),
+            same.eq(working & (stages[2].list == stages[3].list)),
         ]
+        with m.If(missed[0]):
+            m.d.sync += newest.eq(written[0])
+        with m.Elif(missed[1]):
+            m.d.sync += newest.eq(written[1])
+        with m.Elif(missed[2]):
+            m.d.sync += newest.eq(written[2])
+        with m.Elif(self._further(stages[2])):
+            m.d.sync += newest.eq(slot)
+        with m.Else():
+            m.d.sync += newest.record.eq(tile)
 
-        # ---- 2: where the entry goes.
-        stage = stages[2]
-        now = data.View(self._record, Mux(same, written, record))
-        now_pair = data.View(self._keys, Mux(same, written_pair, pair))
-        bound, free, taken = (Signal(design.page_bits, name=name)
-                              for name in ("bound", "free", "taken"))
-        fresh, first, emit = Signal(), Signal(), Signal()
-        page, following, place, odd = (
-            Signal(design.page_bits), Signal(design.page_bits),
-            Signal(range(design.page_beats)), Signal())
-        key = stage.entry[:design.entry.key_bits]
-
-        def behind(number):
-            return Mux(number == bound, bound, number + 1)[:design.page_bits]
-
-        slot_bits = (design.page_slots - 1).bit_length()
-        m.d.comb += [
-            first.eq(~now.slots.any()), fresh.eq(~now.slots[:slot_bits].any()),
-            odd.eq(now.slots[0]),
-            taken.eq(behind(free)),
-            page.eq(Mux(fresh, Mux(first, free, now.next), now.page)),
-            following.eq(Mux(fresh, Mux(first, taken, free), now.next)),
-        ]
+        # ---- 3: where the entry goes.
+        stage, result = stages[3], written[0]
+        now = Signal(known)
         append, clear = stage.operation.append, stage.operation.clear
+        fresh, first, emit, odd = (
+            Signal(name=name) for name in ("fresh", "first", "emit", "odd"))
+        page, following, of_page = (Signal(design.page_bits, name=name)
+                                    for name in ("page", "following", "of_page"))
+        place = Signal(range(design.page_beats))
+        key = stage.entry[:design.entry.key_bits]
+        slot_bits = (design.page_slots - 1).bit_length()
+        record = now.record
+        free, after, bound = self._allot(m, append & fresh, first)
+        m.d.comb += [
+            now.eq(Mux(same, result, newest)),
+            first.eq(~record.slots.any()), fresh.eq(~record.slots[:slot_bits].any()),
+            odd.eq(record.slots[0]),
+            page.eq(Mux(fresh, Mux(first, free, record.next), record.page)),
+            following.eq(Mux(fresh, Mux(first, after, free), record.next)),
+        ]
         low, high = (Signal(max(design.entry.width, design.page_bits), name="low"),
                      Signal(design.entry.width, name="high"))
         half = Signal()
-        of_page = Signal(design.page_bits)
         m.d.sync += [
-            written.eq(now), written_pair.eq(now_pair),
+            result.eq(now),
             emit.eq((append & (fresh | odd)) | (stage.operation.flush & odd)),
-            of_page.eq(page), place.eq(now.slots[1:slot_bits]),
-            low.eq(Mux(fresh, following, now.half)), high.eq(Mux(append, stage.entry, 0)),
+            of_page.eq(page), place.eq(record.slots[1:slot_bits]),
+            low.eq(Mux(fresh, following, record.half)), high.eq(Mux(append, stage.entry, 0)),
             half.eq(~append),
         ]
         with m.If(append):
             m.d.sync += [
                 # Of a fresh page the first two slots.
-                written.slots.eq(Mux(fresh, now.slots | 2, now.slots + 1)),
-                written.head.eq(Mux(first, free, now.head)),
-                written.page.eq(page), written.next.eq(following),
+                result.record.slots.eq(Mux(fresh, record.slots | 2, record.slots + 1)),
+                result.record.page.eq(page), result.record.next.eq(following),
             ]
+            with m.If(first):
+                m.d.sync += result.record.head.eq(free)
             with m.If(~odd):
-                m.d.sync += written.half.eq(stage.entry)
-            with m.If(key < now_pair.low):
-                m.d.sync += written_pair.low.eq(key)
-            with m.If(key > now_pair.high):
-                m.d.sync += written_pair.high.eq(key)
-            with m.If(fresh):
-                m.d.sync += free.eq(Mux(first, behind(taken), taken))
+                m.d.sync += result.record.half.eq(stage.entry)
+            with m.If(key < now.keys.low):
+                m.d.sync += result.keys.low.eq(key)
+            with m.If(key > now.keys.high):
+                m.d.sync += result.keys.high.eq(key)
         with m.If(clear):
-            m.d.sync += [written.eq(0), written_pair.low.eq(~0), written_pair.high.eq(0)]
+            m.d.sync += [
+                result.record.eq(0), result.keys.low.eq(~0), result.keys.high.eq(0)]
 
-        # ---- The allocator: numbers from `bound` on are no pages.
-        starting = Signal()
-        marked = Signal(design.page_bits)
-        m.d.sync += starting.eq(self.start)
-        with m.If(self.start):
-            m.d.sync += bound.eq(Mux(self.limit > design.pages, design.pages, self.limit))
-        with m.If(starting):
-            m.d.sync += free.eq(Mux(self.first_page > bound, bound, self.first_page))
-        with m.Elif(self.release):
-            m.d.sync += free.eq(marked)
-        with m.If(self.mark):
-            m.d.sync += marked.eq(free)
-
-        # ---- 3: into the memories, and to the bus.
-        stage = stages[3]
-        change = stage.operation.append | stage.operation.clear
-        further = stage.list >= design.tiles
+        # ---- 4: into the memories, and to the bus.
+        stage = stages[4]
+        change, further = stage.operation.append | stage.operation.clear, self._further(stage)
         push = Signal()
         m.d.comb += [
-            write.data.eq(written), write.en.eq(change),
-            write_keys.data.eq(written_pair), write_keys.en.eq(change & further),
+            write_tile.data.eq(result.record), write_tile.en.eq(change & ~further),
+            write_slot.data.eq(result), write_slot.en.eq(change & further),
             push.eq(emit & (of_page != bound)),
         ]
         with m.If(emit & (of_page == bound)):
             m.d.sync += self.overflow.eq(1)
-        self._answer(m, written, written_pair, further)
+        self._answer(m, result.record, result.keys, further)
         self._send(m, push, of_page, place, low, high, half, further)
 
-    def _answer(self, m, record, pair, further):
+    def _allot(self, m, take, both):
+        """The next two free pages, and the number from which on there are none.
+
+        One of the two is taken, or both.
+        """
+        free, after, bound, last, marked, marked_after = (
+            Signal(self.design.page_bits, name=name)
+            for name in ("free", "after", "bound", "last", "marked", "marked_after"))
+        pages = self.design.pages
+        at_end = after == bound
+        starting = Signal(2)
+        m.d.sync += starting.eq(Cat(self.start, starting[0]))
+        with m.If(self.start):
+            m.d.sync += bound.eq(Mux(self.limit > pages, pages, self.limit))
+        with m.If(starting[0]):
+            m.d.sync += [
+                free.eq(Mux(self.first_page > bound, bound, self.first_page)), last.eq(bound - 1)]
+        with m.Elif(starting[1]):
+            m.d.sync += after.eq(Mux(free == bound, bound, free + 1))
+        with m.Elif(self.release):
+            m.d.sync += [free.eq(marked), after.eq(marked_after)]
+        with m.Elif(take & both):
+            m.d.sync += [
+                free.eq(Mux(at_end, bound, after + 1)),
+                after.eq(Mux(at_end | (after == last), bound, after + 2)),
+            ]
+        with m.Elif(take):
+            m.d.sync += [free.eq(after), after.eq(Mux(at_end, bound, after + 1))]
+        with m.If(self.mark):
+            m.d.sync += [marked.eq(free), marked_after.eq(after)]
+        return free, after, bound
+
+    def _answer(self, m, record, keys, further):
         """Keys of the tiles' lists together, and the answer to a query."""
-        design, stage, answer = self.design, self._stages[3], self.o_answer
+        design, stage, answer = self.design, self._stages[4], self.o_answer
         least, greatest = (Signal(design.entry.key_bits, name=name)
                            for name in ("least", "greatest"))
         key = stage.entry[:design.entry.key_bits]
@@ -343,8 +376,8 @@ class Lists(Component):
             m.d.sync += [
                 answer.valid.eq(1), answer.p.page.eq(record.head),
                 answer.p.count.eq(record.slots - links),
-                answer.p.low.eq(Mux(further, pair.low, least)),
-                answer.p.high.eq(Mux(further, pair.high, greatest)),
+                answer.p.low.eq(Mux(further, keys.low, least)),
+                answer.p.high.eq(Mux(further, keys.high, greatest)),
             ]
 
     def _send(self, m, push, page, place, low, high, half, further):

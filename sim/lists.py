@@ -17,11 +17,14 @@ __all__ = [
     "new_lists", "offers", "step",
 ]
 
+#: Where an operation is selected, and the four registers that it goes through.
+STAGES = 5
+
 #: What is done with a list.
 NOTHING, APPEND, CLEAR, FLUSH, QUERY = range(5)
 
 # Scalars of the state: the query that is not yet answered, whether it still waits for its turn, its
-# list; lists that are left of a range, the next, whether it is flushed; the two stages before the
+# list; lists that are left of a range, the next, whether it is flushed; the three stages before the
 # last: what is done, with which list, and the entry; of the last whether it queries and whether it
 # writes a beat; the answer that is offered, and that in the last stage; next free page, the first
 # number that is none, the mark, whether a page was wanted where there was none; least and greatest
@@ -29,15 +32,15 @@ NOTHING, APPEND, CLEAR, FLUSH, QUERY = range(5)
 # whether their output registers hold something; beats pushed, taken of each queue; beats and
 # flushed halves of beats, of tiles' lists and of the others.
 (ASKING, ASKED, ASKED_LIST, LEFT, AT, FLUSHING,
- DO_1, LIST_1, ENTRY_1, DO_2, LIST_2, ENTRY_2, QUERY_3, PUSH_3, BUSY_3,
+ DO_1, LIST_1, ENTRY_1, DO_2, LIST_2, ENTRY_2, DO_3, LIST_3, ENTRY_3, QUERY_4, PUSH_4, BUSY_4,
  ANSWER, ANSWER_PAGE, ANSWER_COUNT, ANSWER_LOW, ANSWER_HIGH,
- PAGE_3, COUNT_3, LOW_3, HIGH_3,
- FREE, BOUND, MARK, OVERFLOW, OVERFLOW_3, LEAST, GREATEST,
+ PAGE_4, COUNT_4, LOW_4, HIGH_4,
+ FREE, BOUND, MARK, OVERFLOW, OVERFLOW_4, LEAST, GREATEST,
  UNANSWERED, ADDRESSES, ADDRESSES_OUT, BEATS, BEATS_OUT, PUSHED, ADDRESSES_POPPED, BEATS_POPPED,
- TILE_BEATS, TILE_HALVES, SLOT_BEATS, SLOT_HALVES) = range(43)
+ TILE_BEATS, TILE_HALVES, SLOT_BEATS, SLOT_HALVES) = range(46)
 #: Then a ring of beats (page, place in it, lower and upper word, whether it is half); behind it of
 #: each list slots, first page, page, next page, waiting entry; behind them the further lists' keys.
-RING = 43
+RING = 46
 
 
 def new_lists(design: ListsDesign, first_page: int, limit: int) -> npt.NDArray[np.int64]:
@@ -68,7 +71,7 @@ def offers(state, limits, stop):
         Whether an entry is taken, a range and a query; whether an address is offered, a beat and an
         answer.
     """
-    room = state[UNANSWERED] <= limits[0] - 4
+    room = state[UNANSWERED] <= limits[0] - STAGES
     return (
         not state[ASKED] and not state[LEFT] and room and not stop, not state[LEFT] and not stop,
         not state[ASKING], state[ADDRESSES_OUT] != 0, state[BEATS_OUT] != 0, state[ANSWER] != 0)
@@ -91,14 +94,15 @@ def beat(state, limits, address):
 @nb.njit
 def idle(state):
     """Whether nothing is under way."""
-    return not (state[LEFT] or state[UNANSWERED] or state[DO_1] or state[DO_2] or state[BUSY_3])
+    return not (state[LEFT] or state[UNANSWERED] or state[DO_1] or state[DO_2] or state[DO_3]
+                or state[BUSY_4])
 
 
 @nb.njit(inline="always")
 def _work(state, limits):
-    """What the second stage does; returns whether a beat comes of it."""
+    """What the third stage does; returns whether a beat comes of it."""
     waiting, page_slots, tiles, further, keys = limits
-    do, number, entry = state[DO_2], state[LIST_2], state[ENTRY_2]
+    do, number, entry = state[DO_3], state[LIST_3], state[ENTRY_3]
     at = RING + 5 * waiting + 5 * number
     pair = RING + 5 * waiting + 5 * (tiles + further) + 2 * (number - tiles)
     bound = state[BOUND]
@@ -137,14 +141,14 @@ def _work(state, limits):
     elif do == FLUSH:
         emit, low = slots % 2 != 0, state[at + 4]
     elif do == QUERY:
-        state[PAGE_3] = state[at + 1]
-        state[COUNT_3] = slots - (slots + page_slots - 1) // page_slots
+        state[PAGE_4] = state[at + 1]
+        state[COUNT_4] = slots - (slots + page_slots - 1) // page_slots
         if number >= tiles:
-            state[LOW_3], state[HIGH_3] = state[pair], state[pair + 1]
+            state[LOW_4], state[HIGH_4] = state[pair], state[pair + 1]
         else:
-            state[LOW_3], state[HIGH_3] = state[LEAST], state[GREATEST]
+            state[LOW_4], state[HIGH_4] = state[LEAST], state[GREATEST]
     page = state[at + 2]
-    state[OVERFLOW_3] = emit and page == bound
+    state[OVERFLOW_4] = emit and page == bound
     push = emit and page != bound
     if push:
         # The ring has a place: beats were counted before they were worked out.
@@ -184,15 +188,15 @@ def step(state, limits, number, entry, first, count, flush, query, mark, release
         A beat's response arrives.
     """
     entry_ready, range_ready, query_ready, address, beat, answer = offers(state, limits, stop)
-    room = state[UNANSWERED] <= limits[0] - 4
+    room = state[UNANSWERED] <= limits[0] - STAGES
 
     # Behind the last stage: the answer and the queues.
     if answer and answer_ready:
         state[ANSWER] = state[ASKING] = 0
-    if state[QUERY_3]:
+    if state[QUERY_4]:
         state[ANSWER] = 1
-        state[ANSWER_PAGE:ANSWER_HIGH + 1] = state[PAGE_3:HIGH_3 + 1]
-    push = state[PUSH_3]
+        state[ANSWER_PAGE:ANSWER_HIGH + 1] = state[PAGE_4:HIGH_4 + 1]
+    push = state[PUSH_4]
     taken = address and address_ready
     inner = state[ADDRESSES] > 0 and (not address or taken)
     state[ADDRESSES] += push
@@ -207,17 +211,18 @@ def step(state, limits, number, entry, first, count, flush, query, mark, release
     state[BEATS_POPPED] += taken
     state[UNANSWERED] += push
     state[UNANSWERED] -= response
-    state[OVERFLOW] |= state[OVERFLOW_3]
+    state[OVERFLOW] |= state[OVERFLOW_4]
 
-    # The second stage works, the others move.
+    # The third stage works, the others move.
     free = state[FREE]
-    state[PUSH_3] = _work(state, limits)
-    state[BUSY_3] = state[DO_2] != NOTHING
-    state[QUERY_3] = state[DO_2] == QUERY
+    state[PUSH_4] = _work(state, limits)
+    state[BUSY_4] = state[DO_3] != NOTHING
+    state[QUERY_4] = state[DO_3] == QUERY
     if release:
         state[FREE] = state[MARK]
     if mark:
         state[MARK] = free
+    state[DO_3], state[LIST_3], state[ENTRY_3] = state[DO_2], state[LIST_2], state[ENTRY_2]
     state[DO_2], state[LIST_2], state[ENTRY_2] = state[DO_1], state[LIST_1], state[ENTRY_1]
     state[DO_1] = NOTHING
     if state[ASKED]:

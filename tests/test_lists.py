@@ -439,6 +439,16 @@ def test_cycles_match_rtl(lists, latency):
         assert seen[0] == Lists.latency
 
 
+def test_latency_of_a_query():
+    state, limits = model.new_lists(SMALL, 0, 250), model.limits_of(SMALL)
+    for cycle in range(20):
+        if model.offers(state, limits, False)[5]:
+            break
+        model.step(state, limits, -1, 0, -1, 0, 0, 3 if cycle == 0 else -1, False, False, False,
+                   True, True, True, False)
+    assert cycle == 6
+
+
 @pytest.mark.rtl
 def test_verilog_against_fixed(run_testbench):
     run_testbench("lists", seed=7)

@@ -300,7 +300,7 @@ def _array_invariants() -> tuple[str, ...]:
 def _lists_invariants() -> tuple[str, ...]:
     """One query at most is under way: waiting, in one of the stages, or answered."""
     places = " ".join([
-        _bit("dut.asked"), *(_bit(f"dut.stage_{n}", 3) for n in range(1, 4)),
+        _bit("dut.asked"), *(_bit(f"dut.stage_{n}", 3) for n in range(1, 5)),
         _bit("dut.o_answer__valid")])
     return (f"(= (bvadd {places}) {_bit('dut.asking')})",)
 
