@@ -97,9 +97,10 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
     """Arithmetic of one Gaussian.
 
     Inputs are :func:`splatforge.designs.ccu.gaussian_words`, constants
-    :data:`splatforge.designs.ccu.CAMERA_WORDS` but for the flags. Outputs are words of
+    :data:`splatforge.designs.ccu.CAMERA_WORDS` but for what the graph does not need. Outputs are
+    words of
 
-    - ``z``, ``front``: depth, and by how much it is more than the near plane's,
+    - ``depth``: a wide one, since it decides the order,
     - ``a``, ``b``, ``c``: slopes of the forms, :class:`splatforge.designs.feature.FeatureFormat`,
     - ``oblong``: by how much the Gaussian is longer than ``obb_ratio`` times its width,
 
@@ -129,8 +130,9 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
         0 to 3.
     """
     g = Builder()
-    word = {name: g.input(name) for name in gaussian_words(sh_degree)}
-    camera = {name: g.constant(name) for name in CAMERA_WORDS if name != "flags"}
+    word = {name: g.input(name, wide=name in WIDE_WORDS) for name in gaussian_words(sh_degree)}
+    camera = {name: g.constant(name, wide=name in WIDE_WORDS) for name in CAMERA_WORDS
+              if name not in ("near", "flags", "reserved")}
     dilation = g.literal("dilation", DILATION)
     dilation_squared = g.literal("dilation_squared", DILATION * DILATION)
     form_scale = g.literal("form_scale", FORM_SCALE)
@@ -138,11 +140,13 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
                           for row in ("right", "down", "ahead"))
 
     # View transform and mean.
-    d = [g.wide_subtract(word[f"mean_{axis}"], camera[f"eye_{axis}"]) for axis in "xyz"]
-    z = g.dot(d, ahead)
-    g.output("z", z)
-    g.output("front", z - camera["near"])
-    inverse_z = g.reciprocal(z)
+    far = [g.wide_subtract(word[f"mean_{axis}"], camera[f"eye_{axis}"]) for axis in "xyz"]
+    parts = [g.wide_multiply(part, camera[f"depth_{axis}"])
+             for part, axis in zip(far, "xyz", strict=True)]
+    depth = g.wide_add(g.wide_add(parts[0], parts[1]), parts[2])
+    g.output("depth", depth)
+    d = [g.narrow(part) for part in far]
+    inverse_z = g.reciprocal(g.narrow(depth))
     x, y = g.dot(d, right) * inverse_z, g.dot(d, down) * inverse_z
     g.output("mean_x", g.to_fixed(x + camera["center_x"], design.feature.mean))
     g.output("mean_y", g.to_fixed(y + camera["center_y"], design.feature.mean))
@@ -259,11 +263,12 @@ def gaussian_numbers(scene: Scene) -> dict[str, Float64Array]:
 
 
 def camera_numbers(camera: Camera) -> dict[str, float]:
-    """Numbers of every word of the camera's record but the flags, not yet rounded."""
+    """Numbers of every word of the camera's record that has one, not yet rounded."""
     rotation, eye = camera.w2c[:3, :3], camera.position
     numbers: dict[str, float] = {"near": camera.near}
     numbers |= {f"eye_{axis}": float(eye[k]) for k, axis in enumerate("xyz")}
-    for row, (name, scale) in enumerate((("right", camera.fx), ("down", camera.fy), ("ahead", 1))):
+    for name, row, scale in (
+        ("right", 0, camera.fx), ("down", 1, camera.fy), ("ahead", 2, 1.0), ("depth", 2, 1.0)):
         numbers |= {f"{name}_{axis}": float(rotation[row, k]) * scale
                     for k, axis in enumerate("xyz")}
     numbers["center_x"], numbers["center_y"] = camera.cx, camera.cy
@@ -296,7 +301,8 @@ def pack_gaussians(design: CcuDesign, scene: Scene) -> UInt32Array:
 
 def pack_camera(design: CcuDesign, camera: Camera, *, antialiased: bool) -> UInt32Array:
     """Record of a camera as it stands in memory, shape [20]."""
-    words = encode_words(design, CAMERA_WORDS, {**camera_numbers(camera), "flags": 0.0})
+    words = encode_words(design, CAMERA_WORDS, {
+        **camera_numbers(camera), "flags": 0.0, "reserved": 0.0})
     words[CAMERA_WORDS.index("flags")] = FLAG_ANTIALIASED if antialiased else 0
     return words
 
@@ -336,9 +342,12 @@ class Finished:
     axis_y: Int64Array
 
 
-def finish(design: CcuDesign, values: Mapping[str, Int64Array], *, antialiased: bool) -> Finished:
+def finish(
+    design: CcuDesign, values: Mapping[str, Int64Array], near: int, *, antialiased: bool
+) -> Finished:
     """From the graph's results to features and boxes, in integers.
 
+    Depth is the difference of two wide words as integers, without its last bits, saturating.
     Half the logarithm of the compensation, ``det / det_sharp``, is added to the opacity's at twice
     the resolution of ``design.logarithm``, and the sum rounded once, half up. Positions are means,
     rounded half up. Half sides of squares are rounded up to whole pixels.
@@ -349,10 +358,14 @@ def finish(design: CcuDesign, values: Mapping[str, Int64Array], *, antialiased: 
         Formats.
     values : Mapping
         Outputs of :func:`ccu_graph`.
+    near : int
+        Word from the camera's record.
     antialiased : bool
         Flag from the camera's record.
     """
-    fmt, to, log, extent = design.floating, design.feature, design.logarithm, design.extent
+    to, log, extent = design.feature, design.logarithm, design.extent
+    # Positive words are ordered like their values.
+    beyond = np.where(values["depth"] & BINARY32.sign_bit, 0, values["depth"]) - near
     opacity = values["log_opacity"] << 1
     if antialiased:
         most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
@@ -360,23 +373,23 @@ def finish(design: CcuDesign, values: Mapping[str, Int64Array], *, antialiased: 
     opacity = np.maximum(round_shift(opacity, log.frac_bits + 1 - to.log_opacity.frac_bits), 0)
     mean_x, mean_y = values["mean_x"], values["mean_y"]
     culled = (
-        ~floating.less(fmt, 0, values["front"])
-        | (np.abs(mean_x) == to.mean.raw_max) | (np.abs(mean_y) == to.mean.raw_max)
+        (beyond <= 0) | (np.abs(mean_x) == to.mean.raw_max) | (np.abs(mean_y) == to.mean.raw_max)
         | (opacity > to.log_opacity.raw_max))
+    depth = np.clip(beyond >> design.depth_drop, 0, (1 << design.entry.depth_bits) - 1)
     pixel = (1 << extent.frac_bits) - 1
     side = np.minimum((values["long"] + pixel) & ~pixel, extent.raw_max & ~pixel)
     box = dict.fromkeys(("long", "short", "box_x", "box_y"), side)
     box |= {"axis_x": np.full_like(side, 1 << design.axis.frac_bits),
             "axis_y": np.zeros_like(side)}
     if design.obb_ratio:
-        oblong = floating.less(fmt, 0, values["oblong"])
+        oblong = floating.less(design.floating, 0, values["oblong"])
         box = {name: np.where(oblong, values[name], square) for name, square in box.items()}
     down = to.mean.frac_bits - extent.frac_bits
     return Finished(
         feature={name: values[name] for name in (
             "mean_x", "mean_y", "a", "b", "c", "red", "green", "blue")}
         | {"log_opacity": np.minimum(opacity, to.log_opacity.raw_max)},
-        depth=values["z"] & fmt.magnitude_max, culled=culled,
+        depth=depth, culled=culled,
         position_x=round_shift(mean_x, down), position_y=round_shift(mean_y, down), **box)
 
 
@@ -529,7 +542,7 @@ def project_fixed(
         ccu_graph(design, sh_degree), design.floating, words(gaussian_words(sh_degree), gaussians),
         constants)
     antialiased = bool(camera[CAMERA_WORDS.index("flags")] & FLAG_ANTIALIASED)
-    return finish(design, values, antialiased=antialiased)
+    return finish(design, values, constants["near"], antialiased=antialiased)
 
 
 def ccu_fixed(

@@ -17,7 +17,8 @@ from splatforge.algos import floating
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
-__all__ = ["KINDS", "TO_FIXED", "Builder", "Dataflow", "Operation", "Value", "evaluate"]
+__all__ = ["KINDS", "OF_WIDE", "TO_FIXED", "TO_WIDE", "Builder", "Dataflow", "Operation", "Value",
+           "evaluate"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -31,13 +32,18 @@ KINDS = {
     "reciprocal_root": 1,
     #: Changes of sign.
     "negate": 1, "magnitude": 1,
-    #: Difference of two words of binary32, in binary32, and then rounded to the graph's format.
-    "wide_subtract": 2,
+    #: Of wide words, which are of binary32, to wide words.
+    "wide_add": 2, "wide_subtract": 2, "wide_multiply": 2,
+    #: From a wide word to one of the graph's format.
+    "narrow": 1,
     #: From words to raw integers of `Operation.to`, which no other operation takes.
     "to_fixed": 1, "ceil_fixed": 1, "log2": 1,
 }
 #: Kinds whose results are raw integers.
 TO_FIXED = ("to_fixed", "ceil_fixed", "log2")
+#: Kinds whose results are wide words, and those whose operands are.
+TO_WIDE = ("wide_add", "wide_subtract", "wide_multiply")
+OF_WIDE = (*TO_WIDE, "narrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,8 @@ class Dataflow:
         Values that are new for every evaluation.
     constants : tuple of str
         Values that stay for many evaluations.
+    wide : frozenset of str
+        Which of both are wide words.
     literals : tuple
         (name, number) of what never changes.
     operations : tuple of Operation
@@ -82,23 +90,24 @@ class Dataflow:
     Raises
     ------
     ValueError
-        If an operation takes what is not there before it or is no word, or its kind, number of
-        operands or format is wrong, or a name is there twice.
+        If an operation takes what is not there before it, or not the kind of word that it must be,
+        or its kind, number of operands or format is wrong, or a name is there twice.
     """
 
     inputs: tuple[str, ...]
     constants: tuple[str, ...]
+    wide: frozenset[str] = frozenset()
     literals: tuple[tuple[str, float], ...]
     operations: tuple[Operation, ...]
     outputs: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
-        there: set[str] = set()
-        raw: set[str] = set()
+        #: Format of every value: None of a word.
+        there: dict[str, Fixed | str | None] = {}
         for name in (*self.inputs, *self.constants, *(name for name, _ in self.literals)):
             if name in there:
                 raise ValueError(f"Values must have one name each, not {name!r} twice")
-            there.add(name)
+            there[name] = "wide" if name in self.wide else None
         for operation in self.operations:
             if KINDS.get(operation.kind) != len(operation.operands):
                 raise ValueError(
@@ -108,18 +117,24 @@ class Dataflow:
                 raise ValueError(
                     f"Operation {operation.name!r} must have a format if it leads to fixed point, "
                     f"and only then, not {operation.to}")
+            must = "wide" if operation.kind in OF_WIDE else None
             for name in operation.operands:
-                if name not in there or name in raw:
-                    raise ValueError(
-                        f"Operand of {operation.name!r} must be a word before it, not {name!r}")
+                if name not in there or there[name] != must:
+                    raise ValueError(f"Operand of {operation.name!r} must be a "
+                                     f"{'wide ' if must else ''}word before it, not {name!r}")
             if operation.name in there:
                 raise ValueError(f"Values must have one name each, not {operation.name!r} twice")
-            there.add(operation.name)
-            if operation.to:
-                raw.add(operation.name)
+            there[operation.name] = operation.to or (
+                "wide" if operation.kind in TO_WIDE else None)
         for _, name in self.outputs:
             if name not in there:
                 raise ValueError(f"Output must be a value of the graph, not {name!r}")
+
+    @property
+    def wide_values(self) -> frozenset[str]:
+        """Names of all wide words."""
+        made = (operation.name for operation in self.operations if operation.kind in TO_WIDE)
+        return self.wide.union(made)
 
     def counts(self) -> dict[str, int]:
         """Number of operations of every kind that is there."""
@@ -160,18 +175,24 @@ class Builder:
     def __init__(self) -> None:
         self._inputs: list[str] = []
         self._constants: list[str] = []
+        self._wide: set[str] = set()
         self._literals: dict[str, float] = {}
         self._operations: dict[tuple[str, tuple[str, ...], Fixed | None], Operation] = {}
         self._outputs: dict[str, str] = {}
 
-    def input(self, name: str) -> Value:
+    def input(self, name: str, *, wide: bool = False) -> Value:
         """New input."""
         self._inputs.append(name)
-        return Value(self, name)
+        return self._given(name, wide)
 
-    def constant(self, name: str) -> Value:
+    def constant(self, name: str, *, wide: bool = False) -> Value:
         """New constant."""
         self._constants.append(name)
+        return self._given(name, wide)
+
+    def _given(self, name: str, wide: bool) -> Value:
+        if wide:
+            self._wide.add(name)
         return Value(self, name)
 
     def literal(self, name: str, number: float) -> Value:
@@ -182,7 +203,7 @@ class Builder:
     def operation(self, kind: str, *operands: Value, to: Fixed | None = None) -> Value:
         """New operation, or the one that is there already."""
         names = tuple(value.name for value in operands)
-        if kind in ("multiply", "add"):
+        if kind in ("multiply", "add", "wide_multiply", "wide_add"):
             names = tuple(sorted(names))
         operation = Operation(
             name=f"v{len(self._operations)}", kind=kind, operands=names, to=to)
@@ -209,9 +230,21 @@ class Builder:
         """``1 / sqrt(|a|)``."""
         return self.operation("reciprocal_root", a)
 
+    def wide_add(self, a: Value, b: Value) -> Value:
+        """``a + b`` of wide words."""
+        return self.operation("wide_add", a, b)
+
     def wide_subtract(self, a: Value, b: Value) -> Value:
-        """``a - b`` of binary32 words."""
+        """``a - b`` of wide words."""
         return self.operation("wide_subtract", a, b)
+
+    def wide_multiply(self, a: Value, b: Value) -> Value:
+        """``a * b`` of wide words."""
+        return self.operation("wide_multiply", a, b)
+
+    def narrow(self, a: Value) -> Value:
+        """Word nearest to a wide one."""
+        return self.operation("narrow", a)
 
     def to_fixed(self, a: Value, to: Fixed) -> Value:
         """Raw integer of `to`, to nearest."""
@@ -252,6 +285,7 @@ class Builder:
         names = {operation.name: f"v{place}" for place, operation in enumerate(kept)}
         return Dataflow(
             inputs=tuple(self._inputs), constants=tuple(self._constants),
+            wide=frozenset(self._wide),
             literals=tuple((name, number) for name, number in self._literals.items()
                            if name in needed),
             operations=tuple(
@@ -269,14 +303,14 @@ def _words_of(fmt: Floating) -> dict[str, Callable[..., Int64Array]]:
     def magnitude(a: Int64Array) -> Int64Array:
         return np.where(floating.less(fmt, a, 0), floating.negate(fmt, a), a)
 
-    def wide_subtract(a: Int64Array, b: Int64Array) -> Int64Array:
-        return floating.narrow(fmt, floating.subtract(BINARY32, a, b), BINARY32)
-
     functions: dict[str, Callable[..., Int64Array]] = {
         kind: partial(getattr(floating, kind), fmt) for kind in (
             "multiply", "add", "subtract", "minimum", "maximum", "reciprocal", "reciprocal_root",
             "negate")}
-    return functions | {"select": select, "magnitude": magnitude, "wide_subtract": wide_subtract}
+    functions |= {kind: partial(getattr(floating, kind.removeprefix("wide_")), BINARY32)
+                  for kind in TO_WIDE}
+    functions["narrow"] = lambda a: floating.narrow(fmt, a, BINARY32)
+    return functions | {"select": select, "magnitude": magnitude}
 
 
 def evaluate(
@@ -290,7 +324,7 @@ def evaluate(
     flow : Dataflow
         The graph.
     fmt : Floating
-        Format of all words but the operands of ``wide_subtract``, which are of binary32.
+        Format of all words but the wide ones.
     inputs : Mapping
         Words of shape [N] of every input.
     constants : Mapping

@@ -213,7 +213,7 @@ def narrow(fmt: Floating, a: npt.ArrayLike, source: Floating) -> Int64Array:
     magnitude = ((a & source.magnitude_max) + (1 << drop >> 1)) >> drop
     magnitude = np.minimum(magnitude, fmt.magnitude_max)
     word = np.where(a & source.sign_bit, magnitude | fmt.sign_bit, magnitude)
-    return np.where(magnitude >> fmt.fraction_bits, word, 0)
+    return np.where((a & source.magnitude_max) >> source.fraction_bits, word, 0)
 
 
 def to_binary32(fmt: Floating, a: npt.ArrayLike) -> npt.NDArray[np.uint32]:

@@ -22,8 +22,8 @@ __all__ = [
     "Schedule", "Sign", "Source", "Unit", "schedule"]
 
 #: Cycles from operands to result of each kind of unit, see :mod:`splatforge.hw.lib.floating`.
-LATENCY = {"multiply": 3, "add": 5, "compare": 1, "reciprocal": 7, "wide_subtract": 6,
-           "to_fixed": 4, "log2": 7}
+LATENCY = {"multiply": 3, "add": 5, "compare": 1, "reciprocal": 7, "wide_multiply": 3,
+           "wide_add": 5, "narrow": 1, "to_fixed": 4, "log2": 7}
 #: Cycles in front of a unit: its operands are chosen into registers.
 OPERAND_LATENCY = 1
 #: Cycles from the address of a beat of the record to its words.
@@ -33,7 +33,9 @@ READ_LATENCY = 2
 _UNIT = {
     "multiply": "multiply", "add": "add", "subtract": "add",
     "minimum": "compare", "maximum": "compare", "select": "compare",
-    "reciprocal": "reciprocal", "reciprocal_root": "reciprocal", "wide_subtract": "wide_subtract",
+    "reciprocal": "reciprocal", "reciprocal_root": "reciprocal",
+    "wide_multiply": "wide_multiply", "wide_add": "wide_add", "wide_subtract": "wide_add",
+    "narrow": "narrow",
     "to_fixed": "to_fixed", "ceil_fixed": "to_fixed", "log2": "log2",
 }
 
@@ -89,11 +91,12 @@ class Placed:
 
 
 class Output(NamedTuple):
-    """A result: its name, the value, and its format unless it is a word."""
+    """A result: its name, the value, its format unless it is a word, and whether it is wide."""
 
     name: str
     operand: Operand
     to: Fixed | None
+    wide: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,6 @@ class _Graph:
     def __init__(self, flow: Dataflow, fmt: Floating, record: Sequence[str]) -> None:
         self.kind = {o.name: o.kind for o in flow.operations if o.kind in _UNIT}
         self.free = {o.name: o for o in flow.operations if o.kind not in _UNIT}
-        wide = {name for o in flow.operations if o.kind == "wide_subtract" for name in o.operands}
         literals = dict(flow.literals)
         #: Values that are there all the time.
         self.still = {name: Source("constant", n) for n, name in enumerate(flow.constants)}
@@ -198,7 +200,7 @@ class _Graph:
             if operation.kind not in _UNIT:
                 continue
             operands = [self._resolved(operand) for operand in operation.operands]
-            if operation.kind == "subtract":
+            if operation.kind in ("subtract", "wide_subtract"):
                 value, sign = operands[1]
                 operands[1] = value, Sign(sign ^ Sign.TURNED)
             if operation.kind == "select":
@@ -216,7 +218,9 @@ class _Graph:
         self.inputs = {name: place for place, name in enumerate(record) if name in used}
         #: Values that move, in an order in which they come to be.
         self.moving = [*self.inputs, *self.kind]
-        self.width = {name: BINARY32.width if name in wide else fmt.width for name in self.moving}
+        self.wide = flow.wide_values
+        self.width = {name: BINARY32.width if name in self.wide else fmt.width
+                      for name in self.moving}
         self.width |= {name: to.width for name, to in self.to.items()}
 
     def _resolved(self, name: str) -> tuple[str, Sign]:
@@ -506,5 +510,6 @@ def schedule(
             for name in names)) for kind, names in bound.units),
         registers=tuple(Register(width=width, loads=tuple(sorted(loads)))
                         for width, loads in zip(bound.widths, bound.loads(), strict=True)),
-        outputs=tuple(Output(name, bound.operand(value, sign, bound.finish), graph.to.get(value))
+        outputs=tuple(Output(name, bound.operand(value, sign, bound.finish), graph.to.get(value),
+                             value in graph.wide)
                       for name, (value, sign) in graph.outputs.items()))

@@ -258,13 +258,14 @@ class Ccu(Component):
 
         # 1: what is culled or oblong, the square's side, the compensation of the opacity.
         passed = [name for name in shapes
-                  if name not in ("front", "oblong", "log_det", "log_det_sharp")]
+                  if name not in ("depth", "oblong", "log_det", "log_det_sharp")]
         first = self._stage(m, "first", data.StructLayout({
             **{name: shapes[name] for name in passed}, "culled": 1, "oblong": 1,
+            "beyond": BINARY32.width - 1,
             "side": extent.width, "compensation": log.width}), folded.o.valid)
         one = first.held
         m.d.comb += folded.o.ready.eq(~first.valid)
-        flags = camera[CAMERA_WORDS.index("flags")]
+        near, flags = (camera[CAMERA_WORDS.index(name)] for name in ("near", "flags"))
         most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
         pixel = (1 << extent.frac_bits) - 1
         largest = extent.raw_max & ~pixel
@@ -274,7 +275,8 @@ class Ccu(Component):
         with m.If(first.taken):
             m.d.sync += [one[name].eq(given[name]) for name in passed]
             m.d.sync += [
-                one.culled.eq(Cat(~is_positive(given.front), *(
+                one.beyond.eq(given.depth[:-1] - near[:-1]),
+                one.culled.eq(Cat(given.depth[-1], given.depth[:-1] <= near[:-1], *(
                     given[f"mean_{axis}"] == end
                     for axis in "xy" for end in (mean.raw_max, -mean.raw_max))).any()),
                 one.oblong.eq(is_positive(given.oblong) if design.obb_ratio else 0),
@@ -299,11 +301,14 @@ class Ccu(Component):
         two = second.held
         m.d.comb += first.leave.eq(second.taken)
         down = mean.frac_bits - extent.frac_bits
+        # Depths that have no number of their own.
+        deepest = one.beyond[design.depth_drop + design.entry.depth_bits:]
         with m.If(second.taken):
             m.d.sync += [two.feature[name].eq(one[name]) for name in (
                 "mean_x", "mean_y", "a", "b", "c", "red", "green", "blue")]
             m.d.sync += [
-                two.depth.eq(one.z), two.culled.eq(one.culled),
+                two.depth.eq(Mux(deepest.any(), ~0, one.beyond >> design.depth_drop)),
+                two.culled.eq(one.culled),
                 two.position_x.eq(round_shift(one.mean_x, down)),
                 two.position_y.eq(round_shift(one.mean_y, down)),
                 two.opacity.eq((one.log_opacity << 1) + one.compensation),

@@ -955,10 +955,9 @@ def simulate(
     record = simulated.record()
     energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
     _publish(record, json_file, [
-        ("cycles", (f"{record['cycles']:,} in {record['frames']} frame"
-                    + ("s" if record["frames"] > 1 else ""))),
+        ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
         ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:g} MHz, "
-                 f"{float(format(record['fps'], '.4g')):,.6g} frames per second")),
+                 f"{record['fps']:.4g} frames per second")),
         ("clock", record["clock_source"]),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         *_memory_lines(record["memory"]),

@@ -11,7 +11,7 @@ def error_bounds(flow, fmt, inputs, constants):
     The bound is that of a running error analysis (Higham, Accuracy and Stability of Numerical
     Algorithms, 2002, section 3.3): every operation hands on the errors of its operands and adds
     its own, which :mod:`splatforge.algos.floating` states. Numbers given here are real ones, whose
-    words are off by `fmt.epsilon`, and those of ``wide_subtract`` by that of binary32. It holds
+    words are off by `fmt.epsilon`, and wide ones by that of binary32. It holds
     where no value reaches the ends of the format; it is infinite behind a reciprocal of what might
     be zero. The rounding of float64 itself, 2^-35 times smaller, is left out.
 
@@ -21,17 +21,16 @@ def error_bounds(flow, fmt, inputs, constants):
         (value, bound) of shape [N] of every output.
     """
     eps = fmt.epsilon
-    wide = {name for operation in flow.operations if operation.kind == "wide_subtract"
-            for name in operation.operands}
     values = {}
     for name, number in (*((name, inputs[name]) for name in flow.inputs),
                          *((name, constants[name]) for name in flow.constants), *flow.literals):
         number = np.asarray(number, np.float64)
-        values[name] = number, np.abs(number) * (BINARY32.epsilon if name in wide else eps)
+        values[name] = number, np.abs(number) * (BINARY32.epsilon if name in flow.wide else eps)
     with np.errstate(divide="ignore", invalid="ignore"):
         for operation in flow.operations:
             operands = [values[name] for name in operation.operands]
-            values[operation.name] = _bounded(operation, operands, eps, fmt.smallest)
+            of_result = BINARY32.epsilon if operation.name in flow.wide_values else eps
+            values[operation.name] = _bounded(operation, operands, of_result, fmt.smallest)
     return {name: values[value] for name, value in flow.outputs}
 
 
@@ -69,12 +68,12 @@ def _bounded(operation, operands, eps, smallest):
         low = np.abs(a) - error_a
         error = np.where(low > 0, 1 / np.sqrt(np.maximum(low, smallest)) - value, np.inf)
         return value, error + 1.25 * eps * (value + error)
-    if kind == "multiply":
+    if kind == "narrow":
+        return a, error_a + eps * (np.abs(a) + error_a)
+    if kind in ("multiply", "wide_multiply"):
         value = a * b
         error = np.abs(a) * error_b + np.abs(b) * error_a + error_a * error_b
         return value, error + eps * (np.abs(value) + error) + smallest
-    value = a + b if kind == "add" else a - b
+    value = a + b if kind in ("add", "wide_add") else a - b
     error = error_a + error_b
-    if kind == "wide_subtract":
-        error = error + BINARY32.epsilon * (np.abs(value) + error)
     return value, error + eps * (np.abs(value) + error) + smallest

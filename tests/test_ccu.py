@@ -82,7 +82,7 @@ def test_records_by_hand():
         [1, 2, 3.3, 1, 2, 0, 3, 0, 0, 4, 0.5, 0.5, 0.5, 0, 0, 0]))
     view = replace(turned(), near=0.3)
     words = pack_camera(DESIGN, view, antialiased=True)
-    assert words.shape == (20,)
+    assert words.shape == (24,)
     assert words[CAMERA_WORDS.index("flags")] == FLAG_ANTIALIASED
     assert pack_camera(DESIGN, view, antialiased=False)[CAMERA_WORDS.index("flags")] == 0
     number = dict(zip(CAMERA_WORDS, words.view(np.float32).astype(float), strict=True))
@@ -90,6 +90,9 @@ def test_records_by_hand():
     np.testing.assert_allclose(
         [[number[f"{row}_{axis}"] for axis in "xyz"] for row in ("right", "down", "ahead")],
         view.w2c[:3, :3] * [[view.fx], [view.fy], [1]], rtol=FP.epsilon)
+    np.testing.assert_array_equal(
+        [number[f"depth_{axis}"] for axis in "xyz"], np.float32(view.w2c[2, :3]))
+    assert (number["near"], number["reserved"]) == (np.float32(0.3), 0)
     # The fraction's last bits, which the arithmetic does not have, are zero.
     narrow = [name not in WIDE_WORDS for name in CAMERA_WORDS]
     assert (words[narrow][:11] & 63 == 0).all()
@@ -139,8 +142,7 @@ def test_graph_is_the_projection(seed, needles, sh_degree):
     assert len(want) > 200
     at = want.ids
     got = {name: value[at] for name, (value, _) in exact(scene, view).items()}
-    np.testing.assert_allclose(got["z"], want.depth, rtol=1e-6)
-    np.testing.assert_allclose(got["front"], got["z"] - view.near, rtol=1e-12)
+    np.testing.assert_allclose(got["depth"], want.depth, rtol=1e-6)
     np.testing.assert_allclose(np.stack([got["mean_x"], got["mean_y"]], 1), want.mean_px, atol=1e-4)
     # The conic from the slopes; its terms cancel in needles, so to the precision of the largest.
     a, b, c = (got[name] / FORM_SCALE for name in "abc")
@@ -177,7 +179,7 @@ def color_top():
 #: of words in units of their values, of what is in fixed point absolute. Needles of a thousand
 #: pixels are the worst.
 LIMITS = {
-    "z": (2e-5, 1.5e-5), "a": (1e-2, 5e-4), "c": (5e-3, 5e-4), "mean_x": (6e-3, 2e-3),
+    "depth": (4e-7, 3e-7), "a": (1e-2, 5e-4), "c": (5e-3, 5e-4), "mean_x": (6e-3, 2e-3),
     "mean_y": (6e-3, 2e-3), "log_det": (8e-3, 1.2e-3), "short": (0.15, 0.13), "red": (3e-3, 2.2e-3)}
 
 
@@ -197,7 +199,8 @@ def test_results_are_within_their_bounds(seed, needles, sh_degree):
     formats = {name: made[value] for name, value in flow.outputs}
     ids = project(scene, view).ids
     for name, (value, bound) in exact(scene, view).items():
-        error = np.abs((formats[name] or FP).to_float(got[name]) - value)[ids]
+        of = formats[name] or (BINARY32 if name == "depth" else FP)
+        error = np.abs(of.to_float(got[name]) - value)[ids]
         value, bound = value[ids], np.where(np.isnan(bound[ids]), np.inf, bound[ids])
         assert (error <= bound).all(), name
         if name in LIMITS:
@@ -407,10 +410,10 @@ def test_entries():
     assert (np.diff(frame.tiles)[same] > 0).all()
     np.testing.assert_array_equal(np.bincount(fields["feature"]), frame.met[frame.ids])
     assert not np.delete(frame.met, frame.ids).any()
-    # Depths are ordered like z and are its word.
+    # Depths are ordered like z: words of binary32 from the near plane's on, without two bits.
     z = view.w2c[2, :3] @ scene.means[frame.ids].T + view.w2c[2, 3]
-    np.testing.assert_allclose(
-        FP.to_float(fields["depth"]), z[fields["feature"]], rtol=8 * FP.epsilon)
+    word = (fields["depth"] << 2) + int(BINARY32.quantize(view.near))
+    np.testing.assert_allclose(BINARY32.to_float(word), z[fields["feature"]], rtol=5e-7)
     # Without subtiles the same entries reach all of their tiles.
     whole = run(scene, view, replace(DESIGN, subtiles=False))
     np.testing.assert_array_equal(DESIGN.entry.key(whole.entries), DESIGN.entry.key(frame.entries))
@@ -418,6 +421,17 @@ def test_entries():
     assert (fields["subtiles"] < 15).mean() > 0.3
     # Oriented boxes meet fewer tiles than squares.
     assert len(frame.entries) < 0.8 * len(run(scene, view, replace(DESIGN, obb_ratio=0)).entries)
+
+
+def test_depth_is_at_its_end_beyond_the_octaves():
+    huge = {"log_scales": [[9, 9, 9]]}
+    # The near plane lies at 0.2; 16 octaves reach to 13107.2.
+    depths = [int(DESIGN.entry.decode(place(means=[[0, 0, z]], **huge).entries)["depth"][0])
+              for z in (0.2001, 0.4, 13000, 13200, 1e9)]
+    top = (1 << 25) - 1
+    assert 0 < depths[0] < 2**11 < depths[1] == 1 << 21 < depths[2] < top
+    assert depths[3:] == [top, top]
+    assert (DESIGN.depth_drop, replace(DESIGN, depth_octaves=128).depth_drop) == (2, 5)
 
 
 def test_empty_scene():
@@ -444,7 +458,11 @@ def test_numbers_must_reach():
      "Arithmetic must have the 8 exponent bits of binary32, not FP(7,17)"),
     ({"floating": Floating(fraction_bits=15)},
      "Slopes of features must be FP(8,15), not FP(8,17)"),
-    ({"entry": EntryFormat(depth_bits=24)}, "Depth of entries must have 25 bits, not 24"),
+    ({"entry": EntryFormat(feature_bits=20, depth_bits=28)},
+     "Depth of entries must have at most 27 bits, not 28"),
+    ({"depth_octaves": 2}, "Depth of entries must have at most 24 bits, not 25"),
+    ({"depth_octaves": 12}, "Octaves of depth must be a power of two up to 128, not 12"),
+    ({"depth_octaves": 256}, "Octaves of depth must be a power of two up to 128, not 256"),
     ({"entry": EntryFormat(subtile_bits=5)},
      "Entries must tell the four 8x8 regions of a tile, not 5"),
     ({"extent": Fixed(int_bits=14, frac_bits=3)},
@@ -465,7 +483,7 @@ def test_wrong_designs_are_refused(change, message):
 def test_other_formats():
     """Half the fraction, twice the error and more: the arithmetic follows the format."""
     coarse = CcuDesign(
-        floating=Floating(fraction_bits=11), entry=EntryFormat(depth_bits=19),
+        floating=Floating(fraction_bits=11),
         feature=FeatureFormat(slope=Floating(fraction_bits=11)))
     scene, view = random_scene(500, 12), turned()
     want = project(scene, view)
@@ -621,12 +639,15 @@ def test_words_of_any_bits():
     records = np.where(some, near, records)
     play = Play(DESIGN, random_scene(1, 1, sh_degree=3), records=records, view=turned(60, 40))
     assert len(play.check().features) > 3
+    # Some lie beyond the last octave.
+    depth = DESIGN.entry.decode(play.frame.entries)["depth"]
+    assert 0 < (depth == (1 << 25) - 1).sum() < len(depth)
 
 
 def test_nothing_to_project():
     scene = random_scene(1, 1)
     play = Play(DESIGN, scene, records=np.zeros((0, 16), np.uint32)).check()
-    assert play.asked == [(CAMERA, 5)]
+    assert play.asked == [(CAMERA, 6)]
 
 
 def test_stop():
@@ -650,7 +671,7 @@ def test_cycles_are_the_interval_and_the_latencies():
     tiles = int(play.frame.walked[0])
     began = play.cycles - tiles - Ccu.latency - (ccu_schedule(DESIGN).finish + 1)
     # Each burst 20 cycles behind its address, beats one by one, up to the end of a round.
-    assert 20 + 5 + 15 <= began <= 20 + 5 + 15 + 3 + DESIGN.interval
+    assert 20 + 6 + 15 <= began <= 20 + 6 + 15 + 3 + DESIGN.interval
 
 
 @pytest.mark.rtl

@@ -619,27 +619,6 @@ def test_simulate(capsys, scene_file):
     assert twice["cycles"] == 2 * record["cycles"]
 
 
-def test_simulate_prints_what_is_known_to_a_band_in_two_digits(capsys, scene_file):
-    base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48"]
-    record = figures(capsys, *base, "--memory", "lpddr4-3200")
-    _, out, _ = run(capsys, *base, "--memory", "lpddr4-3200")
-    lines = {line[:14].strip(): line[14:] for line in out.splitlines()}
-    assert lines["cycles"] == f"{record['cycles']:,} in 1 frame"
-    for name, value, ends, unit, scale in (
-        ("energy", record["energy_j"], record["energy_band_j"], "uJ", 1e6),
-        ("DRAM energy", record["memory"]["energy_j"], record["memory"]["energy_band_j"], "uJ", 1e6),
-        ("area", record["area_mm2"], record["area_band_mm2"], "mm^2", 1.0),
-    ):
-        shown = [float(word.strip(",:")) for word in lines[name].split()[:5]
-                 if word[0].isdigit()]
-        assert shown == pytest.approx([scale * number for number in (value, *ends)], rel=0.05)
-        assert all(number == float(f"{number:.2g}") for number in shown)
-        assert lines[name].split()[1] == f"{unit},"
-    assert "e+" not in out
-    status, _, err = run(capsys, *base, "--clock-mhz", "1e9")
-    assert (status, "less than or equal to 10000" in err) == (2, True)
-
-
 def test_simulate_banked_memory(capsys, tmp_path, scene_file):
     base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48"]
     for name in ("lpddr3-1600", "lpddr4-3200", "lpddr5-6400"):

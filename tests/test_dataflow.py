@@ -26,8 +26,8 @@ FIXED = Fixed(int_bits=9, frac_bits=6, signed=True)
 def graph():
     """One of everything."""
     g = Builder()
-    x, y, far, k = g.input("x"), g.input("y"), g.input("far"), g.constant("k")
-    near, third = g.constant("near"), g.literal("third", 1 / 3)
+    x, y, far, k = g.input("x"), g.input("y"), g.input("far", wide=True), g.constant("k")
+    near, third = g.constant("near", wide=True), g.literal("third", 1 / 3)
     total = x * y + k
     root = g.reciprocal_root(total * total)
     g.output("chosen", g.select(x - y, root, -third * x))
@@ -37,7 +37,9 @@ def graph():
     g.output("fixed", g.to_fixed(x, FIXED))
     g.output("above", g.ceil_fixed(y, FIXED))
     g.output("logarithm", g.log2(total, FIXED))
-    g.output("distance", g.wide_subtract(far, near))
+    distance = g.wide_subtract(far, near)
+    g.output("distance", g.narrow(distance))
+    g.output("wide", g.wide_multiply(g.wide_add(near, distance), distance))
     g.output("same", x)
     return g.build()
 
@@ -47,9 +49,12 @@ def test_graph_is_what_was_written():
     assert flow.inputs == ("x", "y", "far")
     assert flow.constants == ("k", "near")
     assert flow.literals == (("third", 1 / 3),)
+    assert flow.wide == {"far", "near"} < flow.wide_values
+    assert len(flow.wide_values) == 5
     assert flow.counts() == dict.fromkeys(KINDS, 1) | {"multiply": 3, "add": 3}
     assert [name for name, _ in flow.outputs] == [
-        "chosen", "inverse", "between", "double", "fixed", "above", "logarithm", "distance", "same"]
+        "chosen", "inverse", "between", "double", "fixed", "above", "logarithm", "distance",
+        "wide", "same"]
     assert dict(flow.outputs)["same"] == "x"
     # x * y and y * x are one, and so are their sums with k.
     product = next(o for o in flow.operations if o.operands == ("x", "y") and o.kind == "multiply")
@@ -123,6 +128,8 @@ def test_words_are_those_of_the_operations():
     wide = floating.subtract(BINARY32, inputs["far"], constants["near"])
     # As close to the difference of two float32 as the narrow format allows.
     np.testing.assert_array_equal(got["distance"], FP.quantize(BINARY32.to_float(wide)))
+    np.testing.assert_array_equal(got["wide"], floating.multiply(
+        BINARY32, floating.add(BINARY32, constants["near"], wide), wide))
     np.testing.assert_array_equal(got["same"], x)
 
 
@@ -135,10 +142,12 @@ def test_words_are_within_their_bounds():
         "chosen": np.where(x >= y, 1 / np.abs(x * y + 0.7), -x / 3), "double": x * y + 0.7 + x,
         "fixed": x, "above": np.abs(y), "logarithm": np.log2(np.abs(x * y + 0.7)),
         "inverse": 1 / (np.abs(y) + 1 / 3), "between": np.minimum(np.maximum(x, y), 0.7),
-        "distance": inputs["far"] - 1000.3, "same": x}
+        "distance": inputs["far"] - 1000.3, "same": x,
+        "wide": inputs["far"] * (inputs["far"] - 1000.3)}
     for name, (value, bound) in bounds.items():
         np.testing.assert_allclose(value, exact[name], rtol=1e-12)
-        of = FIXED if name in ("fixed", "above", "logarithm") else FP
+        of = FIXED if name in ("fixed", "above", "logarithm") else (
+            BINARY32 if name == "wide" else FP)
         error = np.abs(of.to_float(got[name]) - value)
         assert (error <= bound).all(), name
         # The bound is one: some come close to it.
@@ -156,6 +165,11 @@ def test_words_are_within_their_bounds():
     ({"operations": (Operation(name="b", kind="log2", operands=("a",), to=FIXED),
                      Operation(name="c", kind="add", operands=("a", "b")))},
      "Operand of 'c' must be a word before it, not 'b'"),
+    ({"operations": (Operation(name="b", kind="narrow", operands=("a",)),)},
+     "Operand of 'b' must be a wide word before it, not 'a'"),
+    ({"wide": frozenset("a"), "operations": (
+        Operation(name="b", kind="negate", operands=("a",)),)},
+     "Operand of 'b' must be a word before it, not 'a'"),
     ({"operations": (Operation(name="b", kind="log2", operands=("a",)),)},
      "Operation 'b' must have a format if it leads to fixed point, and only then, not None"),
     ({"operations": (Operation(name="b", kind="add", operands=("a", "a"), to=FIXED),)},
@@ -167,6 +181,7 @@ def test_words_are_within_their_bounds():
      f"Operation 'b' must be one of {', '.join(KINDS)} with its operands, not 'add' of 1"),
 ])
 def test_wrong_graphs_are_refused(change, message):
-    parts = {"inputs": ("a",), "constants": (), "literals": (), "operations": (), "outputs": ()}
+    parts = {"inputs": ("a",), "constants": (), "wide": frozenset(), "literals": (),
+             "operations": (), "outputs": ()}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Dataflow(**(parts | change))

@@ -254,32 +254,6 @@ def _gate_cases():
                         id=f"{name}x{memory.organization.ranks}-{place}-{gate.name}-{gate.scope}")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gates_say_the_timings_of_their_names(name):
-    """Gates that are one timing, by JEDEC's name; a rank's read to write and the ends of data."""
-    dram = two_ranks(PRESETS[name])
-    t = dram.timing
-    data = t.cwl + t.bl
-    clocks = {
-        "tRC": t.rc, "tRCD": t.rcd, "tRAS": t.ras, "tRP": t.rp, "tRPab": t.rp_all, "tRTP": t.rtp,
-        "tCCD_S": t.ccd_s, "tCCD_L": t.ccd_l, "tRRD_S": t.rrd_s, "tRRD_L": t.rrd_l, "tFAW": t.faw,
-        "tPPD": t.ppd, "tRFCab": t.rfc_all, "tRFCpb": t.rfc_bank, "tPBR2PBR": t.pbr2pbr,
-        "tWR": data + t.wr, "tWTR_S": data + t.wtr_s, "tWTR_L": data + t.wtr_l,
-        "tRTP+tRP": t.rtp + t.rp, "tWR+tRP": data + t.wr + t.rp,
-        "tRTW": t.cl + t.bl - t.cwl + t.rtw}
-    table = gates(dram)
-    assert {gate.name for gate in table} == {*clocks, "tCS", "command bus"}
-    for gate in table:
-        assert gate.clocks == clocks.get(gate.name, gate.clocks), gate
-        assert gate.window == (4 if gate.name == "tFAW" else 1)
-    # Data of one rank behind those of another, a gap between them.
-    first, last = {"RD": t.cl, "WR": t.cwl}, {"RD": t.cl + t.bl, "WR": data}
-    for gate in table:
-        if gate.name == "tCS":
-            assert gate.clocks == max(
-                0, last[gate.preceding[0]] + t.cs - first[gate.following[0]]), gate
-
-
 @pytest.mark.parametrize(("dram", "place"), list(_gate_cases()))
 def test_each_gate_from_both_sides(dram, place):
     """One clock early is illegal and names the gate; on time this gate is silent."""

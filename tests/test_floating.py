@@ -215,7 +215,7 @@ def test_fixed_point(to):
 
 def test_binary32_and_back():
     word = words(BINARY32, 3000, 8)
-    word[:3] = [BINARY32.magnitude_max, BINARY32.sign_bit | 5, (128 << 23) - 1]
+    word[:4] = [BINARY32.magnitude_max, BINARY32.sign_bit | 5, (128 << 23) - 1, (1 << 23) - 1]
     narrow = floating.narrow(FP, word, BINARY32)
     assert narrow.tolist() == [nearest(FP, exact(BINARY32, at)) for at in word.tolist()]
     assert floating.narrow(FP, FP.sign_bit | 9, FP) == 0

@@ -33,8 +33,9 @@ FP = Floating()
 MEAN, LOG = Fixed(int_bits=9, frac_bits=6, signed=True), Fixed(int_bits=9, frac_bits=7, signed=True)
 RECORD = tuple(f"x{n}" for n in range(12))
 UNITS = {"multiply": units.Multiply, "add": units.Add, "compare": units.Compare,
-         "reciprocal": units.Reciprocal, "wide_subtract": units.WideSubtract,
-         "to_fixed": units.ToFixed, "log2": units.Log2}
+         "reciprocal": units.Reciprocal, "wide_multiply": units.Multiply,
+         "wide_add": units.Add, "narrow": units.Narrow, "to_fixed": units.ToFixed,
+         "log2": units.Log2}
 
 
 def random_graph(seed, operations=60):
@@ -42,10 +43,11 @@ def random_graph(seed, operations=60):
     rng = np.random.default_rng(seed)
     g = Builder()
     # Two words are wide, one is in the record for a conversion only, and one for nothing.
-    inputs = [g.input(name) for name in RECORD[:-1]]
-    constants = [g.constant(f"k{n}") for n in range(4)]
+    inputs = [g.input(name, wide=n < 2) for n, name in enumerate(RECORD[:-1])]
+    constants = [g.constant(f"k{n}", wide=n == 0) for n in range(4)]
+    far = [g.wide_subtract(value, constants[0]) for value in inputs[:2]]
     values = [*inputs[2:-1], *constants[1:], g.literal("third", -1 / 3),
-              g.wide_subtract(inputs[0], constants[0]), g.wide_subtract(inputs[1], constants[0])]
+              *(g.narrow(value) for value in far)]
     kinds = ["multiply"] * 8 + ["add"] * 5 + ["subtract"] * 3 + [
         "minimum", "maximum", "select", "reciprocal", "reciprocal_root", "negate", "magnitude"]
     arity = {"select": 3} | dict.fromkeys(kinds[:16] + kinds[16:18], 2)
@@ -62,6 +64,8 @@ def random_graph(seed, operations=60):
     g.output("log", g.log2(values[-6], LOG))
     g.output("passed", g.to_fixed(inputs[-1], MEAN))
     g.output("same", inputs[-1])
+    g.output("wide", g.wide_add(g.wide_multiply(*far), inputs[1]))
+    g.output("as_wide", inputs[0])
     return g.build()
 
 
@@ -77,10 +81,10 @@ def words(seed, *shape):
 
 def expected(flow, record, constants):
     """Results of every record, by name."""
-    wide = {name for o in flow.operations if o.kind == "wide_subtract" for name in o.operands}
     drop = BINARY32.width - FP.width
-    given = {name: record[:, n] >> (0 if name in wide else drop) for n, name in enumerate(RECORD)}
-    fixed = {name: int(word) >> (0 if name in wide else drop)
+    given = {name: record[:, n] >> (0 if name in flow.wide else drop)
+             for n, name in enumerate(RECORD)}
+    fixed = {name: int(word) >> (0 if name in flow.wide else drop)
              for name, word in zip(flow.constants, constants, strict=True)}
     results = evaluate(flow, FP, given, fixed)
     return {name: np.broadcast_to(value, len(record)) for name, value in results.items()}
@@ -145,7 +149,7 @@ def play_schedule(plan: Schedule, record, constants):
             for placed in unit.placed:
                 if (now - placed.cycle) % plan.interval or now < placed.cycle:
                     continue
-                wide = unit.kind == "wide_subtract"
+                wide = unit.kind in ("wide_multiply", "wide_add", "narrow")
                 fmt = BINARY32 if wide else FP
                 a, *more = [
                     exact(fmt, sign_of[o.sign](look(o.source, wide), fmt.sign_bit), o.sign)
@@ -153,10 +157,12 @@ def play_schedule(plan: Schedule, record, constants):
                 match placed.kind:
                     case "select":
                         value = more[0] if floating.less(FP, more[1], 0) else a
-                    case "wide_subtract":
-                        value = floating.narrow(FP, floating.subtract(fmt, a, *more), fmt)
-                    case "subtract":
-                        value = floating.add(FP, a, *more)
+                    case "subtract" | "wide_subtract":
+                        value = floating.add(fmt, a, *more)
+                    case "narrow":
+                        value = floating.narrow(FP, a, fmt)
+                    case "wide_add" | "wide_multiply":
+                        value = getattr(floating, placed.kind.removeprefix("wide_"))(fmt, a, *more)
                     case "to_fixed" | "ceil_fixed" | "log2":
                         value = getattr(floating, placed.kind)(FP, a, placed.to)
                     case kind:
@@ -164,8 +170,8 @@ def play_schedule(plan: Schedule, record, constants):
                 coming[number, now + OPERAND_LATENCY + LATENCY[unit.kind]] = int(value)
         if now >= plan.finish and (now - plan.finish) % plan.interval == 0:
             for output in plan.outputs:
-                value = look(output.operand.source, False)
-                if not output.to:
+                value = look(output.operand.source, output.wide)
+                if not output.to and not output.wide:
                     value = exact(FP, sign_of[output.operand.sign](value, FP.sign_bit),
                                   output.operand.sign)
                 outputs[output.name].append(int(value))

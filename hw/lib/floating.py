@@ -25,7 +25,7 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.hw.lib.component import Component
 
-__all__ = ["Add", "Compare", "Log2", "Multiply", "Reciprocal", "ToFixed", "WideSubtract"]
+__all__ = ["Add", "Compare", "Log2", "Multiply", "Narrow", "Reciprocal", "ToFixed"]
 
 
 def _exponent(word: Value, fmt: Floating) -> Value:
@@ -198,47 +198,41 @@ class Add(Component):
         return m
 
 
-class WideSubtract(Component):
-    """``a - b`` of wide words, as a narrow one: rounded twice.
-
-    See :func:`splatforge.algos.floating.subtract` and :func:`splatforge.algos.floating.narrow`.
+class Narrow(Component):
+    """A wide word as a narrow one, see :func:`splatforge.algos.floating.narrow`.
 
     Parameters
     ----------
     fmt : Floating
         Of the result.
     wide : Floating
-        Of the operands: as many exponent bits, a finer fraction.
+        Of the operand: as many exponent bits, a finer fraction.
 
     Members
     -------
-    a, b : ``In(wide.width)``
-        Operands.
+    a : ``In(wide.width)``
+        Operand.
     o : ``Out(fmt.width)``
-        Difference.
+        Result.
     """
 
-    #: Cycles from operands to the difference.
-    latency = Add.latency + 1
+    #: Cycles from the operand to the result.
+    latency = 1
 
     def __init__(
         self, fmt: Floating = Floating(), wide: Floating = BINARY32  # noqa: B008
     ) -> None:
         self.fmt, self.wide = fmt, wide
-        super().__init__({"a": In(wide.width), "b": In(wide.width), "o": Out(fmt.width)})
+        super().__init__({"a": In(wide.width), "o": Out(fmt.width)})
 
     def elaborate(self, platform):
         m = Module()
         fmt, drop = self.fmt, self.wide.fraction_bits - self.fmt.fraction_bits
-        m.submodules.add = add = Add(self.wide)
+        # A carry out of the largest exponent saturates.
         magnitude = Signal(fmt.width)
-        m.d.comb += [
-            add.a.eq(self.a), add.b.eq(Cat(self.b[:-1], ~self.b[-1])),
-            # A carry out of the largest exponent saturates.
-            magnitude.eq(add.o[drop:-1] + (add.o[drop - 1] if drop else 0)),
-        ]
-        m.d.sync += self.o.eq(Cat(
-            Mux(magnitude[-1], fmt.magnitude_max, magnitude[:-1]), add.o[-1]))
+        m.d.comb += magnitude.eq(self.a[drop:-1] + (self.a[drop - 1] if drop else 0))
+        m.d.sync += self.o.eq(Mux(_exponent(self.a, self.wide).any(), Cat(
+            Mux(magnitude[-1], fmt.magnitude_max, magnitude[:-1]), self.a[-1]), 0))
         return m
 
 

@@ -28,9 +28,9 @@ from splatforge.hw.lib.floating import (
     Compare,
     Log2,
     Multiply,
+    Narrow,
     Reciprocal,
     ToFixed,
-    WideSubtract,
 )
 
 __all__ = ["Folded", "result_layout"]
@@ -39,7 +39,8 @@ __all__ = ["Folded", "result_layout"]
 def result_layout(plan: Schedule, fmt: Floating) -> data.StructLayout:
     """Results of a schedule by name, words or raw integers."""
     return data.StructLayout({
-        output.name: shape_of(output.to) if output.to else unsigned(fmt.width)
+        output.name: shape_of(output.to) if output.to else unsigned(
+            BINARY32.width if output.wide else fmt.width)
         for output in plan.outputs})
 
 
@@ -235,8 +236,9 @@ class _Units(Component):
             self._operands(m, made, unit)
         for output in plan.outputs:
             target = Value.cast(self.o[output.name])
-            if output.to:
-                m.d.comb += target.eq(self._value(output.operand.source, output.to.width))
+            if output.to or output.wide:
+                # Neither has its sign turned.
+                m.d.comb += target.eq(self._value(output.operand.source, len(target)))
             else:
                 m.d.comb += target.eq(self._exact(output.operand))
         return m
@@ -244,8 +246,12 @@ class _Units(Component):
     def _unit(self, unit: Unit) -> Any:
         fmt = self.fmt
         match unit.kind:
-            case "wide_subtract":
-                return WideSubtract(fmt, BINARY32)
+            case "wide_multiply":
+                return Multiply(BINARY32)
+            case "wide_add":
+                return Add(BINARY32)
+            case "narrow":
+                return Narrow(fmt, BINARY32)
             case "to_fixed":
                 return ToFixed(_formats(unit), fmt)
             case "log2":
@@ -256,10 +262,11 @@ class _Units(Component):
 
     def _operands(self, m, made, unit: Unit) -> None:
         """Registers in front of a unit, that take what the slot's operation wants."""
-        wide = BINARY32.width if unit.kind == "wide_subtract" else self.fmt.width
+        width = BINARY32.width if unit.kind in (
+            "wide_multiply", "wide_add", "narrow") else self.fmt.width
 
         def word(operand: Operand) -> Value:
-            return self._with_sign(self._value(operand.source, wide), operand.sign)
+            return self._with_sign(self._value(operand.source, width), operand.sign)
 
         ports: dict[str, Callable[[Placed], Any]] = {
             "a": lambda placed: placed.operands[0], "b": lambda placed: placed.operands[1]}
@@ -269,7 +276,7 @@ class _Units(Component):
             case "reciprocal":
                 del ports["b"]
                 controls["root"] = lambda placed: placed.kind == "reciprocal_root"
-            case "log2":
+            case "log2" | "narrow":
                 del ports["b"]
             case "to_fixed":
                 del ports["b"]
