@@ -332,7 +332,7 @@ class _Quadratic(Component):
             strict=True)]
         octaves = len(self.rows) >> table.index_bits
         super().__init__({
-            "octave": In(range(octaves)), "fraction": In(fmt.fraction_bits),
+            "octave": In(range(max(2, octaves))), "fraction": In(fmt.fraction_bits),
             "o": Out(signed(frac_bits + 2))})
 
     def elaborate(self, platform):
