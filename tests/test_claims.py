@@ -301,6 +301,9 @@ def test_a_file_is_a_paper_too() -> None:
     assert {each.claim.paper for each in chosen} == {"roofgs"}
     assert {each.claim.file for each in chosen} == {"gpu", "rivals"}
     assert seen[-1] == (len(chosen), len(chosen))
+    of_file = evaluate(["voyager"])
+    assert {each.claim.paper for each in of_file} == {"voyager", "nebula"}
+    assert {each.claim.file for each in of_file} == {"voyager"}
 
 
 def numbers(text: str) -> set[float]:

@@ -186,6 +186,25 @@ def test_a_frame_by_hand() -> None:
     assert report.energy_j - faster.energy_j == pytest.approx(leakage_pj * 1e-12 / 2)
 
 
+def test_baselines_of_a_run_by_hand() -> None:
+    """Both GPUs' rasterization of two frames over ours; the band of the saving holds both bands."""
+    scene = resolve("default")
+    views = [default_camera(scene, 64, 48), default_camera(scene, 48, 32)]
+    record = simulate("raster", RasterDesign(), scene, views).record()
+    assert list(record["baselines"]) == ["orin_nx_16gb", "agx_xavier"]
+    low, high = record["energy_band_j"]
+    for number, each in enumerate(record["baselines"].values()):
+        frames = record["gpu"][number]
+        assert [[stage["name"] for stage in frame["stages"]] for frame in frames] == [
+            ["rasterize", "write"]] * 2
+        assert each["time_s"] == pytest.approx(sum(frame["time_s"] for frame in frames))
+        assert each["energy_j"] == pytest.approx(sum(frame["energy_j"] for frame in frames))
+        assert each["speedup"] == pytest.approx(each["time_s"] / record["time_s"])
+        assert each["energy_saving"] == pytest.approx(each["energy_j"] / record["energy_j"])
+        least, most = each["energy_band_j"]
+        assert each["energy_saving_band"] == pytest.approx([least / high, most / low])
+
+
 def test_splats_behind_an_early_stop_are_written_but_not_read() -> None:
     """What was asked for beyond the end of a tile fills the buffer and is dropped there."""
     design, scene = RasterDesign(), resolve("default")
