@@ -148,7 +148,7 @@ def array_inventory(array: ArrayDesign) -> dict[str, int]:
     The operators of :func:`lane_operators`, every result registered once at full width, and the
     tile state in flip-flops, twice: it is less than 1 Kbit a lane. At 130 nm 64 lanes take 7.0
     mm^2 by this, 2.9 to 12.6; ``splatforge synth raster --unit array`` with the cells of IHP SG13G2
-    gave 11.0 (alpha in thirteen stages), most of the difference in what selects a pixel's state.
+    gave 11.0 (alpha in thirteen stages, control and multiplexers with it).
     """
     blend = array.blend
     pixel_bits = blend.transmittance.width + 3 * blend.accumulator.width
