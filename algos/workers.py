@@ -9,9 +9,9 @@ A rule for kernels that are cached on disk: they call compiled functions of thei
 numba recompiles when that file changes, not when another one does.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,9 @@ __all__ = ["Workers"]
 
 class Workers:
     """A team of threads for the length of a ``with`` block; the caller is one of them.
+
+    When the block is left by an exception, an interruption among them, nobody waits for the other
+    threads: each ends with the kernel that it is in.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
             self._pool = None
 
     def run(self, kernel: Callable[..., None], *args: Any) -> None:
@@ -70,11 +73,9 @@ class Workers:
         futures = [
             self._pool.submit(kernel, worker, self.count, *args) for worker in range(1, self.count)
         ]
-        try:
-            kernel(0, self.count, *args)
-        finally:
-            for future in futures:
-                future.result()
+        kernel(0, self.count, *args)
+        for future in futures:
+            future.result()
 
     def run_chunks(self, kernel: Callable[..., None], chunks: int, *args: Any) -> None:
         """Call ``kernel(chunk, *args)`` for every chunk in [0, chunks), in any order.
@@ -83,8 +84,7 @@ class Workers:
         off its core does not hold up the rest. The kernel must release the GIL.
         """
         if chunks:
-            turns = count()
-            self.run(_run_turns, kernel, turns, chunks, args)
+            self.run(_run_turns, kernel, iter(range(chunks)), args)
 
 
 def _run_turns(
@@ -92,9 +92,13 @@ def _run_turns(
     workers: int,
     kernel: Callable[..., None],
     turns: Iterator[int],
-    chunks: int,
     args: tuple[Any, ...],
 ) -> None:
-    # next() of a count is one step under the GIL: no two threads get the same chunk.
-    while (chunk := next(turns)) < chunks:
-        kernel(chunk, *args)
+    try:
+        # The next of a range is one step under the GIL: no two threads get the same chunk.
+        for chunk in turns:
+            kernel(chunk, *args)
+    except BaseException:
+        # The other threads find nothing left to do.
+        deque(turns, maxlen=0)
+        raise

@@ -7,13 +7,16 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
 
-__all__ = ["app", "main"]
+__all__ = ["app", "entry", "main"]
 
 #: Accelerators that can be generated, simulated and co-simulated.
 DESIGNS = ("raster",)
@@ -34,6 +37,10 @@ RENDERED = ("raster", "gscore")
 SYNTHESISED = ("raster", "gscore")
 
 _INTERRUPTED = 130
+#: Seconds in which a second signal does not interrupt what the first has begun.
+_PATIENCE_S = 2.0
+#: Seconds that a signal leaves for an end in good order.
+_GRACE_S = 4.0
 _FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
@@ -241,8 +248,6 @@ def _scene_record(
     names: Sequence[str], antialiased: bool | None = None
 ) -> "tuple[Scene, dict[str, Any]]":
     """A scene and the figures of ``scenes info``."""
-    import time
-
     from splatforge.scenes import CAPTURES, get, open_scene
 
     start = time.perf_counter()
@@ -692,8 +697,6 @@ def render(
     json_file: JsonOption = None,
 ) -> None:
     """Render a scene with the float reference, or as an accelerator does."""
-    import time
-
     from splatforge.algos import quality, reference
 
     wanted = statistics or []
@@ -1292,22 +1295,125 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def entry() -> NoReturn:
+    """Run ``splatforge`` as a process."""
+    status = main()
+    if status > 128:
+        # A thread that compiles a kernel cannot be interrupted; the interpreter would wait for it.
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        _end(status)
+    raise SystemExit(status)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``splatforge`` and return its exit status.
 
     0 is success, 2 an error of the input or of the machine (one line on stderr), 130 an
-    interruption. Anything else that is raised is a bug of ours and shows where it arose.
+    interruption, 143 and 129 the same by SIGTERM and SIGHUP. Anything else that is raised is a bug
+    of ours and shows where it arose.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with _interruptible() as received:
+        return _main(given, received)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Have every signal that asks for an end do so in good order; yields those that came.
+
+    Each is a `KeyboardInterrupt`: files that are half written go, and so do processes that were
+    started. Nobody else ends those, since a terminal's Ctrl-C does not reach them.
+    """
+    received: list[int] = []
+    last = -_PATIENCE_S
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, _: object) -> None:
+        nonlocal last
+        # Who presses Ctrl-C twice must not interrupt the clearing up.
+        if time.monotonic() < last + _PATIENCE_S:
+            return
+        last = time.monotonic()
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    with suppress(ValueError):  # not the main thread: signals are not ours
+        for number in signals:
+            # `nohup` asks to go on; a script that starts jobs behind it does not.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt) or signal.SIG_DFL
     try:
-        status = app(args=given, prog_name="splatforge", standalone_mode=False)
+        with _insistent(signals, received) if before else nullcontext():
+            yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _insistent(signals: Sequence[int], received: Sequence[int]) -> Iterator[None]:
+    """Repeat each of `signals` until it is `received`, and end the process if it does not end.
+
+    Python's handler runs in the main thread between two instructions of Python. One that comes
+    just before that thread waits for another is seen when the wait is over, minutes later; one
+    that comes while LLVM compiles a kernel is seen seconds later. Another thread hears of it at
+    once.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    over = threading.Event()
+
+    main = threading.get_ident()
+
+    def watch() -> None:
+        while heard := os.read(read, 1):
+            if heard[0] in signals:
+                insist(heard[0])
+        os.close(read)
+
+    def insist(number: int) -> None:
+        end = time.monotonic() + _GRACE_S
+        while not over.wait(0.1):
+            if time.monotonic() > end:
+                with suppress(OSError):
+                    os.write(2, b"splatforge: interrupted\n")
+                # In the pause, threads that waited for a process clear up.
+                _end(128 + number, pause_s=1.0)
+            if not received:
+                signal.pthread_kill(main, number)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(write)
+
+
+def _end(status: int, pause_s: float = 0.0) -> NoReturn:
+    """End this process and those that it has started, whatever its threads are doing."""
+    processes = sys.modules.get("splatforge.verification.lib.processes")
+    if processes is not None:
+        processes.end_all()
+        time.sleep(pause_s)
+    os._exit(status)
+
+
+def _main(given: Sequence[str], received: Sequence[int]) -> int:
+    try:
+        status = app(args=list(given), prog_name="splatforge", standalone_mode=False)
         sys.stdout.flush()
         if status == _INTERRUPTED:  # Typer has caught Ctrl-C inside a verb
             raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         print("splatforge: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return 128 + received[0] if received else _INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough; the interpreter must not complain about the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

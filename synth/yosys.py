@@ -1,9 +1,10 @@
 """Yosys in a process of its own: an error in it ends the process, not this one."""
 
 import importlib.metadata
-import subprocess
 import sys
 from pathlib import Path
+
+from splatforge.verification.lib.processes import Children
 
 __all__ = ["SynthesisError", "run", "version"]
 
@@ -43,8 +44,7 @@ def run(script: str, folder: Path, name: str) -> str:
     """
     version()
     (folder / f"{name}.ys").write_text(script)
-    done = subprocess.run([sys.executable, "-c", _CHILD, name], cwd=folder, capture_output=True,
-                          text=True, errors="replace")
+    done = Children().run([sys.executable, "-c", _CHILD, name], folder)
     path = folder / f"{name}.log"
     log = path.read_text(errors="replace") if path.exists() else ""
     if done.returncode:

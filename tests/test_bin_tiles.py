@@ -1,4 +1,6 @@
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numba
@@ -134,6 +136,29 @@ def test_workers_share_chunks_and_pass_errors_on():
     for count in (1, 2):
         with pytest.raises(ArithmeticError, match="of the last worker"), Workers(count) as workers:
             workers.run(fail)
+
+
+def test_workers_do_not_wait_for_each_other_behind_an_error():
+    """The chunk that another thread is in goes on; those that nobody has begun are left."""
+    begun, go_on = [], threading.Event()
+
+    def work(chunk: int) -> None:
+        begun.append(chunk)
+        if threading.current_thread() is not threading.main_thread():
+            go_on.wait(60)
+            return
+        while len(begun) < 2:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        workers.run_chunks(work, 1000)
+    assert time.monotonic() - before < 30
+    assert sorted(begun) == [0, 1]
+    go_on.set()
+    time.sleep(0.05)
+    assert sorted(begun) == [0, 1]
 
 
 def test_workers_are_counted():

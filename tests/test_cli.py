@@ -7,7 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +138,70 @@ def test_interruption(capsys, monkeypatch, scene_file):
     monkeypatch.setattr(cli, "_scene", interrupt)
     status, _, err = run(capsys, "render", "--scene", scene_file)
     assert (status, err) == (130, "splatforge: interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_interrupt_the_clearing_up(
+        capsys, monkeypatch, scene_file, number):
+    """The first one counts; handlers are those of before behind it."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    cleared = []
+
+    def interrupt(*_):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(30)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            cleared.append(True)
+
+    monkeypatch.setattr(cli, "_scene", interrupt)
+    assert run(capsys, "render", "--scene", scene_file) == (
+        128 + number, "", "splatforge: interrupted\n")
+    assert cleared == [True]
+    assert before == [
+        signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_a_signal_that_another_thread_gets(capsys, monkeypatch, scene_file):
+    """It does not interrupt what the main thread waits for: it is repeated until that hears it."""
+    begun, done = threading.Event(), threading.Event()
+
+    def get() -> None:
+        begun.wait()
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        done.wait(60)
+
+    def wait(*_) -> None:
+        begun.set()
+        done.wait(60)
+
+    monkeypatch.setattr(cli, "_scene", wait)
+    thread = threading.Thread(target=get)
+    thread.start()
+    before = time.monotonic()
+    assert run(capsys, "render", "--scene", scene_file)[0] == 130
+    assert time.monotonic() - before < 30
+    done.set()
+    thread.join()
+
+
+def test_nohup_is_obeyed(monkeypatch, scene_file):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(cli, "_scene", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 1 / 0)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            main(["render", "--scene", str(scene_file)])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_thread_has_no_say_in_signals():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["scenes", "list"]).result() == 0
 
 
 def test_interruption_of_the_process(scene_file, tmp_path):

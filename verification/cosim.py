@@ -33,6 +33,7 @@ from splatforge.verification.lib.frame import (
     build_frame,
     run_frames,
 )
+from splatforge.verification.lib.processes import Children
 
 __all__ = ["DESIGNS", "CosimFrame", "CosimResult", "Difference", "cosim"]
 
@@ -369,7 +370,7 @@ def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> Cosi
 
 def _run_all(
     binary: Binary, jobs: Sequence[FrameJob], processes: int, options: Mapping[str, Any],
-    report: Callable[[int], None],
+    report: Callable[[int], None], children: Children,
 ) -> list[FrameRun]:
     """Every job's run, in `processes` harnesses side by side."""
     done = [0] * processes
@@ -379,9 +380,10 @@ def _run_all(
             done[number] = cycles
             report(sum(done))
 
-        return run_frames(binary.path, jobs[number::processes], progress=progress, **options)
+        return run_frames(
+            binary.path, jobs[number::processes], progress=progress, children=children, **options)
 
-    with ThreadPoolExecutor(processes) as pool:
+    with ThreadPoolExecutor(processes) as pool, children:
         parts = list(pool.map(part, range(processes)))
     runs: list[FrameRun] = [parts[n % processes][n // processes] for n in range(len(jobs))]
     return runs
@@ -458,10 +460,11 @@ def cosim(
     tell = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, Children() as children:
         # The compiler works in processes of its own while the models run here.
         tell("build", 0, 1)
-        building: Future[Binary] = pool.submit(build_frame, design, waves=waves, cache=cache)
+        building: Future[Binary] = pool.submit(
+            build_frame, design, waves=waves, cache=cache, children=children)
         expected = []
         for number, camera in enumerate(cameras):
             tell("prepare", number, len(cameras))
@@ -474,7 +477,7 @@ def cosim(
     runs = _run_all(
         binary, jobs, min(processes, len(jobs)) if waves is None else 1,
         {"timing": timing, "stall": stall, "waves": waves},
-        lambda cycles: tell("simulate", min(cycles, total), total))
+        lambda cycles: tell("simulate", min(cycles, total), total), children)
     simulate_s = time.perf_counter() - simulating
     frames = tuple(
         _compare(number, frame, runs[number * len(formats):(number + 1) * len(formats)])

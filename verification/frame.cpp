@@ -36,6 +36,10 @@ using Trace = VerilatedVcdC;
 #include <sstream>
 #include <string>
 #include <vector>
+#ifdef __linux__
+#include <csignal>
+#include <sys/prctl.h>
+#endif
 
 namespace {
 
@@ -832,6 +836,10 @@ Bench::Job parse_run(std::istringstream& line) {
 
 int main(int argc, char** argv) {
     if (argc != 3) fail("usage: simulate JOB RESULTS");
+#ifdef __linux__
+    // Whoever waits for the results may be killed: nobody is left to end this process then.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
     std::ifstream job(argv[1]);
     if (!job) fail("%s: cannot be read", argv[1]);
     Bench bench(argv[2]);

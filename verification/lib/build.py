@@ -25,6 +25,8 @@ from pathlib import Path
 
 import platformdirs
 
+from splatforge.verification.lib.processes import Children
+
 __all__ = ["Binary", "BuildError", "build", "cache_folder", "cached", "compiler", "digest",
            "share_lanes", "verilator_root"]
 
@@ -44,6 +46,8 @@ VERILATE = (
 
 LZ4_AND_ZLIB = "#include <lz4.h>\n#include <zlib.h>\n"
 
+#: Seconds between two looks at an entry that another process builds.
+LOOK_S = 0.05
 #: Binaries kept in a cache folder; the least recently used go first.
 KEPT = 64
 #: A module with at least this many instances is compiled once and called, not inlined.
@@ -135,11 +139,10 @@ def share_lanes(verilog: str) -> str:
     return re.sub(r"^module (\\\S+ |\w+)\s*\([^;]*\);", mark, verilog, flags=re.MULTILINE)
 
 
-def _run(command: Sequence[str | Path], folder: Path, what: str) -> None:
-    environment = {**os.environ, "VERILATOR_ROOT": str(verilator_root())}
-    done = subprocess.run(
-        [str(word) for word in command], cwd=folder, env=environment, capture_output=True,
-        text=True)
+def _run(command: Sequence[str | Path], folder: Path, what: str, children: Children) -> None:
+    # What a compiler that is killed leaves of its own goes with the folder.
+    done = children.run(
+        command, folder, {"VERILATOR_ROOT": str(verilator_root()), "TMPDIR": str(folder)})
     if done.returncode:
         text = (done.stdout + done.stderr).strip()
         if "No space left on device" in text:
@@ -151,7 +154,7 @@ def _run(command: Sequence[str | Path], folder: Path, what: str) -> None:
 
 def _compile(
     cxx: str, folder: Path, jobs: Sequence[tuple[Path, tuple[str, ...]]], flags: Sequence[str],
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor, children: Children,
 ) -> list[Path]:
     """Object files of (source, optimisation) pairs, largest source first."""
     launcher = [ccache] if (ccache := shutil.which("ccache")) else []
@@ -160,7 +163,7 @@ def _compile(
         source, optimise = job
         target = folder / (source.name + ".o")
         _run([*launcher, cxx, *COMMON, *optimise, *flags, "-c", source, "-o", target], folder,
-             f"Compiling {source.name}")
+             f"Compiling {source.name}", children)
         return target
 
     return list(pool.map(one, sorted(jobs, key=lambda job: -job[0].stat().st_size)))
@@ -188,7 +191,7 @@ def _check_trace_headers(cxx: str) -> None:
 
 def _build(
     verilog: str, top: str, sources: Sequence[Path], trace: str | None, verilate: Sequence[str],
-    link: Sequence[str], folder: Path, runtime_folder: Path,
+    link: Sequence[str], folder: Path, runtime_folder: Path, children: Children,
 ) -> None:
     """Build ``simulate`` in `folder`."""
     cxx, root = compiler(), verilator_root()
@@ -199,10 +202,12 @@ def _build(
     flags = [*defines, *include]
     source = folder / f"{top}.v"
     source.write_text(share_lanes(verilog))
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        runtime = pool.submit(_runtime, cxx, flags, trace, "--vpi" in verilate, runtime_folder)
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool, children:
+        runtime = pool.submit(
+            _runtime, cxx, flags, trace, "--vpi" in verilate, runtime_folder, children)
         _run([root / "bin" / "verilator_bin", *VERILATE, *trace_verilate, *verilate, "--prefix",
-              PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator")
+              PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator",
+             children)
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
         fast = TRACED if trace else FAST
         jobs: list[tuple[Path, tuple[str, ...]]] = []
@@ -210,14 +215,14 @@ def _build(
                                ("support_fast", fast), ("support_slow", SLOW)):
             jobs += [(folder / Path(name).name, optimise) for name in listed.get(kind, ())]
         jobs += [(path, FAST) for path in sources]
-        objects = _compile(cxx, folder, jobs, flags, pool)
+        objects = _compile(cxx, folder, jobs, flags, pool, children)
         objects += runtime.result()
     binary = folder / "simulate"
-    _run([cxx, *objects, "-o", binary, "-pthread", *libraries, *link], folder, "Linking")
+    _run([cxx, *objects, "-o", binary, "-pthread", *libraries, *link], folder, "Linking", children)
 
 
 def _runtime(
-    cxx: str, flags: Sequence[str], trace: str | None, vpi: bool, cache: Path
+    cxx: str, flags: Sequence[str], trace: str | None, vpi: bool, cache: Path, children: Children
 ) -> list[Path]:
     """Object files of Verilator's own library, the same for every design."""
     root = verilator_root() / "include"
@@ -227,10 +232,10 @@ def _runtime(
 
     def make(folder: Path) -> None:
         with ThreadPoolExecutor(2) as pool:
-            _compile(cxx, folder, [(root / name, FAST) for name in names], flags, pool)
+            _compile(cxx, folder, [(root / name, FAST) for name in names], flags, pool, children)
 
     key = digest(_tool_versions(cxx), *COMMON, *FAST, *flags, *names)
-    entry, _ = cached(f"runtime-{key}", make, [f"{name}.o" for name in names], cache)
+    entry, _ = cached(f"runtime-{key}", make, [f"{name}.o" for name in names], cache, children)
     return [entry / f"{name}.o" for name in names]
 
 
@@ -256,10 +261,15 @@ def _file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, children: Children) -> Iterator[None]:
     """Hold an exclusive lock; the system frees it when the process dies."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            children.check()
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOOK_S)
         yield
 
 
@@ -281,6 +291,7 @@ def _prune(cache: Path, keep: Path) -> None:
 
 def cached(
     key: str, make: Callable[[Path], None], files: Sequence[str], cache: Path | None = None,
+    children: Children | None = None,
 ) -> tuple[Path, bool]:
     """Folder with `files`, made once by ``make(folder)`` and kept under `key`.
 
@@ -297,6 +308,8 @@ def cached(
         Names of what is kept.
     cache : Path, optional
         See :func:`cache_folder`.
+    children : Children, optional
+        With whose work the wait for another builder ends.
 
     Returns
     -------
@@ -314,7 +327,7 @@ def cached(
     entry = folder / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{key}.lock"):
+        with _lock(folder / f"{key}.lock", children or Children()):
             if _valid(entry, files):
                 os.utime(entry / "sums.json")
                 return entry, True
@@ -340,6 +353,7 @@ def cached(
 def build(
     verilog: str, top: str, sources: Sequence[Path], *, trace: str | None = None,
     verilate: Sequence[str] = (), link: Sequence[str] = (), cache: Path | None = None,
+    children: Children | None = None,
 ) -> Binary:
     """Binary of `verilog` under the C++ of `sources`, from the cache if it is there.
 
@@ -357,6 +371,8 @@ def build(
         Further arguments of Verilator, and of the compiler when it links.
     cache : Path, optional
         Cache folder, see :func:`cache_folder`.
+    children : Children, optional
+        The work that the build is part of.
 
     Raises
     ------
@@ -371,10 +387,11 @@ def build(
         _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
+    started = children or Children()
 
     def make(work: Path) -> None:
-        _build(verilog, top, sources, trace, verilate, link, work, folder)
+        _build(verilog, top, sources, trace, verilate, link, work, folder, started)
 
-    entry, hit = cached(f"{top}-{key}", make, ["simulate"], cache)
+    entry, hit = cached(f"{top}-{key}", make, ["simulate"], cache, started)
     return Binary(
         path=entry / "simulate", build_s=time.perf_counter() - began, cached=hit)

@@ -8,7 +8,8 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
-import subprocess
+import pickle
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,9 @@ from splatforge.algos.fetch import MemoryImage
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.shell import AcceleratorDesign, FrameError
-from splatforge.hw.generate import verilog
 from splatforge.sim.dram import DramCounts, banked_constants
-from splatforge.verification.lib.build import Binary, build, cached, digest
+from splatforge.verification.lib.build import Binary, BuildError, build, cached, digest
+from splatforge.verification.lib.processes import Children
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
            "Stall", "Waves", "build_frame", "core_verilog", "run_frames"]
@@ -36,6 +37,14 @@ HARNESS = Path(__file__).parents[1] / "frame.cpp"
 CANARY = 0xA5
 
 SLVERR, DECERR = 2, 3
+
+#: Amaranth, which takes seconds for many lanes, in a process of its own: one that can be ended.
+_GENERATE = """
+import pathlib, pickle, sys
+from splatforge.hw.generate import verilog
+design = pickle.load(sys.stdin.buffer)
+pathlib.Path(sys.argv[1]).write_text(verilog(design.name, design))
+"""
 
 
 class SimulationError(RuntimeError):
@@ -238,17 +247,20 @@ class FrameRun:
 
 
 def build_frame(
-    design: AcceleratorDesign, *, waves: Waves | None = None, cache: Path | None = None
+    design: AcceleratorDesign, *, waves: Waves | None = None, cache: Path | None = None,
+    children: Children | None = None,
 ) -> Binary:
     """Harness and Verilog of `design` as a binary; see :func:`build`."""
     began = time.perf_counter()
     binary = build(
-        core_verilog(design, cache=cache), design.name, [HARNESS],
-        trace=waves.kind if waves else None, cache=cache)
+        core_verilog(design, cache=cache, children=children), design.name, [HARNESS],
+        trace=waves.kind if waves else None, cache=cache, children=children)
     return replace(binary, build_s=time.perf_counter() - began)
 
 
-def core_verilog(design: AcceleratorDesign, *, cache: Path | None = None) -> str:
+def core_verilog(
+    design: AcceleratorDesign, *, cache: Path | None = None, children: Children | None = None
+) -> str:
     """Verilog of an accelerator, from the cache while its sources are the same.
 
     Writing 64 lanes takes Amaranth several seconds, as long as half of the C++.
@@ -261,10 +273,16 @@ def core_verilog(design: AcceleratorDesign, *, cache: Path | None = None) -> str
 
     name = f"{design.name}.v"
 
-    def make(folder: Path) -> None:
-        (folder / name).write_text(verilog(design.name, design))
+    started = children or Children()
 
-    entry, _ = cached(f"verilog-{key}", make, [name], cache)
+    def make(folder: Path) -> None:
+        done = started.run(
+            [sys.executable, "-c", _GENERATE, name], folder, content=pickle.dumps(design))
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise BuildError(f"Generating {name} failed: {last}")
+
+    entry, _ = cached(f"verilog-{key}", make, [name], cache, started)
     return (entry / name).read_text()
 
 
@@ -328,27 +346,21 @@ def _dram_counts(memory: BankedMemory, values: Sequence[int]) -> DramCounts:
         access_bytes=org.access_bytes)
 
 
-def _execute(binary: Path, folder: Path, progress: Callable[[int], None] | None) -> None:
+def _execute(
+    binary: Path, folder: Path, progress: Callable[[int], None] | None, children: Children
+) -> None:
     """Run the harness on the job in `folder`."""
-    process = subprocess.Popen(
-        [str(binary), "job", "results"], cwd=folder, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True)
     said: list[str] = []
-    try:
+    with children.start([binary, "job", "results"], folder, errors_apart=False) as process:
         assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                if line.startswith("cycles "):
-                    if progress:
-                        progress(int(line.split()[1]))
-                else:
-                    said.append(line.rstrip())
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if code:
+        for line in process.stdout:
+            if line.startswith(b"cycles "):
+                if progress:
+                    progress(int(line.split()[1]))
+            else:
+                said.append(line.decode(errors="replace").rstrip())
+    children.check()
+    if code := process.returncode:
         raise SimulationError(f"The simulation ended with code {code}: {' '.join(said)[-500:]}")
 
 
@@ -370,6 +382,7 @@ def run_frames(
     waves: Waves | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    children: Children | None = None,
 ) -> list[FrameRun]:
     """Run frames back to back, without a reset in between.
 
@@ -398,6 +411,8 @@ def run_frames(
         Where the harness runs, and the Verilog leaves what it writes; else a folder that goes.
     progress : callable, optional
         Called now and then with the cycles simulated so far.
+    children : Children, optional
+        The work that the run is part of.
 
     Returns
     -------
@@ -421,7 +436,7 @@ def run_frames(
         lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
                           idle_limit_cycles, waves, log)
         (folder / "job").write_text("\n".join(lines) + "\n")
-        _execute(binary, folder, progress)
+        _execute(binary, folder, progress, children or Children())
         records: list[dict[str, Any]] = [
             json.loads(line) for line in (folder / "results").read_text().splitlines()]
         violations = records.pop()["violations"]
