@@ -13,6 +13,7 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vru import VruDesign
@@ -82,6 +83,8 @@ class GscoreDesign:
         Culling and conversion.
     lists : ListsDesign
         Lists of the tiles, and further ones for what is partitioned.
+    qsu : QsuDesign
+        Buckets of a partition, and entries of a chunk.
     vru, array, resolve, shell : VruDesign, ArrayDesign, ResolveDesign, ShellDesign
         Parameters of the other units. GSCore has 64 volume-rendering units; they cover an 8x8
         region of a tile at a time, the rendering array's 64 lanes.
@@ -108,6 +111,7 @@ class GscoreDesign:
 
     ccu: CcuDesign = CcuDesign()
     lists: ListsDesign = ListsDesign()
+    qsu: QsuDesign = QsuDesign()
     vru: VruDesign = VruDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
@@ -120,6 +124,7 @@ class GscoreDesign:
             raise ValueError("Lists must hold the entries of the other units")
         if self.ccu.feature != self.vru.feature:
             raise ValueError("Features must be read as they are written")
+        self.qsu.check_lists(self.lists)
         if self.shell.max_side > 1 << (self.vru.feature.mean.int_bits - 1):
             raise ValueError(
                 f"Means of features must reach {self.shell.max_side} pixels, the longest side, "

@@ -30,6 +30,7 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.ccu import Ccu
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.lists import Lists
+from splatforge.hw.qsu import Qsu
 from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
@@ -41,6 +42,7 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "ccu": Ccu, "fetch": Fetch, "lists": Lists,
+    "qsu": Qsu,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
@@ -48,7 +50,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
-    "gscore": _COMMON | {"ccu", "lists", "vru"},
+    "gscore": _COMMON | {"ccu", "lists", "qsu", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -132,6 +134,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Ccu(design.ccu, design.shell)
         case "lists":
             return Lists(design.lists, design.shell)
+        case "qsu":
+            return Qsu(design.qsu, design.lists, design.shell)
     return Vru(design.vru, design.shell)
 
 

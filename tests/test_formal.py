@@ -25,6 +25,7 @@ OUTPUTS = {
     "ccu": {"o_address", "o_feature", "o_entry"},
     "fetch": {"o_address", "o_tile", "o_splat"},
     "lists": {"o_answer", "o_address", "o_data"},
+    "qsu": {"o_tile", "o_chunk", "o_query", "o_range", "o_entry", "o_address"},
     "registers": {"s_axil_b", "s_axil_r"},
     "resolve": {"o_address", "o_data"},
     "raster": {"m_axi_ar", "m_axi_aw", "m_axi_w", "s_axil_b", "s_axil_r"},

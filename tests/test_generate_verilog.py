@@ -96,6 +96,20 @@ def test_every_component_has_verilog(name, raster):
     assert used == set(names) - {name}
 
 
+#: A process that waits for nothing: an event-driven simulator never gives the constant.
+CONSTANT = re.compile(r"always @\*\n\s+\S+(?: \[[^]]*\])? = \d+'[hb][0-9a-f]+;\n(?!\s+(?:if|case))")
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_no_constant_waits_for_a_change_that_never_comes(name):
+    assert not CONSTANT.findall(verilog(name, DESIGNS[home(name)]))
+
+
+def test_a_constant_that_waits_would_be_seen():
+    text = "  always @*\n    o__payload[16:8] = 9'h008;\n  assign x = y;\n"
+    assert CONSTANT.search(text)
+
+
 def test_ports_are_those_of_the_signature(raster):
     ports = next(ports for name, ports, _ in MODULE.findall(raster) if name == "raster")
     names = {name.strip() for name in ports.split(",")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs import alpha as alpha_designs
-from splatforge.designs import array, blend, ccu, fetch, lists, raster, resolve, shell, vru
+from splatforge.designs import array, blend, ccu, fetch, lists, qsu, raster, resolve, shell, vru
 from splatforge.hw.generate import COMPONENTS
 
 TESTS = Path(__file__).parent
@@ -18,7 +18,7 @@ NAMES = sorted(COMPONENTS)
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
     "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign, "lists": lists.ListsDesign,
-    "raster": raster.RasterDesign, "registers": shell.ShellDesign,
+    "qsu": qsu.QsuDesign, "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
 }
 

@@ -27,9 +27,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
 
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.vru import VruDesign
@@ -46,17 +48,20 @@ SMALL: RasterDesign = replace(
     fetch=FetchDesign(buffer_splats=8, burst_beats=4, outstanding_bursts=2),
     resolve=ResolveDesign(outstanding_bursts=2),
 )
+_ENTRY = EntryFormat(feature_bits=4)
 #: The same of GSCore.
 SMALL_GSCORE = GscoreDesign(
-    ccu=CcuDesign(buffer_beats=64, burst_beats=4, outstanding_bursts=2),
-    lists=ListsDesign(tiles=2, slots=2, page_bytes=64, page_bits=4, waiting_beats=8,
-                      buffer_beats=8, outstanding_pages=2),
-    vru=VruDesign(cache_features=2, waiting=4, outstanding_features=2),
+    ccu=CcuDesign(entry=_ENTRY, buffer_beats=64, burst_beats=4, outstanding_bursts=2),
+    lists=ListsDesign(entry=_ENTRY, tiles=32, slots=32, page_bytes=64, page_bits=4,
+                      waiting_beats=8, buffer_beats=8, outstanding_pages=2),
+    qsu=QsuDesign(chunk=65536, buckets=2),
+    vru=VruDesign(entry=_ENTRY, cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
 #: Units with a proof of their own.
-UNITS = ("alpha", "array", "blend", "ccu", "fetch", "lists", "registers", "resolve", "raster",
-         "vru")
+UNITS = (
+    "alpha", "array", "blend", "ccu", "fetch", "lists", "qsu", "registers", "resolve", "raster",
+    "vru")
 #: Cycles of a trace.
 DEPTH = 4
 

@@ -16,7 +16,7 @@ from splatforge.verification.lib.stream import port, start
 LISTS, SHELL = TESTED_GSCORE.lists, TESTED_GSCORE.shell
 #: Above 32 bits.
 BASE = 0x12_3456_7000
-FIRST, LIMIT = 5, 200
+FIRST, LIMIT = 5, 900
 TILES, SLOTS = (0, LISTS.tiles), (LISTS.tiles, LISTS.slots)
 
 

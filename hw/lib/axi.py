@@ -7,8 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.shell import ShellDesign
 
-__all__ = ["BURST_INCR", "OKAY", "READ_DESCRIPTOR", "READ_FEATURES", "READ_GAUSSIANS",
-           "READ_SPLATS", "READ_TABLE", "SLVERR", "axi4_lite_members", "axi4_members", "size_code"]
+__all__ = [
+    "BURST_INCR", "OKAY", "READ_DESCRIPTOR", "READ_FEATURES", "READ_GAUSSIANS", "READ_LISTS",
+    "READ_SPLATS", "READ_TABLE", "SLVERR", "axi4_lite_members", "axi4_members", "size_code",
+]
 
 BURST_INCR = 1
 OKAY = 0
@@ -18,8 +20,9 @@ SLVERR = 2
 READ_DESCRIPTOR = 0
 READ_TABLE = 1
 READ_SPLATS = 2
-#: Of GSCore: camera and Gaussians in the first pass; feature records in front of the array.
-READ_GAUSSIANS = 1
+#: Of GSCore: camera and Gaussians in the first pass, lists to partition in the second; chunks;
+#: feature records in front of the array.
+READ_GAUSSIANS = READ_LISTS = 1
 READ_FEATURES = 3
 
 

@@ -8,9 +8,11 @@ from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
@@ -26,12 +28,15 @@ TESTED: RasterDesign = replace(
     fetch=FetchDesign(buffer_splats=16, burst_beats=8, outstanding_bursts=2),
     resolve=ResolveDesign(outstanding_bursts=3),
 )
-#: The same of GSCore, with a cache that forgets soon and lists of few short pages.
+#: At most 127 features.
+_ENTRY = EntryFormat(feature_bits=7)
+#: The same of GSCore, with a cache that forgets soon, short lists of short pages, small chunks.
 TESTED_GSCORE = GscoreDesign(
-    ccu=CcuDesign(buffer_beats=64, burst_beats=8, outstanding_bursts=2),
-    lists=ListsDesign(tiles=16, slots=4, page_bytes=64, page_bits=8, waiting_beats=8,
-                      buffer_beats=8, outstanding_pages=2),
-    vru=VruDesign(cache_features=8, waiting=8, outstanding_features=4),
+    ccu=CcuDesign(entry=_ENTRY, buffer_beats=64, burst_beats=8, outstanding_bursts=2),
+    lists=ListsDesign(entry=_ENTRY, tiles=64, slots=64, page_bytes=64, page_bits=10,
+                      waiting_beats=8, buffer_beats=8, outstanding_pages=2),
+    qsu=QsuDesign(chunk=8, buckets=4),
+    vru=VruDesign(entry=_ENTRY, cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
 
