@@ -1,6 +1,9 @@
 """Sorting units: the network against a plain sort, RTL against both models."""
 
 import re
+import sys
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,11 @@ import pytest
 from splatforge.algos.bsu import bsu_fixed, from_words, passes, to_words
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.entry import EntryFormat
+from splatforge.hw.lib.sorter import Sorter, pair_layout, sorted_layout
+from splatforge.sim import sorter as sorter_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
 
 DESIGN = BsuDesign()
 ENTRY = DESIGN.entry
@@ -87,3 +95,126 @@ def test_wrong_designs_are_refused(change, message):
 def test_wrong_counts_are_refused(count):
     with pytest.raises(ValueError, match=f"^Entries of a chunk must be 1 to 256, not {count}$"):
         bsu_fixed(DESIGN, np.zeros(count, np.uint64))
+
+
+@cache
+def sorter_bench(design):
+    return streams.Bench(Sorter(design))
+
+
+class SortChunks:
+    """A sorter beside its model, cycle by cycle; some chunks are dropped."""
+
+    def __init__(self, design, chunks, seed, *, gap=0.0, stall=0.0, drop=0.0):
+        self.design, self.chunks = design, chunks
+        self.rng = np.random.default_rng(seed)
+        self.gap, self.stall, self.drop = gap, stall, drop
+        self.state = sorter_model.new_sorter(design)
+        #: For each chunk what came of it, and whether all of it.
+        self.came = []
+        #: Cycles of each chunk's last pair and of its entries.
+        self.loaded, self.times = [], []
+        self.rows = 0
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    async def play(self, ctx):
+        dut, entry = sorter_bench(self.design).dut, self.design.entry
+        layout = pair_layout(entry)
+        pairs, shown, number = [], None, 0
+        for cycle in range(200_000):
+            if not pairs and not shown:
+                if number < len(self.chunks):
+                    # One or two at a time, in any way that they come.
+                    left = self.chunks[number].tolist()
+                    while left:
+                        count = 2 if len(left) > 1 else 1
+                        pairs.append((left[:count], len(left) == count))
+                        del left[:count]
+                    number += 1
+                    self.came.append([])
+                    self.times.append([])
+                elif len(self.loaded) == number and self.state[sorter_model.PHASE] == (
+                        sorter_model.LOAD):
+                    return
+            ready, busy, place, last = sorter_model.offers(self.state)
+            if shown is None and pairs and not self.out(self.gap):
+                # Between chunks the pairs of the next wait; the sorter is not ready for them.
+                shown = pairs.pop(0)
+            words, ends = shown or ([], False)
+            ctx.set(dut.i.valid, shown is not None)
+            if shown:
+                ctx.set(dut.i.payload, layout.const({
+                    "first": words[0], "second": words[-1], "both": len(words) == 2,
+                    "last": ends}))
+            out_ready, drop = not self.out(self.stall), self.out(self.drop)
+            ctx.set(dut.o.ready, out_ready)
+            ctx.set(dut.drop, drop)
+            _, _, *seen = await ctx.tick().sample(
+                dut.i.ready, dut.busy, dut.o.valid, dut.o.payload.as_value())
+            word = seen.pop()
+            assert seen == [ready, busy, place >= 0], cycle
+            self.rows += busy
+            if place >= 0:
+                got = sorted_layout(entry).from_bits(word)
+                assert got.last == last
+                if out_ready:
+                    assert place == len(self.came[len(self.loaded) - 1])
+                    self.came[len(self.loaded) - 1].append((got.feature, got.subtiles))
+                    self.times[len(self.loaded) - 1].append(cycle)
+            sorter_model.step(
+                self.state, len(words) if ready else 0, ends, out_ready, drop)
+            if ready and shown:
+                if ends:
+                    self.loaded.append(cycle)
+                shown = None
+        raise AssertionError("not done")
+
+
+def counts_of(design, rng, number):
+    """Chunks of every kind: one, powers of two and their neighbours, a full one, any."""
+    around = [1, 2, 3, design.width - 1, design.width, design.width + 1, design.chunk // 2,
+              design.chunk // 2 + 1, design.chunk - 1, design.chunk]
+    counts = [count for count in around if 1 <= count <= design.chunk]
+    return [*counts, *rng.integers(1, design.chunk + 1, number).tolist()]
+
+
+@pytest.mark.parametrize(("design", "number"), [
+    (SMALL, 40), (FLAT, 20), (BsuDesign(chunk=2, width=2), 20), (BsuDesign(chunk=4, width=2), 20),
+    (BsuDesign(chunk=16), 10), (DESIGN, 0)],
+    ids=["small", "flat", "two", "four", "row", "default"])
+@pytest.mark.parametrize(("gap", "stall", "drop"), [
+    (0.0, 0.0, 0.0), (0.3, 0.4, 0.0), (0.0, 0.2, 0.02)])
+def test_sorter_against_both_models(design, number, gap, stall, drop):
+    rng = np.random.default_rng(5)
+    chunks = [entries(rng, count, design.entry) for count in counts_of(design, rng, number)]
+    play = SortChunks(design, chunks, 6, gap=gap, stall=stall, drop=drop)
+    sorter_bench(design).play(play.play)
+    whole = 0
+    for chunk, came in zip(chunks, play.came, strict=True):
+        fields = design.entry.decode(bsu_fixed(design, chunk))
+        want = list(zip(fields["feature"].tolist(), fields["subtiles"].tolist(), strict=True))
+        assert came == want[:len(came)]
+        whole += came == want
+    if drop:
+        assert whole < len(chunks)
+        return
+    assert whole == len(chunks)
+    # A pass reads each row once.
+    assert play.rows == sum(
+        len(passes(design, len(chunk)))
+        * max(1, (1 << (len(chunk) - 1).bit_length()) // design.width) for chunk in chunks)
+    if not gap and not stall:
+        for chunk, loaded, times in zip(chunks, play.loaded, play.times, strict=True):
+            assert times[0] - loaded == sorter_model.sort_cycles(design, len(chunk))
+            assert np.diff(times).tolist() == [1] * (len(chunk) - 1)
+
+
+@pytest.mark.parametrize(("count", "cycles"), [
+    (1, 4), (2, 10), (16, 28), (32, 46), (64, 76), (129, 263), (256, 256)])
+def test_cycles_of_a_chunk(count, cycles):
+    """Four sorters at this pace are ahead of an array that takes an entry a cycle."""
+    assert sorter_model.sort_cycles(DESIGN, count) == cycles
+    if count >= 16:
+        assert count / 2 + cycles + count < DESIGN.units * count
