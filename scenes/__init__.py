@@ -1,5 +1,6 @@
 """What is drawn: Gaussian scenes, cameras and trajectories; readers, writers and generators."""
 
+from splatforge.scenes.atomic_file import check_writable
 from splatforge.scenes.camera import Camera
 from splatforge.scenes.catalog import CAPTURES, GENERATED, get, make_default, resolve
 from splatforge.scenes.files import load, open_scene, save
@@ -21,6 +22,7 @@ __all__ = [
     "SceneError",
     "Trajectory",
     "check_regular_file",
+    "check_writable",
     "default_camera",
     "fly_through",
     "get",

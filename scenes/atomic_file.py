@@ -26,14 +26,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path)
     temporary: Path | None = None
     try:
-        if target.exists() and not target.is_file():
-            # Renaming would put a file in the place of a pipe or a device.
-            number = errno.EISDIR if target.is_dir() else errno.EINVAL
-            raise OSError(number, "is a folder" if target.is_dir() else "not a regular file")
-        descriptor, name = tempfile.mkstemp(
-            dir=target.parent or Path("."), prefix=f".{target.name[:64]}.", suffix=".part"
-        )
-        temporary = Path(name)
+        _check_replaceable(target)
+        descriptor, temporary = _temporary(target, target.parent)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
@@ -45,11 +39,52 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.replace(target)
         temporary = None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SceneError(
-            f"{target}: cannot be written ({reason}): check the folder, its permissions and the "
-            "free space"
-        ) from error
+        raise _not_writable(target, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise unless a file can be written to ``path``, before the work that it is to hold.
+
+    Folders that are not there do not matter: whether they can be made does.
+
+    Raises
+    ------
+    SceneError
+        The file cannot be written; the message names ``path`` and the reason.
+    """
+    target = Path(path)
+    try:
+        _check_replaceable(target)
+        folder = target.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        descriptor, temporary = _temporary(target, folder)
+        os.close(descriptor)
+        temporary.unlink()
+    except OSError as error:
+        raise _not_writable(target, error) from error
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise if renaming would put a file in the place of a folder, a pipe or a device."""
+    if target.is_dir():
+        raise OSError(errno.EISDIR, "is a folder")
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _temporary(target: Path, folder: Path) -> tuple[int, Path]:
+    """Open a new file in ``folder`` whose name says what it becomes."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name[:64]}.", suffix=".part")
+    return descriptor, Path(name)
+
+
+def _not_writable(target: Path, error: OSError) -> SceneError:
+    reason = error.strerror or str(error)
+    return SceneError(
+        f"{target}: cannot be written ({reason}): check the folder, its permissions and the "
+        "free space"
+    )

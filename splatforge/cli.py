@@ -546,6 +546,16 @@ def _check_extension(path: Path, *allowed: str) -> None:
         raise ValueError(f"{path}: extension must be {' or '.join(allowed)}, not {path.suffix!r}")
 
 
+def _check_outputs(json_file: str | None, *paths: Path | None) -> None:
+    """Refuse files that cannot be written, before the work that they are to hold."""
+    from splatforge.scenes import check_writable
+
+    figures = None if json_file in (None, "-") else Path(json_file)
+    for path in (*paths, figures):
+        if path is not None:
+            check_writable(path)
+
+
 def _numbered(path: Path, frame: int, frames: int) -> Path:
     """The file of one of several frames: ``a.png`` is ``a_0007.png``."""
     return path if frames == 1 else path.with_stem(f"{path.stem}_{frame:04d}")
@@ -708,6 +718,7 @@ def render(
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
+    _check_outputs(json_file, output, *wanted)
     other = None if against is None else _read_picture(against)
     gaussians = _scene(scene, antialiased)
     views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
@@ -855,6 +866,7 @@ def cosim(
 
     if output is not None:
         _check_extension(output, ".png")
+    _check_outputs(json_file, output, waves)
     parameters = _design(design, preset, config)
     timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
                      memory_outstanding)
@@ -942,6 +954,7 @@ def simulate(
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
         if memory == "fixed":
             raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
+    _check_outputs(json_file, memory_trace)
     parameters = _design(design, preset, config)
     timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
                      memory_outstanding)
@@ -1029,6 +1042,7 @@ def energy(
 
     if output is not None:
         _check_extension(output, ".toml")
+    _check_outputs(json_file, output)
     parameters = _design(design, preset, config)
     assert isinstance(parameters, RasterDesign)  # the only design so far
     for path in liberty or ():
@@ -1167,6 +1181,7 @@ def report(
     from splatforge import report as pages
     from splatforge.verification.cosim import cosim as run
 
+    _check_outputs(json_file, output)
     parameters = _design(design, preset, config)
     timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
                      memory_outstanding)

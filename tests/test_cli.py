@@ -863,6 +863,68 @@ def test_cosim_refusals(capsys, tmp_path, scene_file):
     assert "extension" in refusal(capsys, *base, "-o", tmp_path / "a.npy")
 
 
+@pytest.mark.parametrize(("verb", "option", "name"), [
+    ("cosim raster", "--waves", "a.vcd"), ("cosim raster", "-o", "a.png"),
+    ("cosim raster", "--json", "a.json"), ("simulate raster", "--json", "a.json"),
+    ("simulate raster --memory lpddr3-1600", "--memory-trace", "a.ramulator"),
+    ("report", "-o", "a.html"), ("report", "--json", "a.json"), ("energy raster", "-o", "a.toml"),
+    ("render", "-o", "a.png"), ("render", "--statistics", "a.json"), ("render", "--json", "a.json"),
+])
+def test_outputs_are_refused_before_the_work(
+        capsys, tmp_path, monkeypatch, scene_file, verb, option, name):
+    """A file where a folder must be, a folder or a pipe where the file must be."""
+    def too_late(*_):
+        raise AssertionError("the scene is loaded already")
+
+    monkeypatch.setattr(cli, "_scene", too_late)
+    base = [*verb.split(), "--scene", scene_file, option]
+    (tmp_path / "file").write_text("")
+    line = refusal(capsys, *base, tmp_path / "file" / "deep" / name)
+    assert f"{tmp_path / 'file' / 'deep' / name}: cannot be written (Not a directory)" in line
+    path = tmp_path / name
+    path.mkdir()
+    assert f"{path}: cannot be written (is a folder)" in refusal(capsys, *base, path)
+    path.rmdir()
+    os.mkfifo(path)
+    assert f"{path}: cannot be written (not a regular file)" in refusal(capsys, *base, path)
+    path.unlink()
+    if os.geteuid():
+        (tmp_path / "locked").mkdir(mode=0o500)
+        assert "cannot be written (Permission denied)" in refusal(
+            capsys, *base, tmp_path / "locked" / name)
+    if verb != "energy raster":  # which looks for a cell library before it loads the scene
+        with pytest.raises(AssertionError, match="loaded already"):
+            main([*map(str, base), str(tmp_path / "new" / name)])
+    assert {each.name for each in tmp_path.iterdir()} <= {"file", "locked"}
+
+
+@pytest.mark.parametrize("name", ["waves", "a.VCD", "a.vcd.gz", "a.fsdb"])
+def test_waves_of_an_unknown_kind_are_refused(capsys, tmp_path, name, scene_file):
+    line = refusal(capsys, "cosim", "raster", "--scene", scene_file, "--waves", tmp_path / name)
+    assert f"{name}: waves must end in .fst or .vcd, not in " in line
+
+
+@pytest.mark.rtl
+def test_waves(capsys, tmp_path, scene_file):
+    """Blanks and line ends in the name of a folder; a file that was there before is replaced."""
+    folder = tmp_path / "two words\nand a line"
+    base = ["cosim", "raster", "--preset", "16-lane", "--scene", scene_file, "--size", "16x16",
+            "--waves", folder / "a b.vcd", "--waves-cycles"]
+    figures(capsys, *base, "30:36")
+    short = (folder / "a b.vcd").read_text()
+    figures(capsys, *base, "30:39")
+    times = re.findall(r"^#(\d+)$", (folder / "a b.vcd").read_text(), re.MULTILINE)
+    assert times == [str(time) for time in range(60, 78)]
+    assert len(re.findall(r"^#", short, re.MULTILINE)) == 12
+    assert [path.name for path in folder.iterdir()] == ["a b.vcd"]
+    assert (folder / "a b.vcd").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 def test_a_missing_compiler_is_one_line(capsys, tmp_path, monkeypatch, scene_file):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "cache"))

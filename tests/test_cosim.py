@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +197,8 @@ def test_errors_of_a_frame_are_reported(scene, cameras, monkeypatch):
     ({"design_name": "gscore"}, r"^Design must be one of \['raster'\], not 'gscore'$"),
     ({"cameras": []}, r"^Cameras must be at least one, not none$"),
     ({"processes": 0}, r"^Processes must be at least 1, not 0$"),
+    ({"waves": Waves(path=Path("/dev/null/a.vcd"))},
+     r"^/dev/null/a\.vcd: cannot be written \(Not a directory\)"),
 ])
 def test_arguments_are_checked(scene, cameras, options, message):
     arguments = {"design_name": "raster", "design": DESIGN, "scene": scene, "cameras": cameras}

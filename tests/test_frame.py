@@ -316,10 +316,17 @@ def test_waves_must_end_after_they_begin():
         Waves(path=Path("x.vcd"), first_cycle=7, last_cycle=7)
 
 
+@pytest.mark.parametrize("name", ["x", "x.gtkw", "x.VCD"])
+def test_waves_are_of_a_kind_that_the_name_says(name):
+    with pytest.raises(ValueError, match=rf"^{name}: waves must end in \.fst or \.vcd, not in '"):
+        Waves(path=Path(name))
+
+
 def test_waves_need_a_binary_built_for_them(engine, tmp_path):
     packed, _ = image(64)
     with pytest.raises(SimulationError, match="built without waves"):
         run_frames(engine, [packed], waves=Waves(path=tmp_path / "x.vcd"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_harness_has_the_constants_of_the_register_map():

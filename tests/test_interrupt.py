@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs.raster import PRESETS
-from splatforge.verification.lib.frame import build_frame
+from splatforge.verification.lib.frame import Waves, build_frame
 
 pytestmark = [
     pytest.mark.rtl,
@@ -126,6 +126,22 @@ def test_a_simulation_that_is_interrupted(start, tmp_path, number, processes):
     command.check_gone()
     assert not list(command.temporary.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
+
+
+@pytest.mark.matrix
+def test_waves_that_are_interrupted(start, tmp_path):
+    """No half file: the old one stays, the new one goes."""
+    waves = tmp_path / "a.vcd"
+    binary = build_frame(PRESETS["16-lane"], waves=Waves(path=waves))
+    waves.write_text("old")
+    command = start(*COSIM, "--size", "640x480", "--waves", "a.vcd", "--waves-cycles",
+                    "0:100000000", cache=binary.path.parents[1])
+    command.wait_for("simulate job results")
+    time.sleep(1)
+    assert list(tmp_path.glob(".a.vcd.*.part/frame.vcd"))
+    assert command.end(signal.SIGINT) == (130, "splatforge: interrupted\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"temporary", "a.vcd"}
+    assert waves.read_text() == "old"
 
 
 def test_a_simulation_does_not_outlive_a_process_that_is_killed(start):

@@ -19,7 +19,7 @@ from splatforge.designs.memory import Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign, FrameError
-from splatforge.scenes import Camera, Scene
+from splatforge.scenes import Camera, Scene, check_writable
 from splatforge.sim.dram import DramCounts
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.simulate import memory_record
@@ -444,7 +444,8 @@ def cosim(
     Raises
     ------
     ValueError
-        If there is no such design, no camera, or a number of processes below 1.
+        If there is no such design, no camera, a number of processes below 1, or no file can be
+        written where waves are to be.
     BuildError
         If the simulation cannot be built.
     SimulationError
@@ -457,6 +458,8 @@ def cosim(
         raise ValueError("Cameras must be at least one, not none")
     if processes < 1:
         raise ValueError(f"Processes must be at least 1, not {processes!r}")
+    if waves is not None:
+        check_writable(waves.path)
     tell = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]

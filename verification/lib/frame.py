@@ -38,6 +38,10 @@ CANARY = 0xA5
 
 SLVERR, DECERR = 2, 3
 
+#: Link in the harness's folder to where waves are written until they are whole: the job file
+#: splits its lines at blanks, which the user's folders may have in their names.
+_WAVES = "waves"
+
 #: Amaranth, which takes seconds for many lanes, in a process of its own: one that can be ended.
 _GENERATE = """
 import pathlib, pickle, sys
@@ -145,13 +149,16 @@ class FrameJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Waves:
-    """Which cycles go into a wave file; FST, or VCD if the name ends in ``.vcd``."""
+    """Which cycles go into a wave file, FST or VCD as its name ends in ``.fst`` or ``.vcd``."""
 
     path: Path
     first_cycle: int = 0
     last_cycle: int = 100_000
 
     def __post_init__(self) -> None:
+        if self.path.suffix not in (".fst", ".vcd"):
+            raise ValueError(f"{self.path}: waves must end in .fst or .vcd, not in "
+                             f"{self.path.suffix!r}")
         if not 0 <= self.first_cycle < self.last_cycle:
             raise ValueError(
                 f"Waves must end after they begin, not {self.first_cycle} to {self.last_cycle}")
@@ -159,7 +166,7 @@ class Waves:
     @property
     def kind(self) -> str:
         """What the binary must be built with."""
-        return "vcd" if self.path.suffix == ".vcd" else "fst"
+        return self.path.suffix.removeprefix(".")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -306,7 +313,7 @@ def _commands(
     latency = 0 if isinstance(timing, BankedMemory) else timing.latency_cycles
     yield f"idle_limit {idle_limit_cycles + 4 * latency}"
     if waves:
-        yield f"trace {waves.path.absolute()} {waves.first_cycle} {waves.last_cycle}"
+        yield f"trace {_WAVES}/frame{waves.path.suffix} {waves.first_cycle} {waves.last_cycle}"
     with (folder / "memory").open("wb") as memory:
         for number, job in enumerate(jobs):
             image = job.image
@@ -406,7 +413,7 @@ def run_frames(
     idle_limit_cycles : int
         Cycles without a transfer after which a frame is given up, besides four latencies.
     waves : Waves, optional
-        Waves to write; the binary must have been built with the same.
+        Waves to write, all of them or no file; the binary must have been built with the same.
     folder : Path, optional
         Where the harness runs, and the Verilog leaves what it writes; else a folder that goes.
     progress : callable, optional
@@ -433,10 +440,19 @@ def run_frames(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splatforge-")))
+        if waves:
+            beside = Path(stack.enter_context(tempfile.TemporaryDirectory(
+                dir=waves.path.absolute().parent, prefix=f".{waves.path.name[:64]}.",
+                suffix=".part")))
+            (folder / _WAVES).symlink_to(beside)
         lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
                           idle_limit_cycles, waves, log)
         (folder / "job").write_text("\n".join(lines) + "\n")
         _execute(binary, folder, progress, children or Children())
+        if waves:
+            # Whole, whatever the frames have come to.
+            (folder / _WAVES / f"frame{waves.path.suffix}").replace(waves.path)
+            (folder / _WAVES).unlink()
         records: list[dict[str, Any]] = [
             json.loads(line) for line in (folder / "results").read_text().splitlines()]
         violations = records.pop()["violations"]
