@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.lists import ListsDesign
@@ -85,6 +86,10 @@ class GscoreDesign:
         Lists of the tiles, and further ones for what is partitioned.
     qsu : QsuDesign
         Buckets of a partition, and entries of a chunk.
+    bsu : BsuDesign
+        Sorters of chunks.
+    outstanding_records : int
+        Feature records between their address and their response, 1 to 256.
     vru, array, resolve, shell : VruDesign, ArrayDesign, ResolveDesign, ShellDesign
         Parameters of the other units. GSCore has 64 volume-rendering units; they cover an 8x8
         region of a tile at a time, the rendering array's 64 lanes.
@@ -112,6 +117,8 @@ class GscoreDesign:
     ccu: CcuDesign = CcuDesign()
     lists: ListsDesign = ListsDesign()
     qsu: QsuDesign = QsuDesign()
+    bsu: BsuDesign = BsuDesign()
+    outstanding_records: int = 16
     vru: VruDesign = VruDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
@@ -120,11 +127,17 @@ class GscoreDesign:
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
-        if not self.ccu.entry == self.lists.entry == self.vru.entry:
+        if not self.ccu.entry == self.lists.entry == self.bsu.entry == self.vru.entry:
             raise ValueError("Lists must hold the entries of the other units")
         if self.ccu.feature != self.vru.feature:
             raise ValueError("Features must be read as they are written")
         self.qsu.check_lists(self.lists)
+        if self.qsu.chunk > self.bsu.chunk:
+            raise ValueError(
+                f"Sorters must hold a chunk of {self.qsu.chunk} entries, not {self.bsu.chunk!r}")
+        if not 1 <= self.outstanding_records <= 256:
+            raise ValueError(
+                f"Outstanding records must be 1 to 256, not {self.outstanding_records!r}")
         if self.shell.max_side > 1 << (self.vru.feature.mean.int_bits - 1):
             raise ValueError(
                 f"Means of features must reach {self.shell.max_side} pixels, the longest side, "

@@ -27,6 +27,7 @@ from splatforge.designs.shell import (
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
+from splatforge.hw.bsu import Bsu
 from splatforge.hw.ccu import Ccu
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.lists import Lists
@@ -41,8 +42,8 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 
 #: Every unit by name.
 COMPONENTS = {
-    "alpha": Alpha, "array": Array, "blend": Blend, "ccu": Ccu, "fetch": Fetch, "lists": Lists,
-    "qsu": Qsu,
+    "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
+    "lists": Lists, "qsu": Qsu,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
@@ -50,7 +51,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
-    "gscore": _COMMON | {"ccu", "lists", "qsu", "vru"},
+    "gscore": _COMMON | {"bsu", "ccu", "lists", "qsu", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -130,6 +131,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     assert isinstance(design, GscoreDesign)
     match name:
+        case "bsu":
+            return Bsu(design.bsu, design.lists, design.shell)
         case "ccu":
             return Ccu(design.ccu, design.shell)
         case "lists":

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import deque
 from functools import cache
 from pathlib import Path
 
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 
 from splatforge.algos.bsu import bsu_fixed, from_words, passes, to_words
+from splatforge.algos.lists import ListPages
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.entry import EntryFormat
+from splatforge.designs.lists import ListsDesign
+from splatforge.hw.bsu import Bsu
 from splatforge.hw.lib.sorter import Sorter, pair_layout, sorted_layout
+from splatforge.sim import bsu as model
+from splatforge.sim import list_reader
 from splatforge.sim import sorter as sorter_model
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -218,3 +224,169 @@ def test_cycles_of_a_chunk(count, cycles):
     assert sorter_model.sort_cycles(DESIGN, count) == cycles
     if count >= 16:
         assert count / 2 + cycles + count < DESIGN.units * count
+
+
+LISTS = ListsDesign(entry=SMALL.entry, tiles=64, slots=64, page_bytes=64, page_bits=10,
+                    waiting_beats=8, buffer_beats=8, outstanding_pages=4)
+BASE, FIRST = 0x12_3456_7000, 2
+
+
+@cache
+def whole():
+    return streams.Bench(Bsu(SMALL, LISTS))
+
+
+class PlayChunks:
+    """The unit between lists in a memory and an array, beside both models, cycle by cycle.
+
+    With ``early``, tiles are over at any time behind their first chunk.
+    """
+
+    def __init__(self, tiles, *, gap=0.0, stall=0.0, seed=1, early=False, stop_at=None):
+        self.rng = np.random.default_rng(seed)
+        self.gap, self.stall, self.early, self.stop_at = gap, stall, early, stop_at
+        self.tiles = tiles
+        self.pages = ListPages(LISTS, FIRST)
+        #: Tile, entries of each chunk; the list of its number holds them.
+        self.chunks = []
+        for _ in range(60):
+            count = int(self.rng.choice([1, 2, 3, 7, 8, 15, SMALL.chunk]))
+            self.chunks.append((int(self.rng.integers(tiles)), entries(self.rng, count,
+                                                                       SMALL.entry)))
+        self.chunks.sort(key=lambda chunk: chunk[0])
+        for number, (_, chunk) in enumerate(self.chunks):
+            self.pages.append(np.full(len(chunk), number), chunk)
+        self.pages.flush(0, len(self.chunks))
+        self.given, self.loaded = [], 0
+        self.finished = False
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    async def play(self, ctx):
+        dut = whole().dut
+        state, sorters = model.new_bsu(SMALL), model.new_sorters(SMALL)
+        reader = list_reader.new_list_reader(LISTS)
+        limits = list_reader.limits_of(LISTS)
+        ctx.set(dut.base_address, BASE)
+        starts = np.concatenate([[0], np.cumsum([len(chunk) for _, chunk in self.chunks])])
+        ordered = np.concatenate([bsu_fixed(SMALL, chunk) for _, chunk in self.chunks])
+        fields = SMALL.entry.decode(ordered)
+        owner = np.repeat(np.arange(len(self.chunks)), np.diff(starts))
+        sent, shown, oldest, quiet = 0, False, 0, 0
+        beats, came = deque(), 0
+        counts = np.zeros(3, np.int64)
+        held = {}
+        for cycle in range(20_000):
+            stop = self.stop_at is not None and cycle >= self.stop_at
+            address_ready, entry_ready = (not self.out(self.stall) for _ in range(2))
+            ctx.set(dut.o_address.ready, address_ready)
+            ctx.set(dut.o_entry.ready, entry_ready)
+            ctx.set(dut.oldest, oldest & 15)
+            ctx.set(dut.stop, stop)
+            chunk = (0, 0, 0, 0)
+            if sent < len(self.chunks) and self.chunks[sent][0] - oldest < 8 and (
+                    shown or not self.out(self.gap)):
+                shown = True
+                page, count, _, _ = self.pages.query(sent)
+                chunk = (count, page, self.chunks[sent][0], int(starts[sent]))
+                for name, value in (("page", page), ("count", count), ("tag", chunk[2] & 15)):
+                    ctx.set(dut.i_chunk.p[name], value)
+            ctx.set(dut.i_chunk.valid, chunk[0] > 0)
+            beat = (-1, 0, False)
+            if beats and beats[0][0] <= cycle and not self.out(self.gap):
+                _, page, number, last = beats.popleft()
+                pair = tuple(int(word) for word in self.pages.words[page, 2 * number:][:2])
+                beat, came = (came, pair[0], last), came + 1
+                ctx.set(dut.i_beat.p.id, 2)
+                ctx.set(dut.i_beat.p.data, pair[0] | pair[1] << 64)
+                ctx.set(dut.i_beat.p.last, last)
+            ctx.set(dut.i_beat.valid, beat[0] >= 0)
+
+            chunk_ready, valid = model.offers(state)
+            place, tile = int(state[model.OUT_PLACE]), int(state[model.OUT_TILE])
+            address = bool(reader[list_reader.ADDRESS])
+            asked = reader[list_reader.ADDRESS_PAGE], reader[list_reader.ADDRESS_BEATS]
+            before = state[[model.BUSY, model.CHUNKS, model.ENTRIES]]
+            loaded = model.step(state, reader, sorters, limits, chunk, stop, oldest, address_ready,
+                                beat, entry_ready)
+            _, _, *seen = await ctx.tick().sample(
+                dut.i_chunk.ready, dut.o_entry.valid, dut.o_address.valid, dut.loaded, dut.busy,
+                dut.sorted, dut.entries, dut.o_entry.payload.as_value(),
+                dut.o_address.payload.as_value())
+            assert seen[:4] == [chunk_ready, valid, address, loaded], cycle
+            now = state[[model.BUSY, model.CHUNKS, model.ENTRIES]]
+            assert seen[4:7] == (now - before).tolist(), cycle
+            counts += seen[4:7]
+            for name, here, ready, word in (("entry", valid, entry_ready, seen[7]),
+                                            ("address", address, address_ready, seen[8])):
+                assert name not in held or (here and held[name] == word)
+                held = {key: value for key, value in held.items() if key != name}
+                if here and not ready:
+                    held[name] = word
+            if chunk[0] and chunk_ready:
+                sent, shown = sent + 1, False
+            self.loaded += loaded
+            if valid:
+                got = streams.unpack(dut.o_entry.payload.shape(), seen[7])
+                assert (got.feature, got.subtiles, got.tile) == (
+                    fields["feature"][place], fields["subtiles"][place], tile & 15), cycle
+                assert tile == self.chunks[owner[place]][0]
+                if entry_ready:
+                    self.given.append(place)
+            if address and address_ready:
+                got = streams.unpack(dut.o_address.payload.shape(), seen[8])
+                page, rest = divmod(got.address - BASE, LISTS.page_bytes)
+                assert (got.id, rest) == (2, 0)
+                assert (page, got.length + 1) == asked
+                beats.extend((cycle + 15, page, n, n == got.length) for n in range(got.length + 1))
+            # A tile is over when all of it was given, or at any time when some of it was.
+            mine = [n for n, (owned, _) in enumerate(self.chunks) if owned == oldest]
+            if oldest < self.tiles and (not mine or sent > mine[0]) and (
+                    not mine or self.given[-1:] >= [starts[mine[-1] + 1] - 1]
+                    or (self.early and self.out(0.02))):
+                oldest += 1
+            if stop:
+                quiet = 0 if beats or address else quiet + 1
+                if quiet > 40:
+                    break
+            elif oldest == self.tiles and self.loaded == len(self.chunks):
+                self.finished = True
+                break
+        else:
+            raise AssertionError("not done")
+        self.counts, self.starts = counts.tolist(), starts
+        self.idle = ctx.get(dut.idle)
+
+
+@pytest.mark.parametrize("pace", [(0.0, 0.0), (0.4, 0.0), (0.2, 0.5)])
+def test_chunks_against_both_models(pace):
+    play = PlayChunks(12, gap=pace[0], stall=pace[1])
+    whole().play(play.play)
+    assert play.finished
+    assert play.given == list(range(play.starts[-1]))
+    assert play.counts[1:] == [len(play.chunks), play.starts[-1]]
+    assert play.counts[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_of_tiles_that_are_over_are_dropped(seed):
+    play = PlayChunks(12, gap=0.1, stall=0.2, seed=seed, early=True)
+    whole().play(play.play)
+    assert play.finished
+    assert play.given == sorted(set(play.given))
+    assert len(play.given) < play.starts[-1]
+    assert play.counts[1] < len(play.chunks)
+
+
+@pytest.mark.parametrize("cycles", [20, 90])
+def test_nothing_is_asked_for_after_stop(cycles):
+    play = PlayChunks(12, seed=3, stop_at=cycles)
+    whole().play(play.play)
+    assert not play.finished
+    assert play.idle
+
+
+@pytest.mark.rtl
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("bsu", seed=5)

@@ -22,6 +22,7 @@ OUTPUTS = {
     "alpha": {"o"},
     "array": {"o", "o_tile"},
     "blend": {"o"},
+    "bsu": {"o_address", "o_entry"},
     "ccu": {"o_address", "o_feature", "o_entry"},
     "fetch": {"o_address", "o_tile", "o_splat"},
     "lists": {"o_answer", "o_address", "o_data"},

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from splatforge.designs import alpha as alpha_designs
-from splatforge.designs import array, blend, ccu, fetch, lists, qsu, raster, resolve, shell, vru
+from splatforge.designs import (
+    array,
+    blend,
+    bsu,
+    ccu,
+    fetch,
+    lists,
+    qsu,
+    raster,
+    resolve,
+    shell,
+    vru,
+)
 from splatforge.hw.generate import COMPONENTS
 
 TESTS = Path(__file__).parent
@@ -17,9 +29,9 @@ NAMES = sorted(COMPONENTS)
 #: What a component's parameters are called; the registers are part of the shell.
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
-    "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign, "lists": lists.ListsDesign,
-    "qsu": qsu.QsuDesign, "raster": raster.RasterDesign, "registers": shell.ShellDesign,
-    "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
+    "bsu": bsu.BsuDesign, "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign,
+    "lists": lists.ListsDesign, "qsu": qsu.QsuDesign, "raster": raster.RasterDesign,
+    "registers": shell.ShellDesign, "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
 }
 
 

@@ -26,6 +26,7 @@ from amaranth.hdl import Assert, Assume
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
 
+from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
@@ -52,16 +53,17 @@ _ENTRY = EntryFormat(feature_bits=4)
 #: The same of GSCore.
 SMALL_GSCORE = GscoreDesign(
     ccu=CcuDesign(entry=_ENTRY, buffer_beats=64, burst_beats=4, outstanding_bursts=2),
-    lists=ListsDesign(entry=_ENTRY, tiles=32, slots=32, page_bytes=64, page_bits=4,
+    lists=ListsDesign(entry=_ENTRY, tiles=64, slots=64, page_bytes=64, page_bits=4,
                       waiting_beats=8, buffer_beats=8, outstanding_pages=2),
-    qsu=QsuDesign(chunk=65536, buckets=2),
+    qsu=QsuDesign(chunk=16, buckets=2),
+    bsu=BsuDesign(entry=_ENTRY, chunk=16, width=4, units=2),
     vru=VruDesign(entry=_ENTRY, cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
 #: Units with a proof of their own.
 UNITS = (
-    "alpha", "array", "blend", "ccu", "fetch", "lists", "qsu", "registers", "resolve", "raster",
-    "vru")
+    "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
+    "raster", "vru")
 #: Cycles of a trace.
 DEPTH = 4
 

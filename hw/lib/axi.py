@@ -8,8 +8,9 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.shell import ShellDesign
 
 __all__ = [
-    "BURST_INCR", "OKAY", "READ_DESCRIPTOR", "READ_FEATURES", "READ_GAUSSIANS", "READ_LISTS",
-    "READ_SPLATS", "READ_TABLE", "SLVERR", "axi4_lite_members", "axi4_members", "size_code",
+    "BURST_INCR", "OKAY", "READ_CHUNKS", "READ_DESCRIPTOR", "READ_FEATURES", "READ_GAUSSIANS",
+    "READ_LISTS", "READ_SPLATS", "READ_TABLE", "SLVERR", "axi4_lite_members", "axi4_members",
+    "size_code",
 ]
 
 BURST_INCR = 1
@@ -23,6 +24,7 @@ READ_SPLATS = 2
 #: Of GSCore: camera and Gaussians in the first pass, lists to partition in the second; chunks;
 #: feature records in front of the array.
 READ_GAUSSIANS = READ_LISTS = 1
+READ_CHUNKS = 2
 READ_FEATURES = 3
 
 

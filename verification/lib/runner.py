@@ -7,6 +7,7 @@ from cocotb_tools import config
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
+from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
@@ -36,6 +37,7 @@ TESTED_GSCORE = GscoreDesign(
     lists=ListsDesign(entry=_ENTRY, tiles=64, slots=64, page_bytes=64, page_bits=10,
                       waiting_beats=8, buffer_beats=8, outstanding_pages=2),
     qsu=QsuDesign(chunk=8, buckets=4),
+    bsu=BsuDesign(entry=_ENTRY, chunk=8, width=4, units=2),
     vru=VruDesign(entry=_ENTRY, cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
