@@ -2,6 +2,7 @@
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.bsu import BsuDesign
@@ -53,8 +54,10 @@ class Bsu(Component):
     i_chunk : ``In(stream.Signature(Listed))``
         Chunks in order: lists of no more entries than a sorter holds, with their tile's number.
     loaded : ``Out(1)``
-        In this cycle a chunk, in their order, has been read or dropped: nothing of it is read from
-        memory any more.
+        In this cycle a chunk has been read or dropped: nothing of it is read from memory any more.
+        One that is dropped may be before another that is still read.
+    behind : ``Out(1)``
+        A chunk of a tile before `oldest` is being read: a tile more could be taken for it.
     o_address : ``Out(stream.Signature(Burst))``
         To the read address channel, ID 2.
     i_beat : ``In(stream.Signature(Beat))``
@@ -86,7 +89,7 @@ class Bsu(Component):
         super().__init__({
             "stop": In(1), "base_address": In(shell.address_bits), "oldest": In(TILE_TAG_BITS),
             "i_chunk": In(stream.Signature(listed_layout(lists))),
-            "loaded": Out(1),
+            "loaded": Out(1), "behind": Out(1),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_entry": Out(stream.Signature(entry_layout(design.entry))),
@@ -120,6 +123,15 @@ class Bsu(Component):
             m.d.sync += [waits.eq(self.i_chunk.valid), chunk.eq(self.i_chunk.payload)]
         with m.Elif(dropped | (~dead & reader.i_list.ready)):
             m.d.sync += waits.eq(0)
+        # Chunks in the reader, each with a burst of its own, but for the one that it holds and the
+        # one whose last pair is offered.
+        m.submodules.tags = reading = SyncFIFO(
+            width=TILE_TAG_BITS, depth=self.lists.outstanding_pages + 2)
+        m.d.comb += [
+            reading.w_en.eq(reader.i_list.valid & reader.i_list.ready),
+            reading.w_data.eq(chunk.tag), reading.r_en.eq(ended),
+            self.behind.eq(reading.r_rdy & is_older(reading.r_data, self.oldest)),
+        ]
 
         # ---- Pairs go to the next sorter, or are dropped from a chunk's first on. Of a page's
         # first beat only one is an entry, a sorter wants two: one is kept until the next comes.

@@ -58,12 +58,16 @@ class Qsu(Component):
         Of page 0.
     oldest : ``In(4)``
         Number of the oldest tile that is still wanted, of :class:`splatforge.hw.vru.Vru`.
+    behind : ``In(1)``
+        Something of a tile before `oldest` is on its way, in :class:`splatforge.hw.bsu.Bsu` or
+        :class:`splatforge.hw.vru.Vru`. Of tiles more than 8 apart a number does not tell which is
+        older: none is announced.
     o_tile : ``Out(stream.Signature(ListedTile))``
         Tiles in raster order, each before its chunks, at most 7 beyond the oldest.
     o_chunk : ``Out(stream.Signature(Listed))``
         Lists of one chunk each, with the tile's number; all of a tile's before the next tile's.
     i_loaded : ``In(1)``
-        In this cycle a chunk, in their order, has been read.
+        In this cycle a chunk has been read, or will not be.
     o_query : ``Out(stream.Signature(range(lists)))``, i_answer : ``In(stream.Signature(Answer))``
         To and from :class:`splatforge.hw.lists.Lists`, as the next three.
     o_range : ``Out(stream.Signature(Range))``
@@ -112,6 +116,7 @@ class Qsu(Component):
         super().__init__({
             "start": In(1), "stop": In(1), "width": In(16), "height": In(16),
             "base_address": In(shell.address_bits), "oldest": In(TILE_TAG_BITS),
+            "behind": In(1),
             "o_tile": Out(stream.Signature(listed_tile_layout())),
             "o_chunk": Out(stream.Signature(listed_layout(lists))),
             "i_loaded": In(1),
@@ -201,7 +206,7 @@ class Qsu(Component):
                     tile_now.columns.eq(Mux(pixels_x > TILE_PX, TILE_PX, pixels_x)),
                     tile_now.rows.eq(Mux(pixels_y > TILE_PX, TILE_PX, pixels_y)),
                 ]
-                with m.If(~is_older(tag, self.oldest)):
+                with m.If(~is_older(tag, self.oldest) & ~self.behind):
                     m.next = "tell"
             with m.State("tell"):
                 m.d.comb += self.o_tile.valid.eq(1)

@@ -100,6 +100,8 @@ class Vru(Component):
         The tile taken last from ``o_tile`` ends here.
     oldest : ``Out(4)``
         Number of the oldest tile that is still wanted.
+    behind : ``Out(1)``
+        An entry of a tile before that waits for its feature: a tile more could be taken for it.
     hit, miss : ``Out(1)``
         For the counters: an entry found its feature in the cache, or asked for it.
     idle : ``Out(1)``
@@ -132,7 +134,7 @@ class Vru(Component):
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_tile": Out(stream.Signature(tile_layout())),
             "o_splat": Out(stream.Signature(splat_layout(design.splat))),
-            "skip": In(1), "oldest": Out(TILE_TAG_BITS),
+            "skip": In(1), "oldest": Out(TILE_TAG_BITS), "behind": Out(1),
             "hit": Out(1), "miss": Out(1), "idle": Out(1),
         })
 
@@ -281,6 +283,7 @@ class Vru(Component):
             write.addr.eq(head.index), write.data.eq(arrived.r_data),
             write.en.eq(take & head.miss),
             feature.eq(Mux(miss, fresh, read.data)),
+            self.behind.eq(waiting.r_rdy & is_older(head.tile, self.oldest)),
         ]
         with m.If(arrived.r_en):
             m.d.sync += self._placed.eq(self._placed + 1)

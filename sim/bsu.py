@@ -11,8 +11,8 @@ import numpy.typing as npt
 from splatforge.designs.bsu import BsuDesign
 from splatforge.sim import list_reader, sorter
 
-__all__ = ["BUSY", "CHUNKS", "ENTRIES", "OUT_PLACE", "OUT_TILE", "new_bsu", "new_sorters", "offers",
-           "step"]
+__all__ = ["BUSY", "CHUNKS", "ENTRIES", "OUT_PLACE", "OUT_TILE", "behind", "new_bsu",
+           "new_sorters", "offers", "step"]
 
 # The chunk that waits for the reader: whether there is one, first page, entries, tile, place of its
 # first entry; whether a chunk is in the midst of coming and is dropped; whether an entry is kept
@@ -41,6 +41,13 @@ def new_sorters(design: BsuDesign) -> npt.NDArray[np.int64]:
 def offers(state):
     """Whether a chunk is taken in this cycle, and an entry offered."""
     return state[WAITS] == 0, state[OUT] != 0
+
+
+@nb.njit
+def behind(state, oldest):
+    """Whether a chunk of a tile before `oldest` is being read."""
+    at = RING + 2 * (state[POPPED] % CHUNKS_AHEAD)
+    return state[PUSHED] != state[POPPED] and (state[at] - oldest) & 8 != 0
 
 
 @nb.njit

@@ -101,7 +101,7 @@ def _partition(state, limits, pair, valid, last, words, entry_ready):
 @nb.njit
 def step(
     state, reader, limits, reader_limits, start, stop, oldest, tile_ready, chunk_ready, loaded,
-    query_ready, answer, range_ready, entry_ready, lists_idle, address_ready, beat, words,
+    query_ready, answer, range_ready, entry_ready, lists_idle, address_ready, beat, words, behind,
 ):
     """One cycle.
 
@@ -130,6 +130,8 @@ def step(
         page, whether it is the last of its burst.
     words : tuple of int
         Both words of the beat whose pair the reader offers.
+    behind : bool
+        Something of a tile before `oldest` is on its way.
     """
     chunk, bucket_bits, tiles, _ = limits
     at = state[STATE]
@@ -160,7 +162,7 @@ def step(
             state[PAGE], state[COUNT], state[LOW], state[HIGH] = answer[1:]
             state[STATE] = DECIDE if state[INSIDE] else ANNOUNCE
     elif at == ANNOUNCE:
-        if not _older(state[TILE], oldest):
+        if not _older(state[TILE], oldest) and not behind:
             state[STATE] = TELL
     elif at == TELL:
         if tile_ready:

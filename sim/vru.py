@@ -13,7 +13,7 @@ import numpy.typing as npt
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.vru import VruDesign
 
-__all__ = ["cycles", "new_vru", "offers", "step"]
+__all__ = ["behind", "cycles", "new_vru", "offers", "step"]
 
 #: Stages of arithmetic, the output's register among them, behind the cache's data.
 STAGES = 6
@@ -62,6 +62,13 @@ def offers(state, limits):
     if state[last] and state[last + 2] >= state[OLDEST]:
         splat = state[last + 1]
     return ready, splat
+
+
+@nb.njit
+def behind(state, limits):
+    """Whether an entry of a tile before the oldest waits for its feature."""
+    at = RING + 3 * (state[WAITING_POPPED] % limits[0])
+    return state[WAITING_OUT] != 0 and state[at + 1] < state[OLDEST]
 
 
 @nb.njit

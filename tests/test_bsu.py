@@ -257,7 +257,7 @@ class PlayChunks:
         for number, (_, chunk) in enumerate(self.chunks):
             self.pages.append(np.full(len(chunk), number), chunk)
         self.pages.flush(0, len(self.chunks))
-        self.given, self.loaded = [], 0
+        self.given, self.loaded, self.behind = [], 0, 0
         self.finished = False
 
     def out(self, probability):
@@ -304,6 +304,7 @@ class PlayChunks:
             ctx.set(dut.i_beat.valid, beat[0] >= 0)
 
             chunk_ready, valid = model.offers(state)
+            behind = model.behind(state, oldest)
             place, tile = int(state[model.OUT_PLACE]), int(state[model.OUT_TILE])
             address = bool(reader[list_reader.ADDRESS])
             asked = reader[list_reader.ADDRESS_PAGE], reader[list_reader.ADDRESS_BEATS]
@@ -313,8 +314,10 @@ class PlayChunks:
             _, _, *seen = await ctx.tick().sample(
                 dut.i_chunk.ready, dut.o_entry.valid, dut.o_address.valid, dut.loaded, dut.busy,
                 dut.sorted, dut.entries, dut.o_entry.payload.as_value(),
-                dut.o_address.payload.as_value())
+                dut.o_address.payload.as_value(), dut.behind)
             assert seen[:4] == [chunk_ready, valid, address, loaded], cycle
+            assert seen[9] == behind, cycle
+            self.behind += behind
             now = state[[model.BUSY, model.CHUNKS, model.ENTRIES]]
             assert seen[4:7] == (now - before).tolist(), cycle
             counts += seen[4:7]
@@ -377,6 +380,7 @@ def test_chunks_of_tiles_that_are_over_are_dropped(seed):
     assert play.given == sorted(set(play.given))
     assert len(play.given) < play.starts[-1]
     assert play.counts[1] < len(play.chunks)
+    assert play.behind
 
 
 @pytest.mark.parametrize("cycles", [20, 90])

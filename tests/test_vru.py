@@ -134,6 +134,7 @@ class Play:
         self.state = model.new_vru(design)
         self.limits = design.waiting, design.outstanding_features, design.cache_features
         self.splats, self.tiles, self.asked = [], [], []
+        self.behind = 0
 
     def out(self, probability):
         return self.rng.random() < probability
@@ -187,13 +188,16 @@ class Play:
             ctx.set(dut.o_splat.ready, splat_ready)
             ctx.set(dut.skip, skip)
             ready, splat = model.offers(self.state, self.limits)
+            behind = model.behind(self.state, self.limits)
             before = self.state.copy()
             _, _, *seen = await ctx.tick().sample(
                 dut.i_tile.ready, dut.o_tile.valid, dut.o_tile.p.splats, dut.i_entry.ready,
                 dut.o_splat.valid, dut.o_splat.payload.as_value(), dut.o_address.valid,
-                dut.o_address.p.address, dut.oldest, dut.hit, dut.miss, dut.i_beat.ready)
+                dut.o_address.p.address, dut.oldest, dut.hit, dut.miss, dut.i_beat.ready,
+                dut.behind)
             (tile_taken, tile_shown, tile_splats, entry_ready, splat_valid, word, address_valid,
-             address, oldest_seen, hit, miss, beat_ready) = seen
+             address, oldest_seen, hit, miss, beat_ready, behind_seen) = seen
+            self.behind += behind
             assert beat_ready
             taken = -1
             if tile_shown and tile_ready:
@@ -205,8 +209,9 @@ class Play:
             model.step(self.state, self.limits, offered, feature, tile, address_ready, last,
                        splat_ready, taken, skip)
             # The model shows what the unit shows.
-            assert (entry_ready, splat_valid, address_valid, oldest_seen) == (
-                ready, splat >= 0, before[model.ADDRESS], before[model.OLDEST] % 16), cycle
+            assert (entry_ready, splat_valid, address_valid, oldest_seen, behind_seen) == (
+                ready, splat >= 0, before[model.ADDRESS], before[model.OLDEST] % 16,
+                behind), cycle
             assert hit == self.state[model.HITS] - before[model.HITS]
             assert miss == self.state[model.MISSES] - before[model.MISSES]
             announced += bool(tile_valid and tile_taken)
@@ -253,6 +258,7 @@ def test_rtl_against_both_models(design, gap, stall, early, extreme):
             assert got == list(range(first, first + len(got)))
             assert len(got) <= count
         assert len(places) < len(play.entries)
+        assert play.behind
     else:
         assert places == list(range(len(play.entries)))
     chosen = [play.entries[place] for place in places]

@@ -98,6 +98,7 @@ class Around:
         dut.i_loaded.value = int(loaded)
         dut.i_lists_idle.value = int(self.settled <= self.cycle)
         dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
+        dut.behind.value = int(bool(self.chunks) and self.chunks[0][0] < self.oldest)
         due = bool(self.beats) and self.beats[0][0] <= self.cycle and not self.pause(self.gap)
         if due:
             _, page, number, last = self.beats.popleft()
@@ -126,6 +127,7 @@ class Around:
             assert word == (tile % (1 << TILE_TAG_BITS) | columns << 4 | rows << 9
                             | self.counts[tile] << 14)
             assert tile - self.oldest < 8
+            assert not self.chunks or tile - self.chunks[0][0] <= 8
             self.announced += 1
         if loaded:
             tile, page, count = self.chunks.popleft()
@@ -170,6 +172,7 @@ class Around:
 async def begin(dut) -> None:
     """Reset, then start a frame."""
     dut.stop.value = dut.start.value = dut.i_loaded.value = dut.oldest.value = 0
+    dut.behind.value = 0
     dut.i_lists_idle.value = 1
     dut.width.value, dut.height.value = TILES_X * TILE_PX - 3, TILES_Y * TILE_PX - 7
     dut.base_address.value = BASE
