@@ -391,6 +391,50 @@ def test_nothing_is_asked_for_after_stop(cycles):
     assert play.idle
 
 
+def paced(counts, latency):
+    """Cycles from the first chunk to each chunk's last entry: chunks wait, the array takes all."""
+    lists = ListsDesign()
+    pages = ListPages(lists)
+    for number, count in enumerate(counts):
+        pages.append(np.full(count, number), np.zeros(count, np.uint64))
+    pages.flush(0, len(counts))
+    state, sorters = model.new_bsu(DESIGN), model.new_sorters(DESIGN)
+    reader, limits = list_reader.new_list_reader(lists), list_reader.limits_of(lists)
+    beats, ends, sent, place, free, cycle = deque(), [], 0, 0, 0, 0
+    firsts = np.cumsum([0, *counts])
+    while len(ends) < len(counts):
+        chunk = (0, 0, 0, 0)
+        if sent < len(counts):
+            page, count, _, _ = pages.query(sent)
+            chunk = (count, page, 0, int(firsts[sent]))
+        beat = (-1, 0, False)
+        if beats and beats[0][0] <= cycle:
+            _, link, last = beats.popleft()
+            beat, place = (place, link, last), place + 1
+        ready, valid = model.offers(state)
+        at = state[model.OUT_PLACE]
+        if reader[list_reader.ADDRESS]:
+            page, length = reader[list_reader.ADDRESS_PAGE], reader[list_reader.ADDRESS_BEATS]
+            free = max(free, cycle + latency)
+            beats.extend((free + n, int(pages.words[page, 0]), n == length - 1)
+                         for n in range(length))
+            free += int(length)
+        model.step(state, reader, sorters, limits, chunk, False, 0, True, beat, True)
+        sent += ready and sent < len(counts)
+        if valid and at == firsts[len(ends) + 1] - 1:
+            ends.append(cycle)
+        cycle += 1
+    return ends
+
+
+@pytest.mark.parametrize(("count", "most"), [
+    (256, 1), (129, 1), (64, 1), (17, 1.05), (16, 1), (8, 1.05), (2, 1.5)])
+def test_an_entry_a_cycle(count, most):
+    """Four sorters give an entry a cycle, of chunks of 16 entries and more: or nearly so."""
+    ends = paced([count] * 24, 40)
+    assert ends[-1] - ends[7] <= most * 16 * count
+
+
 @pytest.mark.rtl
 def test_verilog_against_fixed(run_testbench):
     run_testbench("bsu", seed=5)
