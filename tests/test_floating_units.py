@@ -19,6 +19,7 @@ from splatforge.hw.lib.floating import (
     Narrow,
     Reciprocal,
     ToFixed,
+    WideMultiply,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -85,7 +86,7 @@ def play(unit, arguments, inputs, outputs):
 
 @EACH
 @pytest.mark.parametrize(("unit", "operation"), [
-    (Multiply, floating.multiply), (Add, floating.add)])
+    (Multiply, floating.multiply), (WideMultiply, floating.multiply), (Add, floating.add)])
 def test_sums_and_products(fmt, unit, operation):
     a, b = pairs(fmt, 1200, 1)
     (got,) = play(unit, (fmt,), {"a": a, "b": b}, ["o"])

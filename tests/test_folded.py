@@ -33,7 +33,7 @@ FP = Floating()
 MEAN, LOG = Fixed(int_bits=9, frac_bits=6, signed=True), Fixed(int_bits=9, frac_bits=7, signed=True)
 RECORD = tuple(f"x{n}" for n in range(12))
 UNITS = {"multiply": units.Multiply, "add": units.Add, "compare": units.Compare,
-         "reciprocal": units.Reciprocal, "wide_multiply": units.Multiply,
+         "reciprocal": units.Reciprocal, "wide_multiply": units.WideMultiply,
          "wide_add": units.Add, "narrow": units.Narrow, "to_fixed": units.ToFixed,
          "log2": units.Log2}
 

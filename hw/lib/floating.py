@@ -25,7 +25,7 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.hw.lib.component import Component
 
-__all__ = ["Add", "Compare", "Log2", "Multiply", "Narrow", "Reciprocal", "ToFixed"]
+__all__ = ["Add", "Compare", "Log2", "Multiply", "Narrow", "Reciprocal", "ToFixed", "WideMultiply"]
 
 
 def _exponent(word: Value, fmt: Floating) -> Value:
@@ -93,14 +93,18 @@ class Multiply(Component):
         m = Module()
         fmt, fraction = self.fmt, self.fmt.fraction_bits
         # 1: the product, from 1 to just below 4.
-        product = Signal(2 * fraction + 2)
-        exponent = Signal(signed(fmt.exponent_bits + 2))
-        negative, zero = Signal(2), Signal()
+        product = self._product(m, _significand(self.a, fmt), _significand(self.b, fmt))
+        early = self.latency - 2
+        exponents = [Signal(signed(fmt.exponent_bits + 2), name=f"exponent_{n}")
+                     for n in range(early)]
+        negative, zeros = Signal(early + 1), Signal(early)
+        exponent, zero = exponents[-1], zeros[-1]
         a, b = _exponent(self.a, fmt), _exponent(self.b, fmt)
         m.d.sync += [
-            product.eq(_significand(self.a, fmt) * _significand(self.b, fmt)),
-            exponent.eq(a + b - fmt.bias),
-            negative.eq(Cat(self.a[-1] ^ self.b[-1], negative)), zero.eq(~a.any() | ~b.any()),
+            exponents[0].eq(a + b - fmt.bias),
+            *(after.eq(before) for before, after in pairwise(exponents)),
+            negative.eq(Cat(self.a[-1] ^ self.b[-1], negative)),
+            zeros.eq(Cat(~a.any() | ~b.any(), zeros)),
         ]
         # 2: rounded; a carry goes from the fraction into the exponent.
         magnitude = Signal(signed(len(exponent) + fraction))
@@ -114,8 +118,36 @@ class Multiply(Component):
         ]
         # 3: within the range.
         m.d.sync += self.o.eq(Mux(
-            nothing, 0, _signed(negative[1], _limited(magnitude, fmt), fmt)))
+            nothing, 0, _signed(negative[-1], _limited(magnitude, fmt), fmt)))
         return m
+
+    def _product(self, m, a: Value, b: Value) -> Value:
+        product = Signal(len(a) + len(b))
+        m.d.sync += product.eq(a * b)
+        return product
+
+
+class WideMultiply(Multiply):
+    """``a * b`` of words whose significands are too wide for one multiplier of an FPGA.
+
+    Four multipliers of half the width, and a stage that adds their products.
+    """
+
+    #: Cycles from operands to the product.
+    latency = 4
+
+    def _product(self, m, a: Value, b: Value) -> Value:
+        half = len(a) // 2
+        parts = {}
+        for left, at_left in ((a[:half], 0), (a[half:], half)):
+            for right, at_right in ((b[:half], 0), (b[half:], half)):
+                part = Signal(len(left) + len(right), name=f"part_{at_left}_{at_right}")
+                m.d.sync += part.eq(left * right)
+                parts[at_left, at_right] = part
+        product = Signal(len(a) + len(b))
+        m.d.sync += product.eq(Cat(parts[0, 0], parts[half, half])
+                               + ((parts[0, half] + parts[half, 0]) << half))
+        return product
 
 
 class Add(Component):
@@ -153,27 +185,31 @@ class Add(Component):
         large, small = Signal(fraction + 1), Signal(fraction + 1)
         exponents = [Signal(fmt.exponent_bits, name=f"exponent_{n}") for n in range(3)]
         negatives, subtracts = Signal(4), Signal(2)
-        down = Signal(range(farthest + 1))
+        down, far = Signal(range(farthest + 1)), Signal()
         a, b = _exponent(self.a, fmt), _exponent(self.b, fmt)
         m.d.comb += [
             swap.eq(self.a[:-1] < self.b[:-1]), ahead.eq(a - b), behind.eq(b - a),
-            distance.eq(Mux(swap, behind, ahead)),
+            # By the exponents alone, which is earlier there.
+            distance.eq(Mux(ahead[-1], behind, ahead)),
         ]
         m.d.sync += [
             large.eq(_significand(Mux(swap, self.b, self.a), fmt)),
-            small.eq(Mux(Mux(swap, a, b).any(), _significand(Mux(swap, self.a, self.b), fmt), 0)),
+            small.eq(Mux(Mux(swap, a.any(), b.any()),
+                         _significand(Mux(swap, self.a, self.b), fmt), 0)),
             exponents[0].eq(Mux(swap, b, a)),
             negatives.eq(Cat(Mux(swap, self.b[-1], self.a[-1]), negatives)),
             subtracts.eq(Cat(self.a[-1] ^ self.b[-1], subtracts)),
-            down.eq(Mux(distance > farthest, farthest, distance)),
+            down.eq(distance), far.eq(distance[len(down):].any()),
         ]
         # 2: the smaller one shifted to the larger, two guard bits below; what is lost of it.
         shifted, lost = Signal(fraction + 3), Signal()
         before = Signal.like(large)
         long = Signal(2 * fraction + 6)
         m.d.comb += long.eq((small << (farthest + 2)) >> down)
+        # The leading one stays within what is looked at, unless it is far: then all is lost.
         m.d.sync += [
-            shifted.eq(long[farthest:]), lost.eq(long[:farthest].any()), before.eq(large),
+            shifted.eq(Mux(far, 0, long[farthest:])),
+            lost.eq(Mux(far, small[-1], long[:farthest].any())), before.eq(large),
             exponents[1].eq(exponents[0]),
         ]
         # 3: the sum, and how many zeros stand in front of it.

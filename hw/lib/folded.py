@@ -31,6 +31,7 @@ from splatforge.hw.lib.floating import (
     Narrow,
     Reciprocal,
     ToFixed,
+    WideMultiply,
 )
 
 __all__ = ["Folded", "result_layout"]
@@ -247,7 +248,7 @@ class _Units(Component):
         fmt = self.fmt
         match unit.kind:
             case "wide_multiply":
-                return Multiply(BINARY32)
+                return WideMultiply(BINARY32)
             case "wide_add":
                 return Add(BINARY32)
             case "narrow":
