@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from splatforge.designs.memory import Memory
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
+    from splatforge.verification.cosim import CosimPictures
 
 __all__ = ["app", "entry", "main"]
 
@@ -38,9 +40,11 @@ SYNTHESISED = ("raster", "gscore")
 
 _INTERRUPTED = 130
 #: Seconds in which a second signal does not interrupt what the first has begun.
-_PATIENCE_S = 2.0
+_PATIENCE_S = 3.0
 #: Seconds that a signal leaves for an end in good order.
-_GRACE_S = 4.0
+_GRACE_S = 6.0
+#: Functions out of which no exception comes: Python prints it, and goes on.
+_DEAF = ("__del__", "_raw_object_cache_notify", "_raw_object_cache_getbuffer")
 _FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
@@ -877,17 +881,19 @@ def cosim(
     views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
     if window is not None:
         window.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def show(pictures: "CosimPictures") -> None:
+        from splatforge.report.pictures import png
+
+        if output is not None:
+            _write_bytes(_numbered(output, pictures.number, len(views)),
+                         png(pictures.rtl[..., :3]))
+
     with _stages() as tell:
         result = run(
             design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
             background=background, stall=stalls, waves=window, progress=tell,
-            processes=processes or _processors())
-    if output is not None:
-        from splatforge.report import pictures
-
-        for number, frame in enumerate(result.frames):
-            _write_bytes(_numbered(output, number, len(result.frames)),
-                         pictures.png(frame.rtl_image[..., :3]))
+            processes=processes or _processors(), pictures=show)
     record = result.to_json()
     lines = _cosim_lines(record)
     if stall:
@@ -1193,8 +1199,8 @@ def report(
         result = run(
             design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
             background=background, progress=tell, processes=processes or _processors())
-    shown = int(np.argmin([frame.psnr_db_vs_float for frame in result.frames]))
-    frame, work = result.frames[shown], simulated.workloads[shown]
+    shown = result.worst.number
+    work = simulated.workloads[shown]
     rows, columns = -(-work.height // 16), -(-work.width // 16)
     counts = {
         "cycles": np.diff(simulated.runs[shown].tile_ends, prepend=0),
@@ -1204,7 +1210,8 @@ def report(
     made = pages.assemble(
         command=_command_line(), versions=_versions(), scene=scene_record, cosim=result.to_json(),
         simulate=simulated.record(), design=asdict(parameters), frame=shown,
-        rendered=(frame.rtl_image[..., :3] / 255).astype(np.float32), reference=frame.float_image,
+        rendered=(result.worst.rtl[..., :3] / 255).astype(np.float32),
+        reference=result.worst.exact,
         tiles=pages.TileGrid(tile_px=16, counts={
             name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
     )
@@ -1345,11 +1352,15 @@ def _interruptible() -> Iterator[list[int]]:
     last = -_PATIENCE_S
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def interrupt(number: int, _: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal last
         # Who presses Ctrl-C twice must not interrupt the clearing up.
         if time.monotonic() < last + _PATIENCE_S:
             return
+        while frame is not None:
+            if frame.f_code.co_name in _DEAF:
+                return
+            frame = frame.f_back
         last = time.monotonic()
         received.append(number)
         raise KeyboardInterrupt
@@ -1361,7 +1372,7 @@ def _interruptible() -> Iterator[list[int]]:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, interrupt) or signal.SIG_DFL
     try:
-        with _insistent(signals, received) if before else nullcontext():
+        with _insistent(signals) if before else nullcontext():
             yield received
     finally:
         for number, handler in before.items():
@@ -1369,13 +1380,13 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _insistent(signals: Sequence[int], received: Sequence[int]) -> Iterator[None]:
-    """Repeat each of `signals` until it is `received`, and end the process if it does not end.
+def _insistent(signals: Sequence[int]) -> Iterator[None]:
+    """Repeat each of `signals` until the block is left, and end the process if that is not soon.
 
     Python's handler runs in the main thread between two instructions of Python. One that comes
     just before that thread waits for another is seen when the wait is over, minutes later; one
-    that comes while LLVM compiles a kernel is seen seconds later. Another thread hears of it at
-    once.
+    that comes while LLVM compiles a kernel is seen seconds later, or is lost in a callback of it.
+    Another thread hears of it at once.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -1398,8 +1409,7 @@ def _insistent(signals: Sequence[int], received: Sequence[int]) -> Iterator[None
                     os.write(2, b"splatforge: interrupted\n")
                 # In the pause, threads that waited for a process clear up.
                 _end(128 + number, pause_s=1.0)
-            if not received:
-                signal.pthread_kill(main, number)
+            signal.pthread_kill(main, number)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -1421,7 +1431,12 @@ def _end(status: int, pause_s: float = 0.0) -> NoReturn:
 
 def _main(given: Sequence[str], received: Sequence[int]) -> int:
     try:
-        status = app(args=list(given), prog_name="splatforge", standalone_mode=False)
+        try:
+            status = app(args=list(given), prog_name="splatforge", standalone_mode=False)
+        except Exception as error:
+            if received:  # what an interruption has come to
+                raise KeyboardInterrupt from error
+            raise
         sys.stdout.flush()
         if status == _INTERRUPTED:  # Typer has caught Ctrl-C inside a verb
             raise KeyboardInterrupt

@@ -189,6 +189,35 @@ def test_a_signal_that_another_thread_gets(capsys, monkeypatch, scene_file):
     thread.join()
 
 
+def test_a_signal_in_a_place_that_swallows_it(capsys, monkeypatch, scene_file):
+    """Out of a finalizer no exception comes: it is raised behind it."""
+    class Deaf:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    def drop(*_):
+        Deaf()
+        time.sleep(60)
+
+    monkeypatch.setattr(cli, "_scene", drop)
+    before = time.monotonic()
+    assert run(capsys, "render", "--scene", scene_file) == (130, "", "splatforge: interrupted\n")
+    assert time.monotonic() - before < 30
+
+
+def test_an_error_that_an_interruption_comes_to(capsys, monkeypatch, scene_file):
+    def fail(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            raise RuntimeError("the work has ended")
+
+    monkeypatch.setattr(cli, "_scene", fail)
+    assert run(capsys, "render", "--scene", scene_file) == (143, "", "splatforge: interrupted\n")
+
+
 def test_nohup_is_obeyed(monkeypatch, scene_file):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     monkeypatch.setattr(cli, "_scene", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 1 / 0)

@@ -1,7 +1,9 @@
 """Co-simulation of frames: what it reports, and that it sees what is wrong."""
 
+import gc
 import json
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,29 +47,39 @@ def cameras(scene):
 
 
 @pytest.fixture(scope="module")
-def result(scene, cameras):
+def pictures():
+    """Of the frames of `result`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(scene, cameras, pictures):
     return cosim("raster", DESIGN, scene, cameras, scene_name="thin", timing=TIMING,
-                 background=(0.2, 0.4, 0.6))
+                 background=(0.2, 0.4, 0.6), pictures=pictures.append)
 
 
-def test_rtl_equals_every_model(result, scene, cameras):
+def test_rtl_equals_every_model(result, pictures, scene, cameras):
     result.check()
     assert result.pixels_differing == 0
     assert result.cycle_error <= 0.01
     assert result.psnr_db_vs_float >= 45
     assert result.psnr_db_vs_float_non_background >= 45
-    for frame, camera in zip(result.frames, cameras, strict=True):
+    assert [each.number for each in pictures] == [0, 1, 2]
+    for frame, each, camera in zip(result.frames, pictures, cameras, strict=True):
         assert frame.pixels_differing == frame.state_pixels_differing == 0
-        assert frame.rtl_image.shape == (camera.height, camera.width, 4)
+        assert each.rtl.shape == (camera.height, camera.width, 4)
         # The figures again, from the pictures themselves.
         exact = reference.render(scene, camera, background=(0.2, 0.4, 0.6))
-        shown = frame.rtl_image[..., :3] / 255
+        assert np.array_equal(each.exact, exact.image)
+        shown = each.rtl[..., :3] / 255
         assert frame.psnr_db_vs_float == pytest.approx(psnr_db(shown, exact.image), abs=1e-3)
         mask = exact.transmittance < 1 - 1 / 255
         assert 0 < mask.sum()
         assert frame.psnr_db_vs_float_non_background == pytest.approx(
             psnr_db(shown, exact.image, mask), abs=1e-3)
-    assert result.psnr_db_vs_float == min(frame.psnr_db_vs_float for frame in result.frames)
+    psnr = [frame.psnr_db_vs_float for frame in result.frames]
+    assert result.psnr_db_vs_float == min(psnr)
+    assert result.worst is pictures[psnr.index(min(psnr))]
 
 
 @pytest.mark.parametrize("wrong", range(3))
@@ -112,31 +124,33 @@ def test_json_has_the_keys_of_the_command(result, cameras):
     assert figures["per_frame"][0]["difference"] is None
 
 
-def test_frames_in_two_processes_are_the_same(result, scene, cameras):
-    told = []
+@pytest.mark.parametrize("processes", [2, 3, 20])
+def test_frames_in_many_processes_are_the_same(result, pictures, scene, cameras, processes):
+    told, others = [], []
     other = cosim(
         "raster", DESIGN, scene, cameras, scene_name="thin", timing=TIMING,
-        background=(0.2, 0.4, 0.6), processes=2,
+        background=(0.2, 0.4, 0.6), processes=processes, pictures=others.append,
         progress=lambda stage, done, total: told.append((stage, done, total)))
     for one, two in zip(result.frames, other.frames, strict=True):
-        assert np.array_equal(one.rtl_image, two.rtl_image)
         assert one.to_json() == two.to_json()
         assert one.rtl_counters == two.rtl_counters
-    assert [stage for stage, _, _ in told] == sorted(
-        (stage for stage, _, _ in told), key=("build", "prepare", "simulate").index) or (
-        told[-1][0] == "simulate")
+    for one, two in zip(pictures, others, strict=True):
+        assert one.number == two.number
+        assert np.array_equal(one.rtl, two.rtl)
+    assert {stage for stage, _, _ in told} == {"build", "prepare", "simulate"}
+    assert told[-1][0] == "simulate"
     assert all(0 <= done <= total for _, done, total in told)
     assert told[-1][1] == told[-1][2]
 
 
-def test_stalls_change_cycles_and_no_pixel(result, scene, cameras):
+def test_stalls_change_cycles_and_no_pixel(result, pictures, scene, cameras):
     stalled = cosim(
         "raster", DESIGN, scene, cameras[:1], timing=TIMING, background=(0.2, 0.4, 0.6),
         stall=Stall.every_channel(0.5, 3), state=False)
     stalled.check()
     assert stalled.frames[0].state_pixels_differing is None
     assert stalled.frames[0].rtl_cycles > result.frames[0].rtl_cycles
-    assert np.array_equal(stalled.frames[0].rtl_image, result.frames[0].rtl_image)
+    assert np.array_equal(stalled.worst.rtl, pictures[0].rtl)
 
 
 def test_a_frame_without_anything_in_it(scene):
@@ -165,7 +179,7 @@ def test_wrong_pixels_are_reported(scene, cameras, monkeypatch, state):
     assert found.expected != found.got
     assert found.tile == found.y // 16 * 4 + found.x // 16
     if found.pixel_format == "RGBA8":
-        assert tuple(frame.rtl_image[found.y, found.x]) == found.got
+        assert tuple(wrong.worst.rtl[found.y, found.x]) == found.got
     message = (rf"^Frame 0: {wrong.pixels_differing} of 1750 pixels differ from the bit-true "
                rf"model; the first: {found.pixel_format} pixel \({found.x}, {found.y}\) of tile "
                rf"{found.tile} must be \(.*\), not \(.*\)$")
@@ -175,22 +189,83 @@ def test_wrong_pixels_are_reported(scene, cameras, monkeypatch, state):
 
 
 def test_errors_of_a_frame_are_reported(scene, cameras, monkeypatch):
-    real = cosim_module.run_frames
+    real = cosim_module.stream_frames
 
     def stray(*arguments, **options):
-        runs = real(*arguments, **options)
-        bytes_ = runs[0].frame.copy()
-        bytes_[-1] ^= 255
-        return [replace(runs[0], frame=bytes_), *runs[1:]]
+        for run in real(*arguments, **options):
+            bytes_ = run.frame.copy()
+            bytes_[-1] ^= 255
+            yield replace(run, frame=bytes_)
 
-    monkeypatch.setattr(cosim_module, "run_frames", stray)
+    monkeypatch.setattr(cosim_module, "stream_frames", stray)
     with pytest.raises(SimulationError, match=r"^Frame 0: 1 bytes outside of the picture"):
         cosim("raster", DESIGN, scene, cameras[:1], timing=TIMING, state=False)
     monkeypatch.setattr(
-        cosim_module, "run_frames",
-        lambda *arguments, **options: [replace(real(*arguments, **options)[0], error=6)])
+        cosim_module, "stream_frames", lambda *arguments, **options: (
+            replace(run, error=6) for run in real(*arguments, **options)))
     with pytest.raises(SimulationError, match=r"^Frame 0 ended with the error READ$"):
         cosim("raster", DESIGN, scene, cameras[:1], timing=TIMING, state=False)
+
+
+def test_errors_behind_the_last_frame_are_reported(scene, cameras, monkeypatch):
+    """Broken rules of the bus are known when the harness ends, each in its own process."""
+    real = cosim_module.stream_frames
+
+    def breaks(*arguments, **options):
+        yield from real(*arguments, **options)
+        raise SimulationError("AW changed before AWREADY")
+
+    monkeypatch.setattr(cosim_module, "stream_frames", breaks)
+    with pytest.raises(SimulationError, match=r"^AW changed"):
+        cosim("raster", DESIGN, scene, cameras, timing=TIMING, processes=2)
+
+
+def test_an_error_in_the_middle_ends_the_rest(scene, cameras, monkeypatch):
+    """Of two simulations one fails at its second frame: the other does not go on for ever."""
+    real = cosim_module.stream_frames
+    started = []
+
+    def breaks(binary, frames, **options):
+        started.append(options)
+        for number, run in enumerate(real(binary, frames, **options)):
+            yield run
+            if len(started) == 2 and options is started[1] and number == 0:
+                raise SimulationError("it broke")
+
+    monkeypatch.setattr(cosim_module, "stream_frames", breaks)
+    with pytest.raises(SimulationError, match=r"^it broke$"):
+        cosim("raster", DESIGN, scene, cameras * 5, timing=TIMING, processes=2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_long_path_takes_the_memory_of_a_few_frames(scene, cameras, monkeypatch, processes):
+    """Of frames that are over, the figures and the pictures of the worst are all that is kept."""
+    alive, most = weakref.WeakSet(), []
+    expect, compare = cosim_module._expect, cosim_module._compare
+
+    def count(made):
+        alive.add(made)
+        most.append(len(alive))
+        return made
+
+    def compared(number, expected, runs):
+        for run in runs:
+            count(run)
+        frame, pictures = compare(number, expected, runs)
+        count(pictures)
+        return frame, pictures
+
+    monkeypatch.setattr(cosim_module, "_expect", lambda *arguments: count(expect(*arguments)))
+    monkeypatch.setattr(cosim_module, "_compare", compared)
+    many = cosim("raster", DESIGN, scene, cameras * 6, timing=TIMING, processes=processes)
+    assert len(many.frames) == 18
+    gc.collect()
+    assert set(alive) == {many.worst}
+    # Frames in flight, two runs of each, the pictures of one and of the worst.
+    assert max(most) <= 12
+    assert max(most[:4 * 6]) >= max(most[4 * 6:])
+    numbers = [frame.psnr_db_vs_float for frame in many.frames]
+    assert many.worst.number == numbers.index(min(numbers)) < 3
 
 
 @pytest.mark.parametrize(("options", "message"), [

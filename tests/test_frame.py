@@ -27,6 +27,7 @@ from splatforge.verification.lib.frame import (
     Stall,
     Waves,
     run_frames,
+    stream_frames,
 )
 
 pytestmark = pytest.mark.rtl
@@ -85,6 +86,43 @@ def test_two_frames_are_copied(engine, timing, stall, interleave):
         # The engine counts from the cycle behind START to the one behind the last response.
         assert run.cycles == run.counters["cycles"] - 1
         assert run.stray_bytes == 0
+
+
+def test_frames_come_when_they_are_asked_for(engine, tmp_path):
+    """The next is looked at when the one before has been used; nothing of that is kept."""
+    taken = []
+
+    def frames():
+        for seed in range(4):
+            taken.append(seed)
+            yield image(64 + 4 * seed, seed=seed)[0]
+
+    stream = stream_frames(engine, frames(), timing=SHORT, folder=tmp_path)
+    assert not taken
+    for seed, run in enumerate(stream):
+        assert taken == list(range(seed + 1))
+        assert np.array_equal(run.frame, image(64 + 4 * seed, seed=seed)[1])
+        assert {path.name for path in tmp_path.iterdir()} == {"results"}
+    assert seed == 3
+
+
+def test_frames_that_nobody_asks_for_any_more(engine, tmp_path):
+    stream = stream_frames(engine, (image(64)[0] for _ in range(3)), folder=tmp_path)
+    next(stream)
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_an_error_of_the_frames_is_passed_on(engine):
+    def frames():
+        yield image(64)[0]
+        raise ArithmeticError("no second frame")
+
+    stream = stream_frames(engine, frames())
+    next(stream)
+    with pytest.raises(ArithmeticError, match="no second frame"):
+        next(stream)
 
 
 def test_a_workspace_is_written_and_read_back(engine):

@@ -121,7 +121,7 @@ def test_a_simulation_that_is_interrupted(start, tmp_path, number, processes):
     binary = build_frame(PRESETS["16-lane"])
     command = start(*COSIM, "--size", "640x480", "--frames", "2", "--processes", processes, "-o",
                     "frame.png", "--json", "frame.json", cache=binary.path.parents[1])
-    command.wait_for("simulate job results")
+    command.wait_for("simulate /dev/stdin results")
     assert command.end(number) == (128 + number, "splatforge: interrupted\n")
     command.check_gone()
     assert not list(command.temporary.iterdir())
@@ -136,7 +136,7 @@ def test_waves_that_are_interrupted(start, tmp_path):
     waves.write_text("old")
     command = start(*COSIM, "--size", "640x480", "--waves", "a.vcd", "--waves-cycles",
                     "0:100000000", cache=binary.path.parents[1])
-    command.wait_for("simulate job results")
+    command.wait_for("simulate /dev/stdin results")
     time.sleep(1)
     assert list(tmp_path.glob(".a.vcd.*.part/frame.vcd"))
     assert command.end(signal.SIGINT) == (130, "splatforge: interrupted\n")
@@ -148,8 +148,8 @@ def test_a_simulation_does_not_outlive_a_process_that_is_killed(start):
     binary = build_frame(PRESETS["16-lane"])
     command = start(
         *COSIM, "--size", "640x480", "--processes", "1", cache=binary.path.parents[1])
-    command.wait_for("simulate job results")
-    (pid,) = (pid for pid, line in command.children.items() if "simulate job results" in line)
+    command.wait_for("simulate /dev/stdin results")
+    (pid,) = (pid for pid, line in command.children.items() if "simulate /dev/stdin" in line)
     # One that runs would end as soon as it wants to tell how far it is.
     os.kill(pid, signal.SIGSTOP)
     assert command.end(signal.SIGKILL)[0] == -signal.SIGKILL

@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,11 +33,11 @@ from splatforge.verification.lib.frame import (
     Stall,
     Waves,
     build_frame,
-    run_frames,
+    stream_frames,
 )
 from splatforge.verification.lib.processes import Children
 
-__all__ = ["DESIGNS", "CosimFrame", "CosimResult", "Difference", "cosim"]
+__all__ = ["DESIGNS", "CosimFrame", "CosimPictures", "CosimResult", "Difference", "cosim"]
 
 #: A pixel whose background shows less than this lets an 8-bit picture see the scene.
 BACKGROUND_TRANSMITTANCE = 1 - 1 / 255
@@ -90,10 +92,6 @@ class CosimFrame:
         and worked out by the cycle model.
     rtl_counters, model_counters : Mapping
         Performance counters of the RTL, and of the model.
-    rtl_image : ndarray
-        Picture of shape [height, width, 4]; uint8.
-    float_image : ndarray
-        Float reference of shape [height, width, 3]; float32.
     gaussians_saturated : int
         Gaussians whose colour is beyond the record's format, and is drawn at its end.
     rtl_dram, model_dram : DramCounts or None
@@ -110,8 +108,6 @@ class CosimFrame:
     model_cycles: int
     rtl_counters: Mapping[str, int]
     model_counters: Mapping[str, int]
-    rtl_image: npt.NDArray[np.uint8]
-    float_image: npt.NDArray[np.float32]
     gaussians_saturated: int
     rtl_dram: DramCounts | None = None
     model_dram: DramCounts | None = None
@@ -142,6 +138,25 @@ def _finite(value: float | None) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class CosimPictures:
+    """The pictures of one frame of a co-simulation.
+
+    Parameters
+    ----------
+    number : int
+        Of the frame, from 0.
+    rtl : ndarray
+        RGBA8 of shape [height, width, 4]; uint8.
+    exact : ndarray
+        Float reference of shape [height, width, 3]; float32.
+    """
+
+    number: int
+    rtl: npt.NDArray[np.uint8]
+    exact: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CosimResult:
     """A co-simulation of one or more frames.
 
@@ -155,14 +170,17 @@ class CosimResult:
         The memory behind the RTL and the model.
     frames : tuple of CosimFrame
         Frame by frame.
+    worst : CosimPictures
+        Of the frame with the lowest PSNR, the first of them; those of the others are not kept.
     build_s, simulate_s, wall_s : float
-        Time for the binary (from the cache near zero), in the simulations, and in all.
+        Time for the binary (from the cache near zero), during which a simulation ran, and in all.
     """
 
     design: AcceleratorDesign
     scene: str
     timing: Memory
     frames: tuple[CosimFrame, ...]
+    worst: CosimPictures
     build_s: float
     simulate_s: float
     wall_s: float
@@ -335,7 +353,9 @@ def _difference(run: FrameRun, expected: npt.NDArray) -> tuple[int, Difference |
         expected=tuple(expected[y, x].tolist()), got=tuple(got[y, x].tolist()))
 
 
-def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> CosimFrame:
+def _compare(
+    number: int, expected: _Expected, runs: Sequence[FrameRun]
+) -> tuple[CosimFrame, CosimPictures]:
     for run in runs:
         if run.error:
             raise SimulationError(
@@ -354,7 +374,7 @@ def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> Cosi
     shown = picture[..., :3].astype(np.float32) / 255
     drawn = expected.drawn
     assert run.cycles is not None
-    return CosimFrame(
+    frame = CosimFrame(
         pixels=drawn.size, pixels_differing=counts[PixelFormat.RGBA8],
         state_pixels_differing=counts.get(PixelFormat.STATE), difference=first,
         psnr_db_vs_float=psnr_db(shown, expected.float_image),
@@ -362,31 +382,109 @@ def _compare(number: int, expected: _Expected, runs: Sequence[FrameRun]) -> Cosi
             psnr_db(shown, expected.float_image, drawn) if drawn.any() else None),
         rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
         rtl_counters=run.counters, model_counters=expected.model_counters,
-        rtl_image=picture, float_image=expected.float_image,
         gaussians_saturated=expected.gaussians_saturated,
         rtl_dram=run.dram, model_dram=expected.model_dram,
     )
+    return frame, CosimPictures(number=number, rtl=picture, exact=expected.float_image)
 
 
-def _run_all(
-    binary: Binary, jobs: Sequence[FrameJob], processes: int, options: Mapping[str, Any],
-    report: Callable[[int], None], children: Children,
-) -> list[FrameRun]:
-    """Every job's run, in `processes` harnesses side by side."""
-    done = [0] * processes
+@dataclass
+class _Lane:
+    """One simulation and the thread that feeds it, frame by frame.
 
-    def part(number: int) -> list[FrameRun]:
+    `runs` gets what each of the `jobs` comes to, in their order; `busy` when the simulation began
+    and ended each.
+    """
+
+    jobs: SimpleQueue[FrameJob | None] = field(default_factory=SimpleQueue)
+    runs: SimpleQueue[FrameRun | BaseException] = field(default_factory=SimpleQueue)
+    busy: list[tuple[float, float]] = field(default_factory=list)
+    cycles: int = 0
+
+    def _taken(self) -> Iterator[FrameJob]:
+        while (job := self.jobs.get()) is not None:
+            self.busy.append((time.perf_counter(), math.inf))
+            yield job
+
+    def work(
+        self, building: Future[Binary], options: Mapping[str, Any], report: Callable[[], None]
+    ) -> None:
+        """Run what comes until None does."""
         def progress(cycles: int) -> None:
-            done[number] = cycles
-            report(sum(done))
+            self.cycles = cycles
+            report()
 
-        return run_frames(
-            binary.path, jobs[number::processes], progress=progress, children=children, **options)
+        try:
+            runs = stream_frames(
+                building.result().path, self._taken(), progress=progress, **options)
+            for run in runs:
+                self.busy[-1] = self.busy[-1][0], time.perf_counter()
+                self.runs.put(run)
+        except BaseException as error:
+            # Whoever waits for a run hears of it; so does who waits for the work.
+            self.runs.put(error)
+            raise
 
-    with ThreadPoolExecutor(processes) as pool, children:
-        parts = list(pool.map(part, range(processes)))
-    runs: list[FrameRun] = [parts[n % processes][n // processes] for n in range(len(jobs))]
-    return runs
+    def next(self) -> FrameRun:
+        """The next run, or the error that it came to."""
+        run = self.runs.get()
+        if isinstance(run, BaseException):
+            raise run
+        return run
+
+
+def _covered_s(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of the spans."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+class _Running:
+    """Frames on their way through the simulations, oldest first, and what has come of them."""
+
+    def __init__(
+        self, lanes: Sequence[_Lane], total: int,
+        pictures: Callable[[CosimPictures], None] | None,
+    ) -> None:
+        self._lanes, self._total, self._pictures = lanes, total, pictures
+        self._waiting: deque[tuple[int, _Expected, list[_Lane]]] = deque()
+        self._jobs = 0
+        self._model_cycles = 0
+        self._worst_psnr_db = math.inf
+        self.frames: list[CosimFrame] = []
+        self.worst: CosimPictures | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def expected_cycles(self) -> int:
+        """Cycles of all simulations together, by the frames that have been modeled."""
+        modeled = len(self.frames) + len(self)
+        return self._model_cycles * self._total // max(1, modeled)
+
+    def send(self, expected: _Expected) -> None:
+        """Have the simulations render a frame."""
+        lanes = []
+        for job in expected.jobs:
+            lanes.append(self._lanes[self._jobs % len(self._lanes)])
+            lanes[-1].jobs.put(job)
+            self._jobs += 1
+        self._model_cycles += expected.model_cycles * len(expected.jobs)
+        self._waiting.append((len(self.frames) + len(self), expected, lanes))
+
+    def finish(self) -> None:
+        """Wait for the oldest frame and compare it."""
+        number, expected, lanes = self._waiting.popleft()
+        frame, pictures = _compare(number, expected, [lane.next() for lane in lanes])
+        if self._pictures is not None:
+            self._pictures(pictures)
+        if self.worst is None or frame.psnr_db_vs_float < self._worst_psnr_db:
+            self.worst, self._worst_psnr_db = pictures, frame.psnr_db_vs_float
+        self.frames.append(frame)
 
 
 def cosim(
@@ -404,8 +502,12 @@ def cosim(
     waves: Waves | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    pictures: Callable[[CosimPictures], None] | None = None,
 ) -> CosimResult:
     """Render frames with the Verilog, and compare them with every model.
+
+    Each frame is compared as it ends; of those that are over, figures are kept and the pictures of
+    the worst. A path of any length takes the memory of a few frames.
 
     Parameters
     ----------
@@ -435,6 +537,8 @@ def cosim(
         Folder of built binaries, see :func:`splatforge.verification.lib.build.cache_folder`.
     progress : callable, optional
         Called with a stage (``build``, ``prepare``, ``simulate``), what is done and the total.
+    pictures : callable, optional
+        Called with the pictures of every frame, in their order.
 
     Returns
     -------
@@ -463,29 +567,46 @@ def cosim(
     tell = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]
-    with ThreadPoolExecutor(1) as pool, Children() as children:
+    count = 1 if waves is not None else min(processes, len(cameras) * len(formats))
+    lanes = [_Lane() for _ in range(count)]
+    running = _Running(lanes, len(cameras), pictures)
+    # Enough frames for every simulation to have one at hand when it has finished another.
+    ahead = 1 + -(-count // len(formats))
+
+    def report() -> None:
+        total = running.expected_cycles
+        tell("simulate", min(sum(lane.cycles for lane in lanes), total), total)
+
+    def built(building: Future[Binary]) -> None:
+        if not building.exception():
+            tell("build", 1, 1)
+
+    with ThreadPoolExecutor(1 + count) as pool, Children() as children:
         # The compiler works in processes of its own while the models run here.
         tell("build", 0, 1)
         building: Future[Binary] = pool.submit(
             build_frame, design, waves=waves, cache=cache, children=children)
-        expected = []
-        for number, camera in enumerate(cameras):
-            tell("prepare", number, len(cameras))
-            expected.append(_expect(scene, camera, design, timing, background, formats))
-        binary = building.result()
-        tell("build", 1, 1)
-    jobs = [job for frame in expected for job in frame.jobs]
-    total = sum(frame.model_cycles * len(formats) for frame in expected)
-    simulating = time.perf_counter()
-    runs = _run_all(
-        binary, jobs, min(processes, len(jobs)) if waves is None else 1,
-        {"timing": timing, "stall": stall, "waves": waves},
-        lambda cycles: tell("simulate", min(cycles, total), total), children)
-    simulate_s = time.perf_counter() - simulating
-    frames = tuple(
-        _compare(number, frame, runs[number * len(formats):(number + 1) * len(formats)])
-        for number, frame in enumerate(expected))
-    tell("simulate", total, total)
+        building.add_done_callback(built)
+        options = {"timing": timing, "stall": stall, "waves": waves, "children": children}
+        try:
+            working = [pool.submit(lane.work, building, options, report) for lane in lanes]
+            for number, camera in enumerate(cameras):
+                tell("prepare", number, len(cameras))
+                running.send(_expect(scene, camera, design, timing, background, formats))
+                if len(running) > ahead:
+                    running.finish()
+            while running:
+                running.finish()
+        finally:
+            for lane in lanes:
+                lane.jobs.put(None)
+        for work in working:
+            work.result()
+        build_s = building.result().build_s
+    tell("simulate", running.expected_cycles, running.expected_cycles)
+    assert running.worst is not None  # there is a camera
     return CosimResult(
-        design=design, scene=scene_name, timing=timing, frames=frames,
-        build_s=binary.build_s, simulate_s=simulate_s, wall_s=time.perf_counter() - began)
+        design=design, scene=scene_name, timing=timing, frames=tuple(running.frames),
+        worst=running.worst, build_s=build_s,
+        simulate_s=_covered_s([span for lane in lanes for span in lane.busy]),
+        wall_s=time.perf_counter() - began)

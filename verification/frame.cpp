@@ -3,9 +3,10 @@
 //
 //     simulate JOB RESULTS
 //
-// JOB is a text file of one command a line (see `main`); RESULTS gets one JSON object a line, for
-// every `run`, `read` and `violations`. Standard output carries nothing but "cycles N", now and
-// then, for a progress bar.
+// JOB is a text file of one command a line (see `main`), or a pipe from which they come as they are
+// made; RESULTS gets one JSON object a line, for every `run`, `read` and `violations`. Standard
+// output carries nothing but "cycles N", now and then, for a progress bar, and "over" for every
+// command of that name, which says that all before it has been done.
 //
 // Time is the number of the rising clock edge. A transfer "at n" means valid and ready before
 // edge n. The timing of the memory is that of designs/memory.py, a fixed latency or the DRAM of
@@ -899,6 +900,9 @@ int main(int argc, char** argv) {
             u32 offset;
             line >> offset;
             bench.print_read(offset);
+        } else if (command == "over") {
+            puts("over");
+            fflush(stdout);
         } else if (command == "run") {
             alive = bench.run(parse_run(line));
         } else {

@@ -9,13 +9,14 @@ import importlib
 import importlib.metadata
 import json
 import pickle
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from splatforge.verification.lib.build import Binary, BuildError, build, cached,
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
-           "Stall", "Waves", "build_frame", "core_verilog", "run_frames"]
+           "Stall", "Waves", "build_frame", "core_verilog", "run_frames", "stream_frames"]
 
 #: The harness.
 HARNESS = Path(__file__).parents[1] / "frame.cpp"
@@ -302,11 +303,10 @@ def _memory_command(timing: Memory) -> str:
             f"{write.numerator} {write.denominator} {timing.outstanding}")
 
 
-def _commands(
-    jobs: Sequence[FrameJob], folder: Path, timing: Memory, stall: Stall, interleave: bool,
-    watchdog_cycles: int | None, idle_limit_cycles: int, waves: Waves | None, log: bool,
+def _setup_commands(
+    timing: Memory, stall: Stall, interleave: bool, idle_limit_cycles: int, waves: Waves | None
 ) -> Iterator[str]:
-    """Lines of the job file; writes the memory beside it."""
+    """Lines of the job that hold for all frames."""
     yield _memory_command(timing)
     yield f"stall {' '.join(str(p) for p in stall.probabilities)} {stall.seed}"
     yield f"interleave {int(interleave)}"
@@ -314,31 +314,37 @@ def _commands(
     yield f"idle_limit {idle_limit_cycles + 4 * latency}"
     if waves:
         yield f"trace {_WAVES}/frame{waves.path.suffix} {waves.first_cycle} {waves.last_cycle}"
-    with (folder / "memory").open("wb") as memory:
-        for number, job in enumerate(jobs):
-            image = job.image
-            yield "unmap"
-            yield f"counters {len(ACCELERATORS[image.core].design.counters)}"
-            for address, content in image.segments:
-                yield f"map {address} {content.size} r memory {memory.tell()}"
-                memory.write(np.ascontiguousarray(content).tobytes())
-            size = image.frame_bytes if job.frame_bytes is None else job.frame_bytes
-            yield f"map {image.frame_address} {size} w - {CANARY}"
-            if image.workspace_bytes:
-                yield (f"map {image.workspace_address} {image.workspace_bytes} w - {CANARY}")
-            for fault in job.faults:
-                yield (f"fault {'write' if fault.write else 'read'} {fault.read_id} {fault.burst} "
-                       f"{fault.beat} {fault.response}")
-            run = f"run descriptor {image.descriptor_address} irq_enable {job.irq_enable}"
-            for name in ("abort_at", "reset_at", "snapshot_at"):
-                if (value := getattr(job, name)) is not None:
-                    run += f" {name} {value}"
-            if log:
-                yield f"dram_log commands{number}"
-            if watchdog_cycles is not None:
-                run += f" watchdog {watchdog_cycles}"
-            yield run
-            yield f"dump {image.frame_address} {size} frame{number}"
+
+
+def _frame_commands(
+    number: int, job: FrameJob, folder: Path, watchdog_cycles: int | None, log: bool
+) -> Iterator[str]:
+    """Lines of the job for one frame; writes its memory."""
+    image = job.image
+    yield "unmap"
+    yield f"counters {len(ACCELERATORS[image.core].design.counters)}"
+    with (folder / f"memory{number}").open("wb") as memory:
+        for address, content in image.segments:
+            yield f"map {address} {content.size} r memory{number} {memory.tell()}"
+            memory.write(np.ascontiguousarray(content).data)
+    size = image.frame_bytes if job.frame_bytes is None else job.frame_bytes
+    yield f"map {image.frame_address} {size} w - {CANARY}"
+    if image.workspace_bytes:
+        yield (f"map {image.workspace_address} {image.workspace_bytes} w - {CANARY}")
+    for fault in job.faults:
+        yield (f"fault {'write' if fault.write else 'read'} {fault.read_id} {fault.burst} "
+               f"{fault.beat} {fault.response}")
+    run = f"run descriptor {image.descriptor_address} irq_enable {job.irq_enable}"
+    for name in ("abort_at", "reset_at", "snapshot_at"):
+        if (value := getattr(job, name)) is not None:
+            run += f" {name} {value}"
+    if log:
+        yield f"dram_log commands{number}"
+    if watchdog_cycles is not None:
+        run += f" watchdog {watchdog_cycles}"
+    yield run
+    yield f"dump {image.frame_address} {size} frame{number}"
+    yield "over"
 
 
 def _dram_counts(memory: BankedMemory, values: Sequence[int]) -> DramCounts:
@@ -353,22 +359,58 @@ def _dram_counts(memory: BankedMemory, values: Sequence[int]) -> DramCounts:
         access_bytes=org.access_bytes)
 
 
-def _execute(
-    binary: Path, folder: Path, progress: Callable[[int], None] | None, children: Children
-) -> None:
-    """Run the harness on the job in `folder`."""
-    said: list[str] = []
-    with children.start([binary, "job", "results"], folder, errors_apart=False) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+class _Harness:
+    """The harness at work in a folder: frames in, one after the other, what they did out."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], folder: Path,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._process, self._folder, self._progress = process, folder, progress
+        self._results: TextIO | None = None
+        self.said: list[str] = []
+
+    def __enter__(self) -> "_Harness":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._results is not None:
+            self._results.close()
+
+    def send(self, commands: Iterable[str]) -> None:
+        """Pass lines of the job on; one that has ended says why by itself."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(("\n".join(commands) + "\n").encode())
+            self._process.stdin.flush()
+
+    def listen(self) -> bool:
+        """Wait until all commands have been done; false if the harness has ended instead."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line == b"over\n":
+                return True
             if line.startswith(b"cycles "):
-                if progress:
-                    progress(int(line.split()[1]))
+                if self._progress:
+                    self._progress(int(line.split()[1]))
             else:
-                said.append(line.decode(errors="replace").rstrip())
-    children.check()
-    if code := process.returncode:
-        raise SimulationError(f"The simulation ended with code {code}: {' '.join(said)[-500:]}")
+                self.said.append(line.decode(errors="replace").rstrip())
+        return False
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Results that have not been looked at."""
+        if self._results is None:
+            self._results = (self._folder / "results").open()
+        while line := self._results.readline():
+            yield json.loads(line)
+
+    def end(self) -> None:
+        """Say that there is no frame any more, and wait."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        while self.listen():
+            pass
 
 
 def _named(core: str, values: Sequence[int]) -> dict[str, int]:
@@ -376,9 +418,34 @@ def _named(core: str, values: Sequence[int]) -> dict[str, int]:
     return dict(zip((name for name, _, _ in counters), values, strict=True))
 
 
-def run_frames(
+def _frame_run(
+    job: FrameJob, number: int, record: Mapping[str, Any], folder: Path, timing: Memory, log: bool
+) -> FrameRun:
+    """What a frame did, from its record and its files, which go."""
+    values = dict(record)
+    for key in ("counters", "snapshot"):
+        if key in values:
+            values[key] = _named(job.image.core, values[key])
+    for key in ("read_bytes", "read_bursts"):
+        values[key] = tuple(values[key])
+    if "dram" in values and isinstance(timing, BankedMemory):
+        values["dram"] = _dram_counts(timing, values["dram"])
+        if log:
+            kept = folder / f"commands{number}"
+            commands = np.fromfile(kept, np.int64).reshape(-1, 5)
+            kept.unlink()
+            # Behind the last posted write only refreshes go on.
+            values["commands"] = commands[commands[:, 0] <= values["dram"].clocks]
+    dumped = folder / f"frame{number}"
+    content = np.fromfile(dumped, np.uint8)
+    dumped.unlink()
+    (folder / f"memory{number}").unlink()
+    return FrameRun(image=job.image, frame=content, **values)
+
+
+def stream_frames(
     binary: Path,
-    frames: Sequence[MemoryImage | FrameJob],
+    frames: Iterable[MemoryImage | FrameJob],
     *,
     timing: Memory = MemoryTiming(),  # noqa: B008
     stall: Stall = Stall(),
@@ -390,14 +457,16 @@ def run_frames(
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
     children: Children | None = None,
-) -> list[FrameRun]:
-    """Run frames back to back, without a reset in between.
+) -> Iterator[FrameRun]:
+    """Run frames back to back, without a reset in between, each when it is asked for.
+
+    The simulation waits between frames. Of a frame that is over nothing is kept.
 
     Parameters
     ----------
     binary : Path
         From :func:`build_frame`.
-    frames : sequence of MemoryImage or FrameJob
+    frames : iterable of MemoryImage or FrameJob
         The frames. Every one has the whole memory for itself.
     timing : MemoryTiming or BankedMemory
         The memory.
@@ -421,22 +490,23 @@ def run_frames(
     children : Children, optional
         The work that the run is part of.
 
-    Returns
-    -------
-    list of FrameRun
-        One for each frame.
+    Yields
+    ------
+    FrameRun
+        What each frame did.
 
     Raises
     ------
     ValueError
         If data of a banked memory are to come out of order.
     SimulationError
-        If a rule of the bus was broken, a frame did not end, or the harness failed.
+        If a rule of the bus was broken (behind the last frame), a frame did not end, or the
+        harness failed.
     """
     if interleave and isinstance(timing, BankedMemory):
         raise ValueError("Read data in random order must come from a memory of fixed latency, "
                          "not from a banked one")
-    jobs = [frame if isinstance(frame, FrameJob) else FrameJob(image=frame) for frame in frames]
+    started = children or Children()
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splatforge-")))
@@ -445,36 +515,36 @@ def run_frames(
                 dir=waves.path.absolute().parent, prefix=f".{waves.path.name[:64]}.",
                 suffix=".part")))
             (folder / _WAVES).symlink_to(beside)
-        lines = _commands(jobs, folder, timing, stall, interleave, watchdog_cycles,
-                          idle_limit_cycles, waves, log)
-        (folder / "job").write_text("\n".join(lines) + "\n")
-        _execute(binary, folder, progress, children or Children())
+        process = stack.enter_context(started.start(
+            [binary, "/dev/stdin", "results"], folder, errors_apart=False, has_input=True))
+        harness = stack.enter_context(_Harness(process, folder, progress))
+        harness.send(_setup_commands(timing, stall, interleave, idle_limit_cycles, waves))
+        number = 0
+        for number, frame in enumerate(frames):
+            job = frame if isinstance(frame, FrameJob) else FrameJob(image=frame)
+            harness.send(_frame_commands(number, job, folder, watchdog_cycles, log))
+            if not harness.listen():
+                break
+            (record,) = harness.results()
+            yield _frame_run(job, number, record["run"], folder, timing, log)
+        harness.end()
+        code = process.wait()
+        started.check()
+        if code:
+            raise SimulationError(
+                f"The simulation ended with code {code}: {' '.join(harness.said)[-500:]}")
         if waves:
             # Whole, whatever the frames have come to.
             (folder / _WAVES / f"frame{waves.path.suffix}").replace(waves.path)
             (folder / _WAVES).unlink()
-        records: list[dict[str, Any]] = [
-            json.loads(line) for line in (folder / "results").read_text().splitlines()]
-        violations = records.pop()["violations"]
-        runs = []
-        for number, record in enumerate(records):
-            values = record["run"]
-            for key in ("counters", "snapshot"):
-                if key in values:
-                    values[key] = _named(jobs[number].image.core, values[key])
-            for key in ("read_bytes", "read_bursts"):
-                values[key] = tuple(values[key])
-            if "dram" in values and isinstance(timing, BankedMemory):
-                values["dram"] = _dram_counts(timing, values["dram"])
-                if log:
-                    commands = np.fromfile(folder / f"commands{number}", np.int64).reshape(-1, 5)
-                    # Behind the last posted write only refreshes go on.
-                    values["commands"] = commands[commands[:, 0] <= values["dram"].clocks]
-            dumped = folder / f"frame{number}"
-            content = dumped.read_bytes() if dumped.exists() else b""
-            runs.append(FrameRun(
-                image=jobs[number].image, frame=np.frombuffer(content, np.uint8), **values))
-    hangs = [f"frame {n}: {run.hang}" for n, run in enumerate(runs) if run.hang]
-    if hangs or violations:
-        raise SimulationError("; ".join([*hangs, *violations]))
-    return runs
+        *hung, last = harness.results()
+    hangs = [f"frame {number}: {record['run']['hang']}" for record in hung]
+    if hangs or last["violations"]:
+        raise SimulationError("; ".join([*hangs, *last["violations"]]))
+
+
+def run_frames(
+    binary: Path, frames: Sequence[MemoryImage | FrameJob], **options: Any
+) -> list[FrameRun]:
+    """Run frames back to back: :func:`stream_frames` with what it yields as a list."""
+    return list(stream_frames(binary, frames, **options))

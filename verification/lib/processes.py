@@ -106,6 +106,11 @@ class Children:
                 except BaseException:
                     _kill(process)
                     raise
+                finally:
+                    if process.stdin is not None:
+                        # It may have ended without reading all.
+                        with contextlib.suppress(BrokenPipeError):
+                            process.stdin.close()
         finally:
             with self._lock:
                 self._running.discard(process)
