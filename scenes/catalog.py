@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from splatforge.scenes.cache import cache_folder
 from splatforge.scenes.files import load
 from splatforge.scenes.generate_city import make_city
 from splatforge.scenes.generate_object import make_object
@@ -68,13 +69,6 @@ CAPTURES: dict[str, Capture] = {
 }
 
 
-def cache_folder() -> Path:
-    """Return the folder in which fetched captures are kept, in the user's cache."""
-    import pooch  # takes a tenth of a second, which only this needs
-
-    return Path(pooch.os_cache("splatforge"))
-
-
 def get(
     name: str,
     *,
@@ -92,7 +86,7 @@ def get(
     url, sha256 : str, optional
         Where another capture is and what it must hash to, 64 hexadecimal digits.
     folder : path-like, optional
-        Cache folder; :func:`cache_folder` by default.
+        Cache folder; :func:`splatforge.scenes.cache.cache_folder` by default.
 
     Raises
     ------
@@ -102,7 +96,7 @@ def get(
     """
     if (url is None) != (sha256 is None):
         raise SceneError(f"{name}: url and sha256 must be given together, not one of them alone")
-    where = Path(folder) if folder is not None else cache_folder()
+    where = cache_folder(None if folder is None else Path(folder))
     if url is None or sha256 is None:
         if name not in CAPTURES:
             found = _cached(name, where)
@@ -119,7 +113,7 @@ def get(
         raise SceneError(f"{name}: name must be a file name with an extension, not a path")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise SceneError(f"{name}: sha256 must be 64 hexadecimal digits, not {sha256[:80]!r}")
-    import pooch
+    import pooch  # takes a tenth of a second, which only this needs
 
     try:
         return Path(

@@ -4,6 +4,7 @@ What a verb needs is imported inside the verb, so that ``--help`` answers at onc
 """
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -658,14 +659,18 @@ def scenes_get(
         "--sha256", metavar="DIGITS", help="What it must hash to.")] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Fetch a public capture, or find it in the cache."""
+    """Fetch a public capture, or find it in the cache, and say where it is."""
     from splatforge.scenes import get
 
+    logging.getLogger("pooch").setLevel(logging.WARNING)
     with _progress(f"fetching {name}"):
         path = get(name, url=url, sha256=sha256)
-    size = path.stat().st_size
-    _publish({"name": name, "output": str(path), "size_bytes": size}, json_file,
-             [("kept in", str(path)), ("size", f"{size:,} bytes")])
+    record = {"name": name, "output": str(path), "size_bytes": path.stat().st_size}
+    # The path alone, for a script to take.
+    if json_file is not None:
+        _write_json(record, json_file)
+    if json_file != "-":
+        print(path)
 
 
 def _saved(path: str, scene: "Scene", json_file: str | None) -> None:

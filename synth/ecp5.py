@@ -197,7 +197,7 @@ def route(
     seed : int
         Of the placement.
     cache : Path, optional
-        See :func:`splatforge.verification.lib.build.cache_folder`.
+        See :func:`splatforge.scenes.cache.cache_folder`.
 
     Raises
     ------

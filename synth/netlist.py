@@ -236,7 +236,7 @@ def gate_level(
     flatten : bool
         One module, lanes and all: minutes for an array.
     cache : Path, optional
-        See :func:`splatforge.verification.lib.build.cache_folder`.
+        See :func:`splatforge.scenes.cache.cache_folder`.
 
     Raises
     ------

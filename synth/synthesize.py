@@ -126,7 +126,7 @@ def synthesize(
     units : sequence of str
         Of :func:`splatforge.synth.parts.parts`, or the top's name; all parts by default.
     cache : Path, optional
-        See :func:`splatforge.verification.lib.build.cache_folder`.
+        See :func:`splatforge.scenes.cache.cache_folder`.
     progress : callable, optional
         Called with what is done next, how many steps are done and their number.
 

@@ -15,7 +15,6 @@ from splatforge.verification.lib import build as build_module
 from splatforge.verification.lib.build import (
     BuildError,
     build,
-    cache_folder,
     cached,
     compiler,
     share_lanes,
@@ -163,13 +162,10 @@ def test_waves_need_the_compression_libraries(monkeypatch, tmp_path, main):
         build(COUNTER, "top", [main], trace="saif", cache=tmp_path)
 
 
-def test_cache_folder_is_the_users_unless_told(monkeypatch, tmp_path):
+def test_entries_are_kept_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "told"))
-    assert cache_folder() == tmp_path / "told"
-    assert cache_folder(tmp_path) == tmp_path
-    monkeypatch.delenv("SPLATFORGE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder().name == "splatforge"
+    made, _ = cached("key", lambda folder: (folder / "a").touch(), ["a"])
+    assert made == tmp_path / "told" / "key"
 
 
 def write(text):

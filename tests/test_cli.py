@@ -588,13 +588,15 @@ def test_scenes_make(capsys, tmp_path):
 
 
 def test_scenes_get(capsys, tmp_path, monkeypatch, scene_file):
-    monkeypatch.setattr("splatforge.scenes.catalog.cache_folder", lambda: tmp_path)
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path))
     assert "url and sha256" in refusal(capsys, "scenes", "get", "a.ply", "--url", "file:///a")
     assert "nothing" in refusal(capsys, "scenes", "get", "nothing")
     (tmp_path / "kept.ply").write_bytes(scene_file.read_bytes())
     record = figures(capsys, "scenes", "get", "kept")
     assert record["output"] == str(tmp_path / "kept.ply")
     assert record["size_bytes"] == scene_file.stat().st_size
+    # One line on standard output, which a script can take for the file.
+    assert run(capsys, "scenes", "get", "kept") == (0, f"{tmp_path / 'kept.ply'}\n", "")
 
 
 # Cameras --------------------------------------------------------------------------------------

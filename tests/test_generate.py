@@ -26,6 +26,7 @@ from splatforge.scenes import (
     save,
     statistics,
 )
+from splatforge.scenes.cache import cache_folder
 from splatforge.scenes.generate_city import merge_neighbours
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -215,7 +216,7 @@ def test_wrong_sizes_are_refused(call, message):
 
 
 def test_names_and_files_resolve_and_merge(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(GENERATED, "small", lambda: small_scene(7))
     save(small_scene(5), tmp_path / "a.ply")
     assert resolve("small").gaussians == 7
@@ -262,7 +263,7 @@ def test_get_fetches_checks_and_keeps(tmp_path, monkeypatch):
     data = (tmp_path / "web" / "scan.spz").read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     cache = tmp_path / "cache"
-    monkeypatch.setattr(catalog, "cache_folder", lambda: cache)
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(cache))
     with served(tmp_path / "web") as (address, seen):
         url = f"{address}/scan.spz"
         path = get("mine.spz", url=url, sha256=sha256)
@@ -311,5 +312,13 @@ def test_the_catalog_has_the_checksums_of_the_captures(shared_scene, name, file)
     assert catalog.CAPTURES[name].sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_cache_folder_is_the_users():
-    assert catalog.cache_folder().name == "splatforge"
+def test_cache_folder_is_the_users_unless_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path / "told"))
+    assert cache_folder() == tmp_path / "told"
+    assert cache_folder(tmp_path) == tmp_path
+    (tmp_path / "told").mkdir()
+    (tmp_path / "told" / "scan.ply").write_bytes(b"ply")
+    assert get("scan") == get("scan.ply") == tmp_path / "told" / "scan.ply"
+    monkeypatch.delenv("SPLATFORGE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "splatforge"

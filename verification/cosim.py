@@ -534,7 +534,7 @@ def cosim(
     waves : Waves, optional
         Waves of the first cycles.
     cache : Path, optional
-        Folder of built binaries, see :func:`splatforge.verification.lib.build.cache_folder`.
+        Folder of built binaries, see :func:`splatforge.scenes.cache.cache_folder`.
     progress : callable, optional
         Called with a stage (``build``, ``prepare``, ``simulate``), what is done and the total.
     pictures : callable, optional

@@ -23,11 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from splatforge.scenes.cache import cache_folder
 from splatforge.verification.lib.processes import Children
 
-__all__ = ["Binary", "BuildError", "build", "cache_folder", "cached", "compiler", "digest",
+__all__ = ["Binary", "BuildError", "build", "cached", "compiler", "digest",
            "share_lanes", "verilator_root"]
 
 #: Prefix of the C++ classes, whatever the top module is called.
@@ -75,15 +74,6 @@ class Binary:
     path: Path
     build_s: float
     cached: bool
-
-
-def cache_folder(folder: Path | None = None) -> Path:
-    """Where binaries are kept: `folder`, else ``SPLATFORGE_CACHE``, else the user's cache."""
-    if folder is not None:
-        return folder
-    if environment := os.environ.get("SPLATFORGE_CACHE"):
-        return Path(environment)
-    return Path(platformdirs.user_cache_dir("splatforge", appauthor=False))
 
 
 def verilator_root() -> Path:
@@ -307,7 +297,7 @@ def cached(
     files : sequence of str
         Names of what is kept.
     cache : Path, optional
-        See :func:`cache_folder`.
+        See :func:`splatforge.scenes.cache.cache_folder`.
     children : Children, optional
         With whose work the wait for another builder ends.
 
@@ -370,7 +360,7 @@ def build(
     verilate, link : sequence of str
         Further arguments of Verilator, and of the compiler when it links.
     cache : Path, optional
-        Cache folder, see :func:`cache_folder`.
+        Cache folder, see :func:`splatforge.scenes.cache.cache_folder`.
     children : Children, optional
         The work that the build is part of.
 

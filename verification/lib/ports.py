@@ -207,7 +207,7 @@ def record_ports(
     timing : MemoryTiming
         The memory behind the core.
     cache : Path, optional
-        Cache folder of the binary, see :func:`splatforge.verification.lib.build.cache_folder`.
+        Cache folder of the binary, see :func:`splatforge.scenes.cache.cache_folder`.
     progress : callable, optional
         Called now and then with the cycles simulated so far.
 
