@@ -3,6 +3,8 @@
 What a verb needs is imported inside the verb, so that ``--help`` answers at once.
 """
 
+import functools
+import inspect
 import json
 import logging
 import os
@@ -14,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from splatforge.designs.memory import Memory
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
+    from splatforge.sim.costs import CostTable, Sourced
+    from splatforge.sim.simulate import Simulation
     from splatforge.verification.cosim import CosimPictures
 
 __all__ = ["app", "entry", "main"]
@@ -102,50 +106,168 @@ def _span(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-SceneOption = Annotated[list[str], typer.Option(
-    "--scene", metavar="NAME|FILE...",
-    help="A generated or fetched scene, or files, which are merged.")]
-AntialiasedOption = Annotated[bool | None, typer.Option(
-    "--antialiased/--no-antialiased",
-    help="With or without the mip filter, whatever the scene says.")]
-SizeOption = Annotated[Any, typer.Option(
-    "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
-CameraOption = Annotated[Path | None, typer.Option(
-    "--camera", metavar="FILE",
-    help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")]
-TrajectoryOption = Annotated[str | None, typer.Option(
-    "--trajectory", metavar="NAME",
-    help="orbit, fly-through, head-jitter, or an EyeNavGS CSV.")]
-FramesOption = Annotated[int | None, typer.Option(
-    "--frames", min=1, help="Frames to take of the cameras or of the trajectory.")]
 JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
-PresetOption = Annotated[str | None, typer.Option(
-    "--preset", metavar="NAME", help="A named configuration, such as 64-lane.")]
-ConfigOption = Annotated[Path | None, typer.Option(
-    "--config", metavar="TOML", help="Parameters that differ from the preset.")]
-MemoryOption = Annotated[str, typer.Option(
-    "--memory", metavar="NAME",
-    help="fixed, or banked DRAM: lpddr3-1600, lpddr4-3200, lpddr5-6400.")]
-LatencyOption = Annotated[int, typer.Option(
-    "--memory-latency", min=1, help="Fixed: cycles from a read address to its first beat.")]
-RateOption = Annotated[str, typer.Option(
-    "--memory-rate", metavar="BEATS", help="Fixed: read beats per cycle, a fraction such as 1/2.")]
-WriteRateOption = Annotated[str, typer.Option(
-    "--memory-write-rate", metavar="BEATS", help="Fixed: write beats per cycle, a fraction.")]
-OutstandingOption = Annotated[int, typer.Option(
-    "--memory-outstanding", min=1, help="Fixed: bursts that the memory holds at a time.")]
-BackgroundOption = Annotated[Any, typer.Option(
-    "--background", metavar="R,G,B", parser=_color, help="Color behind the scene.")]
-ClockOption = Annotated[float | None, typer.Option(
-    "--clock-mhz", min=0.001, max=10_000,
-    help="Clock; without it one that is assumed, and says so.")]
 NodeOption = Annotated[float, typer.Option(
     "--node-nm", min=7, max=130, help="Process node of energy and area.")]
+LibraryNodeOption = Annotated[float | None, typer.Option(
+    "--library-node-nm", min=1, help="Process node of a library that is not known.")]
 ProcessesOption = Annotated[int | None, typer.Option(
     "--processes", min=1, help="Simulations side by side; as many as processors.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """What is drawn, and from where."""
+
+    scene: Annotated[list[str], typer.Option(
+        "--scene", metavar="NAME|FILE...",
+        help="A generated or fetched scene, or files, which are merged.")]
+    size: Annotated[Any, typer.Option(
+        "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = None
+    camera: Annotated[Path | None, typer.Option(
+        "--camera", metavar="FILE",
+        help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")] = None
+    antialiased: Annotated[bool | None, typer.Option(
+        "--antialiased/--no-antialiased",
+        help="With or without the mip filter, whatever the scene says.")] = None
+
+    @property
+    def name(self) -> str:
+        """Of the scene, for a record."""
+        return " ".join(self.scene)
+
+    def load(self) -> "Scene":
+        """The scene."""
+        return _scene(self.scene, self.antialiased)
+
+    def first_camera(self, scene: "Scene", default_size: tuple[int, int]) -> "Camera":
+        """The first camera, of `default_size` where nothing says another."""
+        return _cameras(scene, self.size, self.camera, None, 1, default_size)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathOptions(ViewOptions):
+    """What is drawn, frame by frame."""
+
+    trajectory: Annotated[str | None, typer.Option(
+        "--trajectory", metavar="NAME",
+        help="orbit, fly-through, head-jitter, or an EyeNavGS CSV.")] = None
+    frames: Annotated[int | None, typer.Option(
+        "--frames", min=1, help="Frames to take of the cameras or of the trajectory.")] = None
+    background: Annotated[Any, typer.Option(
+        "--background", metavar="R,G,B", parser=_color, help="Color behind the scene."
+    )] = "0,0,0"
+
+    def cameras(self, scene: "Scene", default_size: tuple[int, int]) -> "tuple[Camera, ...]":
+        """All cameras, of `default_size` where nothing says another."""
+        return _cameras(
+            scene, self.size, self.camera, self.trajectory, self.frames, default_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignOptions:
+    """The parameters of an accelerator."""
+
+    preset: Annotated[str | None, typer.Option(
+        "--preset", metavar="NAME", help="A named configuration, such as 64-lane.")] = None
+    config: Annotated[Path | None, typer.Option(
+        "--config", metavar="TOML", help="Parameters that differ from the preset.")] = None
+
+    def design(self, name: str, known: Sequence[str] = DESIGNS) -> "AcceleratorDesign":
+        """The design of that name, one of `known`."""
+        return _design(name, self.preset, self.config, known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """The memory behind an accelerator, and the clock, which says how fast it looks."""
+
+    memory: Annotated[str, typer.Option(
+        "--memory", metavar="NAME",
+        help="fixed, or banked DRAM: lpddr3-1600, lpddr4-3200, lpddr5-6400.")] = "fixed"
+    memory_latency: Annotated[int, typer.Option(
+        "--memory-latency", min=1, help="Fixed: cycles from a read address to its first beat."
+    )] = 100
+    memory_rate: Annotated[str, typer.Option(
+        "--memory-rate", metavar="BEATS",
+        help="Fixed: read beats per cycle, a fraction such as 1/2.")] = "1"
+    memory_write_rate: Annotated[str, typer.Option(
+        "--memory-write-rate", metavar="BEATS",
+        help="Fixed: write beats per cycle, a fraction.")] = "1"
+    memory_outstanding: Annotated[int, typer.Option(
+        "--memory-outstanding", min=1, help="Fixed: bursts that the memory holds at a time."
+    )] = 32
+    clock_mhz: Annotated[float | None, typer.Option(
+        "--clock-mhz", min=0.001, max=10_000,
+        help="Clock; without it one that is assumed, and says so.")] = None
+
+    def clock(self) -> "Sourced":
+        """The clock in Hz, and who says so."""
+        from splatforge.sim.costs import Sourced
+        from splatforge.sim.simulate import ASSUMED_CLOCK
+
+        if self.clock_mhz is None:
+            return ASSUMED_CLOCK
+        return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
+
+    def timing(self) -> "Memory":
+        """The memory."""
+        from fractions import Fraction
+
+        from splatforge.designs.dram import PRESETS
+        from splatforge.designs.memory import BankedMemory, MemoryTiming
+
+        if self.memory in PRESETS:
+            return BankedMemory(dram=PRESETS[self.memory], clock_hz=self.clock().value)
+        if self.memory != "fixed":
+            raise ValueError(
+                f"Memory must be one of fixed, {', '.join(PRESETS)}, not {self.memory!r}")
+        rates = []
+        for text in (self.memory_rate, self.memory_write_rate):
+            try:
+                rates.append(Fraction(text))
+            except (ValueError, ZeroDivisionError):
+                raise ValueError(
+                    f"Memory rate must be a fraction such as 1/2, not {text!r}") from None
+        return MemoryTiming(
+            latency_cycles=self.memory_latency, read_beats_per_cycle=rates[0],
+            write_beats_per_cycle=rates[1], outstanding=self.memory_outstanding,
+        )
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take groups of options: Typer sees their fields in the place of each group.
+
+    Parameters
+    ----------
+    verb : callable
+        Of its parameters, those annotated with a dataclass are groups.
+    """
+    signature = inspect.signature(verb)
+    groups: dict[str, Any] = {}
+    flat: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            options = inspect.signature(group).parameters.values()
+        else:
+            options = (parameter,)
+        # By keyword, so that one without a default may follow one with.
+        flat += (each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options)
+
+    @functools.wraps(verb)
+    def ungrouped(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        verb(**values)
+
+    ungrouped.__signature__ = signature.replace(parameters=flat)  # pyright: ignore
+    return ungrouped
+
 
 app = typer.Typer(
     name="splatforge", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
@@ -423,33 +545,6 @@ def _configured(design: Any, table: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where.rstrip('.: ')}: {error}") from None
 
 
-def _memory(
-    name: str, clock_mhz: float | None, latency: int, rate: str, write_rate: str, outstanding: int
-) -> "Memory":
-    from fractions import Fraction
-
-    from splatforge.designs.dram import PRESETS
-    from splatforge.designs.memory import BankedMemory, MemoryTiming
-
-    if name in PRESETS:
-        from splatforge.sim.simulate import ASSUMED_CLOCK
-
-        clock_hz = ASSUMED_CLOCK.value if clock_mhz is None else 1e6 * clock_mhz
-        return BankedMemory(dram=PRESETS[name], clock_hz=clock_hz)
-    if name != "fixed":
-        raise ValueError(f"Memory must be one of fixed, {', '.join(PRESETS)}, not {name!r}")
-    rates = []
-    for text in (rate, write_rate):
-        try:
-            rates.append(Fraction(text))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"Memory rate must be a fraction such as 1/2, not {text!r}") from None
-    return MemoryTiming(
-        latency_cycles=latency, read_beats_per_cycle=rates[0], write_beats_per_cycle=rates[1],
-        outstanding=outstanding,
-    )
-
-
 def _rounded(value: float, unit: str = "", *band: float) -> str:
     """A figure with its band, in the two digits that it is known to."""
     from splatforge.sim.costs import two_digits
@@ -690,17 +785,12 @@ def _point(values: Sequence[float]) -> str:
     cls=SceneCommand,
     epilog="Example: splatforge render --scene default --size 640x480 -o frame.png",
 )
+@grouped
 def render(
-    scene: SceneOption,
+    drawn: PathOptions,
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="Picture to write: .png, or .npy for floats."
     )] = Path("frame.png"),
-    size: SizeOption = None,
-    camera: CameraOption = None,
-    trajectory: TrajectoryOption = None,
-    frames: FramesOption = None,
-    background: BackgroundOption = "0,0,0",
-    antialiased: AntialiasedOption = None,
     against: Annotated[Path | None, typer.Option(
         "--against", metavar="IMAGE", help="Picture to compare with: PSNR and SSIM."
     )] = None,
@@ -711,26 +801,26 @@ def render(
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
         help=f"Render as an accelerator does, bit by bit: {', '.join(RENDERED)}.")] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
+    parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
     """Render a scene with the float reference, or as an accelerator does."""
     from splatforge.algos import quality, reference
 
     wanted = statistics or []
-    if design is None and (preset is not None or config is not None):
+    if design is None and parameters != DesignOptions():
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    parameters = None if design is None else _design(design, preset, config, RENDERED)
+    fixed = None if design is None else parameters.design(design, RENDERED)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
     _check_outputs(json_file, output, *wanted)
     other = None if against is None else _read_picture(against)
-    gaussians = _scene(scene, antialiased)
-    views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
+    gaussians = drawn.load()
+    views = drawn.cameras(gaussians, (640, 480))
+    background = drawn.background
     if other is not None and other.shape[:2] != (views[0].height, views[0].width):
         raise ValueError(
             f"{against}: size must be {views[0].width}x{views[0].height} as the frame, "
@@ -748,9 +838,9 @@ def render(
             times.append(1e3 * (time.perf_counter() - start))
             stages.append(frame.stages_ms)
             picture = frame.image
-            if parameters is not None:
+            if fixed is not None:
                 start = time.perf_counter()
-                picture = _rendered(gaussians, view, parameters, background)
+                picture = _rendered(gaussians, view, fixed, background)
                 times[-1] = 1e3 * (time.perf_counter() - start)
                 fixed_psnr.append(quality.psnr_db(picture, frame.image))
             path = _numbered(output, number, len(views))
@@ -815,19 +905,19 @@ def _write_statistics(counted: Any, path: Path) -> None:
 
 
 @app.command(epilog="Example: splatforge verilog raster --preset 64-lane -o build/raster")
+@grouped
 def verilog(
     design: DesignArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
-    preset: PresetOption = None,
-    config: ConfigOption = None,
+    parameters: DesignOptions,
     json_file: JsonOption = None,
 ) -> None:
     """Write the Verilog of a design, its register map and a FuseSoC core file."""
     from splatforge.hw.generate import write_verilog
 
-    parameters = _design(design, preset, config)
+    accelerator = parameters.design(design)
     with _progress(f"generating {design}"):
-        written = sorted(write_verilog(output, parameters))
+        written = sorted(write_verilog(output, accelerator))
     sizes = {str(path): path.stat().st_size for path in written}
     _publish({"design": design, "files": list(sizes), "sizes_bytes": sizes}, json_file,
              [(path, f"{size:,} bytes") for path, size in sizes.items()])
@@ -837,23 +927,12 @@ def verilog(
     cls=SceneCommand,
     epilog="Example: splatforge cosim raster --scene default --size 320x240",
 )
+@grouped
 def cosim(
     design: DesignArgument,
-    scene: SceneOption,
-    size: SizeOption = None,
-    camera: CameraOption = None,
-    trajectory: TrajectoryOption = None,
-    frames: FramesOption = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    background: BackgroundOption = "0,0,0",
-    antialiased: AntialiasedOption = None,
-    memory: MemoryOption = "fixed",
-    memory_latency: LatencyOption = 100,
-    memory_rate: RateOption = "1",
-    memory_write_rate: WriteRateOption = "1",
-    memory_outstanding: OutstandingOption = 32,
-    clock_mhz: ClockOption = None,
+    drawn: PathOptions,
+    parameters: DesignOptions,
+    behind: MemoryOptions,
     stall: Annotated[float, typer.Option(
         "--stall", help="Probability that a channel of the bus sits out a cycle.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the stalls.")] = 1,
@@ -876,14 +955,12 @@ def cosim(
     if output is not None:
         _check_extension(output, ".png")
     _check_outputs(json_file, output, waves)
-    parameters = _design(design, preset, config)
-    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
-                     memory_outstanding)
+    accelerator, timing = parameters.design(design), behind.timing()
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
-    gaussians = _scene(scene, antialiased)
-    views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
+    gaussians = drawn.load()
+    views = drawn.cameras(gaussians, (320, 240))
     if window is not None:
         window.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -896,8 +973,8 @@ def cosim(
 
     with _stages() as tell:
         result = run(
-            design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
-            background=background, stall=stalls, waves=window, progress=tell,
+            design, accelerator, gaussians, views, scene_name=drawn.name, timing=timing,
+            background=drawn.background, stall=stalls, waves=window, progress=tell,
             processes=processes or _processors(), pictures=show)
     record = result.to_json()
     lines = _cosim_lines(record)
@@ -933,23 +1010,12 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     cls=SceneCommand,
     epilog="Example: splatforge simulate raster --scene default --size 320x240 --preset 64-lane",
 )
+@grouped
 def simulate(
     design: DesignArgument,
-    scene: SceneOption,
-    size: SizeOption = None,
-    camera: CameraOption = None,
-    trajectory: TrajectoryOption = None,
-    frames: FramesOption = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    background: BackgroundOption = "0,0,0",
-    antialiased: AntialiasedOption = None,
-    memory: MemoryOption = "fixed",
-    memory_latency: LatencyOption = 100,
-    memory_rate: RateOption = "1",
-    memory_write_rate: WriteRateOption = "1",
-    memory_outstanding: OutstandingOption = 32,
-    clock_mhz: ClockOption = None,
+    drawn: PathOptions,
+    parameters: DesignOptions,
+    behind: MemoryOptions,
     node_nm: NodeOption = 28.0,
     memory_trace: Annotated[Path | None, typer.Option(
         "--memory-trace", metavar="FILE",
@@ -961,22 +1027,24 @@ def simulate(
     json_file: JsonOption = None,
 ) -> None:
     """Work out cycles, traffic, energy and area, beside mobile GPUs."""
+    from splatforge.sim.costs import CostTable
+
     if memory_trace is not None:
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
-        if memory == "fixed":
+        if behind.memory == "fixed":
             raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
     _check_outputs(json_file, memory_trace)
-    parameters = _design(design, preset, config)
-    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
-                     memory_outstanding)
-    gaussians = _scene(scene, antialiased)
-    views = _cameras(gaussians, size, camera, trajectory, frames, (320, 240))
-    simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
-                          clock_mhz, node_nm, log=memory_trace is not None, costs=costs)
+    accelerator, timing = parameters.design(design), behind.timing()
+    table = None if costs is None else CostTable.load(costs)
+    gaussians = drawn.load()
+    views = drawn.cameras(gaussians, (320, 240))
+    simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm,
+                          log=memory_trace is not None, table=table)
     if memory_trace is not None:
         from splatforge.sim.dram_trace import trace_text
 
         for number, run in enumerate(simulated.runs):
+            assert run.requests is not None  # they were asked for
             _write_bytes(_numbered(memory_trace, number, len(simulated.runs)),
                          trace_text(run.requests, memory_trace.suffix).encode())
     record = simulated.record()
@@ -1005,41 +1073,32 @@ def simulate(
 
 
 def _simulate(
-    design: str, parameters: Any, scene: "Scene", views: "tuple[Camera, ...]",
-    names: Sequence[str], timing: "Memory", background: tuple[float, float, float],
-    clock_mhz: float | None, node_nm: float, log: bool = False, costs: Path | None = None,
-) -> Any:
-    from splatforge.sim.costs import CostTable, Sourced
-    from splatforge.sim.simulate import ASSUMED_CLOCK
+    accelerator: "AcceleratorDesign", timing: "Memory", scene: "Scene",
+    views: "tuple[Camera, ...]", drawn: PathOptions, behind: MemoryOptions, node_nm: float, *,
+    log: bool = False, table: "CostTable | None" = None,
+) -> "Simulation":
     from splatforge.sim.simulate import simulate as run
 
-    clock = ASSUMED_CLOCK
-    if clock_mhz is not None:
-        clock = Sourced.exact(1e6 * clock_mhz, "Hz", "given by --clock-mhz")
-    with _progress(f"simulating {design}") as advance:
+    with _progress(f"simulating {accelerator.name}") as advance:
         return run(
-            design, parameters, scene, views, scene_name=" ".join(names), timing=timing,
-            background=background, clock=clock, node_nm=node_nm, log=log,
-            table=None if costs is None else CostTable.load(costs),
-            progress=lambda done: advance(done, len(views)))
+            accelerator.name, accelerator, scene, views, scene_name=drawn.name, timing=timing,
+            background=drawn.background, clock=behind.clock(), node_nm=node_nm, log=log,
+            table=table, progress=lambda done: advance(done, len(views)))
 
 
 @app.command(
     cls=SceneCommand,
     epilog="Example: splatforge energy raster --scene default --size 96x80 -o energy.toml",
 )
+@grouped
 def energy(
     design: DesignArgument,
-    scene: SceneOption,
-    size: SizeOption = None,
-    camera: CameraOption = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
+    drawn: ViewOptions,
+    parameters: DesignOptions,
     liberty: Annotated[list[Path] | None, typer.Option(
         "--liberty", metavar="FILE", help="Liberty file, plain or gzipped; again for each file of "
         "one library. [default: that of Debian's qflow-tech-osu018]")] = None,
-    library_node_nm: Annotated[float | None, typer.Option(
-        "--library-node-nm", min=1, help="Process node of a library that is not known.")] = None,
+    library_node_nm: LibraryNodeOption = None,
     output: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="FILE", help="Cost table to write, as .toml.")] = None,
     json_file: JsonOption = None,
@@ -1054,20 +1113,20 @@ def energy(
     if output is not None:
         _check_extension(output, ".toml")
     _check_outputs(json_file, output)
-    parameters = _design(design, preset, config)
-    assert isinstance(parameters, RasterDesign)  # the only design so far
+    core = parameters.design(design)
+    assert isinstance(core, RasterDesign)  # the only design so far
     for path in liberty or ():
         check_regular_file(path, "Liberty")
     library = read_library(liberty or (), node_nm=library_node_nm)
-    gaussians = _scene(scene)
-    (view,) = _cameras(gaussians, size, camera, None, 1, (160, 120))
+    gaussians = drawn.load()
+    view = drawn.first_camera(gaussians, (160, 120))
     with _stages() as tell:
         recording = record_frame(
-            parameters, gaussians, view, progress=lambda done: tell("record", done, done + 1))
-        name = f"{' '.join(scene)} at {view.width}x{view.height}"
-        measured = actions.measure(parameters, library, recording, scene=name, progress=tell)
+            core, gaussians, view, progress=lambda done: tell("record", done, done + 1))
+        name = f"{drawn.name} at {view.width}x{view.height}"
+        measured = actions.measure(core, library, recording, scene=name, progress=tell)
     if output is not None:
-        _write_bytes(output, actions.cost_table(measured, parameters, _command_line()).encode())
+        _write_bytes(output, actions.cost_table(measured, core, _command_line()).encode())
     record = measured.to_json()
     _publish(record, json_file, [
         ("library", f"{library.title}, {library.node_nm:g} nm, {measured.supply_v:g} V"),
@@ -1085,19 +1144,18 @@ def energy(
 
 
 @app.command(epilog="Example: splatforge synth raster --fpga ecp5 --unit fetch")
+@grouped
 def synth(
     design: Annotated[str, typer.Argument(
         metavar="DESIGN", help="One of: raster, gscore.")],
-    preset: PresetOption = None,
-    config: ConfigOption = None,
+    parameters: DesignOptions,
     library: Annotated[str | None, typer.Option(
         "--library", metavar="NAME", help="Installed cell library: osu018, sky130hd, sg13g2. "
         "[default: osu018]")] = None,
     liberty: Annotated[list[Path] | None, typer.Option(
         "--liberty", metavar="FILE", help="Liberty file in place of an installed library, plain or "
         "gzipped; again for each file of one library.")] = None,
-    library_node_nm: Annotated[float | None, typer.Option(
-        "--library-node-nm", min=1, help="Process node of a library that is not known.")] = None,
+    library_node_nm: LibraryNodeOption = None,
     fpga: Annotated[str | None, typer.Option(
         "--fpga", metavar="FAMILY", help="Also place and route: ecp5.")] = None,
     unit: Annotated[list[str] | None, typer.Option(
@@ -1108,12 +1166,17 @@ def synth(
     json_file: JsonOption = None,
 ) -> None:
     """Map the units to standard cells, and route them on an FPGA: area, paths, clocks."""
+    from splatforge.scenes import check_regular_file
     from splatforge.synth.library import LibraryError, find_library, read_library
     from splatforge.synth.synthesize import differences, synthesize
 
     if fpga not in (None, "ecp5"):
         raise ValueError(f"FPGA must be ecp5, not {fpga!r}")
-    parameters = _design(design, preset, config, SYNTHESISED)
+    if against is not None:
+        check_regular_file(against, "JSON")
+    for path in liberty or ():
+        check_regular_file(path, "Liberty")
+    accelerator = parameters.design(design, SYNTHESISED)
     other = None if against is None else json.loads(against.read_text("utf-8"))
     cells, absent = None, ""
     try:
@@ -1124,7 +1187,7 @@ def synth(
             raise
         absent = str(error)
     with _stages() as tell:
-        made = synthesize(parameters, library=cells, fpga=fpga is not None, units=unit or (),
+        made = synthesize(accelerator, library=cells, fpga=fpga is not None, units=unit or (),
                           progress=lambda step, done, number: tell("synth", done, number))
     record = made.to_json()
     lines = [("cells", f"{cells.title}, {cells.node_nm:g} nm, {cells.licence}; pre-layout"
@@ -1162,26 +1225,15 @@ def _synth_figures(figures: Mapping[str, Any]) -> Iterator[str]:
     cls=SceneCommand,
     epilog="Example: splatforge report --scene default -o build/report/index.html",
 )
+@grouped
 def report(
-    scene: SceneOption,
+    drawn: PathOptions,
+    parameters: DesignOptions,
+    behind: MemoryOptions,
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="Page to write.")] = Path("report.html"),
     design: Annotated[str, typer.Option(
         "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
-    size: SizeOption = None,
-    camera: CameraOption = None,
-    trajectory: TrajectoryOption = None,
-    frames: FramesOption = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    background: BackgroundOption = "0,0,0",
-    antialiased: AntialiasedOption = None,
-    memory: MemoryOption = "fixed",
-    memory_latency: LatencyOption = 100,
-    memory_rate: RateOption = "1",
-    memory_write_rate: WriteRateOption = "1",
-    memory_outstanding: OutstandingOption = 32,
-    clock_mhz: ClockOption = None,
     node_nm: NodeOption = 28.0,
     processes: ProcessesOption = None,
     json_file: JsonOption = None,
@@ -1193,17 +1245,14 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
-    parameters = _design(design, preset, config)
-    timing = _memory(memory, clock_mhz, memory_latency, memory_rate, memory_write_rate,
-                     memory_outstanding)
-    gaussians, scene_record = _scene_record(scene, antialiased)
-    views = _cameras(gaussians, size, camera, trajectory, frames, (640, 480))
-    simulated = _simulate(design, parameters, gaussians, views, scene, timing, background,
-                          clock_mhz, node_nm)
+    accelerator, timing = parameters.design(design), behind.timing()
+    gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
+    views = drawn.cameras(gaussians, (640, 480))
+    simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm)
     with _stages() as tell:
         result = run(
-            design, parameters, gaussians, views, scene_name=" ".join(scene), timing=timing,
-            background=background, progress=tell, processes=processes or _processors())
+            design, accelerator, gaussians, views, scene_name=drawn.name, timing=timing,
+            background=drawn.background, progress=tell, processes=processes or _processors())
     shown = result.worst.number
     work = simulated.workloads[shown]
     rows, columns = -(-work.height // 16), -(-work.width // 16)
@@ -1214,7 +1263,7 @@ def report(
     }
     made = pages.assemble(
         command=_command_line(), versions=_versions(), scene=scene_record, cosim=result.to_json(),
-        simulate=simulated.record(), design=asdict(parameters), frame=shown,
+        simulate=simulated.record(), design=asdict(accelerator), frame=shown,
         rendered=(result.worst.rtl[..., :3] / 255).astype(np.float32),
         reference=result.worst.exact,
         tiles=pages.TileGrid(tile_px=16, counts={

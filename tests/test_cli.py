@@ -1,5 +1,6 @@
 """The command line: figures, files, one line for an error, nothing slow before the help."""
 
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from splatforge import cli, scenes
@@ -353,6 +355,37 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert json.loads(path.read_text())["a"] == 1.5
 
 
+def test_every_option_is_declared_once():
+    """But those that are not the same in two verbs."""
+    source = Path(cli.__file__).read_text("utf-8")
+    declared = re.findall(r'typer\.Option\(\s*((?:"-[^"]*",?\s*)+)', source)
+    names = [name for each in declared for name in re.findall(r'"(-[^"/]*)', each)]
+    assert len(names) > 40
+    assert {name for name in names if names.count(name) > 1} == {
+        "-o", "--output", "--seed", "--against", "--design", "--liberty"}
+
+
+def test_groups_of_options():
+    """Their fields stand where the group does, and come back as one."""
+    seen = []
+
+    @cli.grouped
+    def verb(first: int, parameters: cli.DesignOptions, drawn: cli.ViewOptions, last: int = 3):
+        """What it does."""
+        seen.append((first, parameters, drawn, last))
+
+    names = list(inspect.signature(verb).parameters)
+    assert names == ["first", "preset", "config", "scene", "size", "camera", "antialiased", "last"]
+    assert inspect.signature(verb).parameters["scene"].default is inspect.Parameter.empty
+    assert (verb.__name__, verb.__doc__) == ("verb", "What it does.")
+    app = typer.Typer()
+    app.command()(verb)
+    app(["7", "--scene", "a", "--preset", "64-lane", "--scene", "b", "--size", "4x2"],
+        standalone_mode=False)
+    assert seen == [(7, cli.DesignOptions(preset="64-lane"),
+                     cli.ViewOptions(scene=["a", "b"], size=(4, 2)), 3)]
+
+
 def test_config_changes_the_design(tmp_path):
     path = tmp_path / "d.toml"
     path.write_text('[array]\nlanes = 16\n[array.alpha]\ntable_entries = 32\nform = "SQ(3,11)"\n')
@@ -390,9 +423,9 @@ def test_unknown_design_and_preset():
 @pytest.mark.parametrize("rate", ["fast", "1/0", "0", "3/2"])
 def test_memory_rates(rate):
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli._memory("fixed", None, 100, rate, "1", 32)
+        cli.MemoryOptions(memory_rate=rate).timing()
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli._memory("fixed", None, 100, "1/2", rate, 32)
+        cli.MemoryOptions(memory_rate="1/2", memory_write_rate=rate).timing()
 
 
 # render ---------------------------------------------------------------------------------------
@@ -830,7 +863,7 @@ def test_synth_refusals(capsys, tmp_path, monkeypatch):
     assert "pip install ciel" in refusal(capsys, *base, "--library", "sky130hd")
     assert "FPGA must be ecp5" in refusal(capsys, *base, "--fpga", "ice40")
     assert "Design must be one of raster, gscore" in refusal(capsys, "synth", "rester")
-    assert "none.lib: cannot be read" in refusal(capsys, *base, "--liberty", "none.lib")
+    assert "none.lib: Liberty file is missing" in refusal(capsys, *base, "--liberty", "none.lib")
     monkeypatch.setattr("splatforge.synth.library.DEFAULT", "sky130hd")
     assert "No cell library: pass --liberty FILE, or install one" in refusal(capsys, *base)
 
