@@ -25,6 +25,7 @@ from splatforge.algos.reference import Frame
 from splatforge.algos.resolve import FixedFrame
 from splatforge.algos.vru import vru_fixed
 from splatforge.algos.workers import Workers
+from splatforge.designs.ccu import BEAT_WORDS, gaussian_beats
 from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import DESCRIPTOR_FIELDS, GscoreDesign
@@ -33,8 +34,8 @@ from splatforge.designs.shell import DESCRIPTOR_VERSION
 from splatforge.designs.vru import REGION_PX
 from splatforge.scenes import Camera, Scene
 
-__all__ = ["GscoreFrame", "GscoreInput", "GscoreWorkload", "pack", "prepare", "render",
-           "render_float", "workspace_pages"]
+__all__ = ["GscoreFrame", "GscoreInput", "GscoreWorkload", "Layout", "lay_out", "pack", "prepare",
+           "render", "render_float", "workspace_pages"]
 
 UInt32Array = npt.NDArray[np.uint32]
 Float64Array = npt.NDArray[np.float64]
@@ -105,22 +106,86 @@ def prepare(scene: Scene, camera: Camera, design: GscoreDesign) -> GscoreInput:
     return frame
 
 
-def workspace_pages(frame: GscoreInput, design: GscoreDesign) -> int:
-    """Pages of the workspace that are enough for a frame.
+def workspace_pages(
+    design: GscoreDesign, gaussians: int, counts: npt.NDArray[np.int64]
+) -> int:
+    """Pages of the workspace that are enough for a frame of so many Gaussians.
 
     Feature records come first, then the tiles' lists, as long as they are, each with a page that is
     allotted ahead. What the partitions of one tile take is free again at its end, so the longest
     list decides. Every level of partitions copies it once, and there are fewer levels than further
     lists. Each further list serves at most as many parts as the list has chunks, none of which is
     shorter than a page; of every part one page is broken off and one allotted ahead.
+
+    Parameters
+    ----------
+    design : GscoreDesign
+        Lists and pages.
+    gaussians : int
+        Of the scene.
+    counts : ndarray
+        Entries of every tile.
     """
     lists = design.lists
-    pages = -(-len(frame.gaussians) * FEATURE_BYTES // lists.page_bytes)
-    counts = np.bincount(frame.project(design).tiles, minlength=1)
+    pages = -(-gaussians * FEATURE_BYTES // lists.page_bytes)
     in_pages = -(-counts // lists.page_entries)
-    longest = int(in_pages.max())
+    longest = int(in_pages.max(initial=0))
     partitions = 3 * lists.slots * longest if longest > 1 else 0
     return pages + int(in_pages.sum() + np.count_nonzero(counts)) + partitions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the parts of a frame lie in memory, in bytes."""
+
+    descriptor_address: int
+    camera_address: int
+    scene_address: int
+    workspace_address: int
+    workspace_bytes: int
+    frame_address: int
+    pitch_bytes: int
+
+
+def lay_out(
+    design: GscoreDesign, width: int, gaussians: int, sh_degree: int, pages: int,
+    pixel_format: PixelFormat = PixelFormat.RGBA8, base_address: int = 0x1000_0000,
+) -> Layout:
+    """Addresses of a frame: descriptor, camera, Gaussians, workspace, framebuffer.
+
+    Parameters
+    ----------
+    design : GscoreDesign
+        Pages.
+    width : int
+        Of the frame in pixels.
+    gaussians, sh_degree : int
+        Records, and their degree.
+    pages : int
+        Of the workspace.
+    pixel_format : PixelFormat
+        Of the framebuffer.
+    base_address : int
+        Where the descriptor goes.
+
+    Raises
+    ------
+    ValueError
+        If the base is no multiple of 4096.
+    """
+    if base_address % ALIGNMENT:
+        raise ValueError(f"Base address must be a multiple of {ALIGNMENT}, not {base_address:#x}")
+    camera_address = base_address + ALIGNMENT
+    scene_address = camera_address + ALIGNMENT
+    scene_bytes = gaussians * gaussian_beats(sh_degree) * BEAT_WORDS * 4
+    workspace_address = scene_address + align(scene_bytes, ALIGNMENT)
+    workspace_bytes = pages * design.lists.page_bytes
+    return Layout(
+        descriptor_address=base_address, camera_address=camera_address,
+        scene_address=scene_address, workspace_address=workspace_address,
+        workspace_bytes=workspace_bytes,
+        frame_address=workspace_address + align(workspace_bytes, ALIGNMENT),
+        pitch_bytes=align(width, TILE_PX) * pixel_format.size_bytes)
 
 
 def pack(
@@ -160,37 +225,36 @@ def pack(
         If the base is not aligned, the background is outside [0, 1], or there are 2^32 Gaussians or
         more.
     """
-    if base_address % ALIGNMENT:
-        raise ValueError(f"Base address must be a multiple of {ALIGNMENT}, not {base_address:#x}")
     if not all(0 <= channel <= 1 for channel in background):
         raise ValueError(f"Background must be in [0, 1], not {background!r}")
     if len(frame.gaussians) >= 1 << 32:
         raise ValueError(f"A frame must have fewer than 2^32 Gaussians, not {len(frame.gaussians)}")
-    pages = workspace_pages(frame, design) if pages is None else pages
-    workspace_bytes = pages * design.lists.page_bytes
-    camera_address = base_address + ALIGNMENT
-    scene_address = camera_address + align(frame.camera.nbytes, ALIGNMENT)
-    workspace_address = scene_address + align(frame.gaussians.nbytes, ALIGNMENT)
-    frame_address = workspace_address + align(workspace_bytes, ALIGNMENT)
-    pitch_bytes = align(frame.width, TILE_PX) * pixel_format.size_bytes
+    if pages is None:
+        pages = workspace_pages(
+            design, len(frame.gaussians), np.bincount(frame.project(design).tiles))
+    place = lay_out(design, frame.width, len(frame.gaussians), frame.sh_degree, pages,
+                    pixel_format, base_address)
     red, green, blue = design.resolve.background.quantize(background).tolist()
     values = {
         "version": DESCRIPTOR_VERSION, "width": frame.width, "height": frame.height,
         "pixel_format": int(pixel_format), "background_red": red, "background_green": green,
-        "background_blue": blue, "scene_address": scene_address,
-        "workspace_address": workspace_address, "frame_address": frame_address,
-        "pitch_bytes": pitch_bytes, "gaussians": len(frame.gaussians),
-        "camera_address": camera_address, "workspace_pages": pages, "sh_degree": frame.sh_degree,
+        "background_blue": blue, "scene_address": place.scene_address,
+        "workspace_address": place.workspace_address, "frame_address": place.frame_address,
+        "pitch_bytes": place.pitch_bytes, "gaussians": len(frame.gaussians),
+        "camera_address": place.camera_address, "workspace_pages": pages,
+        "sh_degree": frame.sh_degree,
     }
     segments = [
         (address, np.ascontiguousarray(words, "<u4").reshape(-1).view(np.uint8))
-        for address, words in ((camera_address, frame.camera), (scene_address, frame.gaussians))
+        for address, words in ((place.camera_address, frame.camera),
+                               (place.scene_address, frame.gaussians))
         if len(words)]
     return MemoryImage(
         segments=((base_address, encode_descriptor(DESCRIPTOR_FIELDS, values)), *segments),
-        descriptor_address=base_address, frame_address=frame_address, width=frame.width,
-        height=frame.height, pixel_format=pixel_format, pitch_bytes=pitch_bytes,
-        core=design.name, workspace_address=workspace_address, workspace_bytes=workspace_bytes)
+        descriptor_address=base_address, frame_address=place.frame_address, width=frame.width,
+        height=frame.height, pixel_format=pixel_format, pitch_bytes=place.pitch_bytes,
+        core=design.name, workspace_address=place.workspace_address,
+        workspace_bytes=place.workspace_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,7 +294,7 @@ def render(
     frame: GscoreInput, design: GscoreDesign,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> GscoreFrame:
-    """Render a prepared frame, bit-true to the accelerator.
+    """Render a prepared frame, bit-true to :class:`splatforge.hw.gscore.Gscore`.
 
     Parameters
     ----------

@@ -30,6 +30,7 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.bsu import Bsu
 from splatforge.hw.ccu import Ccu
 from splatforge.hw.fetch import Fetch
+from splatforge.hw.gscore import Gscore
 from splatforge.hw.lists import Lists
 from splatforge.hw.qsu import Qsu
 from splatforge.hw.raster import Raster
@@ -43,7 +44,7 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
-    "lists": Lists, "qsu": Qsu,
+    "gscore": Gscore, "lists": Lists, "qsu": Qsu,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
 }
 #: Units that every accelerator has.
@@ -51,7 +52,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
-    "gscore": _COMMON | {"bsu", "ccu", "lists", "qsu", "vru"},
+    "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -135,6 +136,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Bsu(design.bsu, design.lists, design.shell)
         case "ccu":
             return Ccu(design.ccu, design.shell)
+        case "gscore":
+            return Gscore(design)
         case "lists":
             return Lists(design.lists, design.shell)
         case "qsu":

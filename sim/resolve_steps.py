@@ -4,16 +4,17 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "STALLED",
-           "WRITING", "hand_over", "new_resolve", "step"]
+__all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "ROW_LAST",
+           "STALLED", "WRITING", "hand_over", "new_resolve", "step"]
 
 # Whether a tile is being written, since when, its columns; the address register and what is to come
 # behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
 # that the array still holds, whether its output's register, each stage and the data register are
-# taken; pixels left of the row, beat of the group; parameters; counts.
+# taken, the last beat of its row in it; pixels left of the row, beat of the group; parameters;
+# counts.
 (WRITING, STARTED, COLUMNS, ADDRESS_VALID, ADDRESS, ADDRESS_BEATS, ROW_ADDRESS, ADDRESS_ROWS,
  DATA_ROWS, GRANTED, IN_FLIGHT, GROUPS_LEFT, LOADED, STAGE_0, STAGE_1, STAGE_2, DATA_VALID,
- ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(25)
+ ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(26)
 
 
 def new_resolve(pixel_bytes: int, pitch_bytes: int, limit: int) -> npt.NDArray[np.int64]:
@@ -101,6 +102,7 @@ def step(state, now, address_ready, data_ready, response):
         state[DATA_VALID] = begun
     finished = False
     if begun:
+        state[ROW_LAST] = row_end
         state[BEAT] = 0 if group_end else state[BEAT] + 1
         if group_end:
             state[ROW_LEFT] -= 4

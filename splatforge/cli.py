@@ -38,6 +38,8 @@ __all__ = ["app", "entry", "main"]
 
 #: Accelerators that can be generated, simulated and co-simulated.
 DESIGNS = ("raster",)
+#: Accelerators whose Verilog renders a frame.
+COSIMULATED = ("raster", "gscore")
 #: Accelerators whose bit-true model renders a frame.
 RENDERED = ("raster", "gscore")
 #: Accelerators that have units to synthesise.
@@ -68,7 +70,7 @@ class SceneCommand(TyperCommand):
             if argument == "--scene":
                 values = 0
                 continue
-            if values >= 0 and (values == 0 or argument not in DESIGNS):
+            if values >= 0 and (values == 0 or argument not in COSIMULATED):
                 if not argument.startswith("-"):
                     spread += ["--scene", argument]
                     values += 1
@@ -110,6 +112,8 @@ JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
+CosimulatedArgument = Annotated[str, typer.Argument(
+    metavar="DESIGN", help=f"One of: {', '.join(COSIMULATED)}.")]
 NodeOption = Annotated[float, typer.Option(
     "--node-nm", min=7, max=130, help="Process node of energy and area.")]
 LibraryNodeOption = Annotated[float | None, typer.Option(
@@ -907,7 +911,7 @@ def _write_statistics(counted: Any, path: Path) -> None:
 @app.command(epilog="Example: splatforge verilog raster --preset 64-lane -o build/raster")
 @grouped
 def verilog(
-    design: DesignArgument,
+    design: CosimulatedArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     parameters: DesignOptions,
     json_file: JsonOption = None,
@@ -915,7 +919,7 @@ def verilog(
     """Write the Verilog of a design, its register map and a FuseSoC core file."""
     from splatforge.hw.generate import write_verilog
 
-    accelerator = parameters.design(design)
+    accelerator = parameters.design(design, COSIMULATED)
     with _progress(f"generating {design}"):
         written = sorted(write_verilog(output, accelerator))
     sizes = {str(path): path.stat().st_size for path in written}
@@ -929,7 +933,7 @@ def verilog(
 )
 @grouped
 def cosim(
-    design: DesignArgument,
+    design: CosimulatedArgument,
     drawn: PathOptions,
     parameters: DesignOptions,
     behind: MemoryOptions,
@@ -955,7 +959,7 @@ def cosim(
     if output is not None:
         _check_extension(output, ".png")
     _check_outputs(json_file, output, waves)
-    accelerator, timing = parameters.design(design), behind.timing()
+    accelerator, timing = parameters.design(design, COSIMULATED), behind.timing()
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])

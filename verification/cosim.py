@@ -13,16 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from splatforge.algos import raster, reference
+from splatforge.algos import gscore, raster, reference
 from splatforge.algos.fetch import MemoryImage, pack
 from splatforge.algos.quality import psnr_db
 from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.memory import Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.scenes import Camera, Scene, check_writable
 from splatforge.sim.dram import DramCounts
+from splatforge.sim.gscore import simulate as simulate_gscore
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.simulate import memory_record
 from splatforge.verification.lib.build import Binary
@@ -308,7 +310,24 @@ def _model_raster(
         float_image=exact.image, transmittance=exact.transmittance)
 
 
-_MODELS = {"raster": _model_raster}
+def _model_gscore(
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
+    background: Background,
+) -> _Modeled:
+    assert isinstance(design, GscoreDesign)
+    frame = gscore.prepare(scene, camera, design)
+    picture = gscore.render(frame, design, background)
+    exact = gscore.render_float(scene, camera, design, background)
+    run = simulate_gscore(picture.workload, design, timing)
+    return _Modeled(
+        picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
+        gaussians_saturated=picture.workload.array.gaussians_saturated,
+        pack=lambda pixel_format: gscore.pack(
+            frame, design, background=background, pixel_format=pixel_format),
+        float_image=exact.image, transmittance=exact.transmittance)
+
+
+_MODELS = {"gscore": _model_gscore, "raster": _model_raster}
 #: Designs that can be co-simulated.
 DESIGNS = tuple(_MODELS)
 

@@ -60,7 +60,9 @@ SMALL_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
-#: Units with a proof of their own.
+#: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
+#: hold would have to be said as invariants. All that it is made of but these is proven, and benches
+#: and whole frames watch its bus in every cycle.
 UNITS = (
     "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
     "raster", "vru")
