@@ -125,7 +125,7 @@ class Bsu(Component):
             m.d.sync += waits.eq(0)
         # Chunks in the reader, each with a burst of its own, but for the one that it holds and the
         # one whose last pair is offered.
-        m.submodules.tags = reading = SyncFIFO(
+        m.submodules.reading = reading = SyncFIFO(
             width=TILE_TAG_BITS, depth=self.lists.outstanding_pages + 2)
         m.d.comb += [
             reading.w_en.eq(reader.i_list.valid & reader.i_list.ready),
