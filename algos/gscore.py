@@ -113,9 +113,8 @@ def workspace_pages(
 
     Feature records come first, then the tiles' lists, as long as they are, each with a page that is
     allotted ahead. What the partitions of one tile take is free again at its end, so the longest
-    list decides. Every level of partitions copies it once, and there are fewer levels than further
-    lists. Each further list serves at most as many parts as the list has chunks, none of which is
-    shorter than a page; of every part one page is broken off and one allotted ahead.
+    list decides. A level of partitions copies at most all of it; each of its partitions is of more
+    than a chunk, and leaves in every bucket a page that is not full and one that is allotted ahead.
 
     Parameters
     ----------
@@ -129,9 +128,11 @@ def workspace_pages(
     lists = design.lists
     pages = -(-gaussians * FEATURE_BYTES // lists.page_bytes)
     in_pages = -(-counts // lists.page_entries)
-    longest = int(in_pages.max(initial=0))
-    partitions = 3 * lists.slots * longest if longest > 1 else 0
-    return pages + int(in_pages.sum() + np.count_nonzero(counts)) + partitions
+    longest = int(counts.max(initial=0))
+    partitions = longest // (design.qsu.chunk + 1)
+    parts = longest // lists.page_entries + 2 * design.qsu.buckets * partitions
+    levels = design.qsu.levels(lists) if partitions else 0
+    return pages + int(in_pages.sum() + np.count_nonzero(counts)) + levels * parts
 
 
 @dataclass(frozen=True, kw_only=True)

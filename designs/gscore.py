@@ -19,7 +19,10 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vru import VruDesign
 
-__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "GscoreDesign"]
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "WRITES_IN_FLIGHT", "GscoreDesign"]
+
+#: Write bursts of all units between address and response; twice what the memories hold by default.
+WRITES_IN_FLIGHT = 64
 
 #: Performance counters in register order: (name, unit, what it counts).
 COUNTERS = (

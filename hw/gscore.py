@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.gscore import COUNTERS, GscoreDesign
+from splatforge.designs.gscore import COUNTERS, WRITES_IN_FLIGHT, GscoreDesign
 from splatforge.designs.shell import FrameError
 from splatforge.hw.array import Array
 from splatforge.hw.bsu import Bsu
@@ -98,7 +98,8 @@ class Gscore(Component):
         m.submodules.resolve = resolve = renewed(
             Resolve(design.array.blend, design.resolve, design.shell))
         m.submodules.reads = reads = renewed(ReadArbiter(3, design.shell))
-        m.submodules.writes = writes = renewed(WriteArbiter(3, design.shell))
+        m.submodules.writes = writes = renewed(
+            WriteArbiter(3, design.shell, WRITES_IN_FLIGHT))
 
         # ---- The bus. What is nearer to the framebuffer goes first.
         second = Signal()

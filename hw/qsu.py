@@ -32,7 +32,7 @@ class Qsu(Component):
     is finished. Pages of buckets are used again for the next tile that is partitioned, when all
     chunks that were given have been read.
 
-    Latency: :attr:`latency` cycles from the end of a tile to the first chunk of the next, 4 of them
+    Latency: :attr:`latency` cycles from the end of a tile to the first chunk of the next, 6 of them
     the answer's, if it is not partitioned; an entry passes in 3. Throughput: an entry a cycle while
     partitioning.
     Stall: every output may stall for ever. No ``ready`` depends on an input.
@@ -102,8 +102,8 @@ class Qsu(Component):
     i_beat: stream.Interface
 
     #: Cycles from the transfer of a tile's last chunk to the first in which the next one's can be
-    #: given, if its list is one and the answer takes four.
-    latency = 10
+    #: given, if its list is one and the answer takes the six of the lists.
+    latency = 12
 
     def __init__(
         self,

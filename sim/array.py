@@ -1,12 +1,15 @@
 """Cycle model of :class:`splatforge.hw.array.Array`: which block is issued in which cycle."""
 
+from functools import cache
+
 import numba as nb
 import numpy as np
 
+from splatforge.designs.fetch import SUBTILES
 from splatforge.sim import alpha, blend
 from splatforge.sim.fetch import LEFT, NEVER, READY, REQUESTED, TAKEN, ask_splats, splat_ring
 
-__all__ = ["DEAD_DELAY", "EMPTY_DELAY", "LATENCY", "blend_tile"]
+__all__ = ["DEAD_DELAY", "EMPTY_DELAY", "LATENCY", "blend_tile", "block_tables"]
 
 #: Cycles from the issue of a block until it is known that all its pixels have ended: a register,
 #: the pipeline, the flag.
@@ -18,6 +21,17 @@ LATENCY = EMPTY_DELAY + 2
 
 # Places in the counts that :func:`blend_tile` adds to.
 BUSY, STARVED, SKIPPED, STOPPED, DROPPED, COUNTS = range(6)
+
+
+@cache
+def block_tables(block_subtiles: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of every mask of subtiles, and how many blocks every mask of blocks has."""
+    masks = np.arange(1 << SUBTILES)
+    blocks_of = np.zeros(len(masks), np.uint16)
+    for block, subtiles in enumerate(block_subtiles):
+        blocks_of |= ((masks & subtiles) != 0).astype(np.uint16) << np.uint16(block)
+    popcount = sum((masks >> bit & 1 for bit in range(SUBTILES)), np.zeros(len(masks), np.int64))
+    return blocks_of, popcount
 
 
 @nb.njit

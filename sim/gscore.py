@@ -13,8 +13,7 @@ from splatforge.algos.compiled import source_digest
 from splatforge.algos.gscore import GscoreWorkload, lay_out, workspace_pages
 from splatforge.designs.ccu import CAMERA_BEATS
 from splatforge.designs.feature import FEATURE_BYTES
-from splatforge.designs.fetch import SUBTILES
-from splatforge.designs.gscore import COUNTERS, GscoreDesign
+from splatforge.designs.gscore import COUNTERS, WRITES_IN_FLIGHT, GscoreDesign
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import DESCRIPTOR_BYTES
@@ -47,9 +46,8 @@ __all__ = ["simulate"]
 IDLE_LIMIT = 1_000_000
 # What a burst reads.
 OF_DESCRIPTOR, OF_GAUSSIANS, OF_LIST, OF_CHUNK, OF_FEATURE = range(5)
-#: Bursts that may be outstanding, and those of the write arbiter.
+#: Bursts that may be outstanding.
 BURSTS = 1024
-WRITE_BURSTS = 64
 # Where the frame is.
 CLEAR, PROJECT, FLUSH, SETTLE, TURN, RENDER = range(6)
 
@@ -426,10 +424,7 @@ def simulate(
         pixel_format.size_bytes, place.pitch_bytes, design.resolve.outstanding_bursts)
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(tiles, np.int64)
-    masks = np.arange(1 << SUBTILES)
-    blocks_of = np.zeros(len(masks), np.uint16)
-    for block, subtiles in enumerate(block_masks.tolist()):
-        blocks_of |= ((masks & subtiles) != 0).astype(np.uint16) << np.uint16(block)
+    blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
     features = design.ccu.entry.decode(workload.entries)["feature"]
     _frame_kernel(
         m, banked, (array.width, array.height),
@@ -444,7 +439,7 @@ def simulate(
          lists_design.page_bytes),
         of_ccu, of_store, of_lists, of_qsu, list_reader.new_list_reader(lists_design), of_bsu,
         list_reader.new_list_reader(lists_design), bsu.new_sorters(design.bsu), of_vru, of_array,
-        of_resolve, arbiter.new_arbiter(), arbiter.new_arbiter(WRITE_BURSTS),
+        of_resolve, arbiter.new_arbiter(), arbiter.new_arbiter(WRITES_IN_FLIGHT),
         np.zeros((pages + 1, lists_design.page_slots), np.int64), counts, tile_ends)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "

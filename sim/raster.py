@@ -7,7 +7,6 @@ the bit-true model and never the hardware.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numba as nb
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from splatforge.algos.array import Workload
 from splatforge.algos.compiled import source_digest
 from splatforge.algos.fetch import lay_out
-from splatforge.designs.fetch import SUBTILES
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -75,17 +73,6 @@ class Run:
     def bytes_written(self) -> int:
         """Bytes written over the bus."""
         return self.counters["pixel_bytes"]
-
-
-@cache
-def _block_tables(block_subtiles: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of every mask of subtiles, and how many blocks every mask of blocks has."""
-    masks = np.arange(1 << SUBTILES)
-    blocks_of = np.zeros(len(masks), np.uint16)
-    for block, subtiles in enumerate(block_subtiles):
-        blocks_of |= ((masks & subtiles) != 0).astype(np.uint16) << np.uint16(block)
-    popcount = sum((masks >> bit & 1 for bit in range(SUBTILES)), np.zeros(len(masks), np.int64))
-    return blocks_of, popcount
 
 
 def _compile_frame(digest: str):
@@ -192,7 +179,7 @@ def simulate(
         workload.starts, workload.subtiles, workload.ends, workload.width, workload.height,
         np.array(design.array.block_subtiles(), np.int64), limits, pixel_format.size_bytes,
         memory_constants(timing), write_port, fetch, resolve,
-        *_block_tables(design.array.block_subtiles()), counts, tile_ends,
+        *array_model.block_tables(design.array.block_subtiles()), counts, tile_ends,
     )
     return _run(
         design, tiles, tile_ends, cycles=write_port[RESPONSE],
@@ -241,7 +228,7 @@ def _simulate_banked(
     accesses = 2 * int(workload.starts[-1]) + workload.width * workload.height
     room = 4 * accesses + 100_000 if log else 0
     state = new_banked(memory, commands=room, requests=room)
-    blocks_of, _ = _block_tables(design.array.block_subtiles())
+    blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
     counts, tile_ends = raster_banked.step_frame(
         workload.starts, workload.subtiles, workload.ends, (workload.width, workload.height),
         np.array(design.array.block_subtiles(), np.int64), blocks_of, limits,

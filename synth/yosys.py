@@ -19,8 +19,8 @@ class SynthesisError(RuntimeError):
     """A tool failed; the message is one line that says what it said."""
 
 
-def version() -> str:
-    """Version of Yosys.
+def version_of(package: str) -> str:
+    """Version of an installed tool.
 
     Raises
     ------
@@ -28,10 +28,15 @@ def version() -> str:
         If it is not installed.
     """
     try:
-        return importlib.metadata.version("pyosys")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise SynthesisError(
-            "splatforge needs the pyosys package: pip install 'splatforge[verify]'") from None
+            f"splatforge needs the {package} package: pip install 'splatforge[verify]'") from None
+
+
+def version() -> str:
+    """Version of Yosys; raises as :func:`version_of`."""
+    return version_of("pyosys")
 
 
 def run(script: str, folder: Path, name: str) -> str:

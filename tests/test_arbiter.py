@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from splatforge.designs.shell import ShellDesign
 from splatforge.hw.lib.arbiter import ReadArbiter, WriteArbiter
 from splatforge.sim import arbiter as model
 
@@ -72,7 +73,7 @@ def test_read_bursts_one_after_another(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_write_bursts_with_their_beats_and_responses(seed):
     outstanding = 4
-    dut = WriteArbiter(PORTS, outstanding=outstanding)
+    dut = WriteArbiter(PORTS, ShellDesign(), outstanding)
     state = model.new_arbiter(outstanding)
     rng, asks, takes = traffic(seed)
     sent, answers = [0] * PORTS, [0] * PORTS

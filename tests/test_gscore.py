@@ -16,6 +16,7 @@ from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.gscore import DESCRIPTOR_FIELDS, PRESETS, GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.scenes import default_camera, load
 
@@ -139,23 +140,48 @@ def test_packed_frame(kind, sh_degree):
     assert image.workspace_bytes == 77 * 1024
 
 
+def partition(pages, design, entries, low, high, level):
+    """Write the buckets of a list, and of those that are too long, as the hardware does."""
+    if len(entries) <= design.qsu.chunk:
+        return
+    keys = design.ccu.entry.key(entries)
+    bucket = (keys - low) >> design.qsu.shift(high - low)
+    first = design.lists.tiles + level * design.qsu.buckets
+    pages.clear(first, design.qsu.buckets)
+    pages.append(first + bucket, entries)
+    for number in range(design.qsu.buckets):
+        part = bucket == number
+        if part.any():
+            partition(pages, design, entries[part], int(keys[part].min()), int(keys[part].max()),
+                      level + 1)
+
+
 def test_workspace_holds_the_lists():
     scene = random_scene(3000, 8, needles=True)
-    small = GscoreDesign(lists=ListsDesign(page_bytes=64))
-    for design in (DESIGN, small):
+    small = GscoreDesign(lists=ListsDesign(page_bytes=64), qsu=QsuDesign(chunk=16))
+    short = GscoreDesign(qsu=QsuDesign(chunk=16, buckets=2))
+    for design, least in ((DESIGN, 1), (small, 20), (short, 20)):
         frame = prepare(scene, VIEW, design)
         ccu = frame.project(design)
         first = -(-3000 * 32 // design.lists.page_bytes)
         pages = ListPages(design.lists, first)
         pages.append(ccu.tiles, ccu.entries)
         assert not pages.overflow
-        longest = np.bincount(ccu.tiles).max()
-        of_longest = -(-int(longest) // design.lists.page_entries)
         counts = np.bincount(ccu.tiles)
         enough = workspace_pages(design, 3000, counts)
-        assert pages.free + 3 * design.lists.slots * of_longest == enough
         assert pack(frame, design).workspace_bytes == enough * design.lists.page_bytes
-    # Lists of a page are not partitioned; of no Gaussian there are no pages.
+        keys = design.ccu.entry.key(ccu.entries)
+        pages.mark()
+        partitioned = 0
+        for tile in range(len(counts)):
+            before = pages.free
+            partition(pages, design, ccu.entries[ccu.tiles == tile], int(keys.min()),
+                      int(keys.max()), 0)
+            partitioned += pages.free > before
+            assert pages.free <= enough
+            pages.release()
+        assert partitioned >= least
+    # Lists of less than a chunk are not partitioned; of no Gaussian there are no pages.
     few = prepare(random_scene(5, 9), VIEW, DESIGN)
     assert pack(few, DESIGN).workspace_bytes <= 1024 * (1 + 2 * 70)
     none = prepare(scene.select(slice(0, 0)), VIEW, DESIGN)

@@ -117,6 +117,8 @@ class Play:
         self.given = [[] for _ in counts]
         self.announced, self.partitioned, self.released = 0, 0, 0
         self.finished = False
+        #: Tile and cycle of every chunk.
+        self.times = []
 
     def out(self, probability):
         return self.rng.random() < probability
@@ -215,6 +217,7 @@ class Play:
                 assert got.tag == (self.announced - 1) & 15
                 assert got.page == before[model.PAGE]
                 reading.append((self.announced - 1, got.page, got.count))
+                self.times.append((self.announced - 1, cycle))
             if loaded:
                 number, page, count = reading.popleft()
                 # What is read now has not been written over since it was given.
@@ -229,7 +232,7 @@ class Play:
                 page, count, low, high = self.pages.query(at)
                 if at < LISTS.tiles:
                     low, high = self.low, self.high
-                answers.append((cycle + 4 + (5 if self.out(self.gap) else 0),
+                answers.append((cycle + 6 + (5 if self.out(self.gap) else 0),
                                 (page, count, low, high)))
             if answer[0] and takes_answer:
                 answers.popleft()
@@ -287,6 +290,14 @@ def test_chunks_against_both_models(pace):
             np.testing.assert_array_equal(got, expected)
     assert play.partitioned == partitions
     assert play.released == sum(count > DESIGN.chunk for count in COUNTS)
+
+
+def test_latency_from_tile_to_tile():
+    play = Play([5, 3, 8, 1] + 16 * [0])
+    bench(DESIGN).play(play.play)
+    assert [tile for tile, _ in play.times] == [0, 1, 2, 3]
+    cycles = np.diff([cycle for _, cycle in play.times])
+    assert cycles.tolist() == [Qsu.latency] * 3
 
 
 @pytest.mark.parametrize("seed", range(2))

