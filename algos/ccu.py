@@ -35,7 +35,7 @@ from splatforge.designs.ccu import (
     gaussian_words,
 )
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.floating import BINARY32
+from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.vru import REGION_PX
 from splatforge.scenes import Camera, Scene
 
@@ -282,12 +282,12 @@ def camera_numbers(camera: Camera) -> dict[str, float]:
 
 
 def encode_words(
-    design: CcuDesign, names: tuple[str, ...], numbers: Mapping[str, npt.ArrayLike]
+    fmt: Floating, names: tuple[str, ...], numbers: Mapping[str, npt.ArrayLike],
+    wide: tuple[str, ...] = WIDE_WORDS,
 ) -> UInt32Array:
-    """Words of shape [..., names]: binary32, rounded to the unit's format where it is used so."""
-    fmt = design.floating
+    """Words of shape [..., names]: binary32, rounded to `fmt` but for those that are `wide`."""
     return np.stack([
-        BINARY32.quantize(numbers[name]).astype(np.uint32) if name in WIDE_WORDS
+        BINARY32.quantize(numbers[name]).astype(np.uint32) if name in wide
         else floating.to_binary32(fmt, fmt.quantize(numbers[name])) for name in names], axis=-1)
 
 
@@ -295,13 +295,13 @@ def pack_gaussians(design: CcuDesign, scene: Scene) -> UInt32Array:
     """Records of Gaussians as they stand in memory, shape [N, 4 * beats]; once per scene."""
     names = gaussian_words(scene.sh_degree)
     records = np.zeros((scene.gaussians, BEAT_WORDS * gaussian_beats(scene.sh_degree)), np.uint32)
-    records[:, :len(names)] = encode_words(design, names, gaussian_numbers(scene))
+    records[:, :len(names)] = encode_words(design.floating, names, gaussian_numbers(scene))
     return records
 
 
 def pack_camera(design: CcuDesign, camera: Camera, *, antialiased: bool) -> UInt32Array:
     """Record of a camera as it stands in memory, shape [20]."""
-    words = encode_words(design, CAMERA_WORDS, {
+    words = encode_words(design.floating, CAMERA_WORDS, {
         **camera_numbers(camera), "flags": 0.0, "reserved": 0.0})
     words[CAMERA_WORDS.index("flags")] = FLAG_ANTIALIASED if antialiased else 0
     return words

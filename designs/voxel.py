@@ -1,0 +1,39 @@
+"""StreamingGS's records of voxels and of the camera, as they stand in memory."""
+
+from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS
+from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
+
+__all__ = [
+    "CELL_BITS", "OCTREE_LEVELS", "POPULATION_BITS", "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS",
+    "VOXEL_BEATS", "VOXEL_WORDS", "WIDE_WORDS", "WORD_INTEGERS"]
+
+#: Bits of a base cell's place on an axis of the grid.
+CELL_BITS = 10
+#: How often a base cell may be halved on every axis: the finest cells are eight on its edge.
+OCTREE_LEVELS = 3
+#: Bits of the number of Gaussians of a voxel.
+POPULATION_BITS = 16
+
+#: The record of a voxel, one 32-bit word each. ``base``: its corner less its edge, and ``size``:
+#: its edge, binary32; a mean in it is base + 1.q * size. ``address``: the first beat of its coarse
+#: half, from the scene's address in beats; the fine half begins half as many beats behind as it has
+#: Gaussians, rounded up. ``population``: its Gaussians; from bit 16 its level, from bit 18 the
+#: child at each level, level 1 in the lowest three bits, of these the lowest for x, set in the
+#: upper half. ``cell``: its base cell, ten bits an axis, x in the lowest. ``reach``: in binary16,
+#: rounded up, how far its means are from its centre at most, and from bit 16 their largest scale.
+VOXEL_WORDS = ("base_x", "base_y", "base_z", "size", "address", "population", "cell", "reach")
+VOXEL_BEATS = len(VOXEL_WORDS) // BEAT_WORDS
+
+#: The camera's record, one word each: that of :data:`splatforge.designs.ccu.CAMERA_WORDS`; the
+#: finest cell that the eye is in, an integer; the squared focal lengths; the largest norms of the
+#: rows of the Jacobian times the depth, in pixels; and the sides of the image from the principal
+#: point in pixels, each beyond the farthest that a point can be seen from.
+STREAM_CAMERA_WORDS = (
+    *CAMERA_WORDS[:-1], "cell_x", "cell_y", "cell_z", "focal2_x", "focal2_y", "far_x", "far_y",
+    "edge_left", "edge_right", "edge_top", "edge_bottom", "reserved_0", "reserved_1",
+)
+STREAM_CAMERA_BEATS = len(STREAM_CAMERA_WORDS) // BEAT_WORDS
+#: Words that are used to all their bits; the others are rounded to the units' format.
+WIDE_WORDS = (*CCU_WIDE_WORDS, "base_x", "base_y", "base_z")
+#: Words that are integers.
+WORD_INTEGERS = ("flags", "cell_x", "cell_y", "cell_z", "reserved_0", "reserved_1")
