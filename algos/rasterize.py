@@ -4,7 +4,8 @@ numba leaves vectorizing to LLVM's loop passes, which give up on a body as long 
 change their mind between releases. Here intrinsics build the vector instructions themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import log, sqrt
 from typing import Any, Self
 
@@ -137,6 +138,9 @@ class _Lanes:
 
     def __mul__(self, other: "_Lanes | float") -> "_Lanes":
         return self._new(self.builder.fmul(self.value, self._like(other)))
+
+    def __truediv__(self, other: "_Lanes | float") -> "_Lanes":
+        return self._new(self.builder.fdiv(self.value, self._like(other)))
 
     def __le__(self, other: "_Lanes | float") -> Any:
         return self.builder.fcmp_ordered("<=", self.value, self._like(other))
@@ -346,43 +350,78 @@ def _live_rows(typingctx, state):
     return signature, codegen
 
 
+class _Footprint:
+    """A Gaussian over ``_LANES`` columns: what depends on the column alone is computed once.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+        Where instructions go.
+    px, py, mx, my, a, b, c : llvmlite.ir.Value
+        Centre of the first pixel, mean and conic as in a record.
+    """
+
+    def __init__(
+        self, builder: Any, px: Any, py: Any, mx: Any, my: Any, a: Any, b: Any, c: Any
+    ) -> None:
+        self._builder, self._py, self._my, self._c = builder, py, my, c
+        self.dx = _Lanes.splat(builder, mx, _LANES) - (
+            _Lanes.splat(builder, px, _LANES) + _Lanes.iota(builder, _LANES)
+        )
+        self._column_term = _Lanes.splat(builder, a, _LANES) * self.dx * self.dx
+        self._cross_term = _Lanes.splat(builder, b, _LANES) * self.dx
+
+    def power(self, row: Any) -> tuple[_Lanes, _Lanes]:
+        """The power in a row, and dy in all lanes."""
+        builder = self._builder
+        row_y = builder.fadd(self._py, builder.sitofp(row, _F32))
+        dy = builder.fsub(self._my, row_y)
+        row_term = builder.fmul(builder.fmul(self._c, dy), dy)
+        dy_lanes = _Lanes.splat(builder, dy, _LANES)
+        power = (self._column_term + _Lanes.splat(builder, row_term, _LANES)) - (
+            self._cross_term * dy_lanes
+        )
+        return power, dy_lanes
+
+
+@contextmanager
+def _each_row(builder: Any, rows: Any) -> Iterator[Any]:
+    """A loop over the rows of a set, an integer with bit j set for row j; gives the row."""
+    i64 = ll.IntType(64)
+    left = cgutils.alloca_once_value(builder, rows)
+    test, body, done = (builder.append_basic_block(name) for name in ("test", "row", "done"))
+    builder.branch(test)
+    with builder.goto_block(test):
+        some = builder.icmp_unsigned("!=", builder.load(left), ll.Constant(i64, 0))
+        builder.cbranch(some, body, done)
+    with builder.goto_block(body):
+        mask = builder.load(left)
+        builder.store(builder.and_(mask, builder.sub(mask, ll.Constant(i64, 1))), left)
+        yield builder.cttz(mask, ll.Constant(ll.IntType(1), 1))
+        builder.branch(test)
+    builder.position_at_end(done)
+
+
 def _blend_rows_codegen(counted: bool) -> Callable[..., Any]:
     """Generator of code for :func:`_blend_rows` (or with counts)."""
 
     def codegen(context, builder, signature, args):
         i64 = ll.IntType(64)
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        column, rows, px, py, mx, my, a, b, c, *scalars = args[1:]
-        opacity, *color = [_Lanes.splat(builder, scalar, _LANES) for scalar in scalars]
-        # What depends on the column alone, for all rows.
-        dx = _Lanes.splat(builder, mx, _LANES) - (
-            _Lanes.splat(builder, px, _LANES) + _Lanes.iota(builder, _LANES)
-        )
-        column_term = _Lanes.splat(builder, a, _LANES) * dx * dx
-        cross_term = _Lanes.splat(builder, b, _LANES) * dx
-        left = cgutils.alloca_once_value(builder, rows)
+        column, rows, *place, opacity, red, green, blue = args[1:]
+        opacity, *color = [
+            _Lanes.splat(builder, scalar, _LANES) for scalar in (opacity, red, green, blue)
+        ]
+        footprint = _Footprint(builder, *place)
         counts = cgutils.alloca_once_value(builder, ll.Constant(i64, 0))
-        zero, one = ll.Constant(i64, 0), ll.Constant(i64, 1)
-
-        test, body, done = (builder.append_basic_block(name) for name in ("test", "row", "done"))
-        builder.branch(test)
-        with builder.goto_block(test):
-            builder.cbranch(builder.icmp_unsigned("!=", builder.load(left), zero), body, done)
-        with builder.goto_block(body):
-            mask = builder.load(left)
-            row = builder.cttz(mask, ll.Constant(ll.IntType(1), 1))
-            builder.store(builder.and_(mask, builder.sub(mask, one)), left)
+        zero = ll.Constant(i64, 0)
+        with _each_row(builder, rows) as row:
             offset = builder.add(builder.mul(row, ll.Constant(i64, TILE_PX)), column)
 
             def plane(index, offset=offset):
                 return _gep(builder, array, builder.add(offset, ll.Constant(i64, index * _PLANE)))
 
-            row_y = builder.fadd(py, builder.sitofp(row, _F32))
-            dy = builder.fsub(my, row_y)
-            row_term = builder.fmul(builder.fmul(c, dy), dy)
-            power = (column_term + _Lanes.splat(builder, row_term, _LANES)) - (
-                cross_term * _Lanes.splat(builder, dy, _LANES)
-            )
+            power, _ = footprint.power(row)
             alpha = (opacity * power.minimum(0.0).exp()).minimum(_ALPHA_MAX)
             t = _Lanes.load(builder, plane(3), _LANES)
             # A stopped pixel keeps its transmittance with the sign flipped: the product below is
@@ -406,8 +445,6 @@ def _blend_rows_codegen(counted: bool) -> Callable[..., Any]:
                     builder.shl(some, builder.add(row, ll.Constant(i64, 32))),
                 )
                 builder.store(builder.add(builder.load(counts), all_three), counts)
-            builder.branch(test)
-        builder.position_at_end(done)
         return builder.load(counts)
 
     return codegen
@@ -540,7 +577,7 @@ def _blend_kernel(
 
 def pack_records(
     scene: Scene, camera: Camera, geometry: Geometry, tight: bool, workers: Workers
-) -> tuple[Float32Array, Float32Array, npt.NDArray[np.int16]]:
+) -> tuple[Float32Array, npt.NDArray[np.int32], Float32Array, npt.NDArray[np.int16]]:
     """Make the records that :func:`blend_tiles` reads, colours included.
 
     Parameters
@@ -557,8 +594,8 @@ def pack_records(
 
     Returns
     -------
-    records, depth, spans : numpy.ndarray
-        Shapes [M, 16] and [M], float32, and [M, 4], int16.
+    records, ids, depth, spans : numpy.ndarray
+        Shapes [M, 16], float32, [M], int32 (-1 for an empty span), [M], float32, and [M, 4], int16.
     """
     visible = geometry.visible
     records = np.empty((visible, _RECORD_COLUMNS), np.float32)
@@ -570,7 +607,7 @@ def pack_records(
         geometry.spans, geometry.starts, tight, records, ids, depth, spans,
     )  # fmt: skip
     view_colors(scene, camera, ids, records, _RED, workers)
-    return records, depth, spans
+    return records, ids, depth, spans
 
 
 def blend_tiles(

@@ -170,7 +170,9 @@ def render(
     with Workers() as workers:
         geometry = project_geometry(scene, camera, workers)
         stage("project")
-        records, depth, spans = pack_records(scene, camera, geometry, not statistics, workers)
+        records, _, depth, spans = pack_records(
+            scene, camera, geometry, not statistics, workers
+        )
         del geometry
         stage("color")
         order = sort_depths(depth, workers)
