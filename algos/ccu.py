@@ -23,6 +23,17 @@ import numpy.typing as npt
 from splatforge.algos import floating
 from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
 from splatforge.algos.fixed import round_shift
+from splatforge.algos.footprint import (
+    CHANNELS,
+    SIGMAS,
+    color_sum,
+    compensated,
+    direction,
+    footprint_outputs,
+    jacobian_rows,
+    square_side,
+    tile_span,
+)
 from splatforge.algos.records import encode_record
 from splatforge.algos.schedule import Schedule, schedule
 from splatforge.designs.ccu import (
@@ -50,16 +61,8 @@ UInt32Array = npt.NDArray[np.uint32]
 Int32Array = npt.NDArray[np.int32]
 UInt64Array = npt.NDArray[np.uint64]
 
-#: As the reference has them: variance of the low-pass filter in px^2, floors of the spread of the
-#: eigenvalues and of the squared compensation, widening of the frustum in half-widths.
-DILATION = 0.3
-EIGEN_FLOOR = 0.1
-COMPENSATION_FLOOR = 0.000025
+#: Widening of the frustum in half-widths, as the reference has it.
 FRUSTUM_MARGIN = 0.3
-#: Half sides of boxes in standard deviations.
-SIGMAS = 3.0
-#: ``E * log2(e) = u^2 + v^2``, see :mod:`splatforge.designs.alpha`.
-FORM_SCALE = sqrt(log2(np.e) / 2)
 
 #: Gaussians that are evaluated at once: their words stay in the processor's caches.
 _CHUNK = 4096
@@ -133,11 +136,7 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
     word = {name: g.input(name, wide=name in WIDE_WORDS) for name in gaussian_words(sh_degree)}
     camera = {name: g.constant(name, wide=name in WIDE_WORDS) for name in CAMERA_WORDS
               if name not in ("near", "flags", "reserved")}
-    dilation = g.literal("dilation", DILATION)
-    dilation_squared = g.literal("dilation_squared", DILATION * DILATION)
-    form_scale = g.literal("form_scale", FORM_SCALE)
-    right, down, ahead = ([camera[f"{row}_{axis}"] for axis in "xyz"]
-                          for row in ("right", "down", "ahead"))
+    right, down = ([camera[f"{row}_{axis}"] for axis in "xyz"] for row in ("right", "down"))
 
     # View transform and mean.
     far = [g.wide_subtract(word[f"mean_{axis}"], camera[f"eye_{axis}"]) for axis in "xyz"]
@@ -152,10 +151,7 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
     g.output("mean_y", g.to_fixed(y + camera["center_y"], design.feature.mean))
 
     # Rows of the Jacobian times the rotation, times z, in pixels; then those times L.
-    at_x = g.minimum(g.maximum(x, camera["clamp_left"]), camera["clamp_right"])
-    at_y = g.minimum(g.maximum(y, camera["clamp_top"]), camera["clamp_bottom"])
-    u = [right[k] - at_x * ahead[k] for k in range(3)]
-    v = [down[k] - at_y * ahead[k] for k in range(3)]
+    u, v = jacobian_rows(g, camera, x, y)
 
     def times_factor(row: list[Value]) -> list[Value]:
         return [g.dot(row, [word["l00"], word["l10"], word["l20"]]),
@@ -163,42 +159,19 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
 
     p, q = times_factor(u), times_factor(v)
 
-    # Covariance on the image and its determinants.
-    inverse_z2 = inverse_z * inverse_z
-    xx, xy, yy = (g.dot(*rows) * inverse_z2 for rows in ((p, p), (p, q), (q, q)))
-    cross = [p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]]
-    det_sharp = g.dot(cross, cross) * (inverse_z2 * inverse_z2)
-    det = det_sharp + (dilation * (xx + yy) + dilation_squared)
-    wide, high = xx + dilation, yy + dilation
     g.output("log_opacity", g.to_fixed(word["log_opacity"], design.logarithm))
-    g.output("log_det", g.log2(det, design.logarithm))
-    g.output("log_det_sharp", g.log2(det_sharp, design.logarithm))
-
-    # Slopes: its inverse's Cholesky factor, v along y alone.
-    root_det = g.reciprocal_root(det)
-    c = form_scale * g.reciprocal_root(high)
-    ratio = c * root_det
-    g.output("a", ratio * high)
-    g.output("b", -(ratio * xy))
-    g.output("c", c)
-
-    # The larger eigenvalue, twice: the trace and the root of the discriminant.
-    difference, twice_xy = xx - yy, xy + xy
-    discriminant = g.maximum(difference * difference + twice_xy * twice_xy,
-                             g.literal("discriminant_floor", 4 * EIGEN_FLOOR))
-    spread = discriminant * g.reciprocal_root(discriminant)
-    large = (wide + high) + spread
-    inverse_large = g.reciprocal_root(large)
-    long = large * (inverse_large * g.literal("long_scale", SIGMAS / sqrt(2)))
+    shape = footprint_outputs(g, p, q, inverse_z * inverse_z, design.logarithm)
+    long, difference = shape.long, shape.difference
     g.output("long", g.ceil_fixed(long, design.extent))
     if design.obb_ratio:
         # The smaller one is the determinant over the larger; nothing cancels.
-        short = (det * root_det) * (inverse_large * g.literal("short_scale", SIGMAS * sqrt(2)))
+        short = (shape.det * shape.root_det) * (
+            shape.inverse_large * g.literal("short_scale", SIGMAS * sqrt(2)))
         # Neither does it in the vector, whose squared norm is 2 spread along.
-        along = abs(difference) + spread
-        norm2 = spread * along
+        along = abs(difference) + shape.spread
+        norm2 = shape.spread * along
         norm = g.reciprocal_root(norm2 + norm2)
-        first, second = along * norm, twice_xy * norm
+        first, second = along * norm, shape.twice_xy * norm
         axis_x = g.select(difference, first, second)
         axis_y = g.select(difference, second, first)
         g.output("oblong", long - short * g.literal("obb_ratio", design.obb_ratio))
@@ -209,17 +182,15 @@ def ccu_graph(design: CcuDesign, sh_degree: int) -> Dataflow:
             g.output(f"axis_{name}", g.to_fixed(main, design.axis))
 
     # Colour; what a lower degree does not need is left out of the graph.
-    nearness = g.reciprocal_root(g.dot(d, d))
-    dx, dy, dz = (part * nearness for part in d)
+    dx, dy, dz = direction(g, d)
     zz, squares = dz * dz, dx * dx - dy * dy
     monomials = (
         dy, dz, dx, dx * dy, dy * dz, zz, dx * dz, squares, dy * squares, (dx * dy) * dz,
         dy * zz, dz * zz, dx * zz, dz * squares, dx * squares)
-    for channel in ("red", "green", "blue"):
-        terms = [word[f"sh0_{channel}"]]
-        for k in range(1, (sh_degree + 1) ** 2):
-            terms.append(monomials[k - 1] * word[f"sh{k}_{channel}"])
-        g.output(channel, g.to_fixed(g.sum(terms), design.feature.color))
+    for channel in CHANNELS:
+        coefficients = [word[f"sh{k}_{channel}"] for k in range((sh_degree + 1) ** 2)]
+        g.output(channel, g.to_fixed(
+            color_sum(g, coefficients, monomials), design.feature.color))
     return g.build()
 
 
@@ -257,7 +228,7 @@ def gaussian_numbers(scene: Scene) -> dict[str, Float64Array]:
         "mk,nkc->nmc", sh_monomials()[:count, :count], scene.sh.astype(np.float64))
     coefficients[:, 0] += 0.5
     for k in range(count):
-        for channel, name in enumerate(("red", "green", "blue")):
+        for channel, name in enumerate(CHANNELS):
             numbers[f"sh{k}_{name}"] = coefficients[:, k, channel]
     return numbers
 
@@ -363,21 +334,16 @@ def finish(
     antialiased : bool
         Flag from the camera's record.
     """
-    to, log, extent = design.feature, design.logarithm, design.extent
+    to, extent = design.feature, design.extent
     # Positive words are ordered like their values.
     beyond = np.where(values["depth"] & BINARY32.sign_bit, 0, values["depth"]) - near
-    opacity = values["log_opacity"] << 1
-    if antialiased:
-        most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
-        opacity = opacity + np.clip(values["log_det"] - values["log_det_sharp"], 0, most)
-    opacity = np.maximum(round_shift(opacity, log.frac_bits + 1 - to.log_opacity.frac_bits), 0)
+    opacity = compensated(design.logarithm, to.log_opacity, values, antialiased=antialiased)
     mean_x, mean_y = values["mean_x"], values["mean_y"]
     culled = (
         (beyond <= 0) | (np.abs(mean_x) == to.mean.raw_max) | (np.abs(mean_y) == to.mean.raw_max)
         | (opacity > to.log_opacity.raw_max))
     depth = np.clip(beyond >> design.depth_drop, 0, (1 << design.entry.depth_bits) - 1)
-    pixel = (1 << extent.frac_bits) - 1
-    side = np.minimum((values["long"] + pixel) & ~pixel, extent.raw_max & ~pixel)
+    side = square_side(extent, values["long"])
     box = dict.fromkeys(("long", "short", "box_x", "box_y"), side)
     box |= {"axis_x": np.full_like(side, 1 << design.axis.frac_bits),
             "axis_y": np.zeros_like(side)}
@@ -391,15 +357,6 @@ def finish(
         | {"log_opacity": np.minimum(opacity, to.log_opacity.raw_max)},
         depth=depth, culled=culled,
         position_x=round_shift(mean_x, down), position_y=round_shift(mean_y, down), **box)
-
-
-@nb.njit(inline="always")
-def _span(position, side, frac_bits, tiles):
-    """First tile and end tile that ``position -+ side`` meets along one axis."""
-    tile = TILE_PX << frac_bits
-    first = (position - side) // tile
-    end = (position + side + tile - 1) // tile
-    return min(max(first, 0), tiles), min(max(end, 0), tiles)
 
 
 @nb.njit(inline="always")
@@ -433,8 +390,8 @@ def _walk_kernel(
             continue
         x, y, long, short = shapes[0, n], shapes[1, n], shapes[2, n], shapes[3, n]
         box_x, box_y, axis_x, axis_y = shapes[4, n], shapes[5, n], shapes[6, n], shapes[7, n]
-        first_x, end_x = _span(x, box_x, frac_bits, tiles_x)
-        first_y, end_y = _span(y, box_y, frac_bits, tiles_y)
+        first_x, end_x = tile_span(x, box_x, frac_bits, tiles_x)
+        first_y, end_y = tile_span(y, box_y, frac_bits, tiles_y)
         if first_x >= end_x or first_y >= end_y:
             continue
         walked[n] = (end_x - first_x) * (end_y - first_y)

@@ -79,7 +79,7 @@ class Dataflow:
     constants : tuple of str
         Values that stay for many evaluations.
     wide : frozenset of str
-        Which of both are wide words.
+        Which of both, and of the literals, are wide words.
     literals : tuple
         (name, number) of what never changes.
     operations : tuple of Operation
@@ -195,10 +195,10 @@ class Builder:
             self._wide.add(name)
         return Value(self, name)
 
-    def literal(self, name: str, number: float) -> Value:
+    def literal(self, name: str, number: float, *, wide: bool = False) -> Value:
         """New literal."""
         self._literals[name] = number
-        return Value(self, name)
+        return self._given(name, wide)
 
     def operation(self, kind: str, *operands: Value, to: Fixed | None = None) -> Value:
         """New operation, or the one that is there already."""
@@ -285,7 +285,7 @@ class Builder:
         names = {operation.name: f"v{place}" for place, operation in enumerate(kept)}
         return Dataflow(
             inputs=tuple(self._inputs), constants=tuple(self._constants),
-            wide=frozenset(self._wide),
+            wide=frozenset(self._wide.difference(set(self._literals) - needed)),
             literals=tuple((name, number) for name, number in self._literals.items()
                            if name in needed),
             operations=tuple(
@@ -342,7 +342,8 @@ def evaluate(
         last.pop(name, None)
     values: dict[str, Any] = {name: inputs[name] for name in flow.inputs}
     values |= {name: np.int64(constants[name]) for name in flow.constants}
-    values |= {name: np.int64(fmt.quantize(number)) for name, number in flow.literals}
+    values |= {name: np.int64((BINARY32 if name in flow.wide else fmt).quantize(number))
+               for name, number in flow.literals}
     for place, operation in enumerate(flow.operations):
         operands = [values[name] for name in operation.operands]
         if operation.to:

@@ -8,9 +8,7 @@ import numpy.typing as npt
 
 from splatforge.algos.array import Workload, array_fixed
 from splatforge.algos.ccu import (
-    DILATION,
     FRUSTUM_MARGIN,
-    SIGMAS,
     CcuFrame,
     ccu_fixed,
     gaussian_numbers,
@@ -18,6 +16,7 @@ from splatforge.algos.ccu import (
     pack_gaussians,
 )
 from splatforge.algos.fetch import MemoryImage, SplatLists, align, encode_descriptor
+from splatforge.algos.footprint import DILATION, SIGMAS
 from splatforge.algos.project import Projected, project
 from splatforge.algos.rasterize import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 from splatforge.algos.records import decode_record

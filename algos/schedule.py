@@ -193,7 +193,9 @@ class _Graph:
         literals = dict(flow.literals)
         #: Values that are there all the time.
         self.still = {name: Source("constant", n) for n, name in enumerate(flow.constants)}
-        self.still |= {name: Source("word", int(fmt.quantize(literals[name]))) for name in literals}
+        self.still |= {
+            name: Source("word", int((BINARY32 if name in flow.wide else fmt).quantize(number)))
+            for name, number in literals.items()}
         #: Operands of every operation.
         self.operands: dict[str, list[tuple[str, Sign]]] = {}
         for operation in flow.operations:

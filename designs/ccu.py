@@ -8,7 +8,7 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
 __all__ = ["BEAT_WORDS", "CAMERA_BEATS", "CAMERA_WORDS", "FLAG_ANTIALIASED", "GAUSSIAN_WORDS",
-           "WIDE_WORDS", "CcuDesign", "gaussian_beats", "gaussian_words"]
+           "WIDE_WORDS", "CcuDesign", "check_formats", "gaussian_beats", "gaussian_words"]
 
 #: 32-bit words of a beat of the bus.
 BEAT_WORDS = 4
@@ -48,6 +48,32 @@ def gaussian_words(sh_degree: int) -> tuple[str, ...]:
 def gaussian_beats(sh_degree: int) -> int:
     """Beats of a Gaussian's record: 4, 6, 10, 15 for degrees 0 to 3; the rest of the last is 0."""
     return -(-len(gaussian_words(sh_degree)) // BEAT_WORDS)
+
+
+def check_formats(
+    arithmetic: Floating, feature: FeatureFormat, extent: Fixed, logarithm: Fixed
+) -> None:
+    """Refuse formats of a projection that do not go together.
+
+    Raises
+    ------
+    ValueError
+        If one cannot hold what it must.
+    """
+    if arithmetic.exponent_bits != 8:
+        raise ValueError(
+            f"Arithmetic must have the 8 exponent bits of binary32, not {arithmetic}")
+    if feature.slope != arithmetic:
+        raise ValueError(f"Slopes of features must be {arithmetic}, not {feature.slope}")
+    if extent.signed or extent.int_bits < feature.mean.int_bits or (
+            extent.frac_bits > feature.mean.frac_bits):
+        raise ValueError(
+            f"Extent must be unsigned, as far as the mean and no finer, not {extent}")
+    if not logarithm.signed or logarithm.int_bits != 9 or (
+            logarithm.frac_bits < feature.log_opacity.frac_bits):
+        raise ValueError(
+            "Logarithm must be signed, hold 255 and be as fine as the opacity's, "
+            f"not {logarithm}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +155,7 @@ class CcuDesign:
                 f"not {self.burst_beats!r}")
         if not 1 <= self.outstanding_bursts <= 64:
             raise ValueError(f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")
-        if self.floating.exponent_bits != 8:
-            raise ValueError(
-                f"Arithmetic must have the 8 exponent bits of binary32, not {self.floating}")
-        if self.feature.slope != self.floating:
-            raise ValueError(
-                f"Slopes of features must be {self.floating}, not {self.feature.slope}")
+        check_formats(self.floating, self.feature, self.extent, self.logarithm)
         if self.depth_octaves & (self.depth_octaves - 1) or not 1 <= self.depth_octaves <= 128:
             raise ValueError(
                 f"Octaves of depth must be a power of two up to 128, not {self.depth_octaves!r}")
@@ -145,17 +166,8 @@ class CcuDesign:
         if self.entry.subtile_bits != 4:
             raise ValueError(
                 f"Entries must tell the four 8x8 regions of a tile, not {self.entry.subtile_bits}")
-        if self.extent.signed or self.extent.int_bits < self.feature.mean.int_bits or (
-                self.extent.frac_bits > self.feature.mean.frac_bits):
-            raise ValueError(
-                f"Extent must be unsigned, as far as the mean and no finer, not {self.extent}")
         if not self.axis.signed or self.axis.int_bits != 2:
             raise ValueError(f"Axis must be signed and hold one, SQ(2,f), not {self.axis}")
-        if not self.logarithm.signed or self.logarithm.int_bits != 9 or (
-                self.logarithm.frac_bits < self.feature.log_opacity.frac_bits):
-            raise ValueError(
-                "Logarithm must be signed, hold 255 and be as fine as the opacity's, "
-                f"not {self.logarithm}")
         if self.obb_ratio != 0 and self.obb_ratio < 1:
             raise ValueError(f"OBB ratio must be 0, or 1 or more, not {self.obb_ratio!r}")
 

@@ -7,7 +7,8 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
-from splatforge.algos.ccu import COMPENSATION_FLOOR, ccu_graph, ccu_schedule
+from splatforge.algos.ccu import ccu_graph, ccu_schedule
+from splatforge.algos.footprint import COMPENSATION_FLOOR
 from splatforge.designs.ccu import (
     CAMERA_BEATS,
     CAMERA_WORDS,

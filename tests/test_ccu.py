@@ -11,8 +11,6 @@ import pytest
 
 from splatforge.algos.bin_tiles import bin_tiles
 from splatforge.algos.ccu import (
-    COMPENSATION_FLOOR,
-    FORM_SCALE,
     camera_numbers,
     ccu_fixed,
     ccu_graph,
@@ -25,6 +23,7 @@ from splatforge.algos.ccu import (
     walk,
 )
 from splatforge.algos.dataflow import evaluate
+from splatforge.algos.footprint import COMPENSATION_FLOOR, FORM_SCALE
 from splatforge.algos.project import project
 from splatforge.algos.records import decode_record
 from splatforge.designs.ccu import (

@@ -39,7 +39,8 @@ def graph():
     g.output("logarithm", g.log2(total, FIXED))
     distance = g.wide_subtract(far, near)
     g.output("distance", g.narrow(distance))
-    g.output("wide", g.wide_multiply(g.wide_add(near, distance), distance))
+    tenth = g.literal("tenth", 0.1, wide=True)
+    g.output("wide", g.wide_multiply(g.wide_add(tenth, distance), distance))
     g.output("same", x)
     return g.build()
 
@@ -48,9 +49,9 @@ def test_graph_is_what_was_written():
     flow = graph()
     assert flow.inputs == ("x", "y", "far")
     assert flow.constants == ("k", "near")
-    assert flow.literals == (("third", 1 / 3),)
-    assert flow.wide == {"far", "near"} < flow.wide_values
-    assert len(flow.wide_values) == 5
+    assert flow.literals == (("third", 1 / 3), ("tenth", 0.1))
+    assert flow.wide == {"far", "near", "tenth"} < flow.wide_values
+    assert len(flow.wide_values) == 6
     assert flow.counts() == dict.fromkeys(KINDS, 1) | {"multiply": 3, "add": 3}
     assert [name for name, _ in flow.outputs] == [
         "chosen", "inverse", "between", "double", "fixed", "above", "logarithm", "distance",
@@ -86,11 +87,13 @@ def test_what_nothing_needs_is_left_out():
     g = Builder()
     x, unused = g.input("x"), g.literal("unused", 2.0)
     g.reciprocal(x * unused)
+    g.wide_add(*[g.literal("far", 3.0, wide=True)] * 2)
     one = x + x
     g.output("first", one)
     g.output("second", one)
     flow = g.build()
     assert flow.literals == ()
+    assert flow.wide == frozenset()
     assert flow.operations == (Operation(name="v0", kind="add", operands=("x", "x")),)
     assert flow.outputs == (("first", "v0"), ("second", "v0"))
 
@@ -129,7 +132,7 @@ def test_words_are_those_of_the_operations():
     # As close to the difference of two float32 as the narrow format allows.
     np.testing.assert_array_equal(got["distance"], FP.quantize(BINARY32.to_float(wide)))
     np.testing.assert_array_equal(got["wide"], floating.multiply(
-        BINARY32, floating.add(BINARY32, constants["near"], wide), wide))
+        BINARY32, floating.add(BINARY32, BINARY32.quantize(0.1), wide), wide))
     np.testing.assert_array_equal(got["same"], x)
 
 
@@ -143,7 +146,7 @@ def test_words_are_within_their_bounds():
         "fixed": x, "above": np.abs(y), "logarithm": np.log2(np.abs(x * y + 0.7)),
         "inverse": 1 / (np.abs(y) + 1 / 3), "between": np.minimum(np.maximum(x, y), 0.7),
         "distance": inputs["far"] - 1000.3, "same": x,
-        "wide": inputs["far"] * (inputs["far"] - 1000.3)}
+        "wide": (0.1 + (inputs["far"] - 1000.3)) * (inputs["far"] - 1000.3)}
     for name, (value, bound) in bounds.items():
         np.testing.assert_allclose(value, exact[name], rtol=1e-12)
         of = FIXED if name in ("fixed", "above", "logarithm") else (

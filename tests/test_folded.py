@@ -65,6 +65,7 @@ def random_graph(seed, operations=60):
     g.output("passed", g.to_fixed(inputs[-1], MEAN))
     g.output("same", inputs[-1])
     g.output("wide", g.wide_add(g.wide_multiply(*far), inputs[1]))
+    g.output("farther", g.wide_add(far[0], g.literal("tenth", 0.1, wide=True)))
     g.output("as_wide", inputs[0])
     return g.build()
 
@@ -91,9 +92,9 @@ def expected(flow, record, constants):
 
 
 @cache
-def bench(seed, interval, depth):
+def bench(seed, interval, depth, lanes=4):
     flow = random_graph(seed)
-    plan = schedule(flow, FP, interval, RECORD)
+    plan = schedule(flow, FP, interval, RECORD, lanes=lanes)
     return flow, plan, streams.Bench(Folded(plan, FP, len(flow.constants), depth))
 
 
@@ -102,13 +103,14 @@ def test_latencies_are_those_of_the_units(kind):
     assert UNITS[kind].latency == LATENCY[kind]
 
 
-@pytest.mark.parametrize("interval", [3, 4, 7, 16, 100])
+@pytest.mark.parametrize(("interval", "lanes"), [
+    (1, 12), (2, 6), (2, 8), (3, 4), (4, 4), (7, 4), (16, 4), (100, 4), (16, 1)])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_schedule_is_legal(seed, interval):
+def test_schedule_is_legal(seed, interval, lanes):
     """Played by hand: in each cycle every source holds the very value that is asked for."""
     flow = random_graph(seed)
-    plan = schedule(flow, FP, interval, RECORD)
-    assert plan == schedule(flow, FP, interval, RECORD)
+    plan = schedule(flow, FP, interval, RECORD, lanes=lanes)
+    assert plan == schedule(flow, FP, interval, RECORD, lanes=lanes)
     record, constants = words(seed, 40, len(RECORD)), words(seed + 9, 1, len(flow.constants))[0]
     results = expected(flow, record, constants)
     slots = [[(p.cycle % interval) for p in unit.placed] for unit in plan.units]
@@ -135,7 +137,8 @@ def play_schedule(plan: Schedule, record, constants):
             sample, rest = divmod(now - cycle, plan.interval)
             if cycle and rest == 0 and 0 <= sample < len(record):
                 assert not beat, "two beats at once"
-                for lane, word in enumerate(record[sample, 4 * number:4 * number + 4].tolist()):
+                first = plan.lanes * number
+                for lane, word in enumerate(record[sample, first:first + plan.lanes].tolist()):
                     beat[lane] = word
 
         def look(source, wide, beat=beat, now=now):
@@ -190,21 +193,22 @@ def exact(fmt, word, sign):
     return 0 if turned and not some else word
 
 
-@pytest.mark.parametrize(("seed", "interval", "depth", "beats", "gap", "stall"), [
-    (1, 4, 64, 3, 0.0, 0.0), (1, 4, 64, 3, 0.5, 0.0), (1, 4, 16, 3, 0.0, 0.6),
-    (2, 7, 16, 3, 0.3, 0.9), (2, 7, 16, 2, 0.1, 0.5), (3, 12, 16, 1, 0.0, 0.0)])
-def test_rtl_against_both_models(seed, interval, depth, beats, gap, stall):
-    flow, plan, held = bench(seed, interval, depth)
+@pytest.mark.parametrize(("seed", "interval", "depth", "lanes", "beats", "gap", "stall"), [
+    (1, 4, 64, 4, 3, 0.0, 0.0), (1, 4, 64, 4, 3, 0.5, 0.0), (1, 4, 16, 4, 3, 0.0, 0.6),
+    (2, 7, 16, 4, 3, 0.3, 0.9), (2, 7, 16, 4, 2, 0.1, 0.5), (3, 12, 16, 4, 1, 0.0, 0.0),
+    (3, 2, 128, 7, 2, 0.2, 0.3), (3, 2, 128, 7, 2, 0.0, 0.0)])
+def test_rtl_against_both_models(seed, interval, depth, lanes, beats, gap, stall):
+    flow, plan, held = bench(seed, interval, depth, lanes)
     dut, count = held.dut, 60
     rng = np.random.default_rng(seed)
     record = words(seed, count, len(RECORD))
-    record[:, 4 * beats:] = 0
+    record[:, lanes * beats:] = 0
     constants = words(seed + 9, 1, len(flow.constants))[0]
     state = model.new_folded(plan, beats, depth)
-    padded = np.zeros((count, 4 * beats), np.int64)
-    padded[:, :min(len(RECORD), 4 * beats)] = record[:, :4 * beats]
+    padded = np.zeros((count, lanes * beats), np.int64)
+    padded[:, :min(len(RECORD), lanes * beats)] = record[:, :lanes * beats]
     stream = [sum(int(word) << 32 * lane for lane, word in enumerate(beat))
-              for beat in padded.reshape(-1, 4)]
+              for beat in padded.reshape(-1, lanes)]
     layout = dut.o.payload.shape()
     got, times = [], []
 
