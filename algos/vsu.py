@@ -1,33 +1,84 @@
-"""Sorting of voxels: where on the image each can be seen, in which order, and by which groups."""
+"""Sorting of voxels: where on the image each can be seen, in which order, and by which groups.
+
+A voxel is seen by a group of tiles if the rectangle of all that is in it meets the group. The
+rectangle holds, for every Gaussian that a record stands for, the part of the image where its alpha
+can reach 1/255. In camera space let the voxel's centre be at ``(x, y, z)``, u = x/z on the image
+(all lengths along x and y times the focal length f), its means within rho of the centre, and s
+their largest scale.
+
+- A mean ``(x + e, z + g)`` lies at ``u + (e - u g) / (z + g)``. Since the vector (e/f, g) is no
+  longer than rho, it is off by at most ``rho sqrt(f^2 + u^2) / (z - rho)``.
+- The covariance is that of a 3D Gaussian no wider than s in any direction, seen through a row of
+  the Jacobian of norm ``sqrt(f^2 + t^2) / z``, with t on the image, clamped, within the former
+  bound of u; dilated by 0.3 px^2. The alpha of an opacity of one falls to 1/255 at ``sqrt(2 ln
+  255)`` standard deviations, along each axis; ``sqrt(p + q) <= sqrt(p) + sqrt(q)``.
+- Where ``z - rho`` is not beyond the near plane there is no such bound; but what is in the voxel
+  in front of the eye cannot be seen beyond a side of the image, at b from the principal point, if
+  all of it is more than ``sqrt(f^2 + t^2) s sqrt(2 ln 255)`` on the far side of the plane ``x =
+  b z``; of means the nearest to it is as near as the centre less ``rho sqrt(f^2 + b^2)``.
+
+Arithmetic errs in these ways, with eps the relative error of one operation, D the corner less the
+eye, a the voxel's edge, and ``m = |D_x| + |D_y| + |D_z| + 4.5 a``:
+
+- Each coordinate of the centre relative to the eye errs by 2.1 eps of ``|D_i| + 1.5 a``, its
+  products with a row and their sum by four eps more: x/f and z each by 6.1 eps m. Together that is
+  a centre displaced by 8.7 eps m; products with b add 3 eps f m. Rho is enlarged by 16 eps m.
+- What follows are products of few factors: reciprocals are made larger by 32 eps, of which the
+  longest chain of roundings, that of ``sqrt(f^2 + t^2)``, takes 14. The position u errs by 3.3 eps
+  of itself: 8 eps are added to ``rho / (z - rho)``, which ``sqrt(f^2 + u^2)`` then multiplies.
+- Positions on the image are rounded three times to eps, 0.19 px in images of 16384, and once to an
+  eighth of a pixel; :data:`MARGIN_PX` is 0.43 px more than the dilation needs.
+"""
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.algos import floating
 from splatforge.algos.ccu import camera_numbers, encode_words
-from splatforge.designs.ccu import CAMERA_WORDS, FLAG_ANTIALIASED
-from splatforge.designs.floating import Floating
+from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
+from splatforge.algos.schedule import Schedule, schedule
+from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS, FLAG_ANTIALIASED
+from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.voxel import (
     CELL_BITS,
     OCTREE_LEVELS,
+    POPULATION_BITS,
     STREAM_CAMERA_WORDS,
+    VOXEL_WORDS,
     WIDE_WORDS,
     WORD_INTEGERS,
 )
+from splatforge.designs.vsu import RECTANGLE, VsuDesign
 from splatforge.scenes import Camera
 
-__all__ = ["MARGIN_PX", "pack_stream_camera", "stream_camera_numbers"]
+__all__ = ["MARGIN_PX", "RECORD", "VsuFrame", "half_to_binary32", "pack_stream_camera",
+           "rectangles", "sort_keys", "stream_camera_numbers", "vsu_fixed", "vsu_graph",
+           "vsu_schedule"]
 
+Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
+BoolArray = npt.NDArray[np.bool_]
 
 #: Standard deviations along an axis of the image beyond which no alpha reaches 1/255.
 ALPHA_SIGMAS = math.sqrt(2 * math.log(255))
 #: Variance of the low-pass filter in px^2.
 DILATION = 0.3
 #: Pixels by which a Gaussian without size can be seen around its mean, ``ALPHA_SIGMAS *
-#: sqrt(DILATION)`` or 1.82; a quarter for the rounding of rectangles; and what is left.
+#: sqrt(DILATION)`` or 1.82, and what rounding may take; in units of rectangles a whole number.
 MARGIN_PX = 2.25
+
+#: What the arithmetic takes of a voxel, in two beats: its place, and of its reach how far means are
+#: from the centre, and their largest scale.
+RECORD = ("base_x", "base_y", "base_z", "size", "rho", "scale")
+#: Words of the camera that it takes.
+_CAMERA = tuple(name for name in STREAM_CAMERA_WORDS if name in (
+    "eye_x", "eye_y", "eye_z", "near", "center_x", "center_y", "focal2_x", "focal2_y", "far_x",
+    "far_y", "edge_left", "edge_right", "edge_top", "edge_bottom") or name.startswith(
+        ("right_", "down_", "ahead_")))
 
 
 def stream_camera_numbers(camera: Camera) -> dict[str, float]:
@@ -70,3 +121,253 @@ def pack_stream_camera(
     first = STREAM_CAMERA_WORDS.index("cell_x")
     words[first:first + 3] = np.clip(cell, 0, (1 << (CELL_BITS + OCTREE_LEVELS)) - 1)
     return words
+
+
+@lru_cache
+def vsu_graph(design: VsuDesign) -> Dataflow:
+    """Arithmetic of one voxel.
+
+    Inputs are :data:`RECORD`; constants are words of the camera's record. Outputs are words of
+
+    - ``d_x``, ``d_y``, ``d_z``: the voxel's corner less its edge, relative to the eye,
+    - ``seen``: positive unless all is behind the near plane or beyond a side of the image,
+    - ``clear``: positive if all of it is in front of the near plane,
+
+    and raw integers of :data:`splatforge.designs.vsu.RECTANGLE`, where it is,
+
+    - ``left``, ``right``, ``top``, ``bottom``: ends of the rectangle, but for the margin.
+    """
+    g = Builder()
+    word = {name: g.input(name, wide=name in WIDE_WORDS) for name in RECORD}
+    camera = {name: g.constant(name, wide=name in WIDE_WORDS) for name in _CAMERA}
+    eps = design.floating.epsilon
+    d = [g.narrow(g.wide_subtract(word[f"base_{axis}"], camera[f"eye_{axis}"])) for axis in "xyz"]
+    for axis, part in zip("xyz", d, strict=True):
+        g.output(f"d_{axis}", part)
+
+    # The centre, and how far means are from it at most.
+    half = word["size"] * g.literal("to_center", 1.5)
+    center = [part + half for part in d]
+    right, down, ahead = (g.dot(center, [camera[f"{row}_{axis}"] for axis in "xyz"])
+                          for row in ("right", "down", "ahead"))
+    span = (abs(d[0]) + abs(d[1])) + (abs(d[2]) + word["size"] * g.literal("corners", 4.5))
+    rho = word["rho"] + span * g.literal("displacement", 16 * eps)
+    near = g.narrow(camera["near"])
+    nearest = ahead - rho
+    seen = (ahead + rho) - near
+    g.output("clear", nearest - near)
+
+    # Inverse depths: of the centre, and of what is nearest.
+    inverse = g.reciprocal(ahead)
+    largest = g.reciprocal(nearest) * g.literal("larger", 1 + 32 * eps)
+    spread = rho * largest + g.literal("position", 8 * eps)
+    reach = word["scale"] * g.literal("sigmas", ALPHA_SIGMAS * (1 + 32 * eps))
+    blur = reach * largest
+    within = rho + reach
+
+    def along(axis: str, coordinate: Value, low: str, high: str) -> None:
+        nonlocal seen
+        far = camera[f"far_{axis}"]
+        u = coordinate * inverse
+        square = camera[f"focal2_{axis}"] + u * u
+        root = square * g.reciprocal_root(square)
+        means = spread * root
+        radius = means + blur * g.minimum(root + means, far)
+        position = u + camera[f"center_{axis}"]
+        g.output(low, g.to_fixed(position - radius, RECTANGLE))
+        g.output(high, g.to_fixed(position + radius, RECTANGLE))
+        # Beyond a side of the image as a whole?
+        limit = far * within
+        seen = g.minimum(seen, g.minimum(
+            (coordinate - camera[f"edge_{low}"] * ahead) + limit,
+            limit - (coordinate - camera[f"edge_{high}"] * ahead)))
+
+    along("x", right, "left", "right")
+    along("y", down, "top", "bottom")
+    g.output("seen", seen)
+    return g.build()
+
+
+@lru_cache
+def vsu_schedule(design: VsuDesign) -> Schedule:
+    """Which operation of the graph is done when, and on which unit."""
+    return schedule(
+        vsu_graph(design), design.floating, design.interval, RECORD, lanes=BEAT_WORDS)
+
+
+def half_to_binary32(word: npt.ArrayLike) -> Int64Array:
+    """Words of binary32 of those of binary16 without sign: zero if not a normal number.
+
+    Of what would be infinite or no number the exponent is taken as any other.
+    """
+    word = np.asarray(word, np.int64) & 0x7FFF
+    return np.where(word >> 10, (word << 13) + (112 << 23), 0)
+
+
+def sort_keys(cells: Int64Array, population: Int64Array, eye: Int64Array) -> Int64Array:
+    """Keys of voxels, the nearest first, shape [N].
+
+    From the highest bits: the distance of the base cell from the eye's, summed over the axes; then
+    for each level in how many axes the child is not on the eye's side of the cell that was halved.
+    Along a ray from the eye none of these descends before one above it has ascended.
+
+    Parameters
+    ----------
+    cells, population : ndarray
+        Words of the voxels' records, shape [N].
+    eye : ndarray
+        Finest cell of the eye, shape [3].
+    """
+    distance = np.zeros(np.shape(cells), np.int64)
+    away = [np.zeros(np.shape(cells), np.int64) for _ in range(OCTREE_LEVELS)]
+    level = population >> POPULATION_BITS & 3
+    for axis in range(3):
+        cell = cells >> CELL_BITS * axis & ((1 << CELL_BITS) - 1)
+        distance += np.abs(cell - (eye[axis] >> OCTREE_LEVELS))
+        corner = cell << OCTREE_LEVELS
+        for n in range(OCTREE_LEVELS):
+            child = population >> (POPULATION_BITS + 2 + 3 * n + axis) & 1
+            step = 1 << (OCTREE_LEVELS - 1 - n)
+            is_far = child != (eye[axis] >= corner + step)
+            away[n] += is_far & (level > n)
+            corner = corner + child * step
+    key = distance
+    for count in away:
+        key = key << 2 | count
+    return key
+
+
+def rectangles(
+    design: VsuDesign, values: dict[str, Int64Array], width: int, height: int
+) -> tuple[BoolArray, Int64Array]:
+    """From the graph's results to groups.
+
+    Parameters
+    ----------
+    design : VsuDesign
+        Side of a group.
+    values : dict
+        Outputs of :func:`vsu_graph`, shape [N].
+    width, height : int
+        Frame in pixels.
+
+    Returns
+    -------
+    visible : ndarray
+        Whether a group meets the voxel, shape [N].
+    ends : ndarray
+        First and last column of groups, first and last row, shape [4, N]; all of the image where
+        the voxel reaches through the near plane.
+    """
+    fmt = design.floating
+    margin = int(MARGIN_PX * 2**RECTANGLE.frac_bits)
+    shift = (design.group_px << RECTANGLE.frac_bits).bit_length() - 1
+    visible = floating.less(fmt, 0, values["seen"])
+    clear = floating.less(fmt, 0, values["clear"])
+    ends = []
+    for low, high, side in (("left", "right", width), ("top", "bottom", height)):
+        groups = -(-side // design.group_px)
+        first, last = (values[low] - margin) >> shift, (values[high] + margin) >> shift
+        visible &= ~clear | ((first < groups) & (last >= 0))
+        ends += [np.where(clear, np.maximum(first, 0), 0),
+                 np.where(clear, np.minimum(last, groups - 1), groups - 1)]
+    return visible, np.stack(ends)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VsuFrame:
+    """What the unit finds out in a frame.
+
+    Parameters
+    ----------
+    ids : ndarray
+        Which voxels of the table are visible, from front to back, shape [visible]; int64.
+    keys : ndarray
+        Their keys.
+    d : ndarray
+        Their corners less their edges, relative to the eye, as words; shape [3, visible].
+    size : ndarray
+        Their edges, as words.
+    count, address : ndarray
+        Their Gaussians; first beat of the coarse half, from the scene's address.
+    ends : ndarray
+        First and last column, first and last row of groups of each, shape [4, visible].
+    columns, rows : int
+        Groups of the frame.
+    starts, places : ndarray
+        Group g, row-major, is met by the visible voxels ``places[starts[g]:starts[g + 1]]``, in
+        order.
+    """
+
+    ids: Int64Array
+    keys: Int64Array
+    d: Int64Array
+    size: Int64Array
+    count: Int64Array
+    address: Int64Array
+    ends: Int64Array
+    columns: int
+    rows: int
+    starts: Int64Array
+    places: Int64Array
+
+    def voxels_of(self, group: int) -> Int64Array:
+        """Voxels of the table that a group meets, from front to back."""
+        return self.ids[self.places[self.starts[group]:self.starts[group + 1]]]
+
+
+def vsu_fixed(
+    design: VsuDesign, table: UInt32Array, camera: UInt32Array, width: int, height: int
+) -> VsuFrame:
+    """Lists of all groups, bit-true to :class:`splatforge.hw.vsu.Vsu`.
+
+    Parameters
+    ----------
+    design : VsuDesign
+        Formats and group.
+    table : ndarray
+        Records of the voxels, shape [N, 8].
+    camera : ndarray
+        Record from :func:`pack_stream_camera`.
+    width, height : int
+        Frame in pixels.
+
+    Raises
+    ------
+    ValueError
+        If more voxels are visible than are kept on chip.
+    """
+    fmt = design.floating
+    drop = BINARY32.fraction_bits - fmt.fraction_bits
+    columns = {name: table[:, n].astype(np.int64) for n, name in enumerate(VOXEL_WORDS)}
+    inputs = {
+        **columns, "rho": half_to_binary32(columns["reach"]),
+        "scale": half_to_binary32(columns["reach"] >> 16)}
+    inputs = {name: inputs[name] >> (0 if name in WIDE_WORDS else drop) for name in RECORD}
+    constants = {name: int(word) >> (0 if name in WIDE_WORDS else drop)
+                 for name, word in zip(STREAM_CAMERA_WORDS, camera, strict=True)}
+    flow = vsu_graph(design)
+    values = evaluate(flow, fmt, inputs, {name: constants[name] for name in flow.constants})
+    visible, ends = rectangles(design, values, width, height)
+    count = columns["population"] & ((1 << POPULATION_BITS) - 1)
+    visible &= count > 0
+    if visible.sum() > design.voxels:
+        raise ValueError(
+            f"Visible voxels must be at most {design.voxels}, not {int(visible.sum())}")
+    first = STREAM_CAMERA_WORDS.index("cell_x")
+    eye = camera[first:first + 3].astype(np.int64)
+    keys = sort_keys(columns["cell"], columns["population"], eye)
+    ids = np.flatnonzero(visible)
+    ids = ids[np.argsort(keys[ids], kind="stable")]
+    ends = ends[:, ids]
+    groups_x, groups_y = -(-width // design.group_px), -(-height // design.group_px)
+    column = np.arange(groups_x)[:, None]
+    in_column = (ends[0] <= column) & (column <= ends[1])
+    places = [np.flatnonzero(in_column[x] & (ends[2] <= y) & (y <= ends[3]))
+              for y in range(groups_y) for x in range(groups_x)]
+    return VsuFrame(
+        ids=ids, keys=keys[ids], d=np.stack([values[f"d_{axis}"][ids] for axis in "xyz"]),
+        size=inputs["size"][ids], count=count[ids], address=columns["address"][ids], ends=ends,
+        columns=groups_x, rows=groups_y,
+        starts=np.concatenate([[0], np.cumsum([len(each) for each in places], dtype=np.int64)]),
+        places=np.concatenate(places))

@@ -1,14 +1,24 @@
 """Sorting of voxels: records, the rectangle's bound, order and lists, RTL against both models."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from splatforge.algos.vsu import ALPHA_SIGMAS, DILATION, MARGIN_PX, pack_stream_camera
+from splatforge.algos.vsu import (
+    ALPHA_SIGMAS,
+    DILATION,
+    MARGIN_PX,
+    half_to_binary32,
+    pack_stream_camera,
+    sort_keys,
+    vsu_fixed,
+)
 from splatforge.designs.ccu import CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.floating import Floating
+from splatforge.designs.shell import ShellDesign
 from splatforge.designs.voxel import (
     STREAM_CAMERA_BEATS,
     STREAM_CAMERA_WORDS,
@@ -16,8 +26,10 @@ from splatforge.designs.voxel import (
     VOXEL_WORDS,
     WORD_INTEGERS,
 )
+from splatforge.designs.vsu import KEY_BITS, VsuDesign
 from splatforge.scenes import Camera
 
+DESIGN = VsuDesign()
 FP = Floating()
 
 
@@ -52,3 +64,342 @@ def test_camera_by_hand():
     # The frustum of the Jacobian is wider than the image by 0.3 of its half sides.
     far = math.hypot(view.fx, view.cx + 0.15 * 149)
     assert far < got["far_x"] < far * (1 + 1e-4)
+
+
+def half_up(values):
+    """Words of binary16, rounded up to a normal number."""
+    half = np.asarray(values, np.float64).astype(np.float16)
+    word = half.view(np.uint16) + (half.astype(float) < values)
+    return np.where(np.asarray(values) > 0, np.maximum(word, 0x0400), 0).astype(np.uint32)
+
+
+def records(base, size, rho, scale, *, cells=0, count=1, level=0, path=0, address=0):
+    """The table of voxels."""
+    table = np.zeros((len(size), 8), np.uint32)
+    table[:, :3] = np.asarray(base, np.float32).view(np.uint32)
+    table[:, 3] = np.asarray(size, np.float32).view(np.uint32)
+    table[:, 4] = address
+    table[:, 5] = np.asarray(count) | np.asarray(level) << 16 | np.asarray(path) << 18
+    table[:, 6] = cells
+    table[:, 7] = half_up(rho) | half_up(scale) << 16
+    return table
+
+
+def test_words_of_binary16():
+    half = np.arange(0x0400, 0x7C00, dtype=np.uint16)
+    got = half_to_binary32(half).astype(np.uint32).view(np.float32)
+    np.testing.assert_array_equal(got, half.view(np.float16).astype(np.float32))
+    assert (half_to_binary32([0, 0x03FF, 0x8000]) == 0).all()
+
+
+# ---- The rectangle holds whatever can be seen.
+
+
+def crowds(view, count, seed, inside=24):
+    """Voxels around what a camera sees, and in front of its near plane; Gaussians in each.
+
+    Half of the Gaussians are balls of the largest scale, which are the largest on the image; means
+    stand in corners of the cube as well, and sizes and distances differ by orders of magnitude.
+    """
+    rng = np.random.default_rng(seed)
+    turn, eye = view.w2c[:3, :3], view.position
+    size = (2.0 ** rng.uniform(-6, 3, count)).astype(np.float32)
+    # Sizes of few bits, as those of cells are.
+    size = (size.view(np.uint32) & 0xFFF0_0000).view(np.float32)
+    depth = size * 2.0 ** rng.uniform(-2, 6, count) * np.where(rng.random(count) < 0.05, -1, 1)
+    lateral = rng.uniform(-1, 1, (2, count)) * np.abs(depth) + rng.normal(0, 1, (2, count)) * size
+    center = np.stack([*lateral, depth], 1) @ turn + eye
+    base = (center - 1.5 * size[:, None]).astype(np.float32)
+    q = rng.integers(0, 1 << 16, (count, inside, 3))
+    corner = rng.random((count, inside, 1)) < 0.3
+    q = np.where(corner, rng.choice((0, 65535), q.shape), q)
+    # Some crowds fill only a part of their cube.
+    narrow = rng.random((count, 1, 1)) < 0.3
+    q = np.where(narrow, q[:, :1] + (q - q[:, :1]) // 16, q)
+    means = base[:, None].astype(float) + (1 + q / 65536) * size[:, None, None].astype(float)
+    center = base.astype(float) + 1.5 * size[:, None].astype(float)
+    rho = np.linalg.norm(means - center[:, None], axis=2).max(axis=1)
+    largest = half_up(size * 2.0 ** rng.uniform(-8, 1, count)).astype(np.uint16)
+    largest = largest.view(np.float16).astype(float)
+    scales = largest[:, None, None] * rng.uniform(0, 1, (count, inside, 3))
+    scales[:, :, 0] = largest[:, None]
+    scales[:, ::2] = largest[:, None, None]
+    quats = rng.normal(size=(count, inside, 4))
+    return records(base, size, rho, largest), means, scales, quats
+
+
+def shadows(view, means, scales, quats):
+    """Where on the image alpha can reach 1/255: ends in pixels [N, M, 4], and what is not culled.
+
+    Written without the formulas of the unit: the whole covariance, in float64.
+    """
+    t = (means - view.position) @ view.w2c[:3, :3].T
+    seen = t[..., 2] > view.near
+    z = np.where(seen, t[..., 2], 1.0)
+    u, v = view.fx * t[..., 0] / z, view.fy * t[..., 1] / z
+    w, x, y, k = np.moveaxis(quats / np.linalg.norm(quats, axis=-1, keepdims=True), -1, 0)
+    turn = np.stack([
+        1 - 2 * (y * y + k * k), 2 * (x * y - w * k), 2 * (x * k + w * y),
+        2 * (x * y + w * k), 1 - 2 * (x * x + k * k), 2 * (y * k - w * x),
+        2 * (x * k - w * y), 2 * (y * k + w * x), 1 - 2 * (x * x + y * y),
+    ], -1).reshape(*w.shape, 3, 3)
+    half = turn * scales[..., None, :]
+    ends = []
+    for at, focal, center, side, row in (
+            (u, view.fx, view.cx, view.width, 0), (v, view.fy, view.cy, view.height, 1)):
+        clamped = np.clip(at, -center - 0.15 * side, side - center + 0.15 * side)
+        jacobian = (focal * view.w2c[row, :3] - clamped[..., None] * view.w2c[2, :3]) / z[..., None]
+        deviation = np.sqrt(((jacobian[..., None, :] @ half) ** 2).sum((-1, -2)) + DILATION)
+        ends += [at + center - ALPHA_SIGMAS * deviation, at + center + ALPHA_SIGMAS * deviation]
+    return np.stack(ends, -1), seen
+
+
+def wide_view():
+    """A camera of 110 degrees far from the origin, of a frame as large as may be."""
+    view = Camera.look_at((812.3, -420.7, 96.1), (830.3, -433.0, 60.0), (0.3, 0.1, 1), width=8192,
+                          height=4000, fov_x_deg=110)
+    return replace(view, near=0.05)
+
+
+@pytest.mark.parametrize(("view", "group", "count"), [
+    (turned(), 1, 4000), (turned(640, 481), 2, 4000), (wide_view(), 4, 2000)])
+def test_no_gaussian_is_lost(view, group, count):
+    design = VsuDesign(group_tiles=group, voxels=65536)
+    table, means, scales, quats = crowds(view, count, group)
+    frame = vsu_fixed(
+        design, table, pack_stream_camera(FP, view, (0, 0, 0), antialiased=False), view.width,
+        view.height)
+    ends, seen = shadows(view, means, scales, quats)
+    px = design.group_px
+    first, last = np.floor(ends[..., ::2] / px), np.floor(ends[..., 1::2] / px)
+    groups = np.array([frame.columns, frame.rows])
+    # A group ends with the image.
+    met = seen & ((last >= 0) & (ends[..., ::2] <= [view.width, view.height])).all(-1)
+    assert 0.3 * count < met.any(1).sum() < 0.75 * count
+    listed = np.zeros(count, bool)
+    listed[frame.ids] = True
+    assert listed[met.any(1)].all()
+    here = met[frame.ids]
+    for n in range(2):
+        low = np.where(here, np.maximum(first[frame.ids, :, n], 0), np.inf).min(1)
+        high = np.where(here, np.minimum(last[frame.ids, :, n], groups[n] - 1), -1).max(1)
+        assert (frame.ends[2 * n] <= low).all()
+        assert (frame.ends[2 * n + 1] >= high).all()
+    # And not much too much: most that are listed are met.
+    assert met.any(1).sum() > 0.8 * len(frame.ids)
+
+
+def test_rectangles_fit():
+    """A small ball far from the sides: half a side is what the sphere and the blur make it."""
+    view = turned(4000, 3000)
+    rng = np.random.default_rng(5)
+    center = np.stack([*rng.uniform(-0.2, 0.2, (2, 300)), np.ones(300)]) * rng.uniform(2, 9, 300)
+    size = 2.0 ** rng.integers(-4, -1, 300)
+    base = center.T @ view.w2c[:3, :3] + view.position - 1.5 * size[:, None]
+    table = records(base, size, 0.7 * size, 0.05 * size)
+    frame = vsu_fixed(
+        VsuDesign(group_tiles=1), table, pack_stream_camera(FP, view, (0, 0, 0), antialiased=False),
+        view.width, view.height)
+    z, size = center[2, frame.ids], size[frame.ids]
+    half = view.fx * (0.7 + 0.05 * ALPHA_SIGMAS) * size / (z - 0.7 * size) + MARGIN_PX
+    groups = frame.ends[1] - frame.ends[0] + 1
+    assert (groups >= np.floor(2 * half / 16)).all()
+    # Off the axis balls look wider, by 1.1 at most here.
+    assert (groups <= 2 * 1.1 * half / 16 + 2).all()
+
+
+def ball(center, radius=0.5, scale=0.01, near=0.2, size=1.0):
+    """Whether a voxel is listed, and its rectangle; the camera looks along +z from the origin."""
+    view = replace(
+        Camera(width=128, height=96, fx=100, fy=100, cx=64, cy=48, w2c=np.eye(4)), near=near)
+    table = records(np.array([center]) - 1.5 * size, [size], [radius], [scale])
+    frame = vsu_fixed(VsuDesign(group_tiles=1), table, pack_stream_camera(
+        FP, view, (0, 0, 0), antialiased=False), view.width, view.height)
+    return frame.ends[:, 0].tolist() if len(frame.ids) else None
+
+
+def test_near_plane_and_sides_by_hand():
+    assert ball((0, 0, 4), radius=0.1) == [3, 4, 2, 3]
+    # Behind the plane; at the plane, where all of the image may show it; just clear of it.
+    assert ball((0, 0, -0.31)) is None
+    assert ball((0, 0, -0.29)) == ball((0, 0, 0.69)) == [0, 7, 0, 5]
+    assert ball((0, 0, 0.71)) == [0, 7, 0, 5]
+    # Beside the eye, across the near plane: beyond the left side at 45 degrees and beyond.
+    assert ball((-3, 0, 0.2)) is None
+    assert ball((-3, 0, 0.2), scale=1.0) == [0, 7, 0, 5]
+    # One pixel beyond the right side, and on it: 0.64 of the depth.
+    assert ball((5.4, 0, 8), radius=0.01, scale=0.001) is None
+    assert ball((5.2, 0, 8), radius=0.01, scale=0.001) == [7, 7, 2, 3]
+
+
+# ---- Order.
+
+
+def leaves(rng, cells, deepest=3):
+    """Cells halved at random: corner and edge in finest cells, base cell, level, path."""
+    found = []
+
+    def halve(cell, corner, edge, level, path):
+        if level < deepest and rng.random() < (0.5, 0.4, 0.3)[level]:
+            for child in range(8):
+                offset = np.array([child & 1, child >> 1 & 1, child >> 2]) * edge // 2
+                halve(cell, corner + offset, edge // 2, level + 1, path | child << 3 * level)
+        else:
+            found.append((corner, edge, cell, level, path))
+
+    for number in range(cells**3):
+        cell = np.array([number % cells, number // cells % cells, number // cells**2])
+        halve(cell, 8 * cell, 8, 0, 0)
+    return found
+
+
+def keys_of(found, eye):
+    cells = np.array([cell[0] | cell[1] << 10 | cell[2] << 20 for _, _, cell, _, _ in found])
+    population = np.array([7 | level << 16 | path << 18 for *_, level, path in found])
+    return sort_keys(cells, population, np.asarray(eye))
+
+
+def slow_key(corner, cell, level, path, eye):
+    """The key, one halving after another."""
+    key = [sum(abs(int(cell[axis]) - eye[axis] // 8) for axis in range(3))]
+    corner, edge = [8 * int(c) for c in cell], 8
+    for n in range(3):
+        if n >= level:
+            key.append(0)
+            continue
+        edge //= 2
+        child = [path >> (3 * n + axis) & 1 for axis in range(3)]
+        nearest = [int(eye[axis] >= corner[axis] + edge) for axis in range(3)]
+        key.append(sum(a != b for a, b in zip(child, nearest, strict=True)))
+        corner = [corner[axis] + edge * child[axis] for axis in range(3)]
+    return key[0] << 6 | key[1] << 4 | key[2] << 2 | key[3]
+
+
+@pytest.mark.parametrize("eye", [(13.3, 9.2, 20.9), (0, 0, 0), (31.9, 3.1, 16.0), (-40, 70, 5.5),
+                                 (12.5, 16.0, 8.0)])
+def test_every_ray_meets_voxels_in_order(eye):
+    rng = np.random.default_rng(3)
+    found = leaves(rng, 4)
+    eye = np.array(eye, float)
+    # As it is packed: no lower than 0; the lists' order does not change by that.
+    place = np.maximum(np.floor(eye), 0).astype(np.int64)
+    keys = keys_of(found, place)
+    assert keys.tolist() == [slow_key(corner, cell, level, path, place.tolist())
+                             for corner, _, cell, level, path in found]
+    corners = np.array([corner for corner, *_ in found], float)
+    edges = np.array([edge for _, edge, *_ in found], float)
+    crossings = 0
+    for target in rng.uniform(0, 32, (300, 3)):
+        way = target - eye
+        with np.errstate(divide="ignore"):
+            low, high = (corners - eye) / way, (corners + edges[:, None] - eye) / way
+        enter = np.minimum(low, high).max(1)
+        leave = np.maximum(low, high).min(1)
+        met = np.flatnonzero(leave - np.maximum(enter, 0) > 1e-9)
+        along = keys[met[np.argsort(np.maximum(enter, 0)[met])]]
+        assert (np.diff(along) > 0).all()
+        crossings += len(met)
+    assert crossings > 2000
+
+
+def test_keys_fit():
+    """The eye in one corner of the largest grid, a voxel in the other."""
+    cell, population = (1 << 30) - 1, 1 | 3 << 16 | 511 << 18
+    (key,) = sort_keys(np.array([cell]), np.array([population]), np.zeros(3, int))
+    assert key == (3 * 1023) << 6 | 0b111111
+    assert key < 1 << KEY_BITS
+
+
+def town(seed, view, cells=6, edge=1.0):
+    """Voxels of a halved grid around what a camera sees; table and the eye's finest cell."""
+    rng = np.random.default_rng(seed)
+    found = [leaf for leaf in leaves(rng, cells) if rng.random() < 0.7]
+    origin = view.position + view.w2c[2, :3] * 2.5 - cells * edge / 2
+    corner = origin + np.array([leaf[0] for leaf in found]) * edge / 8
+    size = np.array([leaf[1] for leaf in found]) * edge / 8
+    cells_word = [c[0] | c[1] << 10 | c[2] << 20 for _, _, c, _, _ in found]
+    table = records(
+        corner - size[:, None], size, size * rng.uniform(0.3, 0.87, len(size)),
+        size * 2.0 ** rng.uniform(-7, -3, len(size)), cells=cells_word,
+        count=rng.integers(1, 257, len(size)), level=[leaf[3] for leaf in found],
+        path=[leaf[4] for leaf in found],
+        address=rng.integers(0, 1 << 32, len(size), dtype=np.uint32))
+    eye = np.floor((view.position - origin) / (edge / 8)).astype(int)
+    return table, eye
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_lists_are_sorted_and_what_rectangles_say(group):
+    view = turned(333, 217)
+    table, eye = town(group, view)
+    table[5, 5] &= ~np.uint32(0xFFFF)  # A voxel of nothing.
+    camera = pack_stream_camera(FP, view, eye, antialiased=False)
+    frame = vsu_fixed(VsuDesign(group_tiles=group), table, camera, view.width, view.height)
+    assert (frame.columns, frame.rows) == (-(-333 // (16 * group)), -(-217 // (16 * group)))
+    assert 300 < len(frame.ids) < 0.9 * len(table)
+    assert 5 not in frame.ids
+    # One of what stands in front of the other by its key, or by its place in the table.
+    place = np.maximum(eye, 0)
+    slow = [(slow_key(None, [word & 1023, word >> 10 & 1023, word >> 20], pop >> 16 & 3, pop >> 18,
+                      place.tolist()), n)
+            for n, (pop, word) in enumerate(table[:, 5:7].tolist())]
+    assert [slow[n] for n in frame.ids] == sorted(slow[n] for n in frame.ids)
+    np.testing.assert_array_equal(frame.count, table[frame.ids, 5] & 0xFFFF)
+    np.testing.assert_array_equal(frame.address, table[frame.ids, 4])
+    base = table[:, :3].view(np.float32).astype(float)[frame.ids]
+    np.testing.assert_allclose(FP.to_float(frame.d).T, base - view.position, atol=2e-5)
+    np.testing.assert_array_equal(FP.to_float(frame.size), table[frame.ids, 3].view(np.float32))
+    lists = [[] for _ in range(frame.columns * frame.rows)]
+    for n, (left, right, top, bottom) in zip(frame.ids, frame.ends.T, strict=True):
+        for row in range(top, bottom + 1):
+            for column in range(left, right + 1):
+                lists[row * frame.columns + column].append(n)
+    for number, expected in enumerate(lists):
+        assert frame.voxels_of(number).tolist() == expected
+
+
+def test_coarser_arithmetic_is_still_a_bound():
+    """Slack follows the format."""
+    coarse = VsuDesign(floating=Floating(fraction_bits=11), group_tiles=1, voxels=65536)
+    view = turned()
+    table, means, scales, quats = crowds(view, 2000, 9)
+    frame = vsu_fixed(coarse, table, pack_stream_camera(
+        coarse.floating, view, (0, 0, 0), antialiased=False), view.width, view.height)
+    ends, seen = shadows(view, means, scales, quats)
+    met = seen & ((ends[..., 1::2] >= 0) & (ends[..., ::2] <= [view.width, view.height])).all(-1)
+    listed = np.zeros(2000, bool)
+    listed[frame.ids] = True
+    assert listed[met.any(1)].all()
+
+
+def test_too_many_are_refused():
+    view = turned(333, 217)
+    table, eye = town(1, view)
+    camera = pack_stream_camera(FP, view, eye, antialiased=False)
+    with pytest.raises(ValueError, match=r"^Visible voxels must be at most 64, not \d+$"):
+        vsu_fixed(VsuDesign(voxels=64), table, camera, view.width, view.height)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"voxels": 100}, "Voxels must be a power of two from 64 to 65536, not 100"),
+    ({"voxels": 32}, "Voxels must be a power of two from 64 to 65536, not 32"),
+    ({"scan_width": 3}, "Scan width must be 1, 2, 4, 8 or 16, not 3"),
+    ({"interval": 1}, "Interval must be 2 to 64 cycles, not 1"),
+    ({"group_tiles": 3}, "Group must be 1, 2 or 4 tiles wide, not 3"),
+    ({"floating": Floating(exponent_bits=7)},
+     "Arithmetic must have the 8 exponent bits of binary32, not FP(7,17)"),
+    ({"buffer_beats": 24}, "Buffer must have a power of two from 16 to 4096 beats, not 24"),
+    ({"burst_beats": 512}, "Burst must have a power of two from 4 to 256 beats, not 512"),
+    ({"burst_beats": 64}, "Burst must be at most half of the buffer's 64 beats, not 64"),
+    ({"outstanding_bursts": 65}, "Outstanding bursts must be 1 to 64, not 65"),
+    ({"waiting_rows": 1}, "Waiting rows must be 2 to 64, not 1"),
+])
+def test_wrong_designs_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VsuDesign(**change)
+
+
+def test_groups_of_the_largest_frame():
+    assert [VsuDesign(group_tiles=g).group_bits(ShellDesign()) for g in (1, 2, 4)] == [9, 8, 7]
+    with pytest.raises(ValueError, match=r"^Largest side must be at most 16384 pixels, not 16385$"):
+        DESIGN.group_bits(ShellDesign(max_side=16385))

@@ -1,0 +1,128 @@
+"""Voxel sorting unit of StreamingGS: which voxels each group of tiles needs, from front to back."""
+
+from dataclasses import dataclass
+
+from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.fixed import Fixed
+from splatforge.designs.floating import Floating
+from splatforge.designs.shell import ShellDesign
+from splatforge.designs.voxel import CELL_BITS, OCTREE_LEVELS, VOXEL_BEATS
+
+__all__ = [
+    "DIGIT_BITS",
+    "DISTANCE_BITS",
+    "GROUPS_AHEAD",
+    "GROUP_TILES",
+    "KEY_BITS",
+    "RECTANGLE",
+    "VsuDesign",
+]
+
+#: Tiles on the side of a group that there may be.
+GROUP_TILES = (1, 2, 4)
+#: Groups that may be announced beyond the oldest that is still wanted.
+GROUPS_AHEAD = 6
+#: Bits of the distance of two base cells, the sum over three axes.
+DISTANCE_BITS = CELL_BITS + 2
+#: Bits of a voxel's key: the distance, and two for each level.
+KEY_BITS = DISTANCE_BITS + 2 * OCTREE_LEVELS
+#: Bits of a key that one pass of the sort looks at: two passes.
+DIGIT_BITS = KEY_BITS // 2
+#: Ends of rectangles in pixels.
+RECTANGLE = Fixed(int_bits=16, frac_bits=2, signed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VsuDesign:
+    """Speed, and what is kept on chip.
+
+    StreamingGS builds, for every group of pixels, a graph of the voxels that its rays meet and
+    removes from it what nothing is in front of, again and again (accelerators.md, 1.3). Here the
+    order is found once a frame: from one eye every ray meets cells of a grid in ascending order of
+    their distance from the eye's cell, summed over the axes, so that this distance orders all
+    voxels for all groups at once.
+
+    Parameters
+    ----------
+    voxels : int
+        Visible voxels that are kept on chip, a power of two from 64 to 65536; a frame with more
+        ends with an error.
+    scan_width : int
+        Voxels that are compared with a group in a cycle: 1, 2, 4, 8 or 16.
+    interval : int
+        Cycles from one voxel of the table to the next, 2 to 64.
+    group_tiles : int
+        Tiles on the side of a group: 1, 2 or 4. The paper's groups are tiles.
+    floating : Floating
+        Format of the arithmetic; 8 bits of exponent, as the words in memory.
+    buffer_beats : int
+        Beats of the table that may be on their way to the arithmetic, 16 to 4096, a power of two.
+    burst_beats : int
+        Beats of a burst, 4 to 256, a power of two, at most half of the buffer.
+    outstanding_bursts : int
+        Bursts that may be in flight, 1 to 64.
+    waiting_rows : int
+        Rows of the scan with a hit that may wait to be taken, 2 to 64: so far, and by what is
+        under way, the scan of a group is ahead.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    voxels: int = 4096
+    scan_width: int = 4
+    interval: int = 4
+    group_tiles: int = 2
+    floating: Floating = Floating()
+    buffer_beats: int = 64
+    burst_beats: int = 16
+    outstanding_bursts: int = 4
+    waiting_rows: int = 4
+
+    def __post_init__(self) -> None:
+        if self.voxels & (self.voxels - 1) or not 64 <= self.voxels <= 65536:
+            raise ValueError(
+                f"Voxels must be a power of two from 64 to 65536, not {self.voxels!r}")
+        if self.scan_width not in (1, 2, 4, 8, 16):
+            raise ValueError(f"Scan width must be 1, 2, 4, 8 or 16, not {self.scan_width!r}")
+        if not VOXEL_BEATS <= self.interval <= 64:
+            raise ValueError(f"Interval must be 2 to 64 cycles, not {self.interval!r}")
+        if self.group_tiles not in GROUP_TILES:
+            raise ValueError(f"Group must be 1, 2 or 4 tiles wide, not {self.group_tiles!r}")
+        if self.floating.exponent_bits != 8:
+            raise ValueError(
+                f"Arithmetic must have the 8 exponent bits of binary32, not {self.floating}")
+        for name, value, low in (("Buffer", self.buffer_beats, 16), ("Burst", self.burst_beats, 4)):
+            high = 4096 if name == "Buffer" else 256
+            if value & (value - 1) or not low <= value <= high:
+                raise ValueError(
+                    f"{name} must have a power of two from {low} to {high} beats, not {value!r}")
+        if 2 * self.burst_beats > self.buffer_beats:
+            raise ValueError(
+                f"Burst must be at most half of the buffer's {self.buffer_beats} beats, "
+                f"not {self.burst_beats!r}")
+        if not 1 <= self.outstanding_bursts <= 64:
+            raise ValueError(f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")
+        if not 2 <= self.waiting_rows <= 64:
+            raise ValueError(f"Waiting rows must be 2 to 64, not {self.waiting_rows!r}")
+
+    @property
+    def group_px(self) -> int:
+        """Pixels on the side of a group."""
+        return TILE_PX * self.group_tiles
+
+    def group_bits(self, shell: ShellDesign) -> int:
+        """Bits of a group's column or row.
+
+        Raises
+        ------
+        ValueError
+            If a frame may be larger than rectangles can tell.
+        """
+        if shell.max_side > 1 << (RECTANGLE.int_bits - 2):
+            raise ValueError(
+                f"Largest side must be at most {1 << (RECTANGLE.int_bits - 2)} pixels, "
+                f"not {shell.max_side!r}")
+        return max(1, (-(-shell.max_side // self.group_px) - 1).bit_length())
