@@ -8,12 +8,7 @@ Gaussians that pass a coarse filter, then a fine one, in the order of their dept
 
 from dataclasses import dataclass
 
-__all__ = ["CELL_BITS", "OCTREE_LEVELS", "PartitionDesign"]
-
-#: Bits of a base cell's place on an axis of the grid.
-CELL_BITS = 10
-#: How often a base cell may be halved on every axis.
-OCTREE_LEVELS = 3
+__all__ = ["PartitionDesign"]
 
 
 @dataclass(frozen=True, kw_only=True)

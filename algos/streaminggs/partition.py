@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from splatforge.designs.streaminggs import CELL_BITS, OCTREE_LEVELS, PartitionDesign
+from splatforge.designs.streaminggs import PartitionDesign
+from splatforge.designs.voxel import CELL_BITS, OCTREE_LEVELS, VOXEL_WORDS
 from splatforge.scenes import Camera, Scene
 
 __all__ = ["Partition", "camera_cell", "ceil_half", "choose_voxel_size", "partition"]
@@ -37,6 +38,8 @@ _ORDER_LEVELS = 9
 _RING_SHIFT = 3 * _ORDER_LEVELS
 _RING_BITS = 6
 _CELL_SHIFT = _RING_SHIFT + _RING_BITS
+#: Least edge of a voxel's cube, in edges of a base cell.
+_SMALLEST = 2.0**-10
 #: From this ring on a Gaussian is a voxel by itself: a common cube would not fit binary16.
 _LONELY_RING = 14
 #: Largest and smallest normal numbers of binary16.
@@ -139,38 +142,29 @@ def _leaf_kernel(keys, capacity, starts, levels):
 
 
 @njit(cache=True)
-def _voxel_kernel(means, starts, keys, edge, origin, cells, levels, paths, base, size, q, rho):
+def _voxel_kernel(means, starts, keys, edge, cells, levels, paths, base, size, q, rho):
     """Places of voxels, and of the Gaussians in them; `means` in the voxels' order."""
-    low, high = np.empty(3), np.empty(3)
     for voxel in range(len(starts) - 1):
         first, end = starts[voxel], starts[voxel + 1]
         key = keys[first]
-        path, ring = 0, key >> _RING_SHIFT & ((1 << _RING_BITS) - 1)
-        side = edge
+        path = 0
+        for level in range(levels[voxel]):
+            path |= (key >> (_RING_SHIFT - 3 * (level + 1)) & 7) << (3 * level)
+        paths[voxel] = path
+        side = edge * _SMALLEST
         for axis in range(3):
             cells[voxel, axis] = key >> (_CELL_SHIFT + CELL_BITS * axis) & (_CELLS - 1)
-            low[axis] = origin[axis] + cells[voxel, axis] * edge
-        for level in range(levels[voxel]):
-            digit = key >> (_RING_SHIFT - 3 * (level + 1)) & 7
-            path |= digit << (3 * level)
-            side *= 0.5
-            for axis in range(3):
-                low[axis] += (digit >> axis & 1) * side
-        paths[voxel] = path
-        if ring > 0:
-            # Beyond the grid a voxel is the cube around its means.
-            for axis in range(3):
-                low[axis], high[axis] = np.inf, -np.inf
-                for i in range(first, end):
-                    low[axis] = min(low[axis], np.float64(means[i, axis]))
-                    high[axis] = max(high[axis], np.float64(means[i, axis]))
-                side = max(side, high[axis] - low[axis])
+            low, high = np.inf, -np.inf
+            for i in range(first, end):
+                low = min(low, np.float64(means[i, axis]))
+                high = max(high, np.float64(means[i, axis]))
+            base[voxel, axis] = 0.5 * (low + high)
+            # So much larger that the highest place is one of those that there are.
+            side = max(side, (high - low) * (1 + 2.0**-15))
         size[voxel] = side
-        if np.float64(size[voxel]) < side:
-            size[voxel] = np.nextafter(size[voxel], np.float32(np.inf))
         side = np.float64(size[voxel])
         for axis in range(3):
-            base[voxel, axis] = low[axis] - side
+            base[voxel, axis] = np.float64(base[voxel, axis]) - 1.5 * side
         farthest = 0.0
         for i in range(first, end):
             distance = 0.0
@@ -213,10 +207,10 @@ class Partition:
         Which child at every halving, shape [V]: three bits a level, level 1 in the lowest; of
         these the lowest is x, set where the coordinate is in the upper half.
     base : ndarray
-        Corner minus size of every voxel, stored, shape [V, 3], float32.
+        Corner minus size of the cube that holds a voxel's means, stored, shape [V, 3], float32.
+        The cube is the smallest around them, whatever the place.
     size : ndarray
-        Edge of the cube that holds its means, stored, shape [V], float32. Halved with every level;
-        beyond the grid whatever it takes.
+        Edge of that cube, stored, shape [V], float32; at least 2^-10 of a base cell's.
     q : ndarray
         Places in the cube, shape [N, 3], uint16: a mean is ``base + (1 + q / 65536) * size``.
     scale : ndarray
@@ -273,6 +267,13 @@ class Partition:
         return np.repeat(np.arange(self.voxels, dtype=np.int32), self.counts_of_voxels)
 
     @cached_property
+    def voxel_of_id(self) -> Int32Array:
+        """Voxel of every Gaussian in the scene's order, shape [N]."""
+        voxels = np.empty(self.gaussians, np.int32)
+        voxels[self.ids] = self.voxel_of
+        return voxels
+
+    @cached_property
     def coarse_beats(self) -> Int64Array:
         """First beat of every voxel's coarse half from the scene's address, shape [V + 1].
 
@@ -321,11 +322,9 @@ class Partition:
         return replace(camera, w2c=w2c, near=ldexp(camera.near, self.scale_log2))
 
     def table(self) -> UInt32Array:
-        """Voxel records as they stand in memory, shape [V, 8] of 32-bit words.
+        """Voxel records as they stand in memory, shape [V, 8], of 32-bit words.
 
-        Words 0 to 2: base; 3: size, binary32; 4: first beat of the coarse half; 5: count, level
-        from bit 16, path from bit 18; 6: base cell, ten bits an axis; 7: rho, and from bit 16 the
-        largest scale, binary16.
+        Their words are :data:`splatforge.designs.voxel.VOXEL_WORDS`.
 
         Raises
         ------
@@ -335,7 +334,7 @@ class Partition:
         if self.coarse_beats[-1] >= 1 << 32:
             raise ValueError(
                 f"Scene must take fewer than 2^32 beats, not {int(self.coarse_beats[-1])}")
-        words = np.zeros((self.voxels, 8), np.uint32)
+        words = np.zeros((self.voxels, len(VOXEL_WORDS)), np.uint32)
         words[:, :3], words[:, 3] = self.base.view(np.uint32), self.size.view(np.uint32)
         words[:, 4] = self.coarse_beats[:-1]
         words[:, 5] = self.counts_of_voxels | self.levels << 16 | self.paths << 18
@@ -463,7 +462,7 @@ def partition(scene: Scene, design: PartitionDesign) -> Partition:
 
     Notes
     -----
-    Means are off by at most 2^-17 of the voxel's edge on every axis, beside the rounding of the
+    Means are off by at most 2^-17 of their cube's edge on every axis, beside the rounding of the
     base to float32; where that counts, the scene's own float32 means are no better. Five million
     Gaussians take some five seconds.
     """
@@ -488,7 +487,7 @@ def partition(scene: Scene, design: PartitionDesign) -> Partition:
     cells, paths = np.empty((voxels, 3), np.int32), np.empty(voxels, np.int32)
     base, size = np.empty((voxels, 3), np.float32), np.empty(voxels, np.float32)
     q, rho = np.empty((len(keys), 3), np.uint16), np.empty(voxels)
-    _voxel_kernel(means, starts, keys, edge, origin, cells, levels, paths, base, size, q, rho)
+    _voxel_kernel(means, starts, keys, edge, cells, levels, paths, base, size, q, rho)
     first, second, third = scene.log_scales.T
     largest = np.maximum(np.maximum(first, second), third)[ids].astype(np.float64)
     return Partition(
