@@ -8,6 +8,8 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.streaminggs import PRESETS as STREAMINGGS_PRESETS
+from splatforge.designs.streaminggs import StreaminggsDesign
 
 __all__ = ["ACCELERATORS", "Accelerator"]
 
@@ -32,4 +34,6 @@ class Accelerator:
 ACCELERATORS: dict[str, Accelerator] = {
     GscoreDesign.name: Accelerator(design=GscoreDesign(), presets=GSCORE_PRESETS),
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
+    StreaminggsDesign.name: Accelerator(
+        design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS),
 }

@@ -7,8 +7,14 @@ Gaussians that pass a coarse filter, then a fine one, in the order of their dept
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-__all__ = ["PartitionDesign"]
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.fetch import SplatFormat
+from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
+
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PartitionDesign", "StreaminggsDesign"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +55,75 @@ class PartitionDesign:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
         if not 1 <= self.capacity <= 65535:
             raise ValueError(f"Capacity must be 1 to 65535 Gaussians, not {self.capacity!r}")
+
+
+#: Performance counters in register order: (name, unit, what it counts).
+COUNTERS = (
+    ("cycles", "cycles", "accepted START write to last write response"),
+    ("array_busy", "cycles", "the array issued a block of evaluations"),
+    ("array_starved", "cycles", "a group had not ended, no splat had arrived"),
+    ("array_skipped", "cycles", "a splat was consumed that reached no live block"),
+    ("array_blocked", "cycles", "the next group waited for a free half of the state"),
+    ("resolve_busy", "cycles", "a beat of pixels was accepted"),
+    ("resolve_stalled", "cycles", "a beat of pixels waited for the bus"),
+    ("read_stalled", "cycles", "a read address waited for the bus"),
+    ("descriptor_bytes", "bytes", "read of the frame descriptor and the camera"),
+    ("pixel_bytes", "bytes", "written to the framebuffer, strobed bytes only"),
+)
+
+#: Frame descriptor: (name, byte offset, bytes).
+DESCRIPTOR_FIELDS = (
+    *DESCRIPTOR_HEAD,
+    ("scene_address", 16, 8),
+    ("voxel_address", 24, 8),
+    ("frame_address", 32, 8),
+    ("pitch_bytes", 40, 4),
+    ("voxels", 44, 4),
+    ("camera_address", 48, 8),
+    ("codebook_address", 56, 8),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreaminggsDesign:
+    """Everything that a designer may turn in StreamingGS.
+
+    Parameters
+    ----------
+    array, resolve, shell : ArrayDesign, ResolveDesign, ShellDesign
+        Parameters of the units that every accelerator has.
+
+    Attributes
+    ----------
+    name, number, counters, read_counters, write_counters, descriptor_fields :
+        See :class:`splatforge.designs.shell.AcceleratorDesign`.
+
+    Raises
+    ------
+    ValueError
+        If the units disagree on a format.
+    """
+
+    name: ClassVar[str] = "streaminggs"
+    number: ClassVar[int] = 3
+    counters: ClassVar[tuple[tuple[str, str, str], ...]] = COUNTERS
+    read_counters: ClassVar[tuple[str, ...]] = ("descriptor_bytes",)
+    write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
+    descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
+
+    array: ArrayDesign = ArrayDesign()
+    resolve: ResolveDesign = ResolveDesign()
+    shell: ShellDesign = ShellDesign()
+
+    def __post_init__(self) -> None:
+        self.array.check_splat(self.splat)
+        self.resolve.check_blend(self.array.blend)
+
+    @property
+    def splat(self) -> SplatFormat:
+        """What the rendering array takes."""
+        return SplatFormat()
+
+
+#: Named configurations for ``--preset``.
+PRESETS = {"default": StreaminggsDesign()}

@@ -53,6 +53,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
+    "streaminggs": _COMMON,
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants

@@ -18,6 +18,7 @@ from splatforge.designs.shell import (
     FrameError,
     counter_registers,
 )
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw import generate
 from splatforge.hw.generate import (
     COMPONENTS,
@@ -33,7 +34,8 @@ from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 
 DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
 #: By accelerator.
-DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16))}
+DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16)),
+           "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16))}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) \(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 

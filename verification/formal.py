@@ -35,13 +35,14 @@ from splatforge.designs.lists import ListsDesign
 from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.blend import Blend
 from splatforge.hw.generate import component, home
 
-__all__ = ["SMALL", "SMALL_GSCORE", "UNITS", "Channel", "Proof", "ProofError", "channels", "prove",
-           "prove_unit"]
+__all__ = ["SMALL", "SMALL_GSCORE", "SMALL_STREAMINGGS", "UNITS", "Channel", "Proof", "ProofError",
+           "channels", "prove", "prove_unit"]
 
 #: What is proven: the smallest of everything.
 SMALL: RasterDesign = replace(
@@ -60,6 +61,8 @@ SMALL_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
+#: The same of StreamingGS.
+SMALL_STREAMINGGS = StreaminggsDesign(array=SMALL.array, resolve=SMALL.resolve)
 #: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.
@@ -353,6 +356,6 @@ def prove_unit(name: str, folder: Path) -> Proof:
         name, _no_release)
     invariants = {"array": _array_invariants, "lists": _lists_invariants,
                   "raster": _raster_invariants}.get(name, tuple)()
-    small = {"raster": SMALL, "gscore": SMALL_GSCORE}[home(name)]
+    small = {"raster": SMALL, "gscore": SMALL_GSCORE, "streaminggs": SMALL_STREAMINGGS}[home(name)]
     return prove(
         name, component(name, small), folder, released=released, invariants=invariants)

@@ -17,11 +17,12 @@ from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import Binary, build
 
-__all__ = ["TESTED", "TESTED_GSCORE", "build_testbench", "run_testbench"]
+__all__ = ["TESTED", "TESTED_GSCORE", "TESTED_STREAMINGGS", "build_testbench", "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
 TESTED: RasterDesign = replace(
@@ -41,11 +42,14 @@ TESTED_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
+#: The same of StreamingGS.
+TESTED_STREAMINGGS = StreaminggsDesign(array=TESTED.array, resolve=TESTED.resolve)
 
 
 def _tested(name: str) -> AcceleratorDesign:
     """What the testbench of component `name` is written for."""
-    return {"raster": TESTED, "gscore": TESTED_GSCORE}[home(name)]
+    return {"raster": TESTED, "gscore": TESTED_GSCORE,
+            "streaminggs": TESTED_STREAMINGGS}[home(name)]
 
 
 def build_testbench(
@@ -81,7 +85,7 @@ def run_testbench(
     seed : int
         Of cocotb's and the testbench's random numbers.
     design : AcceleratorDesign, optional
-        What is built; the testbenches are written for :data:`TESTED` or :data:`TESTED_GSCORE`.
+        What is built; the testbenches are written for :data:`TESTED` and its like.
     waves : {"fst", "vcd"}, optional
         Write ``dump.fst`` or ``dump.vcd`` into `folder`.
     cache : Path, optional
