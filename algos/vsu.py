@@ -39,12 +39,14 @@ import numpy.typing as npt
 
 from splatforge.algos import floating
 from splatforge.algos.ccu import camera_numbers, encode_words
+from splatforge.algos.cfu import ALPHA_SIGMAS, coarse_numbers
 from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
 from splatforge.algos.schedule import Schedule, schedule
 from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.voxel import (
     CELL_BITS,
+    COARSE_INTEGERS,
     OCTREE_LEVELS,
     POPULATION_BITS,
     STREAM_CAMERA_WORDS,
@@ -63,10 +65,6 @@ Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Standard deviations along an axis of the image beyond which no alpha reaches 1/255.
-ALPHA_SIGMAS = math.sqrt(2 * math.log(255))
-#: Variance of the low-pass filter in px^2.
-DILATION = 0.3
 #: Pixels by which a Gaussian without size can be seen around its mean, ``ALPHA_SIGMAS *
 #: sqrt(DILATION)`` or 1.82, and what rounding may take; in units of rectangles a whole number.
 MARGIN_PX = 2.25
@@ -83,7 +81,7 @@ _CAMERA = tuple(name for name in STREAM_CAMERA_WORDS if name in (
 
 def stream_camera_numbers(camera: Camera) -> dict[str, float]:
     """Numbers of every word of the camera's record that has one, not yet rounded."""
-    numbers = camera_numbers(camera)
+    numbers = camera_numbers(camera) | coarse_numbers(camera)
     for axis, focal, center, side, low, high in (
         ("x", camera.fx, camera.cx, camera.width, "left", "right"),
         ("y", camera.fy, camera.cy, camera.height, "top", "bottom"),
@@ -100,7 +98,7 @@ def stream_camera_numbers(camera: Camera) -> dict[str, float]:
 def pack_stream_camera(
     fmt: Floating, camera: Camera, cell: npt.ArrayLike, *, antialiased: bool
 ) -> UInt32Array:
-    """Record of a camera as it stands in memory, shape [36].
+    """Record of a camera as it stands in memory, shape [52].
 
     Parameters
     ----------
@@ -115,9 +113,11 @@ def pack_stream_camera(
     antialiased : bool
         Whether opacities are compensated for the dilation.
     """
-    numbers = {**stream_camera_numbers(camera), **dict.fromkeys(WORD_INTEGERS, 0.0)}
+    numbers = {**dict.fromkeys(WORD_INTEGERS, 0.0), **stream_camera_numbers(camera)}
     words = encode_words(fmt, STREAM_CAMERA_WORDS, numbers, WIDE_WORDS)
     words[CAMERA_WORDS.index("flags")] = FLAG_ANTIALIASED if antialiased else 0
+    for name in COARSE_INTEGERS:
+        words[STREAM_CAMERA_WORDS.index(name)] = int(numbers[name])
     first = STREAM_CAMERA_WORDS.index("cell_x")
     words[first:first + 3] = np.clip(cell, 0, (1 << (CELL_BITS + OCTREE_LEVELS)) - 1)
     return words

@@ -4,7 +4,8 @@ from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
 
 __all__ = [
-    "CELL_BITS", "OCTREE_LEVELS", "POPULATION_BITS", "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS",
+    "CELL_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "OCTREE_LEVELS", "POPULATION_BITS",
+    "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS",
     "VOXEL_BEATS", "VOXEL_WORDS", "WIDE_WORDS", "WORD_INTEGERS"]
 
 #: Bits of a base cell's place on an axis of the grid.
@@ -24,16 +25,28 @@ POPULATION_BITS = 16
 VOXEL_WORDS = ("base_x", "base_y", "base_z", "size", "address", "population", "cell", "reach")
 VOXEL_BEATS = len(VOXEL_WORDS) // BEAT_WORDS
 
+#: What the coarse filters want of a camera, see :mod:`splatforge.algos.cfu`. Lengths on the image
+#: are in a unit of so many pixels that the image and the focal lengths are at most one of it. Rows
+#: of the rotation in it, a pixel, the principal point, and how the norm of a row of the Jacobian
+#: grows from the axis on; then integers: the dilation, a limit of what is small, and these norms
+#: at their largest.
+COARSE_WORDS = (
+    "across_x", "across_y", "across_z", "below_x", "below_y", "below_z", "pixel",
+    "principal_x", "principal_y", "norm_x", "norm_y", "bend_x", "bend_y",
+    "coarse_dilation", "coarse_large", "coarse_far_x", "coarse_far_y",
+)
+COARSE_INTEGERS = COARSE_WORDS[-4:]
+
 #: The camera's record, one word each: that of :data:`splatforge.designs.ccu.CAMERA_WORDS`; the
 #: finest cell that the eye is in, an integer; the squared focal lengths; the largest norms of the
 #: rows of the Jacobian times the depth, in pixels; and the sides of the image from the principal
 #: point in pixels, each beyond the farthest that a point can be seen from.
 STREAM_CAMERA_WORDS = (
     *CAMERA_WORDS[:-1], "cell_x", "cell_y", "cell_z", "focal2_x", "focal2_y", "far_x", "far_y",
-    "edge_left", "edge_right", "edge_top", "edge_bottom", "reserved_0", "reserved_1",
+    "edge_left", "edge_right", "edge_top", "edge_bottom", *COARSE_WORDS, "reserved_0",
 )
 STREAM_CAMERA_BEATS = len(STREAM_CAMERA_WORDS) // BEAT_WORDS
 #: Words that are used to all their bits; the others are rounded to the units' format.
-WIDE_WORDS = (*CCU_WIDE_WORDS, "base_x", "base_y", "base_z")
+WIDE_WORDS = (*CCU_WIDE_WORDS, "base_x", "base_y", "base_z", *COARSE_WORDS[:9])
 #: Words that are integers.
-WORD_INTEGERS = ("flags", "cell_x", "cell_y", "cell_z", "reserved_0", "reserved_1")
+WORD_INTEGERS = ("flags", "cell_x", "cell_y", "cell_z", *COARSE_INTEGERS, "reserved_0")

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from splatforge.algos.cfu import ALPHA_SIGMAS
+from splatforge.algos.footprint import DILATION
 from splatforge.algos.vsu import (
-    ALPHA_SIGMAS,
-    DILATION,
     MARGIN_PX,
     half_to_binary32,
     pack_stream_camera,
@@ -42,16 +42,16 @@ def turned(width=149, height=101):
 
 def test_records_are_whole_beats():
     assert (len(VOXEL_WORDS), VOXEL_BEATS) == (8, 2)
-    assert (len(STREAM_CAMERA_WORDS), STREAM_CAMERA_BEATS) == (36, 9)
+    assert (len(STREAM_CAMERA_WORDS), STREAM_CAMERA_BEATS) == (52, 13)
     assert STREAM_CAMERA_WORDS[:23] == CAMERA_WORDS[:23]
 
 
 def test_camera_by_hand():
     view = replace(turned(), near=0.3)
     words = pack_stream_camera(FP, view, (-5, 17, 9000), antialiased=True)
-    assert (words.shape, words.dtype) == ((36,), np.uint32)
+    assert (words.shape, words.dtype) == ((52,), np.uint32)
     word = dict(zip(STREAM_CAMERA_WORDS, words.tolist(), strict=True))
-    assert [word[name] for name in WORD_INTEGERS] == [FLAG_ANTIALIASED, 0, 17, 8191, 0, 0]
+    assert [word[name] for name in WORD_INTEGERS[:4]] == [FLAG_ANTIALIASED, 0, 17, 8191]
     assert pack_stream_camera(FP, view, (0, 0, 0), antialiased=False)[15] == 0
     got = dict(zip(STREAM_CAMERA_WORDS, words.view(np.float32).astype(float), strict=True))
     assert got["near"] == np.float32(0.3)
