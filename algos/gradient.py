@@ -18,7 +18,7 @@ where the picture stopped.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, floor, sqrt
 
 import llvmlite.ir as ll
 import numpy as np
@@ -86,11 +86,14 @@ Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
 # Sums per entry: one store of a vector each. Of g times the weight for red, green and blue; of
-# p = d loss / d power, p dx^2, p dx dy, p dy^2; of the weight.
+# p = d loss / d power, p dx^2, p dx dy, p dy^2; of pixels.
 _SUMS = _LANES
-_SUM_POWER, _SUM_XX, _SUM_XY, _SUM_YY, _SUM_WEIGHT = range(3, _SUMS)
-# Planes of a tile's state: gradient by red, green and blue; transmittance; what is behind.
-_STATE_PLANES = 5
+_SUM_POWER, _SUM_XX, _SUM_XY, _SUM_YY, _SUM_PIXELS = range(3, _SUMS)
+# A pixel counts 1, a late one 4096 more: a tile's 256 stay exact, and apart, in a float32.
+_LATE = 4096.0
+# Planes of a tile's state: gradient by red, green and blue; transmittance; what is behind; the
+# largest depth blended so far.
+_STATE_PLANES = 6
 # Gaussians per unit of parallel work.
 _CHUNK = 1024
 
@@ -153,9 +156,12 @@ class Gradients:
         Shape [V].
     sh : numpy.ndarray
         Shape [V, K, 3].
-    weight : numpy.ndarray
-        No derivative: the blending weights ``T alpha`` of the Gaussian, summed over the frame,
-        shape [V]. Zero if it was listed and never blended.
+    pixels : numpy.ndarray
+        No derivative: in how many pixels the Gaussian was blended, shape [V], int32. Zero if it
+        was listed and never blended.
+    late : numpy.ndarray
+        In how many of them a deeper one had been blended before, shape [V], int32. Zero in depth
+        order, by definition.
     """
 
     ids: Int32Array
@@ -163,7 +169,8 @@ class Gradients:
     quats: Float32Array
     opacity_logits: Float32Array
     sh: Float32Array
-    weight: Float32Array
+    pixels: Int32Array
+    late: Int32Array
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -171,14 +178,15 @@ class Gradients:
 
 @intrinsic
 def _gradient_rows(
-    typingctx, state, sums, at, column, rows, px, py, mx, my, a, b, c, opacity, red, green, blue
+    typingctx, state, sums, at, column, rows, px, py, mx, my, a, b, c, opacity, red, green, blue,
+    depth,
 ):  # fmt: skip
     """Blend one Gaussian as ``_blend_rows`` does, and add to the sums of its entry.
 
     ``state`` is the flat float32 state of a tile, ``sums[at:at + 8]`` the sums. Returns 0.
     """
     signature = types.int64(
-        state, sums, types.int64, types.int64, types.int64, *[types.float32] * 11
+        state, sums, types.int64, types.int64, types.int64, *[types.float32] * 12
     )
 
     def codegen(context, builder, signature, args):
@@ -187,13 +195,13 @@ def _gradient_rows(
             context.make_array(kind)(context, builder, value)
             for kind, value in zip(signature.args[:2], args[:2], strict=True)
         )
-        at, column, rows, *place, opacity, red, green, blue = args[2:]
-        opacity, *color = [
-            _Lanes.splat(builder, scalar, _LANES) for scalar in (opacity, red, green, blue)
+        at, column, rows, *place, opacity, red, green, blue, depth = args[2:]
+        opacity, depth, *color = [
+            _Lanes.splat(builder, scalar, _LANES) for scalar in (opacity, depth, red, green, blue)
         ]
         footprint = _Footprint(builder, *place)
         vector = ll.VectorType(ll.FloatType(), _LANES)
-        # Three channels; p, p dy and p dy^2; the weight. They end up in registers.
+        # Three channels; p, p dy and p dy^2; pixels. They end up in registers.
         slots = [
             cgutils.alloca_once_value(builder, ll.Constant(vector, [0.0] * _LANES))
             for _ in range(7)
@@ -203,6 +211,7 @@ def _gradient_rows(
             so_far = _Lanes(builder, builder.load(slots[index]))
             builder.store((so_far + amount).value, slots[index])
 
+        late = _Lanes(builder, ll.Constant(vector, [1.0 + _LATE] * _LANES))
         with _each_row(builder, rows) as row:
             offset = builder.add(builder.mul(row, ll.Constant(i64, TILE_PX)), column)
 
@@ -234,13 +243,15 @@ def _gradient_rows(
             gain(3, change)
             gain(4, change * dy)
             gain(5, change * dy * dy)
-            gain(6, weight)
-        reds, greens, blues, zeroth, first, second, weights = (
+            deepest = _Lanes.load(builder, plane(5), _LANES)
+            gain(6, late.select(deepest > depth, 1.0).select(blend, 0.0))
+            depth.select(builder.and_(blend, depth > deepest), deepest).store(plane(5))
+        reds, greens, blues, zeroth, first, second, pixels = (
             _Lanes(builder, builder.load(slot)) for slot in slots
         )
         dx = footprint.dx
         total = _transposed_sums(
-            [reds, greens, blues, zeroth, zeroth * dx * dx, first * dx, second, weights]
+            [reds, greens, blues, zeroth, zeroth * dx * dx, first * dx, second, pixels]
         )
         pointer = _gep(builder, sums, at)
         (_Lanes.load(builder, pointer, _LANES) + total).store(pointer)
@@ -277,7 +288,7 @@ def _compile_tiles(digest: str):
 
     @njit(cache=True, nogil=True)
     def kernel(
-        chunk, tile_order, starts, entries, records, tiles_x, image, image_gradient, sums
+        chunk, tile_order, starts, entries, records, depth, tiles_x, image, image_gradient, sums
     ):  # fmt: skip
         """Sums of the entries of a chunk of ``tile_order``; the walk is that of the blend."""
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
@@ -329,7 +340,7 @@ def _compile_tiles(digest: str):
                             np.float32(x0 + column) + _HALF, np.float32(y0) + _HALF,
                             records[i, _MX], records[i, _MY], records[i, _A], records[i, _B],
                             records[i, _C], records[i, _OPACITY], records[i, _RED],
-                            records[i, _GREEN], records[i, _BLUE],
+                            records[i, _GREEN], records[i, _BLUE], depth[i],
                         )  # fmt: skip
 
     return kernel
@@ -359,7 +370,7 @@ def _compile_parameters(digest: str):
     def kernel(
         chunk, rows, ids, starts, places, sums, records, means, log_scales, quats, logits, sh_in,
         w2c, eye, fx, fy, cx, cy, width, height, antialiased,
-        by_log_scales, by_quats, by_logits, by_sh, weights,
+        by_log_scales, by_quats, by_logits, by_sh, pixels, late,
     ):  # fmt: skip
         """From the sums of a Gaussian's entries to its parameters: the projection backwards."""
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
@@ -377,10 +388,13 @@ def _compile_parameters(digest: str):
             k = rows[v]
             i = ids[k]
             total[:] = 0.0
+            late_pixels = 0.0
             for at in range(starts[k], starts[k + 1]):
                 for j in range(_SUMS):
                     total[j] += sums[places[at], j]
-            weights[v] = total[_SUM_WEIGHT]
+                late_pixels += floor(sums[places[at], _SUM_PIXELS] * (1.0 / _LATE))
+            pixels[v] = int(total[_SUM_PIXELS] - _LATE * late_pixels)
+            late[v] = int(late_pixels)
             px, py, pz = np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2])
 
             # Colour: linear in the coefficients but for the floor at 0.
@@ -624,14 +638,15 @@ def gradients(trace: Trace, image_gradient: npt.ArrayLike) -> Gradients:
         quats=np.empty((count, 4), np.float32),
         opacity_logits=np.empty(count, np.float32),
         sh=np.empty((count, *scene.sh.shape[1:]), np.float32),
-        weight=np.empty(count, np.float32),
+        pixels=np.empty(count, np.int32),
+        late=np.empty(count, np.int32),
     )
     # Long lists first: the threads finish together.
     tile_order = np.argsort(-np.diff(lists.starts), kind="stable")
     with Workers() as workers:
         workers.run_chunks(
             _tiles_kernel, -(-lists.tiles // _TILES), tile_order, lists.starts, lists.entries,
-            trace.records, lists.tiles_x, trace.image, image_gradient, sums,
+            trace.records, trace.depth, lists.tiles_x, trace.image, image_gradient, sums,
         )  # fmt: skip
         workers.run_chunks(
             _parameters_kernel, -(-count // _CHUNK), rows, trace.ids, starts, places, sums,
@@ -640,6 +655,6 @@ def gradients(trace: Trace, image_gradient: npt.ArrayLike) -> Gradients:
             np.ascontiguousarray(camera.position, np.float64), float(camera.fx),
             float(camera.fy), float(camera.cx), float(camera.cy), int(camera.width),
             int(camera.height), bool(scene.antialiased), result.log_scales, result.quats,
-            result.opacity_logits, result.sh, result.weight,
+            result.opacity_logits, result.sh, result.pixels, result.late,
         )  # fmt: skip
     return result

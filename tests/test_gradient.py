@@ -64,6 +64,12 @@ class Differences:
     def shade(self, splats, y, x):
         return naive.shade(splats, self.lists[self.tile(y, x)], x, y)
 
+    def blended(self, y, x):
+        """Ids of the Gaussians that a pixel blends, in their order."""
+        listed = self.lists[self.tile(y, x)]
+        steps = [naive.shade(self.splats, listed[:k], x, y).blended for k in range(len(listed) + 1)]
+        return [listed[k] for k in np.flatnonzero(np.diff(steps))]
+
     def loss(self, changed):
         """What the pixels that list a Gaussian weigh when its parameters are as they are now."""
         one = SimpleNamespace(
@@ -163,11 +169,11 @@ def test_early_end_and_clipped_alphas():
     # All of them over the whole picture: one or two end it and are felt by their colour alone.
     flat = replace(scene, log_scales=np.full((40, 3), 4), opacity_logits=np.full(40, 30))
     by = gradients(trace(flat, drawn.camera), np.ones(drawn.image.shape))
-    assert by.weight.max() > 0.9 * 20 * 18
+    assert by.pixels.max() == 20 * 18
     assert not by.opacity_logits.any()
     assert not by.log_scales.any()
     assert np.abs(by.sh).max() > 1
-    hidden = by.weight == 0
+    hidden = by.pixels == 0
     assert np.count_nonzero(hidden) >= 38
     assert not by.sh[hidden].any()
 
@@ -186,13 +192,24 @@ def test_another_order():
     scene = naive.random_scene(7, 30, degree=1)
     scene = replace(scene, opacity_logits=np.clip(scene.opacity_logits, 0, 3))
     camera = naive.front_camera(24, 20)
-    drawn, *_ = assert_gradients(scene, camera, order=reversed_pairs)
+    drawn, by, differences = assert_gradients(scene, camera, order=reversed_pairs)
     usual = trace(scene, camera, background=BACKGROUND)
     assert np.abs(usual.image - drawn.image).max() > 0.05
     for tile, (ours, depths) in enumerate(zip(entries_by_id(drawn), entries_by_id(usual),
                                               strict=True)):
         assert ours[:2] == depths[:2][::-1]
         assert len(ours) == len(depths) - len(depths) // 7, tile
+    pixels, late = np.zeros(30, int), np.zeros(30, int)
+    for y in range(camera.height):
+        for x in range(camera.width):
+            deepest = 0
+            for i in differences.blended(y, x):
+                pixels[i] += 1
+                late[i] += differences.splats[i].depth < deepest
+                deepest = max(deepest, differences.splats[i].depth)
+    np.testing.assert_array_equal(by.pixels, pixels[by.ids])
+    np.testing.assert_array_equal(by.late, late[by.ids])
+    assert 0 < late.sum() < pixels.sum()
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -204,7 +221,10 @@ def test_depth_order_is_the_reference(antialiased):
     np.testing.assert_array_equal(drawn.image, frame.image)
     np.testing.assert_array_equal(drawn.transmittance, frame.transmittance)
     by = gradients(drawn, np.zeros(drawn.image.shape))
-    np.testing.assert_allclose(by.weight.sum(), (1 - frame.transmittance).sum(), rtol=1e-5)
+    counted = render(scene, camera, statistics=True).statistics
+    assert counted is not None
+    assert by.pixels.sum() == counted.totals()["blended"]
+    assert not by.late.any()
     for name in PARAMETERS:
         assert not getattr(by, name).any()
 
@@ -221,7 +241,7 @@ def test_threads_change_nothing():
             results.append(gradients(trace(scene, camera), weights))
     finally:
         numba.set_num_threads(before)
-    for name in ("ids", *PARAMETERS, "weight"):
+    for name in ("ids", *PARAMETERS, "pixels", "late"):
         np.testing.assert_array_equal(getattr(results[0], name), getattr(results[1], name))
 
 
