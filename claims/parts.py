@@ -14,7 +14,7 @@ from splatforge.sim.area import area, array_inventory
 from splatforge.sim.costs import Sourced, default_costs
 from splatforge.sim.dram import replay
 from splatforge.sim.dram_energy import dram_costs, dram_events
-from splatforge.sim.simulate import flip_flops
+from splatforge.sim.parts import flip_flops
 
 __all__ = ["array_area", "array_power", "dram_over_sram", "dram_peak", "random_over_streaming",
            "scaled_area", "sram_area"]

@@ -21,8 +21,10 @@ __all__ = ["assemble"]
 
 #: Bytes of one beat of the bus, and pixel slots that a tile of 16x16 offers to one Gaussian.
 _BEAT_BYTES, _TILE_SLOTS = 16, 256
-#: Counters of the array that exclude each other, and what a cycle of each was spent on.
-_ARRAY_CYCLES = (
+#: Counters that exclude each other, and what a cycle of each was spent on; a design without one
+#: spends none on it.
+_CYCLES = (
+    ("projecting", "projecting"),
     ("array_busy", "evaluating"),
     ("array_skipped", "skipping splats"),
     ("array_starved", "waiting for splats"),
@@ -62,7 +64,8 @@ def assemble(
         ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes them.
     """
     counters, cycles = simulate["counters"], simulate["cycles"]
-    shares = [Share(name=text, cycles=counters[name]) for name, text in _ARRAY_CYCLES]
+    shares = [Share(name=text, cycles=counters[name]) for name, text in _CYCLES
+              if name in counters]
     rest = cycles - sum(share.cycles for share in shares)
     shares.append(Share(name="start, changes, drain", cycles=rest))
     energy, sources = _energy(simulate["energy"])
@@ -76,7 +79,7 @@ def assemble(
         baselines=[
             Baseline(name=name, time_s=each["time_s"], energy_j=each["energy_j"],
                      speedup=each["speedup"], energy_saving=each["energy_saving"],
-                     source=_bands(each))
+                     source=_bands(each, simulate["gpu_stages"]))
             for name, each in simulate["baselines"].items()
         ],
         notes=_notes(simulate),
@@ -138,10 +141,10 @@ def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:
     return machines
 
 
-def _bands(baseline: Mapping[str, Any]) -> str:
+def _bands(baseline: Mapping[str, Any], stages: Sequence[str]) -> str:
     low, high = baseline["speedup_band"]
     least, most = baseline["energy_saving_band"]
-    return (f"roofline of rasterization and writing; speedup {ratio(low)} to {ratio(high)}, "
+    return (f"roofline of {', '.join(stages)}; speedup {ratio(low)} to {ratio(high)}, "
             f"saving {ratio(least)} to {ratio(most)}")
 
 

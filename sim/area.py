@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.raster import RasterDesign
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
-__all__ = ["NOT_MODELLED", "AreaReport", "AreaRow", "area", "array_inventory",
-           "lane_operators", "raster_inventory"]
+__all__ = ["NOT_MODELLED", "AreaReport", "AreaRow", "area", "area_of_units", "array_inventory",
+           "lane_operators"]
 
 #: What no row of a report holds.
 NOT_MODELLED = (
@@ -29,11 +28,12 @@ NOT_MODELLED = (
 
 @dataclass(frozen=True, kw_only=True)
 class AreaRow:
-    """One kind of instance: its name, how many, and the area of one in um^2."""
+    """One kind of instance: its name, how many, the area of one in um^2, and in which unit."""
 
     item: str
     count: float
     cost: Sourced
+    unit: str = ""
 
     @property
     def area(self) -> Sourced:
@@ -60,15 +60,38 @@ class AreaReport:
         return (math.fsum(row.area.low for row in self.rows),
                 math.fsum(row.area.high for row in self.rows))
 
+    @property
+    def units(self) -> dict[str, Sourced]:
+        """Area in mm^2 of each unit, in the order of the rows."""
+        totals = dict[str, Sourced]()
+        for row in self.rows:
+            before = totals.get(row.unit)
+            totals[row.unit] = row.area if before is None else before + row.area
+        return totals
+
 
 def area(inventory: Mapping[str, float], *, node_nm: float,
          table: CostTable | None = None) -> AreaReport:
-    """Cell area of an inventory.
+    """Cell area of an inventory, whatever unit it belongs to.
 
     Parameters
     ----------
     inventory : mapping
         Item of the vocabulary of :mod:`splatforge.sim.costs` -> instances.
+    node_nm, table
+        As :func:`area_of_units` takes them.
+    """
+    return area_of_units({"": inventory}, node_nm=node_nm, table=table)
+
+
+def area_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
+                  table: CostTable | None = None) -> AreaReport:
+    """Cell area of the inventories of units.
+
+    Parameters
+    ----------
+    units : mapping
+        Unit -> item of the vocabulary of :mod:`splatforge.sim.costs` -> instances.
     node_nm : float
         Process node, 7 to 130.
     table : CostTable, optional
@@ -81,11 +104,13 @@ def area(inventory: Mapping[str, float], *, node_nm: float,
     """
     table = table or default_costs()
     rows = list[AreaRow]()
-    for item, count in inventory.items():
-        if not (math.isfinite(count) and count >= 0):
-            raise ValueError(f"Number of {item} must be finite and non-negative, not {count!r}")
-        rows.append(AreaRow(item=item, count=float(count),
-                            cost=table.area_of(item, node_nm=node_nm)))
+    for unit, inventory in units.items():
+        for item, count in inventory.items():
+            if not (math.isfinite(count) and count >= 0):
+                raise ValueError(
+                    f"Number of {item} must be finite and non-negative, not {count!r}")
+            rows.append(AreaRow(item=item, count=float(count), unit=unit,
+                                cost=table.area_of(item, node_nm=node_nm)))
     return AreaReport(rows=tuple(rows), node_nm=node_nm)
 
 
@@ -159,15 +184,4 @@ def array_inventory(array: ArrayDesign) -> dict[str, int]:
             inventory[name] = inventory.get(name, 0) + copies * array.lanes
             registers += copies * _result_bits(name)
     inventory["register_bit"] = registers * array.lanes
-    return inventory
-
-
-def raster_inventory(design: RasterDesign) -> dict[str, int]:
-    """The array and the splat buffer of the raster core."""
-    bits = 8 * math.ceil(design.fetch.splat.width / 8)
-    size = design.fetch.buffer_splats * bits // 8
-    inventory = array_inventory(design.array)
-    # A macro of the next power of two in width: CACTI's table holds no odd ones.
-    width = max(32, 1 << (bits - 1).bit_length())
-    inventory[f"sram_{width}b_{size * width // bits}B"] = 1
     return inventory

@@ -11,17 +11,17 @@ import numpy.typing as npt
 from splatforge.designs.bsu import BsuDesign
 from splatforge.sim import list_reader, sorter
 
-__all__ = ["BUSY", "CHUNKS", "ENTRIES", "OUT_PLACE", "OUT_TILE", "behind", "new_bsu",
-           "new_sorters", "offers", "step"]
+__all__ = ["BUSY", "CHUNKS", "ENTRIES", "OUT_PLACE", "OUT_TILE", "ROWS", "behind",
+           "new_bsu", "new_sorters", "offers", "step"]
 
 # The chunk that waits for the reader: whether there is one, first page, entries, tile, place of its
 # first entry; whether a chunk is in the midst of coming and is dropped; whether an entry is kept
 # for the next and is the last of its chunk; the sorter that loads next and the one that gives; the
 # output's register; chunks given to the reader and read; counts.
 (WAITS, PAGE, COUNT, TILE, PLACE, BEGUN, DROPPING, KEPT, ALONE, LOAD, GIVE, OUT, OUT_PLACE,
- OUT_TILE, PUSHED, POPPED, BUSY, CHUNKS, ENTRIES) = range(19)
+ OUT_TILE, PUSHED, POPPED, BUSY, ROWS, CHUNKS, ENTRIES) = range(20)
 #: Then a ring of chunks at the reader (tile, place).
-RING = 19
+RING = 20
 CHUNKS_AHEAD = 1024
 #: Then of each sorter whether it holds a chunk, its tile, the place of its first entry.
 SORTERS = RING + 2 * CHUNKS_AHEAD
@@ -115,13 +115,14 @@ def step(
         state[OUT] = 1
         state[OUT_PLACE] = state[of + 2] + place
         state[OUT_TILE] = state[of + 1]
-    busy = False
+    rows = 0
     for number in range(units):
-        busy = busy or sorter.offers(sorters[number])[1]
+        rows += sorter.offers(sorters[number])[1]
         sorter.step(
             sorters[number], packed if given and number == load else 0, packed_last,
             number == give and move and not over, number == give and over)
-    state[BUSY] += busy
+    state[BUSY] += rows > 0
+    state[ROWS] += rows
     if over or (goes and ends):
         state[of] = 0
         state[GIVE] = 0 if give == units - 1 else give + 1

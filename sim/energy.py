@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
 __all__ = ["NOT_MODELLED", "NOT_MODELLED_OF_OPERATORS", "EnergyReport", "EnergyRow", "component",
-           "energy"]
+           "energy", "energy_of_units"]
 
 #: What no row of a report holds.
 NOT_MODELLED = (
@@ -25,7 +25,7 @@ NOT_MODELLED = (
 NOT_MODELLED_OF_OPERATORS = (
     "leakage of logic",
     "control logic, FIFO pointers and bus adapters that no event counts",
-    "the exponential's table (a look-up in logic has no sourced cost)",
+    "tables in logic, such as the exponential's (a look-up has no sourced cost)",
 )
 #: What stands in the place of the last of them where the DRAM was simulated.
 NOT_MODELLED_DRAM = "DRAM power-down, the memory controller and its PHY"
@@ -53,12 +53,15 @@ class EnergyRow:
         How often it happened.
     cost : Sourced
         Energy of one, in pJ at the report's node.
+    unit : str
+        Of the design; empty where no units are told apart.
     """
 
     event: str
     component: str
     count: float
     cost: Sourced
+    unit: str = ""
 
     @property
     def energy(self) -> Sourced:
@@ -110,21 +113,33 @@ class EnergyReport:
     @property
     def components(self) -> dict[str, tuple[float, float, float]]:
         """Energy, low end and high end in joules of each component, in the order of the rows."""
+        return self._totals("component")
+
+    @property
+    def units(self) -> dict[str, tuple[float, float, float]]:
+        """The same of each unit."""
+        return self._totals("unit")
+
+    def _totals(self, key: str) -> dict[str, tuple[float, float, float]]:
         totals = dict[str, tuple[float, float, float]]()
         for row in self.rows:
-            value, low, high = totals.get(row.component, (0.0, 0.0, 0.0))
+            value, low, high = totals.get(getattr(row, key), (0.0, 0.0, 0.0))
             part = row.energy
-            totals[row.component] = (value + part.value, low + part.low, high + part.high)
+            totals[getattr(row, key)] = (value + part.value, low + part.low, high + part.high)
         return totals
 
     def record(self) -> dict[str, object]:
-        """The report for JSON: totals, components, and every row with its source."""
+        """The report for JSON: totals, components, units, and every row with its source."""
+        components, units = (
+            {name: {"energy_j": value, "energy_band_j": [low, high]}
+             for name, (value, low, high) in totals.items()}
+            for totals in (self.components, self.units))
         return {
             "energy_j": self.energy_j, "energy_band_j": list(self.band_j),
             "node_nm": self.node_nm, "dram": self.dram,
-            "components": {name: {"energy_j": value, "energy_band_j": [low, high]}
-                           for name, (value, low, high) in self.components.items()},
-            "rows": [{"event": row.event, "component": row.component, "count": row.count,
+            "components": components, "units": units,
+            "rows": [{"unit": row.unit, "event": row.event, "component": row.component,
+                      "count": row.count,
                       "cost_pj": row.cost.value, "cost_band_pj": [row.cost.low, row.cost.high],
                       "energy_j": row.energy.value, "source": row.cost.source}
                      for row in self.rows],
@@ -144,12 +159,27 @@ class EnergyReport:
 def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
            table: CostTable | None = None,
            costs: Mapping[str, Sourced] | None = None) -> EnergyReport:
-    """Energy of a run from its event counts.
+    """Energy of a run from its event counts, whatever unit they belong to.
 
     Parameters
     ----------
     counts : mapping
         Event of the vocabulary of :mod:`splatforge.sim.costs` -> how often it happened.
+    node_nm, dram, table, costs
+        As :func:`energy_of_units` takes them.
+    """
+    return energy_of_units({"": counts}, node_nm=node_nm, dram=dram, table=table, costs=costs)
+
+
+def energy_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
+                    dram: str = "lpddr4", table: CostTable | None = None,
+                    costs: Mapping[str, Sourced] | None = None) -> EnergyReport:
+    """Energy of a run from the event counts of its units.
+
+    Parameters
+    ----------
+    units : mapping
+        Unit -> event of the vocabulary of :mod:`splatforge.sim.costs` -> how often it happened.
     node_nm : float
         Process node of logic and SRAM, 7 to 130.
     dram : str
@@ -172,14 +202,19 @@ def energy(counts: Mapping[str, float], *, node_nm: float, dram: str = "lpddr4",
     """
     table = table or default_costs()
     rows = list[EnergyRow]()
-    for event, count in counts.items():
-        if not (math.isfinite(count) and count >= 0):
-            raise ValueError(f"Count of {event} must be finite and non-negative, not {count!r}")
-        cost = ((costs or {}).get(event)
-                or table.energy_of(event, node_nm=node_nm, dram=dram))
-        rows.append(EnergyRow(event=event, component=component(event), count=float(count),
-                              cost=cost))
+    of_operators = False
+    for unit, counts in units.items():
+        for event, count in counts.items():
+            if not (math.isfinite(count) and count >= 0):
+                raise ValueError(
+                    f"Count of {event} must be finite and non-negative, not {count!r}")
+            cost = ((costs or {}).get(event)
+                    or table.energy_of(event, node_nm=node_nm, dram=dram))
+            rows.append(EnergyRow(event=event, component=component(event), count=float(count),
+                                  cost=cost, unit=unit))
+        of_operators |= not any(
+            event.endswith("_flip_flop_cycle") or component(event) == "dram" for event in counts)
     missing = NOT_MODELLED if costs is None else (*NOT_MODELLED[:-1], NOT_MODELLED_DRAM)
-    if not any(row.event.endswith("_flip_flop_cycle") for row in rows):
+    if of_operators:
         missing += NOT_MODELLED_OF_OPERATORS
     return EnergyReport(rows=tuple(rows), node_nm=node_nm, dram=dram, not_modelled=missing)

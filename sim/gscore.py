@@ -6,6 +6,11 @@ it meets, and what ends a tile comes from the bit-true model's workload; keys de
 where.
 """
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
 import numba as nb
 import numpy as np
 
@@ -35,15 +40,17 @@ from splatforge.sim import (
 )
 from splatforge.sim import array as array_model
 from splatforge.sim.dram import count, logged_commands, logged_requests
-from splatforge.sim.raster import Run
+from splatforge.sim.run import Run
 
 __all__ = ["simulate"]
 
 # Counts of a frame that no unit keeps.
 (CYCLES, PROJECTING, READ_STALLED, PARTITION, CHUNK, FEATURE, RECORD, LISTS_BUSY, LISTS_STALLED,
- HUNG, COUNTS) = range(11)
+ BUCKETED, WRITTEN, HUNG, COUNTS) = range(13)
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
+#: Seconds from one look at a frame that is under way to the next.
+WATCH_S = 0.2
 # What a burst reads.
 OF_DESCRIPTOR, OF_GAUSSIANS, OF_LIST, OF_CHUNK, OF_FEATURE = range(5)
 #: Bursts that may be outstanding.
@@ -54,7 +61,7 @@ CLEAR, PROJECT, FLUSH, SETTLE, TURN, RENDER = range(6)
 
 def _compile_frame(digest: str):
     """Kernel of a whole frame, for the sources that `digest` stands for."""
-    @nb.njit(cache=True)
+    @nb.njit(cache=True, nogil=True)
     def kernel(
         m, banked, size, addresses, pixel_bytes, walked, entry_starts, entry_places, entry_tiles,
         entries, sorted_features, starts, subtiles, ends, block_masks, blocks_of, limits, of_ccu,
@@ -248,6 +255,7 @@ def _compile_frame(digest: str):
                         frame_address + row * pitch + column * pixel_bytes)
                     handed += 1
                 responses += answered == 0
+                counts[WRITTEN] = responses
                 if tile_ends_here:
                     tile_ends[tile] = now
                     ended += 1
@@ -290,6 +298,7 @@ def _compile_frame(digest: str):
                 list_number, entry = np.int64(-1), np.int64(0)
                 if second:
                     if qsu_entry:
+                        counts[BUCKETED] += entry_ready
                         list_number, entry = of_qsu[qsu.ENTRY_LIST], of_qsu[qsu.ENTRY]
                 elif ccu_entry:
                     list_number = np.int64(entry_tiles[of_ccu[ccu.NEXT] - 1])
@@ -366,6 +375,24 @@ _frame_kernel = _compile_frame(source_digest(
     resolve_steps, sorter, store, vru))
 
 
+def _watch(arguments: tuple[Any, ...], tell: Callable[[], None]) -> None:
+    """Run the kernel beside this thread, which can be interrupted, and tell how far it is."""
+    done = Future[None]()
+
+    def run() -> None:
+        try:
+            done.set_result(_frame_kernel(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            return done.result(WATCH_S)
+        except TimeoutError:
+            tell()
+
+
 def simulate(
     workload: GscoreWorkload,
     design: GscoreDesign,
@@ -373,6 +400,7 @@ def simulate(
     pixel_format: PixelFormat = PixelFormat.RGBA8,
     *,
     log: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> Run:
     """Step one frame to its last write response.
 
@@ -388,6 +416,9 @@ def simulate(
         Of the framebuffer.
     log : bool
         Whether to keep commands and requests of a banked memory.
+    progress : callable, optional
+        Called from time to time with the share of the frame that is done: half of it when all
+        Gaussians are projected, the rest with its rows.
 
     Returns
     -------
@@ -426,7 +457,8 @@ def simulate(
     tile_ends = np.zeros(tiles, np.int64)
     blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
     features = design.ccu.entry.decode(workload.entries)["feature"]
-    _frame_kernel(
+    rows = sum(min(16, array.height - tile // array.tiles_x * 16) for tile in range(tiles))
+    arguments = (
         m, banked, (array.width, array.height),
         (place.descriptor_address, place.workspace_address, place.frame_address,
          place.pitch_bytes), pixel_format.size_bytes,
@@ -441,6 +473,11 @@ def simulate(
         list_reader.new_list_reader(lists_design), bsu.new_sorters(design.bsu), of_vru, of_array,
         of_resolve, arbiter.new_arbiter(), arbiter.new_arbiter(WRITES_IN_FLIGHT),
         np.zeros((pages + 1, lists_design.page_slots), np.int64), counts, tile_ends)
+    if progress is None:
+        _frame_kernel(*arguments)
+    else:
+        _watch(arguments, lambda: progress(
+            of_ccu[ccu.PROJECTED] / max(1, array.gaussians) / 2 + counts[WRITTEN] / rows / 2))
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
                            f"{counts[CYCLES] - IDLE_LIMIT}")
@@ -474,9 +511,9 @@ def simulate(
         "feature_hits": of_vru[vru.HITS], "feature_misses": of_vru[vru.MISSES],
         "tiles": tiles, "tiles_stopped": of_array[array_steps.STOPPED],
     }
-    return Run(
-        cycles=int(counts[CYCLES]),
-        counters={name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends=tile_ends,
+    return Run.of(
+        design, {name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends,
+        actions={"rows_sorted": int(of_bsu[bsu.ROWS]), "bucket_entries": int(counts[BUCKETED])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,
         requests=logged_requests(m) if log and banked else None)

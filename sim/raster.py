@@ -5,8 +5,7 @@ from the events that it waits for; nothing is stepped, nothing is fitted. It rea
 the bit-true model and never the hardware.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numba as nb
 import numpy as np
@@ -26,53 +25,15 @@ from splatforge.sim import memory as memory_model
 from splatforge.sim import raster_banked
 from splatforge.sim import resolve as resolve_model
 from splatforge.sim.dram import (
-    DramCounts,
     count,
     logged_commands,
     logged_requests,
     new_banked,
 )
 from splatforge.sim.memory import RESPONSE, memory_constants, new_port
+from splatforge.sim.run import Run
 
-__all__ = ["Run", "simulate"]
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """What one frame took.
-
-    Parameters
-    ----------
-    cycles : int
-        From the accepted START write to the last write response.
-    counters : Mapping
-        The hardware's performance counters by name, see :data:`splatforge.designs.raster.COUNTERS`.
-    tile_ends : ndarray
-        Cycle in which the array ended each tile, of shape [tiles]; int64.
-    dram : DramCounts or None
-        What a banked memory did, up to the last posted write.
-    commands, requests : ndarray or None
-        Of a banked memory, where they were asked for: commands of shape [n, 5] as in
-        :class:`splatforge.sim.dram.Replay`, and requests of shape [n, 3]: clock in which a request
-        enters the queue of its channel, byte address, 1 for a write.
-    """
-
-    cycles: int
-    counters: Mapping[str, int]
-    tile_ends: np.ndarray
-    dram: DramCounts | None = None
-    commands: np.ndarray | None = None
-    requests: np.ndarray | None = None
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read over the bus, over-fetch included."""
-        return sum(self.counters[name] for name in
-                   ("descriptor_bytes", "table_bytes", "splat_bytes"))
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes written over the bus."""
-        return self.counters["pixel_bytes"]
+__all__ = ["simulate"]
 
 
 def _compile_frame(digest: str):
@@ -212,11 +173,7 @@ def _run(design: RasterDesign, tiles: int, tile_ends: np.ndarray, **seen: int) -
         "tiles": tiles,
         "tiles_stopped": seen["stopped"],
     }
-    return Run(
-        cycles=int(values["cycles"]),
-        counters={name: int(values[name]) for name, _, _ in COUNTERS},
-        tile_ends=tile_ends,
-    )
+    return Run.of(design, {name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends)
 
 
 def _simulate_banked(

@@ -1,142 +1,43 @@
 """A scene and a path of cameras through an accelerator's models: cycles, traffic, energy, area."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos import gscore as gscore_algorithm
 from splatforge.algos import raster as raster_algorithm
 from splatforge.algos import reference
 from splatforge.algos.array import Workload
-from splatforge.designs.alpha import AlphaDesign
-from splatforge.designs.blend import BlendDesign
-from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
-from splatforge.designs.raster import COUNTERS, RasterDesign
-from splatforge.designs.resolve import ResolveDesign
-from splatforge.designs.shell import DESCRIPTOR_BYTES, AcceleratorDesign
+from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import Camera, Scene
-from splatforge.sim.area import AreaReport, area, lane_operators, raster_inventory
+from splatforge.sim.area import AreaReport, area_of_units
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 from splatforge.sim.dram import DramCounts
-from splatforge.sim.dram_energy import dram_costs, dram_events, dram_record
-from splatforge.sim.energy import EnergyReport, energy
+from splatforge.sim.dram_energy import dram_costs, dram_record
+from splatforge.sim.energy import EnergyReport, energy_of_units
 from splatforge.sim.gpu import FrameWork, GpuRun, compare, devices, gpu_frame
-from splatforge.sim.raster import Run
+from splatforge.sim.gscore import simulate as simulate_gscore
+from splatforge.sim.parts import (
+    gscore_events,
+    gscore_inventory,
+    raster_events,
+    raster_inventory,
+)
 from splatforge.sim.raster import simulate as simulate_raster
+from splatforge.sim.run import Run
 
-__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "Simulation", "flip_flops", "memory_record",
-           "raster_events", "simulate"]
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Simulation", "memory_record",
+           "simulate"]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
 #: The clock of a time, until synthesis of this RTL supports one.
 ASSUMED_CLOCK = Sourced.exact(
     1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm; no synthesis of this RTL supports it yet")
-#: Blocks of the core whose energies are measured, see :mod:`splatforge.sim.costs`.
-MEASURED_BLOCKS = ("alpha", "blend", "array", "fetch", "resolve", "registers")
-
-
-def is_measured(design: RasterDesign) -> bool:
-    """Whether the measured energies are of the formats of `design`."""
-    return (design.array.alpha, design.array.blend, design.fetch.splat, design.resolve.background) \
-        == (AlphaDesign(), BlendDesign(), SplatFormat(), ResolveDesign().background)
-
-
-def flip_flops(design: RasterDesign, table: CostTable) -> dict[str, float]:
-    """Flip-flops of each measured block, for any number of lanes.
-
-    The counts are those of the mapped netlists. Lanes multiply `alpha` and `blend`; a lane of
-    `blend` holds a colour and twice a T for each of its pixels of two tiles. Counters and the frame
-    descriptor of the core's top level count as registers.
-    """
-    array = design.array
-    pixel = 2 * array.blend.transmittance.width + 3 * array.blend.accumulator.width
-    counts = {}
-    for block in MEASURED_BLOCKS:
-        counts[block] = table.measured(block, "flip_flops").cost.value
-        if block in ("alpha", "blend"):
-            measured_lanes = table.measured(block, "instances").cost.value
-            counts[block] *= array.lanes / measured_lanes
-            if block == "blend":
-                pixels = 2 * TILE_PX**2 * (1 / array.lanes - 1 / measured_lanes)
-                counts[block] += array.lanes * pixels * pixel
-    counts["registers"] += design.shell.counter_bits * len(COUNTERS) + 8 * DESCRIPTOR_BYTES
-    return counts
-
-
-def _measured_events(
-    workload: Workload, design: RasterDesign, run: Run, clock_hz: float, table: CostTable
-) -> dict[str, float]:
-    """Actions, clock and leakage of the measured blocks."""
-    counters = run.counters
-    issued = counters["array_busy"] * design.array.lanes
-    significant = int(workload.significant.sum())
-    events: dict[str, float] = {
-        "alpha_evaluation": issued, "alpha_significant": significant,
-        "blend_evaluation": issued, "blend_significant": significant,
-        "array_block": counters["array_busy"], "fetch_splat": counters["fetch_busy"],
-        "resolve_pixel": workload.width * workload.height, "registers_cycle": run.cycles,
-    }
-    for block, count in flip_flops(design, table).items():
-        events[f"{block}_flip_flop_cycle"] = count * run.cycles
-    for block in MEASURED_BLOCKS:
-        lanes = design.array.lanes if block in ("alpha", "blend") else 1
-        events[f"{block}_leakage"] = (
-            1e6 * run.cycles / clock_hz * lanes / table.measured(block, "instances").cost.value)
-    return events
-
-
-def _operator_events(workload: Workload, design: RasterDesign, run: Run) -> dict[str, float]:
-    """Operators that the formats imply, and the registers behind them."""
-    operators = lane_operators(design.array)
-    issued = run.counters["array_busy"] * design.array.lanes
-    significant = int(workload.significant.sum())
-    events: dict[str, float] = {}
-    for part, times in (("evaluate", issued), ("blend", significant)):
-        for name, copies in operators[part].items():
-            events[name] = events.get(name, 0) + copies * times
-    events["register_bit_clock"] = raster_inventory(design)["register_bit"] * run.cycles
-    return events
-
-
-def raster_events(
-    workload: Workload, design: RasterDesign, run: Run, *, clock_hz: float,
-    table: CostTable | None = None,
-) -> dict[str, float]:
-    """Events of one frame in the vocabulary of :mod:`splatforge.sim.costs`.
-
-    Evaluations are those issued, live or not; what is behind the test counts where an evaluation
-    is significant; every register is clocked in every cycle, since nothing is gated. The measured
-    blocks are taken where their formats are those of the design, else the operators that the
-    formats imply.
-
-    Parameters
-    ----------
-    workload : Workload
-        What happened.
-    design : RasterDesign
-        The core.
-    run : Run
-        Its cycles and counters.
-    clock_hz : float
-        Clock: leakage lasts as long as the frame.
-    table : CostTable, optional
-        Flip-flops of the measured blocks; the committed tables by default.
-    """
-    if is_measured(design):
-        events = _measured_events(workload, design, run, clock_hz, table or default_costs())
-    else:
-        events = _operator_events(workload, design, run)
-    buffer = next(name for name in raster_inventory(design) if name.startswith("sram_"))
-    splats = run.counters["fetch_busy"]
-    dropped = run.counters["overfetch_bytes"] // design.shell.data_bytes
-    events[buffer.replace("sram_", "sram_write_")] = splats
-    events[buffer.replace("sram_", "sram_read_")] = splats - dropped
-    if run.dram is not None:
-        return events | dram_events(run.dram)
-    events["dram_read_byte"] = run.bytes_read
-    events["dram_write_byte"] = run.bytes_written
-    return events
 
 
 def memory_record(timing: Memory, counts: Sequence[DramCounts | None]) -> dict[str, Any]:
@@ -154,59 +55,122 @@ def memory_record(timing: Memory, counts: Sequence[DramCounts | None]) -> dict[s
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class FrameCounts:
+    """What is kept of a frame's workload: its tiles' counts.
+
+    Parameters
+    ----------
+    width, height, gaussians, gaussians_visible, gaussians_saturated, sh_degree : int
+        As in :class:`splatforge.algos.array.Workload`.
+    pairs, pairs_reached, records_reached, evaluations, live, significant, blended, \
+    pixels_stopped : ndarray
+        The same, of shape [tiles].
+    """
+
+    width: int
+    height: int
+    gaussians: int
+    gaussians_visible: int
+    gaussians_saturated: int
+    sh_degree: int
+    pairs: npt.NDArray[np.int64]
+    pairs_reached: npt.NDArray[np.int64]
+    records_reached: npt.NDArray[np.int64]
+    evaluations: npt.NDArray[np.int64]
+    live: npt.NDArray[np.int64]
+    significant: npt.NDArray[np.int64]
+    blended: npt.NDArray[np.int64]
+    pixels_stopped: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Those of a workload."""
+        return cls(**{each.name: getattr(workload, each.name) for each in fields(cls)})
+
+    def totals(self) -> dict[str, int]:
+        """Sums over the tiles."""
+        return {name: int(value.sum()) for name, value in vars(self).items()
+                if isinstance(value, np.ndarray)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """One frame through the models of an accelerator.
 
     Parameters
     ----------
-    workload : Workload
-        What happened in its rendering array.
+    counts : FrameCounts
+        What happened in its tiles.
     run : Run
         Cycles and counters.
     events : Mapping
-        In the vocabulary of :mod:`splatforge.sim.costs`.
+        Unit -> event in the vocabulary of :mod:`splatforge.sim.costs` -> how often.
     """
 
-    workload: Workload
+    counts: FrameCounts
     run: Run
-    events: Mapping[str, float]
+    events: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """A frame to be modeled, and in what setting."""
+
+    scene: Scene
+    camera: Camera
+    timing: Memory
+    background: tuple[float, float, float]
+    log: bool
+    clock_hz: float
+    table: CostTable
+    progress: Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Models:
     """Models of an accelerator.
 
-    `frame` runs one frame, `inventory` is what stands on the chip, `stages` are the names of its
-    units in a result with their busy and stall counters, and `gpu_stages` those that a GPU must do
-    in its place.
+    `frame` runs one frame of a design, `inventory` is what stands on the chip by unit, `stages` are
+    the names of its units in a result with their busy and stall counters (none where it never
+    waits), and `gpu_stages` those that a GPU must do in its place.
     """
 
-    frame: Callable[..., Frame]
-    inventory: Callable[..., Mapping[str, float]]
-    stages: tuple[tuple[str, str, str], ...]
+    frame: Callable[[_View, Any], Frame]
+    inventory: Callable[[Any, CostTable], Mapping[str, Mapping[str, float]]]
+    stages: tuple[tuple[str, str, str | None], ...]
     gpu_stages: tuple[str, ...]
 
 
-def _raster_frame(
-    scene: Scene, camera: Camera, design: RasterDesign, timing: Memory,
-    background: tuple[float, float, float], log: bool, clock_hz: float, table: CostTable | None,
-) -> Frame:
-    lists = raster_algorithm.prepare(scene, camera, design)
-    workload = raster_algorithm.render(lists, design, background).workload
-    run = simulate_raster(workload, design, timing, log=log)
-    return Frame(workload=workload, run=run, events=raster_events(
-        workload, design, run, clock_hz=clock_hz, table=table))
+def _raster_frame(view: _View, design: Any) -> Frame:
+    lists = raster_algorithm.prepare(view.scene, view.camera, design)
+    workload = raster_algorithm.render(lists, design, view.background).workload
+    run = simulate_raster(workload, design, view.timing, log=view.log)
+    return Frame(counts=FrameCounts.of(workload), run=run, events=raster_events(
+        workload, design, run, clock_hz=view.clock_hz, table=view.table))
 
 
+def _gscore_frame(view: _View, design: Any) -> Frame:
+    packed = gscore_algorithm.prepare(view.scene, view.camera, design)
+    workload = gscore_algorithm.render(packed, design, view.background).workload
+    run = simulate_gscore(
+        workload, design, view.timing, log=view.log, progress=view.progress)
+    return Frame(counts=FrameCounts.of(workload.array), run=run, events=gscore_events(
+        workload, design, run, clock_hz=view.clock_hz, table=view.table))
+
+
+_ARRAY_STAGES = (("array", "array_busy", "array_starved"),
+                 ("resolve", "resolve_busy", "resolve_stalled"))
 _MODELS = {
     "raster": _Models(
         frame=_raster_frame, inventory=raster_inventory,
-        stages=(
-            ("fetch", "fetch_busy", "fetch_stalled"),
-            ("array", "array_busy", "array_starved"),
-            ("resolve", "resolve_busy", "resolve_stalled"),
-        ),
+        stages=(("fetch", "fetch_busy", "fetch_stalled"), *_ARRAY_STAGES),
         gpu_stages=("rasterize", "write"),
+    ),
+    "gscore": _Models(
+        frame=_gscore_frame, inventory=gscore_inventory,
+        stages=(("ccu", "ccu_busy", "ccu_stalled"), ("lists", "lists_busy", "lists_stalled"),
+                ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
+        gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
     ),
 }
 #: Designs that can be simulated.
@@ -227,7 +191,7 @@ class Simulation:
         The memory behind it.
     runs : tuple of Run
         One for each frame.
-    workloads : tuple of Workload
+    counts : tuple of FrameCounts
         What happened in each frame.
     clock : Sourced
         Clock in Hz, and who says so.
@@ -236,7 +200,7 @@ class Simulation:
     areas : AreaReport
         Of the design.
     gpus : tuple of tuple of GpuRun
-        For each baseline the frames' rasterization, the stages that the core replaces.
+        For each baseline the frames, of them the stages that the accelerator replaces.
     """
 
     design: str
@@ -244,7 +208,7 @@ class Simulation:
     parameters: AcceleratorDesign
     timing: Memory
     runs: tuple[Run, ...]
-    workloads: tuple[Workload, ...]
+    counts: tuple[FrameCounts, ...]
     clock: Sourced
     energies: tuple[EnergyReport, ...]
     areas: AreaReport
@@ -273,8 +237,22 @@ class Simulation:
     def useful(self) -> float:
         """Share of the lane-cycles issued that evaluated a live pixel with alpha over 1/255."""
         issued = self.counters["array_busy"] * self.parameters.array.lanes
-        significant = sum(int(workload.significant.sum()) for workload in self.workloads)
+        significant = sum(int(counts.significant.sum()) for counts in self.counts)
         return significant / issued if issued else 0.0
+
+    def _units(self) -> dict[str, dict[str, object]]:
+        """Energy and area of every unit; null where only one of them is known."""
+        energies, areas = [report.units for report in self.energies], self.areas.units
+        units: dict[str, dict[str, object]] = {}
+        for name in dict.fromkeys((*energies[0], *areas)):
+            spent = [sum(each[name][end] for each in energies) for end in range(3)
+                     ] if name in energies[0] else None
+            stands = areas.get(name)
+            units[name] = {
+                "energy_j": spent and spent[0], "energy_band_j": spent and spent[1:],
+                "area_mm2": stands and stands.value,
+                "area_band_mm2": stands and [stands.low, stands.high]}
+        return units
 
     def record(self) -> dict[str, Any]:
         """The figures for ``--json``; keys carry their units."""
@@ -283,7 +261,8 @@ class Simulation:
         color = self.parameters.splat.color
         energy_j = sum(report.energy_j for report in self.energies)
         band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
-        pairs = sum(int(workload.pairs_reached.sum()) for workload in self.workloads)
+        totals = [counts.totals() for counts in self.counts]
+        pairs = sum(each["pairs_reached"] for each in totals)
         baselines: dict[str, dict[str, object]] = {}
         for each in self.gpus:
             # All frames as one run: their stages one after the other.
@@ -301,20 +280,19 @@ class Simulation:
             "energy_j": energy_j, "energy_band_j": band,
             "energy": [report.record() for report in self.energies],
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
+            "units": self._units(),
             "utilisation": self.utilisation, "useful_share": self.useful,
             "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
-            "gaussians_saturated": max(each.gaussians_saturated for each in self.workloads),
+            "gaussians_saturated": max(each.gaussians_saturated for each in self.counts),
             "color_max": float(color.to_float(color.raw_max)),
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
-            "stages": [{"name": name, "busy": counters[busy], "stall": counters[stall]}
+            "stages": [{"name": name, "busy": counters[busy],
+                        "stall": 0 if stall is None else counters[stall]}
                        for name, busy, stall in _MODELS[self.design].stages],
-            "workload": {
-                name: sum(int(getattr(workload, name).sum()) for workload in self.workloads)
-                for name in ("pairs", "pairs_reached", "records_reached", "evaluations", "live",
-                             "significant", "blended", "pixels_stopped")
-            },
+            "workload": {name: sum(each[name] for each in totals) for name in totals[0]},
+            "gpu_stages": list(_MODELS[self.design].gpu_stages),
             "baselines": baselines,
             "gpu": [[run.record() for run in runs] for runs in self.gpus],
         }
@@ -334,7 +312,7 @@ def simulate(
     log: bool = False,
     gpus: Sequence[str] = GPUS,
     table: CostTable | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Simulation:
     """Work out cycles, traffic, energy and area of frames, and those of mobile GPUs beside them.
 
@@ -363,7 +341,7 @@ def simulate(
     table : CostTable, optional
         Costs of energy and area; the committed tables by default.
     progress : callable, optional
-        Called with the number of frames done.
+        Called with the number of frames done, in the midst of a long one with a part of it.
 
     Returns
     -------
@@ -384,32 +362,38 @@ def simulate(
     if not cameras:
         raise ValueError("Cameras must hold at least one view, not 0")
     models = _MODELS[design_name]
+    table = table or default_costs()
     of_dram: dict[str, Any] = {}
     if isinstance(timing, BankedMemory):
         of_dram = {"dram": timing.dram.name, "costs": dram_costs(timing.dram)}
-    runs, workloads, energies = [], [], []
+    tell = progress or (lambda done: None)
+    runs, kept, energies = [], [], []
     gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
     for number, camera in enumerate(cameras):
-        modeled = models.frame(scene, camera, design, timing, background, log, clock.value, table)
-        workload = modeled.workload
+        # Of a frame's workload only the tiles' counts are kept.
+        modeled = models.frame(
+            _View(scene=scene, camera=camera, timing=timing, background=background, log=log,
+                  clock_hz=clock.value, table=table,
+                  progress=lambda share, number=number: tell(number + share)), design)
+        counts = modeled.counts
         runs.append(modeled.run)
-        workloads.append(workload)
-        energies.append(energy(modeled.events, node_nm=node_nm, table=table, **of_dram))
+        kept.append(counts)
+        energies.append(
+            energy_of_units(modeled.events, node_nm=node_nm, table=table, **of_dram))
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:
             raise RuntimeError("The reference must count when asked to")
         work = FrameWork.from_statistics(
-            frame.statistics, gaussians=workload.gaussians,
-            gaussians_visible=workload.gaussians_visible, sh_degree=workload.sh_degree,
+            frame.statistics, gaussians=counts.gaussians,
+            gaussians_visible=counts.gaussians_visible, sh_degree=counts.sh_degree,
             pixels=camera.width * camera.height)
         for place, name in enumerate(gpus):
             gpu_runs[place].append(gpu_frame(work, known[name]).part(*models.gpu_stages))
-        if progress is not None:
-            progress(number + 1)
+        tell(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,
-        runs=tuple(runs), workloads=tuple(workloads), clock=clock, energies=tuple(energies),
-        areas=area(models.inventory(design), node_nm=node_nm, table=table),
+        runs=tuple(runs), counts=tuple(kept), clock=clock, energies=tuple(energies),
+        areas=area_of_units(models.inventory(design, table), node_nm=node_nm, table=table),
         gpus=tuple(tuple(each) for each in gpu_runs),
     )

@@ -36,14 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "entry", "main"]
 
-#: Accelerators that can be generated, simulated and co-simulated.
-DESIGNS = ("raster",)
-#: Accelerators whose Verilog renders a frame.
-COSIMULATED = ("raster", "gscore")
-#: Accelerators whose bit-true model renders a frame.
-RENDERED = ("raster", "gscore")
-#: Accelerators that have units to synthesise.
-SYNTHESISED = ("raster", "gscore")
+#: Accelerators: generated, simulated, co-simulated, synthesised, rendered bit by bit.
+DESIGNS = ("raster", "gscore")
+#: Those whose blocks' energies are measured at gate level.
+MEASURED = ("raster",)
 
 _INTERRUPTED = 130
 #: Seconds in which a second signal does not interrupt what the first has begun.
@@ -70,7 +66,7 @@ class SceneCommand(TyperCommand):
             if argument == "--scene":
                 values = 0
                 continue
-            if values >= 0 and (values == 0 or argument not in COSIMULATED):
+            if values >= 0 and (values == 0 or argument not in DESIGNS):
                 if not argument.startswith("-"):
                     spread += ["--scene", argument]
                     values += 1
@@ -112,8 +108,8 @@ JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
-CosimulatedArgument = Annotated[str, typer.Argument(
-    metavar="DESIGN", help=f"One of: {', '.join(COSIMULATED)}.")]
+MeasuredArgument = Annotated[str, typer.Argument(
+    metavar="DESIGN", help=f"One of: {', '.join(MEASURED)}.")]
 NodeOption = Annotated[float, typer.Option(
     "--node-nm", min=7, max=130, help="Process node of energy and area.")]
 LibraryNodeOption = Annotated[float | None, typer.Option(
@@ -338,7 +334,7 @@ def _publish(
 
 
 @contextmanager
-def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(text: str) -> Iterator[Callable[[float, float], None]]:
     """A bar on stderr while a terminal watches; yields a function of (done, total)."""
     with _stages() as tell:
         tell(text, 0, 0)
@@ -346,7 +342,7 @@ def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
+def _stages() -> Iterator[Callable[[str, float, float], None]]:
     """A bar for each stage of a longer job; yields a function of (stage, done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -357,7 +353,7 @@ def _stages() -> Iterator[Callable[[str, int, int], None]]:
                   disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def tell(stage: str, done: float, total: float) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=None)
             bar.update(tasks[stage], completed=done, total=total if done else None)
@@ -804,7 +800,7 @@ def render(
     )] = None,
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
-        help=f"Render as an accelerator does, bit by bit: {', '.join(RENDERED)}.")] = None,
+        help=f"Render as an accelerator does, bit by bit: {', '.join(DESIGNS)}.")] = None,
     parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
@@ -816,7 +812,7 @@ def render(
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    fixed = None if design is None else parameters.design(design, RENDERED)
+    fixed = None if design is None else parameters.design(design)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
@@ -911,7 +907,7 @@ def _write_statistics(counted: Any, path: Path) -> None:
 @app.command(epilog="Example: splatforge verilog raster --preset 64-lane -o build/raster")
 @grouped
 def verilog(
-    design: CosimulatedArgument,
+    design: DesignArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     parameters: DesignOptions,
     json_file: JsonOption = None,
@@ -919,7 +915,7 @@ def verilog(
     """Write the Verilog of a design, its register map and a FuseSoC core file."""
     from splatforge.hw.generate import write_verilog
 
-    accelerator = parameters.design(design, COSIMULATED)
+    accelerator = parameters.design(design)
     with _progress(f"generating {design}"):
         written = sorted(write_verilog(output, accelerator))
     sizes = {str(path): path.stat().st_size for path in written}
@@ -933,7 +929,7 @@ def verilog(
 )
 @grouped
 def cosim(
-    design: CosimulatedArgument,
+    design: DesignArgument,
     drawn: PathOptions,
     parameters: DesignOptions,
     behind: MemoryOptions,
@@ -959,7 +955,7 @@ def cosim(
     if output is not None:
         _check_extension(output, ".png")
     _check_outputs(json_file, output, waves)
-    accelerator, timing = parameters.design(design, COSIMULATED), behind.timing()
+    accelerator, timing = parameters.design(design), behind.timing()
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
@@ -1068,12 +1064,27 @@ def simulate(
         *_saturated_lines(record),
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
           for stage in record["stages"]),
+        *_unit_lines(record["units"]),
         *((name, (f"{_rounded(1e3 * each['time_s'])} ms, {_rounded(1e3 * each['energy_j'])} mJ for "
-                  "rasterizing and writing alone: {} to {} times our time, {} to {} times our "
-                  "energy").format(*map(_rounded, (
+                  f"{', '.join(record['gpu_stages'])}: {{}} to {{}} times our time, {{}} to {{}} "
+                  "times our energy").format(*map(_rounded, (
                       *each["speedup_band"], *each["energy_saving_band"]))))
           for name, each in record["baselines"].items()),
     ])
+
+
+def _unit_lines(units: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Energy and area of every unit, as far as they are known."""
+    lines = []
+    for name, unit in units.items():
+        parts = []
+        if unit["energy_j"] is not None:
+            parts.append(_rounded(1e6 * unit["energy_j"], "uJ",
+                                  *(1e6 * end for end in unit["energy_band_j"])))
+        if unit["area_mm2"] is not None:
+            parts.append(_rounded(unit["area_mm2"], "mm^2", *unit["area_band_mm2"]))
+        lines.append((f"of {name}", ", ".join(parts)))
+    return lines
 
 
 def _simulate(
@@ -1096,7 +1107,7 @@ def _simulate(
 )
 @grouped
 def energy(
-    design: DesignArgument,
+    design: MeasuredArgument,
     drawn: ViewOptions,
     parameters: DesignOptions,
     liberty: Annotated[list[Path] | None, typer.Option(
@@ -1117,7 +1128,7 @@ def energy(
     if output is not None:
         _check_extension(output, ".toml")
     _check_outputs(json_file, output)
-    core = parameters.design(design)
+    core = parameters.design(design, MEASURED)
     assert isinstance(core, RasterDesign)  # the only design so far
     for path in liberty or ():
         check_regular_file(path, "Liberty")
@@ -1180,7 +1191,7 @@ def synth(
         check_regular_file(against, "JSON")
     for path in liberty or ():
         check_regular_file(path, "Liberty")
-    accelerator = parameters.design(design, SYNTHESISED)
+    accelerator = parameters.design(design)
     other = None if against is None else json.loads(against.read_text("utf-8"))
     cells, absent = None, ""
     try:
@@ -1258,7 +1269,7 @@ def report(
             design, accelerator, gaussians, views, scene_name=drawn.name, timing=timing,
             background=drawn.background, progress=tell, processes=processes or _processors())
     shown = result.worst.number
-    work = simulated.workloads[shown]
+    work = simulated.counts[shown]
     rows, columns = -(-work.height // 16), -(-work.width // 16)
     counts = {
         "cycles": np.diff(simulated.runs[shown].tile_ends, prepend=0),

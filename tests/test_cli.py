@@ -416,7 +416,7 @@ def test_config_errors(tmp_path, text, message):
 
 
 def test_unknown_design_and_preset():
-    with pytest.raises(ValueError, match=r"^Design must be one of raster, not 'rester'$"):
+    with pytest.raises(ValueError, match=r"^Design must be one of raster, gscore, not 'rester'$"):
         cli._design("rester", None, None)
     with pytest.raises(ValueError, match=r"^Preset must be one of 16-lane, .*, not '63-lane'$"):
         cli._design("raster", "63-lane", None)
@@ -749,6 +749,23 @@ def test_simulate(capsys, scene_file):
     assert narrow["bytes_read"] == pytest.approx(record["bytes_read"], rel=0.3)
     twice = figures(capsys, *base, "--frames", 2)
     assert twice["cycles"] == 2 * record["cycles"]
+
+
+def test_simulate_gscore(capsys, scene_file):
+    """The same figures; all that a GPU does stands beside, and the lack of a technique shows."""
+    base = ["simulate", "gscore", "--scene", scene_file, "--size", "64x48"]
+    record = figures(capsys, *base)
+    assert set(record) >= SIMULATE_KEYS
+    assert [stage["name"] for stage in record["stages"]] == [
+        "ccu", "lists", "qsu", "bsu", "array", "resolve"]
+    assert record["counters"]["gaussians"] == record["counters"]["gaussian_bytes"] // 96
+    coarse = figures(capsys, *base, "--preset", "aabb-whole-tiles", "--memory", "lpddr4-3200")
+    assert coarse["counters"]["array_busy"] > record["counters"]["array_busy"]
+    assert coarse["memory"]["name"] == coarse["energy"][0]["dram"] == "lpddr4-3200"
+    status, out, _ = run(capsys, *base)
+    assert status == 0
+    for words in ("of ccu", "of memory", "for preprocess, duplicate, sort, rasterize, write:"):
+        assert words in out
 
 
 def test_simulate_banked_memory(capsys, tmp_path, scene_file):

@@ -19,9 +19,9 @@ from splatforge.sim.dram_energy import (
     dram_power,
     dram_record,
 )
-from splatforge.sim.energy import NOT_MODELLED, energy
+from splatforge.sim.energy import NOT_MODELLED, energy_of_units
+from splatforge.sim.parts import raster_events
 from splatforge.sim.raster import simulate
-from splatforge.sim.simulate import raster_events
 
 NAMES = list(PRESETS)
 
@@ -182,9 +182,10 @@ def test_the_total_of_a_frame_holds_the_dram_by_its_commands():
     memory = BankedMemory(dram=PRESETS["lpddr4-3200"], clock_hz=1e9)
     run = simulate(workload, design, memory)
     costs = dram_costs(memory.dram)
-    events = raster_events(workload, design, run, clock_hz=memory.clock_hz)
-    assert "dram_read_byte" not in events
-    report = energy(events, node_nm=28, dram=memory.dram.name, costs=costs)
+    events = raster_events(
+        workload, design, run, clock_hz=memory.clock_hz, table=default_costs())
+    assert "dram_read_byte" not in events["memory"]
+    report = energy_of_units(events, node_nm=28, dram=memory.dram.name, costs=costs)
     counts = run.dram
     by_hand_pj = (
         counts.activates * costs["dram_activate"].value

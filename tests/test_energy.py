@@ -17,10 +17,11 @@ from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.raster import RasterDesign
 from splatforge.scenes import default_camera, resolve
-from splatforge.sim.area import area, array_inventory, lane_operators, raster_inventory
+from splatforge.sim.area import area, area_of_units, array_inventory, lane_operators
 from splatforge.sim.costs import LIBRARIES, Entry, Sourced, default_costs
-from splatforge.sim.energy import component, energy
-from splatforge.sim.simulate import flip_flops, raster_events, simulate
+from splatforge.sim.energy import component, energy, energy_of_units
+from splatforge.sim.parts import flip_flops, raster_events, raster_inventory
+from splatforge.sim.simulate import simulate
 
 COUNTS = {
     "multiply_18x14": 1e9, "add_20": 3e9, "shift_16": 1e8, "register_bit_clock": 5e10,
@@ -149,7 +150,7 @@ def test_a_frame_by_hand() -> None:
     clock = Sourced.exact(200e6, "Hz", "test")
     done = simulate("raster", design, scene, [default_camera(scene, 64, 48)], clock=clock,
                     node_nm=65, gpus=())
-    (run,), (workload,), (report,) = done.runs, done.workloads, done.energies
+    (run,), (workload,), (report,) = done.runs, done.counts, done.energies
     counters = run.counters
     costs = entries_of(f"energy_{LIBRARIES[-1]}.toml")["measured"][LIBRARIES[-1]]
     law = entries_of("costs.toml")["scaling"]["energy_hp"]
@@ -182,7 +183,9 @@ def test_a_frame_by_hand() -> None:
     assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
     assert not [text for text in report.not_modelled if "leakage of logic" in text]
     # Twice the clock: half of the leakage, the rest the same.
-    faster = energy(raster_events(workload, design, run, clock_hz=400e6), node_nm=65)
+    table = default_costs()
+    faster = energy_of_units(
+        raster_events(workload, design, run, clock_hz=400e6, table=table), node_nm=65)
     assert report.energy_j - faster.energy_j == pytest.approx(leakage_pj * 1e-12 / 2)
 
 
@@ -209,12 +212,13 @@ def test_splats_behind_an_early_stop_are_written_but_not_read() -> None:
     """What was asked for beyond the end of a tile fills the buffer and is dropped there."""
     design, scene = RasterDesign(), resolve("default")
     done = simulate("raster", design, scene, [default_camera(scene, 64, 48)], gpus=())
-    (run,), (workload,) = done.runs, done.workloads
+    (run,), (workload,) = done.runs, done.counts
     dropped = 7
     assert run.counters["overfetch_bytes"] == 0
     stopped = replace(run, counters={**run.counters, "overfetch_bytes": 16 * dropped})
-    events = raster_events(workload, design, stopped, clock_hz=1e9)
-    (read,), (written,) = ([count for event, count in events.items() if event.startswith(kind)]
+    events = raster_events(workload, design, stopped, clock_hz=1e9, table=default_costs())
+    (read,), (written,) = ([count for event, count in events["fetch"].items()
+                            if event.startswith(kind)]
                            for kind in ("sram_read", "sram_write"))
     assert (written, written - read) == (run.counters["fetch_busy"], dropped)
 
@@ -283,12 +287,13 @@ def test_array_inventory_follows_the_formats() -> None:
 
 
 def test_raster_area_grows_with_lanes_and_buffer() -> None:
-    areas = [area(raster_inventory(RasterDesign(array=ArrayDesign(lanes=lanes))),
-                  node_nm=28).area_mm2 for lanes in (16, 32, 64, 128, 256)]
+    table = default_costs()
+    areas = [area_of_units(raster_inventory(RasterDesign(array=ArrayDesign(lanes=lanes)), table),
+                           node_nm=28).area_mm2 for lanes in (16, 32, 64, 128, 256)]
     assert areas == sorted(areas)
     deep = RasterDesign(fetch=FetchDesign(buffer_splats=1024))
-    assert raster_inventory(deep)["sram_128b_16384B"] == 1
-    assert area(raster_inventory(deep), node_nm=28).area_mm2 > areas[2]
+    assert raster_inventory(deep, table)["fetch"]["sram_128b_16384B"] == 1
+    assert area_of_units(raster_inventory(deep, table), node_nm=28).area_mm2 > areas[2]
 
 
 def test_lane_is_smaller_than_the_published_vru() -> None:

@@ -1,0 +1,269 @@
+"""What stands in GSCore's units is what stands in the RTL, and a frame's total by hand."""
+
+import re
+import tomllib
+from collections import Counter
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from splatforge.algos import gscore
+from splatforge.algos.ccu import ccu_schedule
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.bsu import BsuDesign
+from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.gscore import PRESETS, GscoreDesign
+from splatforge.designs.vru import VruDesign
+from splatforge.hw.generate import component, to_rtlil
+from splatforge.scenes import default_camera, resolve
+from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
+from splatforge.sim.gscore import simulate as simulate_gscore
+from splatforge.sim.parts import MACRO_BITS, gscore_events, gscore_inventory, gscore_parts
+from splatforge.sim.simulate import simulate
+
+DESIGN = GscoreDesign()
+OWN = ("bsu", "ccu", "lists", "qsu", "vru")
+#: Presets and designs that are not the default in what the parts depend on.
+OTHERS = {
+    "aabb": PRESETS["aabb"],
+    "wide": GscoreDesign(
+        ccu=CcuDesign(interval=64, buffer_beats=128), bsu=BsuDesign(chunk=1024, width=32, units=2),
+        vru=VruDesign(cache_features=1024, waiting=64)),
+}
+
+
+def standing(name, design):
+    """(flip-flop bits, memories that can be written) of the RTL before synthesis."""
+    bits, memories, inside = Counter(), {}, {}
+    written = Counter()
+    for line in to_rtlil(component(name, design), name).splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if words[0] == "module":
+            module, kind = words[1], ""
+            inside[module], memories[module] = Counter(), []
+        elif words[0] == "cell":
+            kind = words[1]
+            inside[module][kind] += 1
+            written[module] += kind.startswith("$memwr")
+        elif words[:2] == ["parameter", "\\WIDTH"] and kind == "$dff":
+            bits[module] += int(words[2])
+        elif match := re.match(r"memory width (\d+) size (\d+)", line.strip()):
+            memories[module].append((int(match[2]), int(match[1])))
+
+    def total(module):
+        # A module that has a memory and never writes is a table.
+        own = memories[module] if written[module] else []
+        sums = [(copies, *total(kind)) for kind, copies in inside[module].items()
+                if kind in inside]
+        return (bits[module] + sum(copies * of for copies, of, _ in sums),
+                own + [each for copies, _, of in sums for each in copies * of])
+
+    found, all_memories = total(f"\\{name}")
+    small = [words * width for words, width in all_memories if words * width <= MACRO_BITS]
+    return found + sum(small), sorted(
+        each for each in all_memories if each[0] * each[1] > MACRO_BITS)
+
+
+@pytest.mark.parametrize(("name", "other"), [
+    *((name, "") for name in OWN), ("ccu", "aabb"), ("ccu", "wide"), ("bsu", "wide"),
+    ("vru", "wide")])
+def test_parts_are_those_of_the_rtl(name, other):
+    """Every macro to the bit; flip-flops within a fifth."""
+    design = OTHERS.get(other, DESIGN)
+    flip_flops, memories = standing(name, design)
+    part = gscore_parts(design)[name]
+    assert sorted((each.words, each.bits) for each in part.memories.values()) == memories
+    assert part.register_bits == pytest.approx(flip_flops, rel=0.2)
+
+
+def entries_of(name):
+    return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """A frame of the default scene, as it was run."""
+    scene = resolve("default")
+    scene = scene.select(np.linspace(0, scene.gaussians - 1, 3000).astype(np.int64))
+    view = default_camera(scene, 64, 48)
+    workload = gscore.render(gscore.prepare(scene, view, DESIGN), DESIGN).workload
+    return scene, view, workload, simulate_gscore(workload, DESIGN)
+
+
+def test_a_frame_by_hand(frame):
+    """Counts times the numbers of the files, at 65 nm, where the SRAM needs no scaling."""
+    scene, view, workload, run = frame
+    c = run.counters
+    done = simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(),
+                    clock=Sourced.exact(200e6, "Hz", "test"))
+    (report,) = done.energies
+    table = default_costs()
+    logic = table.scale("energy", 45, 65).value
+    register = table.scale("energy", 40, 65).value * 9.0e-3
+    shifter = table.scale("energy", 40, 65).value * 2.6e-3
+    multiply, add = 3.1e-3 * logic, 3.4e-3 * logic
+
+    def shift(bits):
+        return bits * int(np.ceil(np.log2(bits))) * shifter
+
+    points = np.array(entries_of("sram.toml")["sram"]["points"])
+
+    def sram(words, bits):
+        """(read, write) by the logarithms, as the table is read."""
+        wide, size = max(32, bits), -(-words * bits // 8)
+        of = {tuple(row[1:3].astype(int)): np.log(row[3:5]) for row in points if row[0] == 65}
+        sizes, widths = (sorted({key[n] for key in of}) for n in (0, 1))
+        low, lower = max(s for s in sizes if s <= size), max(w for w in widths if w <= wide)
+        high, upper = min(s for s in sizes if s >= size), min(w for w in widths if w >= wide)
+        share = np.log(size / low) / np.log(high / low) if high > low else 0
+        part = np.log(wide / lower) / np.log(upper / lower) if upper > lower else 0
+        return np.exp(
+            (1 - share) * (1 - part) * of[low, lower] + share * (1 - part) * of[high, lower]
+            + (1 - share) * part * of[low, upper] + share * part * of[high, upper])
+
+    registers = {name: gscore_parts(DESIGN)[name].register_bits for name in OWN}
+    clock = {name: bits * run.cycles * register for name, bits in registers.items()}
+
+    # The CCU: FP(8,17) and binary32; sums of two words compare, align, add, normalise, round.
+    product = 18 * 18 * multiply + (10 + 27) * add
+    wide = 24 * 24 * multiply + (10 + 33) * add
+    total = (25 + 9 + 9 + 21 + 10 + 27) * add + 2 * shift(21)
+    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * add + 2 * shift(27)
+    placed = Counter()
+    for unit in ccu_schedule(DESIGN.ccu).units:
+        placed[unit.kind] += len(unit.placed)
+    per_gaussian = (
+        placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * add
+        + placed["wide_multiply"] * wide + placed["wide_add"] * wide_total
+        + placed["narrow"] * 33 * add + placed["to_fixed"] * (shift(28) + (28 + 10) * add))
+    # Box: six at 18 bits, two of 19, six of 21 and of 36, five products 21 x 14.
+    box = (6 * 18 + 2 * 19 + 6 * 21 + 6 * 36) * add + 5 * 21 * 14 * multiply
+    walked = int(workload.ccu.walked.sum())
+    per_tile = ((2 + 4 + 8) * 21 + (2 + 8 + 16) * 36) * add
+    read, write = sram(512, 128)
+    tables = report.units["ccu"][0] * 1e12 - (
+        c["gaussians"] * (per_gaussian + box) + walked * per_tile
+        + c["ccu_busy"] * (read + write) + clock["ccu"])
+    # What is left are seven reciprocals and two logarithms by two narrow products each.
+    assert placed["reciprocal"] == 7
+    assert placed["log2"] == 2
+    assert 0.5 < tables / (c["gaussians"] * 9 * 2 * 14 * 12 * multiply) < 2
+
+    tiles, slots = sram(4096, 138), sram(256, 236)
+    appended, parts = c["pairs"] + run.actions["bucket_entries"], 8 * c["partitions"]
+    assert run.actions["bucket_entries"] > 0
+    lists = (
+        appended * (2 * 49 + 25 + 20) * add + clock["lists"]
+        + (c["pairs"] + 2 * c["tiles"]) * tiles[0] + (c["pairs"] + c["tiles"]) * tiles[1]
+        + (run.actions["bucket_entries"] + 2 * parts) * slots[0]
+        + (run.actions["bucket_entries"] + parts) * slots[1]
+        + c["lists_busy"] * (sum(sram(63, 36)) + sum(sram(63, 107))))
+    reader = sum(sram(255, 107))
+    qsu = (run.actions["bucket_entries"] * (49 * add + shift(49)) + clock["qsu"]
+           + c["partition_bytes"] / 16 * reader)
+    bsu = run.actions["rows_sorted"] * 32 * 54 * add + clock["bsu"] + c["chunk_bytes"] / 16 * reader
+    seen = c["feature_hits"] + c["feature_misses"]
+    tags, features = sram(4096, 13), sram(4096, 172)
+    vru = (
+        seen * (3 * shift(26) + 3 * 26 * 28 * multiply
+                + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14) * add) + clock["vru"]
+        + seen * (tags[0] + features[0] + sum(sram(255, 21)))
+        + (c["feature_misses"] + 4096) * tags[1]
+        + c["feature_misses"] * (features[1] + sum(sram(64, 172))))
+    memory = (run.bytes_read + run.bytes_written) * 64.0
+    for name, by_hand in (("lists", lists), ("qsu", qsu), ("bsu", bsu), ("vru", vru),
+                          ("memory", memory)):
+        assert report.units[name][0] == pytest.approx(by_hand * 1e-12, rel=1e-3), name
+
+    # Array, resolve and registers: the measured blocks.
+    costs = entries_of(f"energy_{LIBRARIES[-1]}.toml")["measured"][LIBRARIES[-1]]
+    law = entries_of("costs.toml")["scaling"]["energy_hp"]
+    scale = np.polyval(law["65"], 0.9) / np.polyval(
+        law["130"], costs["alpha"]["evaluation"]["supply_v"])
+    issued, significant = 64 * c["array_busy"], int(workload.array.significant.sum())
+    actions = [
+        (issued, "alpha", "evaluation"), (significant, "alpha", "significant"),
+        (issued, "blend", "evaluation"), (significant, "blend", "significant"),
+        (c["array_busy"], "array", "block"), (64 * 48, "resolve", "pixel"),
+        (run.cycles, "registers", "cycle")]
+    measured = sum(count * costs[block][what]["value"] for count, block, what in actions)
+    # 35 counters of 40 bits, and copies of them, of which those of 16 were measured.
+    glue = {"registers": (2 * 35 - 16) * 40 + 64 * 8}
+    leakage = 0
+    for name in ("alpha", "blend", "array", "resolve", "registers"):
+        block = costs[name]
+        measured += (run.cycles * (block["flip_flops"]["value"] + glue.get(name, 0))
+                     * block["flip_flop_cycle"]["value"])
+        leakage += block["leakage"]["value"] * run.cycles / 200
+    rest = sum(report.units[name][0] for name in ("array", "resolve", "shell"))
+    assert rest == pytest.approx((measured * scale + leakage) * 1e-12, rel=1e-3)
+    assert report.energy_j == pytest.approx(
+        1e-12 * (lists + qsu + bsu + vru + memory + measured * scale + leakage)
+        + report.units["ccu"][0], rel=1e-3)
+    assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
+
+
+def test_rows_are_sorted_as_often_as_chunks_need(frame):
+    """No tile of this frame ends early: every list is sorted whole."""
+    *_, workload, run = frame
+    assert run.counters["tiles_stopped"] == 0
+    assert run.counters["entries_sorted"] == len(workload.entries)
+    assert run.actions["rows_sorted"] >= run.counters["bsu_busy"]
+    # From 17 to 256 entries take 5 levels of rows and one of columns to 8 and 4.
+    chunks = run.counters["chunks_sorted"]
+    assert chunks * 2 * 6 <= run.actions["rows_sorted"] <= chunks * 16 * 12
+
+
+def test_every_event_and_item_is_priced(frame):
+    """In units that add up, at any node, with any preset."""
+    *_, workload, run = frame
+    table = default_costs()
+    for design in (*PRESETS.values(), *OTHERS.values()):
+        inventory = gscore_inventory(design, table)
+        events = gscore_events(workload, design, run, clock_hz=1e9, table=table)
+        assert set(events) - set(inventory) == {"memory"}
+        assert set(inventory) == set(OWN) | {"array", "resolve", "shell"}
+        for node in (7, 28, 130):
+            for unit, items in inventory.items():
+                assert all(table.area_of(item, node_nm=node).value > 0 for item in items), unit
+                assert all(table.energy_of(event, node_nm=node).value > 0 or not count
+                           for event, count in events[unit].items()), unit
+    assert gscore_inventory(OTHERS["aabb"], table)["ccu"]["register_bit"] < gscore_inventory(
+        DESIGN, table)["ccu"]["register_bit"]
+    # Banks of more than a kilobit are macros.
+    assert "sram_53b_256B" in gscore_inventory(OTHERS["wide"], table)["bsu"]
+
+
+def test_units_of_a_simulation_add_up(frame):
+    scene, view, *_ = frame
+    shares = []
+    done = simulate("gscore", DESIGN, scene, [view, view], progress=shares.append)
+    record = done.record()
+    units = record["units"]
+    for figure in ("energy_j", "area_mm2"):
+        known = [unit[figure] for unit in units.values() if unit[figure] is not None]
+        assert sum(known) == pytest.approx(record[figure])
+        for end in (0, 1):
+            band = figure.replace("_", "_band_")
+            ends = [unit[band][end] for unit in units.values() if unit[band] is not None]
+            assert sum(ends) == pytest.approx(record[band][end])
+    assert units["memory"]["area_mm2"] is None
+    assert shares == sorted(shares)
+    assert shares[-1] == 2
+    assert {stage["name"]: stage["stall"] for stage in record["stages"]}["bsu"] == 0
+    assert record["gpu_stages"] == ["preprocess", "duplicate", "sort", "rasterize", "write"]
+    assert [stage["name"] for stage in record["gpu"][0][0]["stages"]] == record["gpu_stages"]
+
+
+def test_other_formats_fall_back_on_operators(frame):
+    *_, workload, run = frame
+    array = ArrayDesign()
+    coarse = replace(DESIGN, array=replace(array, alpha=replace(array.alpha, table_entries=32)))
+    events = gscore_events(workload, coarse, run, clock_hz=1e9, table=default_costs())
+    assert "register_bit_clock" in events["array"]
+    assert "alpha_evaluation" not in events["array"]
+    assert "shell" not in events
