@@ -13,8 +13,10 @@ from splatforge.algos.project import project, tile_spans
 from splatforge.algos.quality import psnr_db
 from splatforge.algos.streaminggs.order import (
     LISTS,
+    OrderWeights,
     kahn,
     order_lists,
+    order_weights,
     ray_graph,
     reach_rectangles,
     streaming_order,
@@ -52,10 +54,11 @@ def look(eye, target, side=24):
                           fx=side * max(0.4, distance / 3))
 
 
-def check_order(cut, view):
+def check_order(cut, view, weights=None):
     """The key orders every ray's voxels, and is what Kahn's algorithm gives with it for ties."""
-    graph, keys, ranks = ray_graph(cut, view, 8), voxel_keys(cut, view), voxel_ranks(cut, view)
-    assert keys.max() < 1 << 18
+    graph, keys = ray_graph(cut, view, 8), voxel_keys(cut, view, weights)
+    ranks = voxel_ranks(cut, view, weights)
+    assert keys.max() < 1 << 21
     first = np.unique(graph.node_of, return_index=True)[1]
     before, after = graph.edges.T
     assert (keys[first][before] < keys[first][after]).all()
@@ -70,16 +73,22 @@ def check_order(cut, view):
 @given(
     seed=st.integers(0, 1 << 20), strays=st.sampled_from([False] * 7 + [True]),
     capacity=st.sampled_from([1, 3, 20, 1000]),
+    weights=st.sampled_from([None, OrderWeights(), OrderWeights(
+        cells=(9, 1, 50), children=(1, 5, 1))]),
     eye=st.tuples(*[st.floats(-3, 3)] * 3), on_wall=st.tuples(*[st.booleans()] * 3),
     target=st.tuples(*[st.floats(-1, 1)] * 3))
 @settings(max_examples=30, deadline=None)
-def test_keys_are_a_topological_order(seed, strays, capacity, eye, on_wall, target):
+def test_keys_are_a_topological_order(
+    seed, strays, capacity, weights, eye, on_wall, target,
+):
     cut = cluster(seed, capacity, strays=strays)
     # Walls are exact: an eye on one, or on an edge or a corner of a cell, is where it says.
     at = np.where(on_wall, np.round(np.array(eye) * 16) / 16, eye)
     if np.linalg.norm(at - target) < 1e-3:
         at = np.add(at, [0.5, 0.25, 0.125])
-    graph = check_order(cut, look(at, target, 12))
+    if strays and weights:
+        weights = OrderWeights()
+    graph = check_order(cut, look(at, target, 12), weights)
     assert len(graph.edges) or capacity == 1000
 
 
@@ -88,6 +97,53 @@ def test_keys_are_a_topological_order(seed, strays, capacity, eye, on_wall, targ
 def test_order_from_far_and_from_corners(eye):
     graph = check_order(cluster(1, 3), look(eye, (0.05, -0.02, 0.01)))
     assert len(graph.edges) > 10
+
+
+def test_keys_are_what_they_say():
+    """One scene by hand: base cells of edge 1, the eye in the cell (1, 1, 0), near its low x."""
+    means = [(0.5, 0.5, 0.5), (3.5, 0.5, 0.5), (1.1, 1.1, 0.9), (1.9, 1.1, 0.1), (1.9, 1.9, 0.9)]
+    scene = Scene(
+        means=np.array([*means, (0.1, 0.1, 0.1)]), log_scales=np.zeros((6, 3)),
+        quats=np.ones((6, 4)), opacity_logits=np.zeros(6), sh=np.zeros((6, 1, 3)))
+    cut = partition(scene, PartitionDesign(voxel_size=1, capacity=2))
+    view = look((1.2, 1.2, 0.2), (1.2, 1.2, 5))
+    weights = OrderWeights(cells=(2, 3, 5), children=(1, 2, 4))
+    keys = voxel_keys(cut, view, weights)[cut.voxel_of_id]
+    # The cell of three is halved: z high is farther, x high, all three high.
+    assert (keys >> 6).tolist() == [
+        5 << 3, (2 * 2 + 3) << 3, 4, 1, 7, 5 << 3]
+    assert voxel_ranks(cut, view, weights)[cut.voxel_of_id].tolist() == [3, 4, 1, 0, 2, 3]
+
+
+def test_weights_follow_the_view():
+    cut = cluster(4, 8, strays=False)
+    weights = order_weights(cut, look((-3, -2, -1), (0, 0, 0)))
+    x, y, z = weights.cells
+    assert x > y > z
+    assert weights.children == (4, 2, 1) or weights.children == (3, 2, 1)
+    assert abs(y / x - 2 / 3) < 0.02
+    assert x > 100
+    # Across a grid of 1024 cells no distance may overflow.
+    wide = order_weights(cluster(4, 8), look((5000, 3, 2), (0, 0, 0)))
+    assert np.dot(wide.cells, [1023, 1023, 1023]) < 1 << 12
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"cells": (1, 0, 1)}, r"Weights of cells must be 1 to 255, not \(1, 0, 1\)"),
+    ({"cells": (256, 1, 1)}, r"Weights of cells must be 1 to 255, not \(256, 1, 1\)"),
+    ({"children": (0, 1, 1)},
+     r"Weights of children must be positive, at most 7 together, not \(0, 1, 1\)"),
+    ({"children": (4, 3, 1)},
+     r"Weights of children must be positive, at most 7 together, not \(4, 3, 1\)"),
+])
+def test_wrong_weights_are_named(values, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        OrderWeights(**values)
+
+
+def test_distance_that_overflows_is_named():
+    with pytest.raises(ValueError, match=r"^Distance of a cell must be below 4096, not \d+$"):
+        voxel_keys(cluster(1, 3), look((5000, 3, 2), (0, 0, 0)), OrderWeights(cells=(9, 9, 9)))
 
 
 def test_axes_parallel_rays_have_an_order():
