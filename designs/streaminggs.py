@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SplatFormat
+from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
+from splatforge.designs.vsort import VsortDesign
 
 __all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PartitionDesign", "StreaminggsDesign"]
 
@@ -90,6 +92,10 @@ class StreaminggsDesign:
 
     Parameters
     ----------
+    ffu : FfuDesign
+        Fine filter.
+    vsort : VsortDesign
+        Sorters of what is left of a voxel.
     array, resolve, shell : ArrayDesign, ResolveDesign, ShellDesign
         Parameters of the units that every accelerator has.
 
@@ -111,6 +117,8 @@ class StreaminggsDesign:
     write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
+    ffu: FfuDesign = FfuDesign()
+    vsort: VsortDesign = VsortDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
     shell: ShellDesign = ShellDesign()
@@ -118,6 +126,10 @@ class StreaminggsDesign:
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
+        if self.vsort.depth_bits != self.ffu.depth_bits:
+            raise ValueError(
+                f"Sorters must take depths of {self.ffu.depth_bits} bits, "
+                f"not {self.vsort.depth_bits!r}")
 
     @property
     def splat(self) -> SplatFormat:

@@ -24,6 +24,7 @@ from splatforge.designs.shell import (
     FrameError,
     counter_registers,
 )
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
@@ -37,6 +38,7 @@ from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 from splatforge.hw.vru import Vru
+from splatforge.hw.vsort import Vsort
 
 __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
            "to_rtlil", "to_verilog", "verilog", "write_verilog"]
@@ -46,6 +48,7 @@ COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
     "gscore": Gscore, "lists": Lists, "qsu": Qsu,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
+    "vsort": Vsort,
 }
 #: Units that every accelerator has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
@@ -53,7 +56,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON,
+    "streaminggs": _COMMON | {"vsort"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -131,6 +134,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Resolve(design.array.blend, design.resolve, design.shell)
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
+    if isinstance(design, StreaminggsDesign):
+        return Vsort(design.vsort, design.ffu)
     assert isinstance(design, GscoreDesign)
     match name:
         case "bsu":

@@ -22,6 +22,7 @@ from splatforge.designs import (
     resolve,
     shell,
     vru,
+    vsort,
 )
 from splatforge.hw.generate import COMPONENTS
 
@@ -34,6 +35,7 @@ DESIGNS = {
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
+    "vsort": vsort.VsortDesign,
 }
 
 

@@ -37,6 +37,7 @@ from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
+from splatforge.designs.vsort import VsortDesign
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.blend import Blend
 from splatforge.hw.generate import component, home
@@ -62,13 +63,14 @@ SMALL_GSCORE = GscoreDesign(
     array=SMALL.array, resolve=SMALL.resolve,
 )
 #: The same of StreamingGS.
-SMALL_STREAMINGGS = StreaminggsDesign(array=SMALL.array, resolve=SMALL.resolve)
+SMALL_STREAMINGGS = StreaminggsDesign(
+    vsort=VsortDesign(capacity=16, width=4), array=SMALL.array, resolve=SMALL.resolve)
 #: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.
 UNITS = (
     "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
-    "raster", "vru")
+    "raster", "vru", "vsort")
 #: Cycles of a trace.
 DEPTH = 4
 

@@ -19,6 +19,7 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
+from splatforge.designs.vsort import VsortDesign
 from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import Binary, build
 
@@ -43,7 +44,8 @@ TESTED_GSCORE = GscoreDesign(
     array=TESTED.array, resolve=TESTED.resolve,
 )
 #: The same of StreamingGS.
-TESTED_STREAMINGGS = StreaminggsDesign(array=TESTED.array, resolve=TESTED.resolve)
+TESTED_STREAMINGGS = StreaminggsDesign(
+    vsort=VsortDesign(capacity=16, width=4), array=TESTED.array, resolve=TESTED.resolve)
 
 
 def _tested(name: str) -> AcceleratorDesign:

@@ -1,0 +1,26 @@
+"""What goes from unit to unit of StreamingGS, in the order of groups, voxels and Gaussians."""
+
+from enum import IntEnum
+
+__all__ = ["GROUP_BITS", "INDEX_BITS", "FineKind", "SurvivorKind"]
+
+#: Bits of a Gaussian's number in its voxel, and of a group's column and row in the frame.
+INDEX_BITS = 8
+GROUP_BITS = 12
+
+
+class SurvivorKind(IntEnum):
+    """Kinds of tokens between the coarse filter and the fine one."""
+
+    VOXEL = 0
+    GAUSSIAN = 1
+    VOXEL_END = 2
+    GROUP_END = 3
+
+
+class FineKind(IntEnum):
+    """Kinds of tokens behind the fine filter."""
+
+    FEATURE = 0
+    VOXEL_END = 1
+    GROUP_END = 2

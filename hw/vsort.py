@@ -1,0 +1,190 @@
+"""Features of voxel after voxel, sorted side by side, and given one after another."""
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.designs.ffu import FfuDesign
+from splatforge.designs.tokens import FineKind
+from splatforge.designs.vsort import VsortDesign
+from splatforge.hw.lib.component import Component
+from splatforge.hw.lib.sorter import Sorter
+from splatforge.hw.lib.tokens import fine_token_layout
+from splatforge.hw.vru import is_older
+
+__all__ = ["Vsort", "kept_layout", "sorted_token_layout"]
+
+
+def kept_layout(ffu: FfuDesign) -> data.StructLayout:
+    """What is kept of a feature while its depth is sorted."""
+    return data.StructLayout({
+        name: field.shape for name, field in fine_token_layout(ffu)
+        if name not in ("kind", "tag", "depth")})
+
+
+def sorted_token_layout(ffu: FfuDesign) -> data.StructLayout:
+    """A feature in its place, or the end of a group, of which all but the tag means nothing."""
+    return data.StructLayout({"end": 1, "tag": TILE_TAG_BITS, "kept": kept_layout(ffu)})
+
+
+class Vsort(Component):
+    """Sort the features of every voxel by depth in the next free sorter, and give them in order.
+
+    Bit-true model: :func:`splatforge.algos.vsort.vsort_fixed`. Cycle model:
+    :mod:`splatforge.sim.vsort`.
+
+    A feature waits in a memory at the place that its number among those of its voxel says; depth
+    and number go to a sorter, two features at a time. What belongs to a group that is over is
+    dropped: as it comes, or when it is the next to be given. What such a group has left in a sorter
+    that still loads is sorted all the same, and dropped then.
+
+    Latency: from the end of a voxel to its first feature on ``o_token`` the sorter's
+    (:func:`splatforge.sim.sorter.sort_cycles`) and two cycles more; from the end of a group, with
+    nothing before it, :attr:`latency`. Throughput: a token a cycle in, one out, and between two
+    voxels one cycle. Stall: ``o_token`` may stall for ever; sorters then fill up, and tokens wait.
+    No ``ready`` depends on an input combinationally.
+
+    Parameters
+    ----------
+    design : VsortDesign
+        Sorters.
+    ffu : FfuDesign
+        Formats of the tokens.
+
+    Members
+    -------
+    oldest : ``In(4)``
+        Tag of the oldest group that is still wanted.
+    i_token : ``In(stream.Signature(FineToken))``
+        Features, ends of voxels, ends of groups, see
+        :func:`splatforge.hw.lib.tokens.fine_token_layout`. A voxel has at most ``capacity``
+        features. Groups that are over may lack their end, and that of a voxel.
+    behind : ``Out(1)``
+        Something of a group before `oldest` is inside: a group more could be taken for it.
+    o_token : ``Out(stream.Signature(SortedToken))``
+        Features in order, ends of groups behind the last feature of each.
+    busy : ``Out(1)``, sorted : ``Out(1)``
+        For the counters: a sorter reads a row or a column for a pass; a voxel's features are
+        all in their sorter.
+    """
+
+    i_token: stream.Interface
+    o_token: stream.Interface
+
+    #: Cycles from the transfer of a group's end to the first in which it can transfer behind.
+    latency = 2
+
+    def __init__(
+        self,
+        design: VsortDesign = VsortDesign(),  # noqa: B008
+        ffu: FfuDesign = FfuDesign(),  # noqa: B008
+    ) -> None:
+        self.design, self.ffu = design, ffu
+        super().__init__({
+            "oldest": In(TILE_TAG_BITS),
+            "i_token": In(stream.Signature(fine_token_layout(ffu))),
+            "behind": Out(1),
+            "o_token": Out(stream.Signature(sorted_token_layout(ffu))),
+            "busy": Out(1), "sorted": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        design = self.design
+        units, entry = design.units, design.entry
+        sorters = [Sorter(design.sorter) for _ in range(units)]
+        for number, sorter in enumerate(sorters):
+            m.submodules[f"sorter_{number}"] = sorter
+        m.submodules.features = features = Memory(
+            shape=kept_layout(self.ffu).size, depth=units * design.capacity, init=[])
+        write, read = features.write_port(), features.read_port()
+        # Voxels in sorters, and ends of groups between them, in order.
+        order = data.StructLayout({"end": 1, "tag": TILE_TAG_BITS})
+        m.submodules.queue = queue = SyncFIFO(width=order.size, depth=2 * units)
+
+        # ---- Features come: the last two are kept, until it is known whether they are the last.
+        token = self.i_token.p
+        load = Signal(range(units))
+        number = Signal(design.number_bits)
+        count = Signal(2)
+        first, second = Signal(entry.width), Signal(entry.width)
+        tag = Signal(TILE_TAG_BITS)
+        dead, stale, feature, voxel_end, group_end = (
+            Signal(name=name) for name in ("dead", "stale", "feature", "voxel_end", "group_end"))
+        free, room, take, whole, sends = (
+            Signal(name=name) for name in ("free", "room", "take", "whole", "sends"))
+        m.d.comb += [
+            free.eq(Array(sorter.i.ready for sorter in sorters)[load]),
+            # What is held belongs to a group that is over: nothing more of it comes.
+            stale.eq(count.any() & is_older(tag, self.oldest)),
+            room.eq(free & queue.w_rdy),
+            self.i_token.ready.eq(room & ~stale),
+            take.eq(self.i_token.valid & self.i_token.ready),
+            dead.eq(is_older(token.tag, self.oldest)),
+            feature.eq(take & ~dead & (token.kind == FineKind.FEATURE)),
+            voxel_end.eq(take & ~dead & (token.kind == FineKind.VOXEL_END)),
+            group_end.eq(take & ~dead & (token.kind == FineKind.GROUP_END)),
+            whole.eq((voxel_end & count.any()) | (stale & room)),
+            sends.eq(whole | (feature & (count == 2))),
+            write.addr.eq(load * design.capacity + number),
+            write.data.eq(Cat(token[name] for name, _ in kept_layout(self.ffu))),
+            write.en.eq(feature),
+            queue.w_en.eq(whole | group_end),
+            queue.w_data.eq(Cat(group_end, Mux(group_end, token.tag, tag))),
+            self.sorted.eq(whole),
+            self.busy.eq(Cat(sorter.busy for sorter in sorters).any()),
+        ]
+        for at, sorter in enumerate(sorters):
+            m.d.comb += [
+                sorter.i.valid.eq(sends & (load == at)),
+                sorter.i.p.first.eq(first), sorter.i.p.second.eq(second),
+                sorter.i.p.both.eq(count == 2), sorter.i.p.last.eq(whole),
+            ]
+        word = Cat(number, token.depth, C(1, 1))
+        with m.If(feature):
+            m.d.sync += [number.eq(number + 1), tag.eq(token.tag)]
+            with m.If(count == 1):
+                m.d.sync += [second.eq(word), count.eq(2)]
+            with m.Else():
+                m.d.sync += [first.eq(word), count.eq(1)]
+        with m.If(whole):
+            m.d.sync += [
+                number.eq(0), count.eq(0), load.eq(Mux(load == units - 1, 0, load + 1))]
+
+        # ---- The next in order is given, through the memory's register.
+        head = data.View(order, queue.r_data)
+        give = Signal(range(units))
+        end, out_tag = Signal(), Signal(TILE_TAG_BITS)
+        valid, move, over, goes, gone = (
+            Signal(name=name) for name in ("valid", "move", "over", "goes", "gone"))
+        sorted_valid, sorted_last = Signal(), Signal()
+        place = Signal(design.number_bits)
+        m.d.comb += [
+            move.eq(~valid | self.o_token.ready),
+            over.eq(queue.r_rdy & is_older(head.tag, self.oldest)),
+            sorted_valid.eq(Array(sorter.o.valid for sorter in sorters)[give]),
+            sorted_last.eq(Array(sorter.o.p.last for sorter in sorters)[give]),
+            place.eq(Array(sorter.o.p.feature for sorter in sorters)[give]),
+            goes.eq(queue.r_rdy & ~over & move & (head.end | sorted_valid)),
+            gone.eq(over | (goes & (head.end | sorted_last))),
+            queue.r_en.eq(gone),
+            read.addr.eq(give * design.capacity + place), read.en.eq(goes),
+            self.o_token.valid.eq(valid), self.o_token.p.end.eq(end),
+            self.o_token.p.tag.eq(out_tag), self.o_token.p.kept.eq(read.data),
+            self.behind.eq(
+                (valid & is_older(out_tag, self.oldest)) | over | stale),
+        ]
+        for at, sorter in enumerate(sorters):
+            chosen = queue.r_rdy & ~head.end & (give == at)
+            m.d.comb += [
+                sorter.drop.eq(chosen & over), sorter.o.ready.eq(chosen & ~over & move)]
+        with m.If(move):
+            m.d.sync += valid.eq(goes)
+        with m.If(goes):
+            m.d.sync += [end.eq(head.end), out_tag.eq(head.tag)]
+        with m.If(gone & ~head.end):
+            m.d.sync += give.eq(Mux(give == units - 1, 0, give + 1))
+        return m
