@@ -1,6 +1,6 @@
 """The rendering array: a tile's splats in, the tile's pixels out, two tiles in flight."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,8 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import shape_of
 
-__all__ = ["PIXELS_PER_GROUP", "Array", "splat_layout", "tile_layout"]
+__all__ = ["PIXELS_PER_GROUP", "Array", "lowest_bit", "several_bits", "splat_layout",
+           "tile_layout"]
 
 #: Pixels of one transfer on the array's output.
 PIXELS_PER_GROUP = 4
@@ -29,6 +30,28 @@ def tile_layout() -> data.StructLayout:
     return data.StructLayout({
         "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1), "splats": 32,
     })
+
+
+def lowest_bit(mask: Value) -> Value:
+    """`mask` without all but its lowest bit, as a tree of groups of four."""
+    groups = [mask[at:at + 4] for at in range(0, len(mask), 4)]
+    found, below = list[Value](), C(0, 1)
+    for group in groups:
+        alone = [group[bit] & ~group[:bit].any() if bit else group[0] for bit in range(len(group))]
+        found += [bit & ~below for bit in alone]
+        below = below | group.any()
+    return Cat(found)
+
+
+def several_bits(mask: Value) -> Value:
+    """Whether `mask` has more than one bit, as a tree of groups of four."""
+    if len(mask) == 1:
+        return C(0, 1)
+    if len(mask) <= 4:
+        return Cat(mask[bit] & mask[:bit].any() for bit in range(1, len(mask))).any()
+    groups = [mask[at:at + 4] for at in range(0, len(mask), 4)]
+    return (Cat(several_bits(group) for group in groups).any()
+            | several_bits(Cat(group.any() for group in groups)))
 
 
 class Array(Component):
@@ -78,8 +101,10 @@ class Array(Component):
     o_tile: stream.Interface
     o: stream.Interface
 
+    #: Registers between the choice of a block and the lanes.
+    issue = 2
     #: Cycles from the issue of a tile's last block until ``o`` can transfer its first pixels.
-    latency = 1 + Alpha.latency + Blend.latency + 3
+    latency = issue + Alpha.latency + Blend.latency + 4
 
     def __init__(
         self,
@@ -128,45 +153,44 @@ class Array(Component):
         splat_valid = Signal()
         pending = Signal(blocks)
 
-        # Issue: the lowest pending block with a live pixel.
+        # Issue: the lowest pending block with a live pixel. Which blocks are candidates and whether
+        # all are dead is in registers: `dead` counts from the next cycle on.
         candidates = Signal(blocks)
+        all_dead = Signal()
         rest = Signal(blocks)
         lowest = Signal(blocks)
-        block = Signal(block_bits)
-        all_dead = Signal()
-        last = Signal()
+        more = Signal()
         splat_free = Signal()
         end = Signal()
+        next_pending = Signal(blocks)
+        offered = Signal()
+        masks = design.block_subtiles()
+        incoming = Cat((self.i_splat.p.subtiles & mask).any() for mask in masks)
         m.d.comb += [
-            candidates.eq(pending & ~dead & splat_valid.replicate(blocks)),
-            rest.eq(candidates & (candidates - 1)),
-            lowest.eq(candidates & ~rest),
-            all_dead.eq(dead.all()),
-            last.eq(~rest.any()),
-            splat_free.eq(~splat_valid | last),
+            lowest.eq(lowest_bit(candidates)),
+            rest.eq(candidates & ~lowest),
+            splat_free.eq(~splat_valid | ~several_bits(candidates)),
             self.busy.eq(candidates.any()),
             self.skipped.eq(splat_valid & ~candidates.any()),
-            self.i_splat.ready.eq(active & splat_free & remaining.any() & ~all_dead),
-            end.eq(active & (all_dead | (splat_free & ~remaining.any()))),
-            self.skip.eq(active & all_dead & remaining.any()),
-            self.stopped.eq(active & all_dead & (remaining.any() | (pending.any() & splat_valid))),
+            self.i_splat.ready.eq(active & splat_free & more & ~all_dead),
+            end.eq(active & (all_dead | (splat_free & ~more))),
+            self.skip.eq(active & all_dead & more),
+            self.stopped.eq(active & all_dead & (more | (pending.any() & splat_valid))),
             self.starved.eq(self.i_splat.ready & ~self.i_splat.valid & ~splat_valid),
+            offered.eq(self.i_splat.valid & active & more & ~all_dead),
+            next_pending.eq(Mux(splat_free, incoming & offered.replicate(blocks), rest)),
         ]
-        for number in range(blocks):
-            with m.If(lowest[number]):
-                m.d.comb += block.eq(number)
-        masks = design.block_subtiles()
-        incoming = self.i_splat.p.subtiles
+        m.d.sync += [
+            pending.eq(next_pending),
+            candidates.eq(next_pending & ~dead),
+            all_dead.eq(dead.all()),
+        ]
         with m.If(splat_free):
-            m.d.sync += splat_valid.eq(self.i_splat.valid & self.i_splat.ready)
-            with m.If(self.i_splat.ready):
+            m.d.sync += splat_valid.eq(offered)
+            with m.If(active & more & ~all_dead):
                 m.d.sync += splat.eq(self.i_splat.payload)
                 with m.If(self.i_splat.valid):
-                    m.d.sync += remaining.eq(remaining - 1)
-            m.d.sync += pending.eq(Cat((incoming & mask).any() for mask in masks))
-        with m.Else():
-            m.d.sync += pending.eq(rest)
-        m.d.sync += touched[half].eq(touched[half] | lowest)
+                    m.d.sync += [remaining.eq(remaining - 1), more.eq(remaining != 1)]
 
         # Tiles come and go. The next one starts in the cycle after the last one's end.
         m.d.comb += [
@@ -176,10 +200,11 @@ class Array(Component):
         free = Signal(2)
         m.d.sync += held.eq(held & ~free)
         with m.If(end):
-            m.d.sync += [active.eq(0), splat_valid.eq(0)]
+            m.d.sync += [active.eq(0), splat_valid.eq(0), candidates.eq(0)]
         with m.If(self.i_tile.valid & self.i_tile.ready):
             m.d.sync += [
                 active.eq(1), half.eq(~half), remaining.eq(self.i_tile.p.splats),
+                more.eq(self.i_tile.p.splats.any()), all_dead.eq(0),
                 columns[~half].eq(self.i_tile.p.columns), rows[~half].eq(self.i_tile.p.rows),
                 touched[~half].eq(0),
                 held.eq((held & ~free) | (Mux(half, 1, 2))),
@@ -192,26 +217,37 @@ class Array(Component):
             m.d.sync += dead.eq(dead | (1 << (blend.o.p.slot % blocks)))
         m.d.comb += blend.o.ready.eq(1)
 
-        # From the issue to the lanes: one register.
+        # From the issue to the lanes: a register of the choice, and one of what follows from it.
+        chosen = Signal(blocks)
+        chosen_splat = Signal(splat_layout(self.splat), reset_less=True)
+        chosen_half = Signal()
+        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half)]
+        m.d.sync += touched[chosen_half].eq(touched[chosen_half] | chosen)
+        block = Signal(block_bits)
+        m.d.comb += block.eq(Cat(
+            Cat(chosen[number] for number in range(blocks) if number >> bit & 1).any()
+            for bit in range(block_bits)))
         issue_carry = Signal(carry)
         x0 = (block % design.blocks_x) * design.block_width
         y0 = (block // design.blocks_x) * design.block_height
         m.d.comb += [
-            issue_carry.color.as_value().eq(Cat(splat.red, splat.green, splat.blue)),
-            issue_carry.slot.eq(half * blocks + block),
-            issue_carry.first.eq(~(touched[half] & lowest).any()),
-            issue_carry.columns.eq(Cat(x0 + x < columns[half]
+            issue_carry.color.as_value().eq(
+                Cat(chosen_splat.red, chosen_splat.green, chosen_splat.blue)),
+            issue_carry.slot.eq(chosen_half * blocks + block),
+            issue_carry.first.eq(~(touched[chosen_half] & chosen).any()),
+            issue_carry.columns.eq(Cat(x0 + x < columns[chosen_half]
                                        for x in range(design.block_width))),
-            issue_carry.rows.eq(Cat(y0 + y < rows[half] for y in range(design.block_height))),
+            issue_carry.rows.eq(Cat(y0 + y < rows[chosen_half]
+                                    for y in range(design.block_height))),
         ]
         reach = Signal(design.lanes // SUBTILE_PX**2)
         with m.Switch(block):
             for number, mask in enumerate(masks):
                 with m.Case(number):
                     m.d.comb += reach.eq(
-                        Cat(splat.subtiles[k] for k in range(SUBTILES) if mask >> k & 1))
-        m.d.sync += alpha.i.valid.eq(self.busy)
-        m.d.sync += [alpha.i.p[name].eq(splat[name])
+                        Cat(chosen_splat.subtiles[k] for k in range(SUBTILES) if mask >> k & 1))
+        m.d.sync += alpha.i.valid.eq(chosen.any())
+        m.d.sync += [alpha.i.p[name].eq(chosen_splat[name])
                      for name in ("u0", "v0", "a", "b", "c", "log_opacity")]
         m.d.sync += [
             alpha.i.p.block.eq(block), alpha.i.p.reach.eq(reach), alpha.i.p.carry.eq(issue_carry),
@@ -223,7 +259,7 @@ class Array(Component):
                      for name in ("color", "slot", "first", "columns", "rows")]
 
         # The end of a tile follows its last block through the pipeline.
-        delay = 1 + alpha.latency + blend.latency
+        delay = self.issue + alpha.latency + blend.latency
         ends = Signal(delay)
         m.d.sync += ends.eq(Cat(end, ends[:-1]))
         self._empty(m, blend, ends[-1], columns, rows, touched, free)
@@ -236,9 +272,9 @@ class Array(Component):
         waiting = Signal(2)
         read_half = Signal(init=1)
         running = Signal()
+        asking = Signal()
         row = Signal(range(TILE_PX))
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
-        done = Signal()
         started = Signal()
         move = Signal()
         m.d.comb += [
@@ -250,31 +286,48 @@ class Array(Component):
         ]
         m.d.sync += waiting.eq(waiting + full - started)
         with m.If(started):
-            m.d.sync += [running.eq(1), row.eq(0), group.eq(0)]
+            m.d.sync += [running.eq(1), asking.eq(1), row.eq(0), group.eq(0)]
 
+        # Where the group lies: block, and place among the block's lanes.
         block = (row // design.block_height) * design.blocks_x + group // groups
         here = Signal(range(max(2, blocks)))
-        m.d.comb += [here.eq(block), blend.read_slot.eq(read_half * blocks + here)]
-        # The group among the block's lanes.
         within = (row % design.block_height) * groups + group % groups
-        chosen = Signal(self.group_layout(design))
-        m.d.comb += chosen.eq(
-            blend.state.as_value().word_select(within, chosen.shape().size))
-        untouched = Signal(self.group_layout(design))
-        m.d.comb += [pixel.transmittance.eq(design.blend.one) for pixel in untouched]
+        last_group, last_row, asked, last, written = (
+            Signal(name=name) for name in ("last_group", "last_row", "asked", "last", "written"))
+        read_within = Signal.like(within, reset_less=True)
+        m.d.comb += [
+            here.eq(block),
+            last_group.eq((group + 1) * PIXELS_PER_GROUP >= columns[read_half]),
+            last_row.eq(row + 1 == rows[read_half]),
+        ]
+        read_slot = Signal.like(blend.read_slot, reset_less=True)
         with m.If(move):
             m.d.sync += [
-                self.o.valid.eq(running),
-                self.o.payload.eq(Mux(
-                    touched[read_half].bit_select(here, 1),
-                    chosen.as_value(), untouched.as_value())),
+                asked.eq(asking), last.eq(asking & last_group & last_row),
+                read_slot.eq(read_half * blocks + here), read_within.eq(within),
+                written.eq(touched[read_half].bit_select(here, 1)),
             ]
-            with m.If(running):
-                with m.If((group + 1) * PIXELS_PER_GROUP >= columns[read_half]):
+            with m.If(asking):
+                with m.If(last_group):
                     m.d.sync += [group.eq(0), row.eq(row + 1)]
-                    m.d.comb += done.eq(row + 1 == rows[read_half])
+                    with m.If(last_row):
+                        m.d.sync += asking.eq(0)
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
-        with m.If(done):
-            m.d.sync += [running.eq(0), read_half.eq(~read_half)]
-            m.d.comb += free.eq(Mux(read_half, 2, 1))
+
+        # The group itself. Behind the last one the half of the state is free.
+        chosen = Signal(self.group_layout(design))
+        untouched = Signal(self.group_layout(design))
+        m.d.comb += [
+            blend.read_slot.eq(read_slot),
+            chosen.eq(blend.state.as_value().word_select(read_within, chosen.shape().size)),
+            *(pixel.transmittance.eq(design.blend.one) for pixel in untouched),
+        ]
+        with m.If(move):
+            m.d.sync += [
+                self.o.valid.eq(asked),
+                self.o.payload.eq(Mux(written, chosen.as_value(), untouched.as_value())),
+            ]
+            with m.If(asked & last):
+                m.d.sync += [running.eq(0), read_half.eq(~read_half)]
+                m.d.comb += free.eq(Mux(read_half, 2, 1))

@@ -1,5 +1,7 @@
 """Blending of one block of fragments a cycle into the pixel state of a tile, two tiles deep."""
 
+from itertools import pairwise
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
@@ -7,13 +9,20 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.fixed import round_shift, shape_of
+from splatforge.hw.lib.copies import copy_of
+from splatforge.hw.lib.fixed import shape_of
 
 __all__ = ["Blend", "BlendLane"]
 
 
 class BlendLane(Component):
     """State of one lane's pixels. No handshake: every register moves when ``enable`` is high.
+
+    The product of 1 - alpha must be multiplied once a cycle, and a multiplier leaves no time for
+    the addition that rounds. So the product P of a pixel is kept in two parts, ``P = H + k`` with k
+    of one bit, and the product of ``2 H + 1`` with ``1 - alpha`` has the next H in its upper bits:
+    rounded half up, the next P is this H or one more, whatever k is. What the addition would have
+    carried, the next k, is worked out a cycle later, while the next H is already in the multiplier.
 
     Parameters
     ----------
@@ -26,15 +35,22 @@ class BlendLane(Component):
     -------
     enable : ``In(1)``
         Moves all stages.
-    alpha, inside, slot, first, write : ``In``
-        Stage 1: the fragment, whether its pixel lies in the frame, where its state lies, whether
-        the state is still that of another tile, and whether there is a fragment at all.
+    alpha, inside, first, again : ``In``
+        Stage 1: the fragment, whether its pixel lies in the frame, whether the state is still that
+        of another tile, and whether the fragment two before had the same slot.
+    slot, chained : ``In``
+        Stage 2: where the pixel's state lies, and whether the fragment before had this slot.
+    slot_product, write_product : ``In``
+        Stage 4: the slot, and whether there is a fragment at all.
+    color, slot_color, first_color, again_color, write_transmittance : ``In``
+        Stage 6: the splat's colour, and ``slot``, ``first``, ``again`` and whether there is a
+        fragment.
     dead : ``Out(1)``
-        Stage 2: the pixel has ended.
-    color : ``In``
-        Stage 3: the splat's colour.
-    slot_final, first_final, write_final : ``In``
-        Stage 4: ``slot``, ``first`` and ``write``, three cycles later.
+        Stage 6: the pixel has ended.
+    chained_color : ``In(1)``
+        Stage 6: ``chained``.
+    slot_final, write_final : ``In``
+        Stage 8: the slot, and whether there is a fragment.
     read_slot : ``In``
         Slot to read; ``state`` follows combinationally.
     state : ``Out``
@@ -50,11 +66,18 @@ class BlendLane(Component):
             "inside": In(1),
             "slot": In(range(slots)),
             "first": In(1),
-            "write": In(1),
-            "dead": Out(1),
+            "again": In(1),
+            "chained": In(1),
+            "slot_product": In(range(slots)),
+            "write_product": In(1),
             "color": In(data.ArrayLayout(shape_of(blend.color), 3)),
+            "slot_color": In(range(slots)),
+            "first_color": In(1),
+            "again_color": In(1),
+            "write_transmittance": In(1),
+            "dead": Out(1),
+            "chained_color": In(1),
             "slot_final": In(range(slots)),
-            "first_final": In(1),
             "write_final": In(1),
             "read_slot": In(range(slots)),
             "state": Out(Blend.state_layout(design)),
@@ -62,76 +85,119 @@ class BlendLane(Component):
 
     def elaborate(self, platform):
         m = Module()
+        final, dead = self._product(m)
+        self._color(m, final, dead)
+        return m
+
+    def _bank(self, m, name, shape):
+        """A memory of one word a pixel, and its two ports."""
+        m.submodules[name] = memory = Memory(shape=shape, depth=self.slots, init=[])
+        return memory, memory.read_port(domain="comb"), memory.write_port()
+
+    def _product(self, m):
+        """Stages 1 to 5: the product behind the fragment, what it weighs, whether it ends."""
         design, blend = self.design, self.design.blend
         frac = design.alpha.alpha.frac_bits
+        shape = shape_of(blend.transmittance)
+        parts = data.StructLayout({"low": 1, "high": blend.transmittance.frac_bits})
+        _, read, write = self._bank(m, "product", parts)
 
-        def bank(name, shape):
-            m.submodules[name] = memory = Memory(shape=shape, depth=self.slots, init=[])
-            return memory, memory.read_port(domain="comb"), memory.write_port()
-
-        # Stage 1: the product of 1 - alpha, read, multiplied, rounded and written in one cycle, so
-        # that the next cycle may bring the next splat of the same block.
-        _, read, write = bank("product", shape_of(blend.transmittance))
         # Data registers need no reset: what is in them matters only when `write` says so.
         def register(name, shape):
             return Signal(shape, name=name, reset_less=True)
 
-        before, after = (register(name, shape_of(blend.transmittance))
-                         for name in ("before", "after"))
-        current, product = (Signal(shape_of(blend.transmittance), name=name)
-                            for name in ("current", "product_next"))
+        stored, current, before, after = (
+            Signal(parts, name=name, reset_less=True)
+            for name in ("stored", "current", "before", "after"))
+        arrived, alpha = (register(f"alpha_{n}", shape_of(design.alpha.alpha)) for n in (1, 2))
+        inside = register("inside_1", 1)
+        keep = register("keep", range((1 << frac) + 1))
+        wide = register("wide", blend.transmittance.frac_bits + frac + 2)
+        rest = register("rest", frac + 2)
+        rounded = Signal(frac + 3)
+        product_before, product_after = register("product_before", shape), \
+            register("product_after", shape)
+        ended = Signal()
+        weight, final, dead = register("weight", shape), register("final", shape), \
+            register("dead_5", 1)
+        first, again, chained = (copy_of(m, each, self.enable)
+                                 for each in (self.first, self.again, self.chained))
         m.d.comb += [
             read.addr.eq(self.slot),
-            current.eq(Mux(self.first, Mux(self.inside, blend.one, 0), read.data)),
-            product.eq(round_shift(current * ((1 << frac) - self.alpha), frac)),
-            write.addr.eq(self.slot),
-            write.data.eq(product),
-            write.en.eq(self.write & self.enable),
+            current.eq(Mux(chained, after, stored)),
+            # P (1 - alpha) 2^(frac + 1), rounding's half in it, is `wide` and `rest`.
+            rounded.eq(wide[:frac + 1] + rest),
+            after.low.eq(rounded[frac + 1]),
+            after.high.eq(wide[frac + 1:]),
+            write.addr.eq(self.slot_product),
+            write.data.eq(after),
+            write.en.eq(self.write_product & self.enable),
+            ended.eq(product_after < blend.stop),
         ]
-        # Stage 2: what the fragment weighs.
-        weight = register("weight", shape_of(blend.transmittance))
-        final_2, final_3 = (register(f"final_{n}", shape_of(blend.transmittance))
-                            for n in (2, 3))
-        blended_2, blended_3 = register("blended_2", 1), register("blended_3", 1)
-        m.d.comb += self.dead.eq(after < blend.stop)
-        # Stage 3: weight times colour.
-        shift = (blend.transmittance.frac_bits + blend.color.frac_bits
-                 - blend.accumulator.frac_bits)
-        products = [register(f"product_{c}",
-                             blend.transmittance.width + blend.color.width - shift + 1)
-                    for c in range(3)]
         with m.If(self.enable):
             m.d.sync += [
-                before.eq(current), after.eq(product),
-                weight.eq(Mux(self.dead, 0, before - after)), final_2.eq(after),
-                blended_2.eq(~self.dead),
-                final_3.eq(final_2), blended_3.eq(blended_2),
+                # Stage 1.
+                arrived.eq(self.alpha), inside.eq(self.inside),
+                # Stage 2: the product before, one where the pixel is new; 1 - alpha.
+                stored.as_value().eq(Mux(
+                    first, inside.replicate(parts.size), Mux(again, after, read.data))),
+                alpha.eq(arrived), keep.eq((1 << frac) - arrived),
+                # Stage 3: multiplied.
+                wide.eq(Cat(C(1, 1), current.high) * keep),
+                rest.eq(Mux(current.low, keep + (1 << frac), alpha)),
+                before.eq(current),
+                # Stage 4: the product behind, rounded, in one part.
+                product_before.eq(before.high + before.low),
+                product_after.eq(after.high + after.low),
+                # Stage 5: what the fragment weighs.
+                weight.eq(Mux(ended, 0, product_before - product_after)),
+                final.eq(product_after), dead.eq(ended),
             ]
-            m.d.sync += [products[c].eq(round_shift(weight * self.color[c], shift))
-                         for c in range(3)]
-        # Stage 4: the accumulators, and T of what has been blended.
+        m.d.comb += self.dead.eq(dead)
+        self._weight = weight
+        return final, dead
+
+    def _color(self, m, final, dead):
+        """Stages 6 to 8: T of what has been blended; weight times colour, accumulated."""
+        blend = self.design.blend
+        memory, _, write = self._bank(m, "transmittance", shape_of(blend.transmittance))
+        look = memory.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(self.slot_color),
+            write.data.eq(Mux(dead, blend.one, final)),
+            write.en.eq(self.write_transmittance & self.enable & (self.first_color | ~dead)),
+            look.addr.eq(self.read_slot),
+            self.state.transmittance.eq(look.data),
+        ]
+        shift = (blend.transmittance.frac_bits + blend.color.frac_bits
+                 - blend.accumulator.frac_bits)
+        shape = shape_of(blend.accumulator)
+        chained = copy_of(m, self.chained_color, self.enable)
+        first, again = self.first_color, self.again_color
         for c in range(3):
-            memory, read, write = bank(f"color_{c}", shape_of(blend.accumulator))
+            memory, read, write = self._bank(m, f"color_{c}", shape)
             look = memory.read_port(domain="comb")
+            product = Signal(blend.transmittance.width + blend.color.width,
+                             name=f"weighted_{c}", reset_less=True)
+            stored, total = (Signal(shape, name=f"{name}_{c}", reset_less=True)
+                             for name in ("before", "total"))
+            # Rounding half up adds the first bit that is dropped: it is the carry of the sum.
+            half = product[shift - 1] if shift else C(0, 1)
+            base = Mux(chained, total, stored)
             m.d.comb += [
-                read.addr.eq(self.slot_final),
+                read.addr.eq(self.slot_color),
                 write.addr.eq(self.slot_final),
-                write.data.eq(Mux(self.first_final, 0, read.data) + products[c]),
+                write.data.eq(total),
                 write.en.eq(self.write_final & self.enable),
                 look.addr.eq(self.read_slot),
                 self.state.color[c].eq(look.data),
             ]
-        memory, read, write = bank("transmittance", shape_of(blend.transmittance))
-        look = memory.read_port(domain="comb")
-        m.d.comb += [
-            read.addr.eq(self.slot_final),
-            write.addr.eq(self.slot_final),
-            write.data.eq(Mux(blended_3, final_3, Mux(self.first_final, blend.one, read.data))),
-            write.en.eq(self.write_final & self.enable),
-            look.addr.eq(self.read_slot),
-            self.state.transmittance.eq(look.data),
-        ]
-        return m
+            with m.If(self.enable):
+                m.d.sync += [
+                    product.eq(self._weight * self.color[c]),
+                    stored.eq(Mux(first, 0, Mux(again, total, read.data))),
+                    total.eq((Cat(C(1, 1), base) + Cat(half, product >> shift)) >> 1),
+                ]
 
 
 class Blend(Component):
@@ -140,13 +206,13 @@ class Blend(Component):
     Bit-true model: :func:`splatforge.algos.blend.blend_fixed`. Cycle model:
     :mod:`splatforge.sim.blend`.
 
-    Latency is :attr:`latency` cycles from a transfer on ``i`` to the state that ``read_slot``
-    shows, and :attr:`dead_latency` to ``o``; throughput is one block per cycle, the same block in
-    consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle (``i.ready``
-    depends on ``o.ready`` combinationally); no payload is lost or reordered.
+    Latency is :attr:`latency` cycles from a transfer on ``i`` to the colour that ``read_slot``
+    shows, and :attr:`dead_latency` to T there and to ``o``; throughput is one block per cycle, the
+    same block in consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle
+    (``i.ready`` depends on ``o.ready`` combinationally); no payload is lost or reordered.
 
-    Per lane one multiplier 18x15 in a loop of one cycle, three 18x10 behind it, and five memories
-    of ``2 * blocks`` words.
+    Per lane one multiplier 18x15 in a loop of one cycle with nothing but a choice beside it, three
+    18x10 behind it, and five memories of ``2 * blocks`` words.
 
     Parameters
     ----------
@@ -171,10 +237,10 @@ class Blend(Component):
     i: stream.Interface
     o: stream.Interface
 
-    #: Cycles from a transfer on ``i`` until its effect is visible in ``state``.
-    latency = 4
+    #: Cycles from a transfer on ``i`` until its effect is visible in the colour of ``state``.
+    latency = 8
     #: Cycles from a transfer on ``i`` to the first cycle in which ``o`` can transfer it.
-    dead_latency = 2
+    dead_latency = 6
 
     def __init__(self, design: ArrayDesign = ArrayDesign()) -> None:  # noqa: B008
         self.design = design
@@ -213,15 +279,21 @@ class Blend(Component):
         move = Signal()
         m.d.comb += [move.eq(~self.o.valid | self.o.ready), self.i.ready.eq(move)]
 
-        valid = [self.i.valid] + [Signal(name=f"valid_{n}") for n in range(1, 4)]
-        slot = [self.i.p.slot] + [Signal.like(self.i.p.slot, name=f"slot_{n}")
-                                  for n in range(1, 4)]
-        first = [self.i.p.first] + [Signal(name=f"first_{n}") for n in range(1, 4)]
-        color = [self.i.p.color] + [Signal.like(self.i.p.color, name=f"color_{n}")
-                                    for n in range(1, 3)]
+        def line(name, begin, stages):
+            return [begin] + [Signal.like(begin, name=f"{name}_{n}") for n in range(1, stages + 1)]
+
+        valid, slot = line("valid", self.i.valid, 7), line("slot", self.i.p.slot, 7)
+        first, color = line("first", self.i.p.first, 5), line("color", self.i.p.color, 5)
+        # Whether the fragment before, or the one before that, left this slot's state in a register.
+        chained, again = (Signal(name=name) for name in ("chained", "again"))
+        m.d.comb += [
+            chained.eq(valid[1] & (slot[1] == self.i.p.slot) & ~self.i.p.first),
+            again.eq(valid[2] & (slot[2] == self.i.p.slot)),
+        ]
+        chained, again = line("chained", chained, 5), line("again", again, 5)
         with m.If(move):
-            for line in (valid, slot, first, color):
-                m.d.sync += [line[n + 1].eq(line[n]) for n in range(len(line) - 1)]
+            for stages in (valid, slot, first, color, chained, again):
+                m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
 
         lanes = []
         for y in range(design.block_height):
@@ -234,20 +306,27 @@ class Blend(Component):
                     lane.enable.eq(move),
                     lane.alpha.eq(self.i.p.alpha[number]),
                     lane.inside.eq(self.i.p.columns[x] & self.i.p.rows[y]),
-                    lane.slot.eq(self.i.p.slot),
+                    lane.slot.eq(slot[1]),
                     lane.first.eq(self.i.p.first),
-                    lane.write.eq(self.i.valid),
-                    lane.color.eq(color[2]),
-                    lane.slot_final.eq(slot[3]),
-                    lane.first_final.eq(first[3]),
-                    lane.write_final.eq(valid[3]),
+                    lane.again.eq(again[0]),
+                    lane.chained.eq(chained[1]),
+                    lane.slot_product.eq(slot[3]),
+                    lane.write_product.eq(valid[3]),
+                    lane.color.eq(color[5]),
+                    lane.slot_color.eq(slot[5]),
+                    lane.first_color.eq(first[5]),
+                    lane.again_color.eq(again[5]),
+                    lane.write_transmittance.eq(valid[5]),
+                    lane.chained_color.eq(chained[5]),
+                    lane.slot_final.eq(slot[7]),
+                    lane.write_final.eq(valid[7]),
                     lane.read_slot.eq(self.read_slot),
                     self.state[number].eq(lane.state),
                 ]
         with m.If(move):
             m.d.sync += [
-                self.o.valid.eq(valid[1]),
-                self.o.p.slot.eq(slot[1]),
+                self.o.valid.eq(valid[5]),
+                self.o.p.slot.eq(slot[5]),
                 self.o.p.dead.eq(Cat(lane.dead for lane in lanes).all()),
             ]
         return m

@@ -88,7 +88,7 @@ class Fetch(Component):
     o_splat: stream.Interface
 
     #: Cycles from the beat that completes a tile table entry to the tile's first burst address.
-    latency = 4
+    latency = 7
 
     def __init__(
         self,
@@ -138,71 +138,86 @@ class Fetch(Component):
         ]
 
         # ---- Tile table: beats of two entries, buffered two bursts deep.
-        tiles_x = Signal(12)
-        tiles_y = Signal(12)
-        table_beats = Signal(24)
+        # Of the frame, from its start on: tiles, and pixels of the last ones.
+        tiles_x, tiles_y, last_column, last_row = (
+            Signal(12, name=name) for name in ("tiles_x", "tiles_y", "last_column", "last_row"))
+        last_columns, last_rows = (Signal(range(TILE_PX + 1), name=name)
+                                   for name in ("last_columns", "last_rows"))
+        tiles = Signal(24)
+        table_left = Signal(24)
+        table_more = Signal()
+        entry_here = Signal()
+        table_room = Signal(init=1)
+        table_ahead = Signal(range(2 * beats + 1))
         table_asked = Signal(24)
         table_next = Signal(25)
         table_arrived = Signal(24)
         m.submodules.table = table = Memory(shape=128, depth=2 * beats, init=[])
         table_write, table_read = table.write_port(), table.read_port()
-        table_left = Signal(24)
+        table_whole = Signal()
         table_length = Signal(range(beats + 1))
         table_ask = Signal()
         m.d.comb += [
-            tiles_x.eq((self.width + TILE_PX - 1) >> 4),
-            tiles_y.eq((self.height + TILE_PX - 1) >> 4),
             table_write.addr.eq(table_arrived % (2 * beats)),
             table_write.data.eq(self.i_beat.p.data),
             table_write.en.eq(arrived_table),
             table_read.addr.eq((table_next >> 1) % (2 * beats)),
             table_read.en.eq(1),
-            table_left.eq(table_beats - table_asked),
-            table_length.eq(Mux(table_left > beats, beats, table_left)),
-            table_ask.eq(running & ~self.stop & ask_free & table_left.any()
-                         & (table_asked - (table_next >> 1) <= beats)),
+            table_whole.eq(table_left >= beats),
+            table_length.eq(Mux(table_whole, beats, table_left)),
+            table_ask.eq(running & ~self.stop & ask_free & table_more & table_room),
+            # Never more than the buffer holds: a few bits tell.
+            table_ahead.eq(table_asked - (table_next >> 1)),
         ]
+        # Whether another burst has room: an entry that is read makes room a cycle later.
+        m.d.sync += table_room.eq(Mux(
+            table_ask, table_ahead + table_length <= beats, table_ahead <= beats))
         with m.If(arrived_table):
             m.d.sync += table_arrived.eq(table_arrived + 1)
+        m.d.sync += entry_here.eq(
+            (table_arrived - (table_next >> 1))[:(2 * beats).bit_length()].any())
 
         # ---- Tiles: read an entry, announce the tile, ask for its splats.
         entry = data.View(data.StructLayout({"first": 32, "count": 32}),
                           table_read.data.word_select(table_next[0], 64))
+        first, count = (Signal(32, name=name) for name in ("first", "count"))
+        list_end = Signal(33)
         column = Signal(12)
         row = Signal(12)
         index = Signal(32)
-        left = Signal(32)
         tile_number, tile_taken = (Signal(range(2 * TILES_AHEAD + 2), name=name)
                                    for name in ("tile_number", "tile_taken"))
-        m.submodules.tiles = tiles = SyncFIFOBuffered(
+        m.submodules.tiles = queue = SyncFIFOBuffered(
             width=tile_layout().size, depth=TILES_AHEAD)
         announced = Signal(tile_layout())
-        last_columns = self.width - (tiles_x - 1) * TILE_PX
-        last_rows = self.height - (tiles_y - 1) * TILE_PX
         m.d.comb += [
-            announced.columns.eq(Mux(column == tiles_x - 1, last_columns, TILE_PX)),
-            announced.rows.eq(Mux(row == tiles_y - 1, last_rows, TILE_PX)),
-            announced.splats.eq(entry.count),
-            tiles.w_data.eq(announced),
-            self.o_tile.valid.eq(tiles.r_rdy),
-            self.o_tile.payload.eq(tiles.r_data),
-            tiles.r_en.eq(self.o_tile.ready),
+            announced.columns.eq(Mux(column == last_column, last_columns, TILE_PX)),
+            announced.rows.eq(Mux(row == last_row, last_rows, TILE_PX)),
+            announced.splats.eq(count),
+            queue.w_data.eq(announced),
+            self.o_tile.valid.eq(queue.r_rdy),
+            self.o_tile.payload.eq(queue.r_data),
+            queue.r_en.eq(self.o_tile.ready),
         ]
 
         requested = Signal(position)
         taken = Signal(position)
         arrived = Signal(position)
-        used = Signal(range(depth + 1))
+        used = Signal(position)
+        room = Signal(init=1)
         outstanding = Signal(range(design.outstanding_bursts + 1))
         finished_burst = Signal()
         splat_ask = Signal()
-        space = Signal(range(beats + 1))
+        # The next burst of the tile's splats, and how many are to come behind it.
         length = Signal(range(beats + 1))
+        behind = Signal(32)
+        behind_any = Signal()
+        behind_first = Signal(signed(34))
+        space = Signal(range(beats + 1))
         skip_here = Signal()
         m.d.comb += [
             used.eq(requested - taken),
-            space.eq(beats - index % beats),
-            length.eq(Mux(left < space, left, space)),
+            behind_first.eq(count - space),
             finished_burst.eq(arrived_splat & self.i_beat.p.last),
             # The tile that is cut short is the one whose splats are being asked for.
             skip_here.eq(self.skip & ((tile_number + 1)[:len(tile_taken)] == tile_taken)),
@@ -211,37 +226,66 @@ class Fetch(Component):
             with m.State("idle"):
                 with m.If(self.start):
                     m.d.sync += [
-                        running.eq(1), table_beats.eq((tiles_x * tiles_y + 1) >> 1),
+                        tiles_x.eq((self.width + TILE_PX - 1) >> 4),
+                        tiles_y.eq((self.height + TILE_PX - 1) >> 4),
+                        last_column.eq((self.width - 1) >> 4),
+                        last_row.eq((self.height - 1) >> 4),
+                        last_columns.eq((self.width - 1)[:4] + 1),
+                        last_rows.eq((self.height - 1)[:4] + 1),
                     ]
-                    m.next = "wait"
+                    m.next = "count"
+            with m.State("count"):
+                m.d.sync += tiles.eq(tiles_x * tiles_y)
+                m.next = "begin"
+            with m.State("begin"):
+                m.d.sync += [running.eq(1), table_more.eq(1), table_left.eq((tiles + 1) >> 1)]
+                m.next = "wait"
             with m.State("wait"):
                 # The read port takes this cycle.
-                with m.If(table_arrived > (table_next >> 1)):
-                    m.next = "announce"
+                with m.If(entry_here):
+                    m.next = "sum"
+            with m.State("sum"):
+                m.d.sync += [
+                    first.eq(entry.first), count.eq(entry.count),
+                    # A burst ends where an aligned one would.
+                    space.eq(beats - entry.first % beats),
+                    list_end.eq(entry.first + entry.count),
+                ]
+                m.next = "announce"
             with m.State("announce"):
-                with m.If(entry.first + entry.count > self.splats):
+                with m.If(list_end > self.splats):
                     m.d.sync += self.overlong.eq(1)
                     m.next = "end"
-                with m.Elif(tiles.w_rdy):
-                    m.d.comb += tiles.w_en.eq(1)
+                with m.Elif(queue.w_rdy):
+                    m.d.comb += queue.w_en.eq(1)
                     m.d.sync += [
-                        index.eq(entry.first), left.eq(entry.count), table_next.eq(table_next + 1),
+                        index.eq(first), table_next.eq(table_next + 1),
+                        length.eq(Mux(behind_first < 0, count, space)),
+                        behind.eq(Mux(behind_first < 0, 0, behind_first)),
                     ]
-                    m.next = "ask"
+                    m.next = "aim"
+            with m.State("aim"):
+                m.d.sync += behind_any.eq(behind.any())
+                m.next = "ask"
             with m.State("ask"):
                 m.d.comb += splat_ask.eq(
-                    ~self.stop & ask_free & ~table_ask & ~skip_here & left.any()
-                    & (used <= depth - beats) & (outstanding < design.outstanding_bursts))
+                    ~self.stop & ask_free & ~table_ask & ~skip_here & length.any()
+                    & room & (outstanding < design.outstanding_bursts))
                 with m.If(splat_ask):
-                    m.d.sync += [index.eq(index + length), left.eq(left - length)]
-                with m.If(skip_here | ~left.any() | (splat_ask & (left == length))):
+                    m.d.sync += [
+                        index.eq(index + length),
+                        length.eq(Mux(behind < beats, behind, beats)),
+                        behind.eq(Mux(behind < beats, 0, behind - beats)),
+                        behind_any.eq(behind > beats),
+                    ]
+                with m.If(skip_here | ~length.any() | (splat_ask & ~behind_any)):
                     m.d.sync += tile_number.eq(tile_number + 1)
-                    with m.If(column == tiles_x - 1):
+                    with m.If(column == last_column):
                         m.d.sync += [column.eq(0), row.eq(row + 1)]
                     with m.Else():
                         m.d.sync += column.eq(column + 1)
                     m.next = "wait"
-                    with m.If((column == tiles_x - 1) & (row == tiles_y - 1)):
+                    with m.If((column == last_column) & (row == last_row)):
                         m.next = "end"
             with m.State("end"):
                 pass
@@ -252,6 +296,8 @@ class Fetch(Component):
                 ask_payload.address.eq(self.table_address + (table_asked << 4)),
                 ask_payload.length.eq(table_length - 1),
                 table_asked.eq(table_asked + table_length),
+                table_left.eq(Mux(table_whole, table_left - beats, 0)),
+                table_more.eq(table_left > beats),
             ]
         with m.Elif(splat_ask):
             m.d.sync += [
@@ -261,6 +307,10 @@ class Fetch(Component):
                 requested.eq(requested + length),
             ]
         m.d.sync += outstanding.eq(outstanding + splat_ask - finished_burst)
+        # Whether a whole burst fits behind what has been asked for: what the array takes makes room
+        # a cycle later.
+        m.d.sync += room.eq(Mux(
+            splat_ask, (used + length)[:len(used)] <= depth - beats, used <= depth - beats))
 
         # ---- Splat buffer: written in order of arrival, read ahead into the output register.
         m.submodules.splats = buffer = Memory(shape=128, depth=depth, init=[])

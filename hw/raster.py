@@ -51,7 +51,7 @@ class Raster(Component):
 
     #: Cycles that a frame's start costs besides the memory's latency: START to descriptor address,
     #: and last descriptor beat to the first address of the tile table.
-    latency = 4
+    latency = 6
 
     def __init__(self, design: RasterDesign = RasterDesign()) -> None:  # noqa: B008
         self.design = design

@@ -169,21 +169,22 @@ class Resolve(Component):
         band_address = Signal.like(row_address)
         tile_column = Signal(12)
         tile_row = Signal(12)
-        tiles_x = Signal(12)
+        # Of the frame, from its start on.
+        last_column = Signal(12)
         tiles_y = Signal(12)
         shift = Mux(state, 4, Mux(wide, 3, 2))
         row_beats = Signal(range(TILE_PX + 1))
         in_flight = Signal(range(design.outstanding_bursts + 1))
         left = Signal(range(TILE_PX + 1))
         beat = Signal(2)
-        group_beats = Signal(3)
+        # Beats of the group behind the next one; whether the bus has taken the row's address.
+        beats_behind = Signal(2)
+        granted_any = Signal()
         group_pixels = Signal(3)
         address_move = Signal()
         begin = Signal()
         more = Signal()
         m.d.comb += [
-            tiles_x.eq((self.width + TILE_PX - 1) >> 4),
-            tiles_y.eq((self.height + TILE_PX - 1) >> 4),
             row_beats.eq(((columns << shift) + 15) >> 4),
             more.eq(busy & ~self.stop & address_rows.any()
                     & (in_flight < design.outstanding_bursts)),
@@ -203,6 +204,10 @@ class Resolve(Component):
             ]
         m.d.sync += in_flight.eq(in_flight + begin - self.i_response)
 
+        def beats_behind_first(pixels: Value) -> Value:
+            """Beats of a group behind its first, where `pixels` are left of the row."""
+            return Mux(state, Mux(pixels >= 4, 3, (pixels - 1)[:2]), Mux(wide, pixels > 2, 0))
+
         # Data follows only addresses that the bus has taken.
         went = Signal()
         beat_move = Signal()
@@ -212,10 +217,9 @@ class Resolve(Component):
         m.d.comb += [
             went.eq(self.o_address.valid & self.o_address.ready),
             group_pixels.eq(Mux(left < PIXELS_PER_GROUP, left, PIXELS_PER_GROUP)),
-            group_beats.eq(((group_pixels << shift) + 15) >> 4),
             beat_move.eq(~self.o_data.valid | self.o_data.ready),
-            beat_begin.eq(beat_move & valid[2] & granted.any()),
-            group_end.eq(beat_begin & (beat + 1 == group_beats)),
+            beat_begin.eq(beat_move & valid[2] & granted_any),
+            group_end.eq(beat_begin & ~beats_behind.any()),
             row_end.eq(group_end & (left <= PIXELS_PER_GROUP)),
             ready.eq(~valid[2] | group_end),
         ]
@@ -229,12 +233,18 @@ class Resolve(Component):
                 self.o_data.p.strobe.eq(Cat(n < strobe_bytes for n in range(16))),
                 self.o_data.p.last.eq(row_end),
                 beat.eq(Mux(group_end, 0, beat + 1)),
+                beats_behind.eq(Mux(beats_behind.any(), beats_behind - 1, Mux(
+                    left <= PIXELS_PER_GROUP, beats_behind_first(columns),
+                    beats_behind_first(left - PIXELS_PER_GROUP)))),
             ]
         with m.If(row_end):
             m.d.sync += [left.eq(columns), data_rows.eq(data_rows - 1)]
         with m.Elif(group_end):
             m.d.sync += left.eq(left - PIXELS_PER_GROUP)
-        m.d.sync += granted.eq(granted + went - row_end)
+        m.d.sync += [
+            granted.eq(granted + went - row_end),
+            granted_any.eq(went | (granted > 1) | (granted.any() & ~row_end)),
+        ]
 
         # ---- Tiles in raster order.
         finished = Signal()
@@ -245,17 +255,22 @@ class Resolve(Component):
                          & ~in_flight.any()),
         ]
         with m.If(self.start):
-            m.d.sync += [tile_address.eq(self.frame_address), band_address.eq(self.frame_address)]
+            m.d.sync += [
+                tile_address.eq(self.frame_address), band_address.eq(self.frame_address),
+                last_column.eq((self.width - 1) >> 4),
+                tiles_y.eq((self.height + TILE_PX - 1) >> 4),
+            ]
         with m.If(self.i_tile.valid & self.i_tile.ready):
             m.d.sync += [
                 busy.eq(1), columns.eq(self.i_tile.p.columns), left.eq(self.i_tile.p.columns),
+                beats_behind.eq(beats_behind_first(self.i_tile.p.columns)), beat.eq(0),
                 address_rows.eq(self.i_tile.p.rows), data_rows.eq(self.i_tile.p.rows),
                 row_address.eq(tile_address),
             ]
         with m.If(finished):
             m.d.sync += [busy.eq(0), tile_column.eq(tile_column + 1),
                          tile_address.eq(tile_address + (TILE_PX << shift))]
-            with m.If(tile_column == tiles_x - 1):
+            with m.If(tile_column == last_column):
                 m.d.sync += [
                     tile_column.eq(0), tile_row.eq(tile_row + 1),
                     tile_address.eq(band_address + (self.pitch_bytes << 4)),

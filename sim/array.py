@@ -9,15 +9,17 @@ from splatforge.designs.fetch import SUBTILES
 from splatforge.sim import alpha, blend
 from splatforge.sim.fetch import LEFT, NEVER, READY, REQUESTED, TAKEN, ask_splats, splat_ring
 
-__all__ = ["DEAD_DELAY", "EMPTY_DELAY", "LATENCY", "blend_tile", "block_tables"]
+__all__ = ["DEAD_DELAY", "EMPTY_DELAY", "ISSUE", "LATENCY", "blend_tile", "block_tables"]
 
-#: Cycles from the issue of a block until it is known that all its pixels have ended: a register,
-#: the pipeline, the flag.
-DEAD_DELAY = 1 + alpha.LATENCY + blend.DEAD_LATENCY + 1
-#: Cycles from the end of a tile until it is offered for writing: a register, the pipeline, a count.
-EMPTY_DELAY = 1 + alpha.LATENCY + blend.LATENCY + 1
+#: Registers between the choice of a block and the lanes.
+ISSUE = 2
+#: Cycles from the issue of a block until it is known that all its pixels have ended: registers, the
+#: pipeline, the flag, the choice of the next block.
+DEAD_DELAY = ISSUE + alpha.LATENCY + blend.DEAD_LATENCY + 2
+#: Cycles from the end of a tile until it is offered for writing: registers, the pipeline, a count.
+EMPTY_DELAY = ISSUE + alpha.LATENCY + blend.LATENCY + 1
 #: Cycles from the issue of a tile's last block until its first pixels can leave.
-LATENCY = EMPTY_DELAY + 2
+LATENCY = EMPTY_DELAY + 3
 
 # Places in the counts that :func:`blend_tile` adds to.
 BUSY, STARVED, SKIPPED, STOPPED, DROPPED, COUNTS = range(6)

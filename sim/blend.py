@@ -2,10 +2,11 @@
 
 __all__ = ["DEAD_LATENCY", "INTERVAL", "LATENCY", "cycles"]
 
-#: Cycles from a block's alphas until they show in the state.
-LATENCY = 4
-#: Cycles from a block's alphas to the word whether all its pixels have ended.
-DEAD_LATENCY = 2
+#: Cycles from a block's alphas until they show in the colours.
+LATENCY = 8
+#: Cycles from a block's alphas until they show in T, and to the word whether all its pixels have
+#: ended.
+DEAD_LATENCY = 6
 #: Cycles between two blocks, the same block twice included.
 INTERVAL = 1
 

@@ -13,13 +13,13 @@ from splatforge.sim.memory import cycle_of, next_beat, room
 __all__ = ["LATENCY", "new_fetch"]
 
 #: Cycles from the beat that completes a table entry to the tile's first burst address.
-LATENCY = 4
+LATENCY = 7
 #: Cycles from a tile's announcement until the array can take it.
 TILE_LATENCY = 2
 #: Cycles from a splat's arrival until the array can take it.
 SPLAT_LATENCY = 2
 #: Cycles from the descriptor's last beat to the first cycle in which the table may be asked for.
-DESCRIPTOR_LATENCY = 2
+DESCRIPTOR_LATENCY = 4
 #: Tiles that wait in the queue behind its output register.
 TILE_QUEUE = 3
 #: Later than any frame ends.
@@ -101,14 +101,14 @@ def announce(state, count, first, earliest, limits, table_beats, memory):
     `earliest` is when the tile queue has room.
     """
     tile = state[TILE]
-    seen = max(state[READY], state[TABLE_TIME + ((tile >> 1) & (TABLE_RING - 1))] + 1)
-    cycle = max(seen + 1, earliest)
+    seen = max(state[READY], state[TABLE_TIME + ((tile >> 1) & (TABLE_RING - 1))] + 2)
+    cycle = max(seen + 2, earliest)
     state[TILE] = tile + 1
-    state[READY] = ask_table(state, cycle + 1, limits, table_beats, (tile + 1) >> 1, memory)
+    state[READY] = ask_table(state, cycle + 2, limits, table_beats, (tile + 1) >> 1, memory)
     state[LEFT] = count
     state[INDEX] = first
     if count == 0:
-        state[READY] = cycle + 2
+        state[READY] = cycle + 3
     return cycle
 
 
@@ -123,7 +123,7 @@ def ask_splats(state, before, limits, memory):
     # A whole burst must fit behind what has been requested and not yet taken.
     needed = requested + burst_beats - depth - 1
     if needed >= 0:
-        asked = max(asked, state[TAKEN + (needed & (ring - 1))])
+        asked = max(asked, state[TAKEN + (needed & (ring - 1))] + 1)
     bursts, limit = state[SPLAT_BURSTS], limits[2]
     ended = state[SPLAT_ENDS + ((bursts - limit) & (BURST_RING - 1))]
     asked = room(bursts, limit, ended, asked)

@@ -26,7 +26,7 @@ __all__ = ["step_frame"]
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 DESCRIPTOR, TABLE, SPLAT = range(3)
-WAIT, ANNOUNCE, ASK, END = range(4)
+WAIT, SUM, ANNOUNCE, AIM, ASK, END = range(6)
 KINDS = 1024
 
 
@@ -53,10 +53,11 @@ def _compile_frame(digest: str):
         ar_valid, ar_address, ar_beats, ar_kind = True, descriptor_address, np.int64(4), DESCRIPTOR
         fetch_start = never
         word = np.int64(0)
-        table_asked = table_arrived = table_next = np.int64(0)
+        table_asked = table_arrived = table_arrived_before = np.int64(0)
+        table_next = table_next_before = np.int64(0)
         state, tile_number, tile_taken = WAIT, np.int64(0), np.int64(0)
         index = left = np.int64(0)
-        requested = taken = arrived = outstanding = np.int64(0)
+        requested = taken = taken_before = arrived = outstanding = np.int64(0)
         splat_valid = False
         tile_end = np.int64(0)
         # The queue of tiles and its output register: numbers of tiles.
@@ -96,7 +97,7 @@ def _compile_frame(digest: str):
                 kind_tail += 1
             running = now >= fetch_start
             table_ask = (running and ask_free and table_asked < table_beats
-                         and table_asked - (table_next >> 1) <= burst_beats)
+                         and table_asked - (table_next_before >> 1) <= burst_beats)
 
             # ---- The array: one block of the record it holds, or the next record, or the end.
             in_tile = array[array_steps.IN_TILE] != 0
@@ -118,16 +119,20 @@ def _compile_frame(digest: str):
             next_state = state
             if running:
                 if state == WAIT:
-                    if table_arrived > table_next >> 1:
-                        next_state = ANNOUNCE
+                    if table_arrived_before > table_next >> 1:
+                        next_state = SUM
+                elif state == SUM:
+                    next_state = ANNOUNCE
                 elif state == ANNOUNCE:
                     if queued_last - queued_first < fetch_model.TILE_QUEUE:
                         push_tile = True
-                        next_state = ASK
+                        next_state = AIM
+                elif state == AIM:
+                    next_state = ASK
                 elif state == ASK:
                     length = min(left, burst_beats - (index & (burst_beats - 1)))
                     splat_ask = (ask_free and not table_ask and not skip_here and left > 0
-                                 and requested - taken <= depth - burst_beats
+                                 and requested - taken_before <= depth - burst_beats
                                  and outstanding < read_limit)
                     if skip_here or left == 0 or (splat_ask and left == length):
                         next_state = END if tile_number + 1 == tiles else WAIT
@@ -182,6 +187,7 @@ def _compile_frame(digest: str):
                     frame_address + row * pitch + column * pixel_bytes)
                 handed += 1
 
+            taken_before, table_arrived_before = taken, table_arrived
             consumed = taken - splat_valid
             advance = not splat_valid or take_splat
             if take_tile:
@@ -211,6 +217,7 @@ def _compile_frame(digest: str):
                 offer = queued_first
                 queued_first += 1
             offered = move_tile or (offered and not take_tile)
+            table_next_before = table_next
             if push_tile:
                 index = starts[queued_last]
                 left = starts[queued_last + 1] - starts[queued_last]

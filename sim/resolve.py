@@ -46,10 +46,11 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
     clock, response = port[CLOCK], port[RESPONSE]
     burst, address, beat = state[BURSTS], state[ADDRESS], state[BEAT]
     beats, stalled = np.int64(0), np.int64(0)
-    load = start + 1
+    # The array asks for a group, then has it in its output's register.
+    load = start + 2
     begun = start
     # When the last three groups were done with, the newest first.
-    end_1 = end_2 = end_3 = start + LATENCY
+    end_1 = end_2 = end_3 = start + 1 + LATENCY
     for row in range(rows):
         # The address: a register, then the bus.
         begin = room(burst, limit, burst_ends[max(0, burst - limit)], max(start + 1, address))

@@ -9,12 +9,12 @@ __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "
 
 # Whether a tile is being written, since when, its columns; the address register and what is to come
 # behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
-# that the array still holds, whether its output's register, each stage and the data register are
-# taken, the last beat of its row in it; pixels left of the row, beat of the group; parameters;
-# counts.
+# that the array has not asked its state for, that it still holds; whether one is asked for, its
+# output's register, each stage and the data register are taken, the last beat of its row in it;
+# pixels left of the row, beat of the group; parameters; counts.
 (WRITING, STARTED, COLUMNS, ADDRESS_VALID, ADDRESS, ADDRESS_BEATS, ROW_ADDRESS, ADDRESS_ROWS,
- DATA_ROWS, GRANTED, IN_FLIGHT, GROUPS_LEFT, LOADED, STAGE_0, STAGE_1, STAGE_2, DATA_VALID,
- ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(26)
+ DATA_ROWS, GRANTED, IN_FLIGHT, TO_ASK, GROUPS_LEFT, ASKED, LOADED, STAGE_0, STAGE_1, STAGE_2,
+ DATA_VALID, ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(28)
 
 
 def new_resolve(pixel_bytes: int, pitch_bytes: int, limit: int) -> npt.NDArray[np.int64]:
@@ -44,7 +44,7 @@ def hand_over(state, now, columns, rows, address):
     state[COLUMNS] = state[ROW_LEFT] = columns
     state[ROW_ADDRESS] = address
     state[ADDRESS_ROWS] = state[DATA_ROWS] = rows
-    state[GROUPS_LEFT] = rows * ((columns + 3) // 4)
+    state[GROUPS_LEFT] = state[TO_ASK] = rows * ((columns + 3) // 4)
 
 
 @nb.njit
@@ -86,7 +86,9 @@ def step(state, now, address_ready, data_ready, response):
         row_end = group_end and state[ROW_LEFT] <= 4
     shift = not state[STAGE_2] or group_end
     transfer = state[LOADED] and shift
-    load = state[GROUPS_LEFT] > 0 and now > state[STARTED] and (not state[LOADED] or transfer)
+    array_move = not state[LOADED] or transfer
+    load = array_move and state[ASKED]
+    ask = array_move and state[TO_ASK] > 0 and now > state[STARTED]
 
     if begin:
         state[ADDRESS_VALID] = 1
@@ -120,4 +122,7 @@ def step(state, now, address_ready, data_ready, response):
         state[GROUPS_LEFT] -= 1
         emptied = state[GROUPS_LEFT] == 0
     state[LOADED] = load or (state[LOADED] and not transfer)
+    if array_move:
+        state[ASKED] = ask
+        state[TO_ASK] -= ask
     return emptied, finished

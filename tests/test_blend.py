@@ -274,10 +274,11 @@ def send(array, rows, gap=0.0, stall=0.0, seed=1, look=None, tail=0):
     return dut, source, sink, [(each.slot, each.dead) for each in got], trace
 
 
-def assert_state(dut, word, state):
+def assert_state(dut, word, state, early=None):
+    """Colour of `state`, and T of it or of the state `early`."""
     pixels = streams.unpack(dut.state.shape(), word)
     assert [list(pixel.color) for pixel in pixels] == state.accumulator.tolist()
-    assert [pixel.transmittance for pixel in pixels] == state.transmittance.tolist()
+    assert [pixel.transmittance for pixel in pixels] == (early or state).transmittance.tolist()
 
 
 @pytest.mark.parametrize(("gap", "stall"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.4), (0.3, 0.3)])
@@ -287,7 +288,7 @@ def test_rtl_against_fixed(gap, stall):
     want = Expected(array, rows)
     slots = 2 * array.blocks
     dut, _, _, ended, trace = send(
-        array, rows, gap, stall, seed=6, look=lambda cycle: cycle % slots, tail=slots + 4)
+        array, rows, gap, stall, seed=6, look=lambda cycle: cycle % slots, tail=slots + 8)
     assert ended == want.dead
     assert {dead for _, dead in ended} == {0, 1}
     # Behind the last fragment, every slot that was touched.
@@ -303,24 +304,25 @@ def test_rtl_against_fixed_of_other_formats():
     array = ArrayDesign(lanes=16, blend=OTHER)
     rows = fragments(array, 120, 7)
     want = Expected(array, rows)
-    dut, _, _, ended, trace = send(array, rows, look=lambda cycle: 0, tail=5)
+    dut, _, _, ended, trace = send(array, rows, look=lambda cycle: 0, tail=8)
     assert ended == want.dead
     assert_state(dut, trace["state"][-1], want.states[-1][0])
 
 
 def test_state_shows_after_the_latency():
-    """In every cycle the state is the one behind all fragments of `latency` cycles ago or more."""
+    """In every cycle: the colour of all fragments of `latency` cycles ago or more, T likewise."""
     array = ArrayDesign(lanes=16)
     rows = fragments(array, 150, 8)
     want = Expected(array, rows)
-    dut, source, _, _, trace = send(array, rows, gap=0.2, look=lambda cycle: 0, tail=6)
+    dut, source, _, _, trace = send(array, rows, gap=0.2, look=lambda cycle: 0, tail=8)
     assert dut.latency == model.LATENCY
     sent = [transfer.cycle for transfer in source.sent]
     changed = 0
     for cycle, word in enumerate(trace["state"]):
         behind = sum(each <= cycle - dut.latency for each in sent)
+        early = sum(each <= cycle - dut.dead_latency for each in sent)
         if behind:
-            assert_state(dut, word, want.states[behind - 1][0])
+            assert_state(dut, word, want.states[behind - 1][0], want.states[early - 1][0])
             changed += cycle and word != trace["state"][cycle - 1]
     assert changed > 20
 

@@ -39,6 +39,7 @@ from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.hw.alpha import Alpha
+from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.generate import component, home
 
@@ -293,7 +294,7 @@ def _bit(wire: str, number: int | None = None, width: int = 4) -> str:
 
 def _array_invariants() -> tuple[str, ...]:
     """Tiles in the array, oldest to newest, hold the halves of the state in turns."""
-    delay = 1 + Alpha.latency + Blend.latency
+    delay = Array.issue + Alpha.latency + Blend.latency
     width = (delay + 5).bit_length()  # as many tiles as there are bits must not look like none
 
     def bit(wire: str, number: int | None = None) -> str:
@@ -308,6 +309,9 @@ def _array_invariants() -> tuple[str, ...]:
         f"(= {total} (bvadd {bit('dut.held', 0)} {bit('dut.held', 1)}))",
         f"(= [dut.read_half] (ite (= {total} {one}) [dut.half] (not [dut.half])))",
         f"(=> (= {total} {one}) (= (ite [dut.half] #b10 #b01) [dut.held]))",
+        # The last group of a tile is asked for last, and ends it when it leaves.
+        "(=> [dut.asking] [dut.running])", "(=> [dut.asked] [dut.running])",
+        "(=> [dut.last] (and [dut.asked] (not [dut.asking])))",
     )
 
 
@@ -320,11 +324,19 @@ def _lists_invariants() -> tuple[str, ...]:
 
 
 def _raster_invariants() -> tuple[str, ...]:
-    """Between frames nothing asks for anything."""
-    return tuple(
-        f"(=> (not [dut.shell.registers.busy]) {quiet})" for quiet in (
+    """Between frames nothing asks for anything; a tile's rows are ahead, asked for or granted."""
+    def rows(wire: str) -> str:
+        return f"((_ zero_extend 2) [dut.resolve.{wire}])"
+
+    asked = _bit("dut.resolve.o_address__valid", width=7)
+    return (
+        *(f"(=> (not [dut.shell.registers.busy]) {quiet})" for quiet in (
             "(not [dut.shell.ask])", "(not [dut.fetch.running])",
-            "(not [dut.fetch.o_address__valid])", "(= [dut.fetch.tile_state] #b000)"))
+            "(not [dut.fetch.o_address__valid])", "(= [dut.fetch.tile_state] #b0000)")),
+        f"(= {rows('data_rows')} (bvadd {rows('address_rows')} {rows('granted')} {asked}))",
+        "(=> (not [dut.resolve.busy]) (= [dut.resolve.data_rows] #b00000))",
+        "(= [dut.resolve.granted_any] (not (= [dut.resolve.granted] #b00000)))",
+    )
 
 
 def _after_skip(dut: Any, name: str) -> Value:
