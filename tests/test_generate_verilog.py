@@ -262,3 +262,34 @@ def test_core_file(folder):
         assert core[f"targets.{target}.toplevel"] == "raster"
     assert core["targets.lint.tools.verilator.verilator_options"] == (
         f"[{', '.join(LINT_WAIVERS)}]")
+
+
+def test_files_of_a_full_disk_are_whole_or_not_there(tmp_path, monkeypatch):
+    def full(path, text, *_):
+        with path.open("w") as file:
+            file.write(text[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/raster\.v'$"):
+        write_verilog(tmp_path / "out", DESIGN)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_folders_are_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "verilog", lambda *_: pytest.fail("the work is done already"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        write_verilog(tmp_path / "file", DESIGN)
+
+
+def test_yosys_in_disorder_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise generate.backend.YosysError("Traceback:\n  File ...\nFile too large (os error 27)\n")
+
+    monkeypatch.setattr(generate, "component", lambda *_: None)
+    monkeypatch.setattr(generate.backend, "convert", fail)
+    with pytest.raises(RuntimeError) as error:
+        verilog("alpha", DESIGN)
+    assert str(error.value) == (
+        "Yosys cannot write the Verilog of alpha: File too large (os error 27)")
