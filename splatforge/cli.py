@@ -221,6 +221,11 @@ class MemoryOptions:
         from splatforge.designs.memory import BankedMemory, MemoryTiming
 
         if self.memory in PRESETS:
+            for option in ("latency", "rate", "write_rate", "outstanding"):
+                name = f"memory_{option}"
+                if getattr(self, name) != getattr(MemoryOptions, name):
+                    raise ValueError(f"--{name.replace('_', '-')} must come with a fixed memory, "
+                                     f"not with {self.memory}, which has its own")
             return BankedMemory(dram=PRESETS[self.memory], clock_hz=self.clock().value)
         if self.memory != "fixed":
             raise ValueError(
@@ -722,7 +727,8 @@ def scenes_make(
         "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write; NAME.ply."
     )] = None,
     gaussians: Annotated[int, typer.Option(
-        "--gaussians", min=1, help="Gaussians of the finest level.")] = 100_000,
+        "--gaussians", min=1, max=100_000_000, help="Gaussians of the finest level."
+    )] = 100_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds, equal files.")] = 1,
     levels: Annotated[int, typer.Option(
         "--levels", min=1, help="Levels of detail of a city, one file each.")] = 1,
@@ -1388,6 +1394,10 @@ def _line(text: str) -> str:
 
 def entry() -> NoReturn:
     """Run ``splatforge`` as a process."""
+    for name in ("stdout", "stderr"):
+        # Closed by who has started us: what is said goes nowhere, and no file takes the number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
     status = main()
     if status > 128:
         # A thread that compiles a kernel cannot be interrupted; the interpreter would wait for it.

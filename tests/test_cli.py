@@ -263,6 +263,15 @@ def test_a_closed_pipe_is_no_error(scene_file, tmp_path):
     assert (result.returncode, result.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(tmp_path, closed):
+    script = f'exec "$0" -m splatforge scenes list {closed}'
+    result = subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, text=True,
+                            capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ("default" in result.stdout) == (closed == "2>&-")
+
+
 # What verbs share -----------------------------------------------------------------------------
 
 
@@ -428,6 +437,16 @@ def test_memory_rates(rate):
         cli.MemoryOptions(memory_rate=rate).timing()
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
         cli.MemoryOptions(memory_rate="1/2", memory_write_rate=rate).timing()
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("--memory-latency", 5), ("--memory-rate", "1/2"), ("--memory-write-rate", "1/2"),
+    ("--memory-outstanding", 4)])
+def test_banked_memories_have_timing_of_their_own(capsys, scene_file, option, value):
+    name = "lpddr4-3200"
+    line = refusal(capsys, "simulate", "raster", "--scene", scene_file, "--memory", name, option,
+                   value)
+    assert line == f"{option} must come with a fixed memory, not with {name}, which has its own"
 
 
 # render ---------------------------------------------------------------------------------------
@@ -607,6 +626,7 @@ def test_scenes_convert(capsys, tmp_path, scene_file):
 
 
 def test_scenes_make(capsys, tmp_path):
+    assert "100000000" in refusal(capsys, "scenes", "make", "city", "--gaussians", 10**10)
     record = figures(capsys, "scenes", "make", "object", "--gaussians", 1000, "--seed", 3, "-o",
                      tmp_path / "new" / "o.ply")
     assert record["gaussians"] == 1000
