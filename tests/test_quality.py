@@ -45,6 +45,27 @@ def test_ssim_orders_noise_below_brightness():
     assert 0 < noisy < brighter < 1
 
 
+def test_ssim_by_its_definition():
+    """Weights of the window as its authors give them, at every place that the window fits."""
+    image = picture(3, 17, 15).astype(np.float64)
+    reference = 0.5 * image + 0.5 * picture(4, 17, 15)
+    side = np.arange(-5, 6)
+    window = np.exp(-(side[:, None] ** 2 + side**2) / (2 * 1.5**2))[..., None]
+    window /= window.sum()
+    places = []
+    for y in range(17 - 10):
+        for x in range(15 - 10):
+            a, b = image[y : y + 11, x : x + 11], reference[y : y + 11, x : x + 11]
+            mean_a, mean_b = (window * a).sum((0, 1)), (window * b).sum((0, 1))
+            variance_a = (window * a**2).sum((0, 1)) - mean_a**2
+            variance_b = (window * b**2).sum((0, 1)) - mean_b**2
+            covariance = (window * a * b).sum((0, 1)) - mean_a * mean_b
+            places.append(
+                (2 * mean_a * mean_b + 0.01**2) * (2 * covariance + 0.03**2)
+                / (mean_a**2 + mean_b**2 + 0.01**2) / (variance_a + variance_b + 0.03**2))
+    assert ssim(image, reference) == pytest.approx(np.mean(places), abs=1e-9)
+
+
 @pytest.mark.parametrize("measure", [psnr_db, ssim])
 def test_images_are_checked(measure):
     with pytest.raises(
