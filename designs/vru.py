@@ -6,6 +6,7 @@ from splatforge.designs.entry import EntryFormat
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.fixed import Fixed
+from splatforge.designs.setup import SetupDesign
 
 __all__ = ["REGION_PX", "VruDesign"]
 
@@ -27,9 +28,7 @@ class VruDesign:
     splat : SplatFormat
         What the rendering array takes.
     slope : Fixed
-        The slopes ``a``, ``b`` and ``c`` where they are multiplied by the distance from the mean.
-        A slope is at most 1.551 (:class:`splatforge.designs.fetch.SplatFormat`); 24 fraction bits
-        leave an error of 2^-25 a pixel of distance, a quarter of the splat's resolution at 4096.
+        As in :class:`splatforge.designs.setup.SetupDesign`.
     cache_features : int
         Records that the cache holds, direct-mapped by the lowest bits of their numbers; a power of
         two from 2 to 65536. GSCore's memory for features is 128 KB, 4096 records of 32 bytes.
@@ -69,16 +68,7 @@ class VruDesign:
         if self.entry.subtile_bits != 4:
             raise ValueError(
                 f"Entries must tell the four 8x8 regions of a tile, not {self.entry.subtile_bits}")
-        if not self.slope.signed or self.slope.int_bits != 2:
-            raise ValueError(f"Slope must be signed and hold 1.551, SQ(2,f), not {self.slope}")
-        splat, frac_bits = self.splat, self.slope.frac_bits
-        if max(splat.a.frac_bits, splat.b.frac_bits, splat.c.frac_bits) >= frac_bits:
-            raise ValueError(f"Slope must be finer than the splat's, not {self.slope}")
-        if max(splat.u0.frac_bits, splat.v0.frac_bits) >= frac_bits + self.feature.mean.frac_bits:
-            raise ValueError(
-                f"Slope times distance must be finer than the splat's forms, not {self.slope}")
-        if splat.log_opacity != self.feature.log_opacity or splat.color != self.feature.color:
-            raise ValueError("Features must hold opacity and colour in the splat's formats")
+        self.setup  # noqa: B018 - checks the formats
 
     @property
     def index_bits(self) -> int:
@@ -86,7 +76,6 @@ class VruDesign:
         return self.cache_features.bit_length() - 1
 
     @property
-    def distance(self) -> Fixed:
-        """From a feature's mean to the centre of a tile's first pixel."""
-        mean = self.feature.mean
-        return Fixed(int_bits=mean.int_bits + 1, frac_bits=mean.frac_bits, signed=True)
+    def setup(self) -> SetupDesign:
+        """What makes splats of features."""
+        return SetupDesign(feature=self.feature, splat=self.splat, slope=self.slope)

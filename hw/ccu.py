@@ -26,7 +26,7 @@ from splatforge.hw.lib.axi import READ_GAUSSIANS
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 from splatforge.hw.lib.folded import Folded
-from splatforge.hw.vru import feature_layout
+from splatforge.hw.lib.splat_setup import feature_layout
 
 __all__ = ["Ccu", "tile_entry_layout"]
 

@@ -1,5 +1,7 @@
 """In front of the rendering array: features fetched through a cache and made into splats."""
 
+from itertools import pairwise
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -7,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.entry import TILE_TAG_BITS, EntryFormat
-from splatforge.designs.feature import FEATURE_BYTES, FeatureFormat
+from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.vru import REGION_PX, VruDesign
@@ -15,9 +17,9 @@ from splatforge.hw.array import splat_layout, tile_layout
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_FEATURES
 from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
+from splatforge.hw.lib.splat_setup import SplatSetup, feature_layout
 
-__all__ = ["TILES_AHEAD", "Vru", "entry_layout", "feature_layout", "is_older", "listed_tile_layout"]
+__all__ = ["TILES_AHEAD", "Vru", "entry_layout", "is_older", "listed_tile_layout"]
 
 #: Tiles that may have been announced and not yet be taken by the array.
 TILES_AHEAD = 8
@@ -34,12 +36,6 @@ def listed_tile_layout() -> data.StructLayout:
     return data.StructLayout({
         "tile": TILE_TAG_BITS, "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1),
         "splats": 32})
-
-
-def feature_layout(feature: FeatureFormat) -> data.StructLayout:
-    """A feature record, fields from bit 0 upward."""
-    return data.StructLayout({
-        name: Shape(width, signed=signed) for name, width, signed in feature.fields()})
 
 
 def is_older(tile: Value, oldest: Value) -> Value:
@@ -294,118 +290,26 @@ class Vru(Component):
             ]
         return feature, tile, subtiles, valid
 
-    def _slope(self, word):
-        """A floating slope in fixed point."""
-        feature, slope = self.design.feature.slope, self.design.slope
-        fraction = feature.fraction_bits
-        exponent = word[fraction:-1]
-        significand = Cat(word[:fraction], C(1, 1))
-        # With this exponent the last bit of the fraction is the last of the slope.
-        level = feature.bias + fraction - slope.frac_bits
-        down = Signal(range(fraction + 3))
-        magnitude = Signal(slope.width - 1)
-        m_down = (((significand << 1) >> down) + 1) >> 1
-        # Above two in magnitude it saturates, whatever the fraction.
-        top = feature.bias + 1
-        shifted = significand << Mux(exponent > level, (exponent - level)[:5], 0)
-        small = Mux(level - exponent > fraction + 2, fraction + 2, (level - exponent)[:len(down)])
-        return (
-            down.eq(Mux(exponent >= level, 0, small)),
-            magnitude.eq(Mux(
-                exponent == 0, 0, Mux(
-                    exponent >= top, slope.raw_max, Mux(
-                        exponent >= level, shifted, m_down)))),
-            Mux(word[-1], -magnitude, magnitude),
-        )
-
     def _setup(self, m, place, feature, tile, subtiles, valid, move):
-        """Six stages that move together; the last is the output's register."""
-        design = self.design
-        splat, slope, mean = design.splat, design.slope, design.feature.mean
-        stages = 6
+        """Stages that move together; the last is the output's register."""
+        m.submodules.setup = setup = SplatSetup(self.design.setup)
+        stages = setup.latency
         valids = [valid] + [Signal(name=f"valid_{n}") for n in range(stages)]
         tiles = [tile] + [Signal.like(tile, name=f"tile_{n}") for n in range(stages)]
-        #: What only passes through: opacity, colour, mask.
-        passing = data.StructLayout({
-            "log_opacity": shape_of(splat.log_opacity), "red": shape_of(splat.color),
-            "green": shape_of(splat.color), "blue": shape_of(splat.color), "subtiles": 4})
-        pass_on = [Signal(passing, name=f"passing_{n}") for n in range(stages)]
+        regions = [subtiles] + [Signal.like(subtiles, name=f"subtiles_{n}") for n in range(stages)]
         dead = is_older(tiles[-1], self.oldest)
         m.d.comb += [
             place.addr.eq(tile),
             move.eq(~valids[-1] | dead | self.o_splat.ready),
             self.o_splat.valid.eq(valids[-1] & ~dead),
+            setup.enable.eq(move), setup.feature.eq(feature), Cat(setup.x, setup.y).eq(place.data),
         ]
-
-        held = Signal.like(feature)
-        x, y = Signal(12), Signal(12)
-        distance = shape_of(design.distance)
-        dx, dy = Signal(distance), Signal(distance)
-        slopes = [Signal(shape_of(slope), name=f"slope_{n}") for n in "abc"]
-        half = 1 << (mean.frac_bits - 1)
         with m.If(move):
-            for n in range(stages):
-                m.d.sync += [valids[n + 1].eq(valids[n]), tiles[n + 1].eq(tiles[n])]
-                if n:
-                    m.d.sync += pass_on[n].eq(pass_on[n - 1])
-            # 1: the record, and where its tile lies.
-            m.d.sync += [
-                held.eq(feature), Cat(x, y).eq(place.data), pass_on[0].subtiles.eq(subtiles),
-                *(pass_on[0][name].eq(feature[name])
-                  for name in ("log_opacity", "red", "green", "blue")),
-            ]
-            # 2: the distance from the mean, and slopes in fixed point.
-            m.d.sync += [
-                dx.eq((x << (mean.frac_bits + 4)) + half - held.mean_x),
-                dy.eq((y << (mean.frac_bits + 4)) + half - held.mean_y),
-            ]
-        for name, fixed in zip("abc", slopes, strict=True):
-            down, magnitude, value = self._slope(held[name])
-            m.d.comb += [down, magnitude]
-            with m.If(move):
-                m.d.sync += fixed.eq(value)
-
-        # 3 and 4: products, from partial ones that are each a multiplier of an FPGA's.
-        products = [self._product(m, move, factor, fixed, name) for name, factor, fixed in (
-            ("a", dx, slopes[0]), ("b", dy, slopes[1]), ("c", dy, slopes[2]))]
-        late = [[Signal.like(fixed, name=f"{fixed.name}_{n}") for n in range(3)]
-                for fixed in slopes]
-        u, v = Signal(signed(len(products[0]) + 1)), Signal.like(products[2])
-        fine = mean.frac_bits + slope.frac_bits
-        out = self.o_splat.p
-        with m.If(move):
-            for fixed, delayed in zip(slopes, late, strict=True):
-                m.d.sync += [after.eq(before) for before, after in
-                             zip([fixed, *delayed], delayed, strict=False)]
-            # 5: the sum.
-            m.d.sync += [u.eq(products[0] + products[1]), v.eq(products[2])]
-            # 6: to the splat's formats.
-            for target, value, bits, fmt in (
-                (out.u0, u, fine, splat.u0), (out.v0, v, fine, splat.v0),
-                (out.a, late[0][2], slope.frac_bits, splat.a),
-                (out.b, late[1][2], slope.frac_bits, splat.b),
-                (out.c, late[2][2], slope.frac_bits, splat.c),
-            ):
-                m.d.sync += target.eq(saturate(round_shift(value, bits - fmt.frac_bits), fmt))
+            for line in (valids, tiles, regions):
+                m.d.sync += [after.eq(before) for before, after in pairwise(line)]
         side = TILE_PX // REGION_PX
-        last = pass_on[-1]
-        m.d.comb += [out[name].eq(last[name]) for name in ("log_opacity", "red", "green", "blue")]
+        out = self.o_splat.p
+        m.d.comb += [out[name].eq(getattr(setup, name)) for name, _, _ in
+                     self.design.splat.fields() if name != "subtiles"]
         m.d.comb += out.subtiles.eq(Cat(
-            last.subtiles[subtile // 4 // 2 * side + subtile % 4 // 2]
-            for subtile in range(16)))
-
-    @staticmethod
-    def _product(m, move, left, right, name):
-        """Exact product of two signed factors after two registers."""
-        low_left, low_right = len(left) // 2, len(right) // 2
-        parts = []
-        for a, at_a in ((left[:low_left], 0), (left[low_left:].as_signed(), low_left)):
-            for b, at_b in ((right[:low_right], 0), (right[low_right:].as_signed(), low_right)):
-                part = Signal.like(a * b, name=f"part_{name}_{at_a}_{at_b}")
-                with m.If(move):
-                    m.d.sync += part.eq(a * b)
-                parts.append(part << (at_a + at_b))
-        product = Signal(signed(len(left) + len(right)), name=f"product_{name}")
-        with m.If(move):
-            m.d.sync += product.eq(sum(parts))
-        return product
+            regions[-1][subtile // 4 // 2 * side + subtile % 4 // 2] for subtile in range(16)))

@@ -411,7 +411,7 @@ def _bsu_part(design: GscoreDesign) -> Part:
 def _setup_operators(design: GscoreDesign) -> Counts:
     """Of a splat: slopes in fixed point, the distance, three products, rounding."""
     vru = design.vru
-    slope, distance, splat = vru.slope.width, vru.distance.width, vru.splat
+    slope, distance, splat = vru.slope.width, vru.setup.distance.width, vru.splat
     return _sum([
         (f"shift_{slope}", 3), (f"add_{slope}", 3), (f"add_{distance}", 2),
         (f"multiply_{slope}x{distance}", 3), (f"add_{slope + distance + 1}", 1),
@@ -421,7 +421,7 @@ def _setup_operators(design: GscoreDesign) -> Counts:
 def _vru_part(design: GscoreDesign) -> Part:
     """Tags, records, queues, places of tiles; six stages of setup, of them two for products."""
     vru = design.vru
-    slope, distance = vru.slope.width, vru.distance.width
+    slope, distance = vru.slope.width, vru.setup.distance.width
     feature, entry = vru.feature.width, vru.entry
     passing = feature - 2 * vru.feature.mean.width - 3 * vru.feature.slope.width + 4
     waiting = vru.index_bits + entry.subtile_bits + 5

@@ -15,7 +15,8 @@ from amaranth.lib.wiring import In, Out
 from splatforge.algos.array import array_fixed
 from splatforge.algos.fetch import SplatLists, decode_splats
 from splatforge.algos.records import encode_record
-from splatforge.algos.vru import REGION_SUBTILES, slope_fixed, vru_fixed
+from splatforge.algos.splat_setup import slope_fixed
+from splatforge.algos.vru import REGION_SUBTILES, vru_fixed
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.feature import FeatureFormat
@@ -62,7 +63,7 @@ def test_slopes_are_rounded_to_half_a_unit():
     fraction = np.array([0, 1, 2, (1 << 16) - 1, 1 << 16, (1 << 17) - 1])
     words = (np.arange(256)[:, None] << 17 | fraction).reshape(-1)
     words = np.concatenate([words, words | fmt.sign_bit])
-    raw = slope_fixed(DESIGN, words)
+    raw = slope_fixed(DESIGN.setup, words)
     exact = fmt.to_float(words)
     inside = np.abs(exact) < 2
     error = np.abs(slope.to_float(raw) - exact)

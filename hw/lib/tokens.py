@@ -7,7 +7,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import Floating
 from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
 from splatforge.hw.lib.fixed import shape_of
-from splatforge.hw.vru import feature_layout
+from splatforge.hw.lib.splat_setup import feature_layout
 
 __all__ = ["fine_token_layout", "survivor_layout"]
 
