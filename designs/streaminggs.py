@@ -15,6 +15,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vsort import VsortDesign
+from splatforge.designs.vsu import VsuDesign
 
 __all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PartitionDesign", "StreaminggsDesign"]
 
@@ -96,6 +97,8 @@ class StreaminggsDesign:
         Fine filter.
     vsort : VsortDesign
         Sorters of what is left of a voxel.
+    vsu : VsuDesign
+        Sorting of voxels, and the side of a group.
     array, resolve, shell : ArrayDesign, ResolveDesign, ShellDesign
         Parameters of the units that every accelerator has.
 
@@ -119,6 +122,7 @@ class StreaminggsDesign:
 
     ffu: FfuDesign = FfuDesign()
     vsort: VsortDesign = VsortDesign()
+    vsu: VsuDesign = VsuDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
     shell: ShellDesign = ShellDesign()
@@ -130,6 +134,7 @@ class StreaminggsDesign:
             raise ValueError(
                 f"Sorters must take depths of {self.ffu.depth_bits} bits, "
                 f"not {self.vsort.depth_bits!r}")
+        self.vsu.group_bits(self.shell)
 
     @property
     def splat(self) -> SplatFormat:

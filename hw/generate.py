@@ -39,6 +39,7 @@ from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
+from splatforge.hw.vsu import Vsu
 
 __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
            "to_rtlil", "to_verilog", "verilog", "write_verilog"]
@@ -48,7 +49,7 @@ COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
     "gscore": Gscore, "lists": Lists, "qsu": Qsu,
     "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
-    "vsort": Vsort,
+    "vsort": Vsort, "vsu": Vsu,
 }
 #: Units that every accelerator has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
@@ -56,7 +57,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON | {"vsort"},
+    "streaminggs": _COMMON | {"vsort", "vsu"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -135,6 +136,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     if isinstance(design, StreaminggsDesign):
+        if name == "vsu":
+            return Vsu(design.vsu, design.shell)
         return Vsort(design.vsort, design.ffu)
     assert isinstance(design, GscoreDesign)
     match name:

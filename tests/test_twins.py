@@ -23,6 +23,7 @@ from splatforge.designs import (
     shell,
     vru,
     vsort,
+    vsu,
 )
 from splatforge.hw.generate import COMPONENTS
 
@@ -35,7 +36,7 @@ DESIGNS = {
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
-    "vsort": vsort.VsortDesign,
+    "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
 }
 
 

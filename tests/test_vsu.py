@@ -2,7 +2,11 @@
 
 import math
 import re
+import sys
+from collections import deque
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +19,11 @@ from splatforge.algos.vsu import (
     pack_stream_camera,
     sort_keys,
     vsu_fixed,
+    vsu_schedule,
 )
 from splatforge.designs.ccu import CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.floating import Floating
+from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.voxel import (
     STREAM_CAMERA_BEATS,
@@ -27,7 +33,13 @@ from splatforge.designs.voxel import (
     WORD_INTEGERS,
 )
 from splatforge.designs.vsu import KEY_BITS, VsuDesign
+from splatforge.hw.lib.axi import READ_SPLATS, READ_VOXELS
+from splatforge.hw.vsu import Vsu
 from splatforge.scenes import Camera
+from splatforge.sim import vsu as model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
 
 DESIGN = VsuDesign()
 FP = Floating()
@@ -403,3 +415,270 @@ def test_groups_of_the_largest_frame():
     assert [VsuDesign(group_tiles=g).group_bits(ShellDesign()) for g in (1, 2, 4)] == [9, 8, 7]
     with pytest.raises(ValueError, match=r"^Largest side must be at most 16384 pixels, not 16385$"):
         DESIGN.group_bits(ShellDesign(max_side=16385))
+
+
+# ---- The unit itself.
+
+#: Everything fills up.
+SMALL = VsuDesign(voxels=256, scan_width=2, interval=3, group_tiles=1, buffer_beats=16,
+                  burst_beats=4, outstanding_bursts=2, waiting_rows=2)
+WIDE = VsuDesign(scan_width=8, interval=8, group_tiles=4, waiting_rows=3)
+ONE = VsuDesign(voxels=256, scan_width=1, interval=2)
+#: Above 32 bits; the table in the middle of a burst, and across a page.
+CAMERA, TABLE = 0x9_8765_4300, 0x12_3456_7FD0
+
+
+@cache
+def bench(design):
+    return streams.Bench(Vsu(design))
+
+
+class Play:
+    """The unit between a memory and what takes groups and voxels, beside both models.
+
+    With ``early``, groups are over at any time behind their announcement; in a cycle something of
+    one that is over lingers elsewhere with a probability of ``lingers``.
+    """
+
+    def __init__(self, design, table, eye, view, *, seed=1, gap=0.0, stall=0.0, latency=9,
+                 early=False, lingers=0.0, stop=None):
+        self.design, self.view, self.table, self.stop = design, view, table, stop
+        self.gap, self.stall, self.latency = gap, stall, latency
+        self.early, self.lingers = early, lingers
+        self.rng = np.random.default_rng(seed)
+        self.camera = pack_stream_camera(FP, view, eye, antialiased=True)
+        room = replace(design, voxels=65536)
+        self.frame = vsu_fixed(room, table, self.camera, view.width, view.height)
+        self.groups = self.frame.columns * self.frame.rows
+        self.given = [[] for _ in range(self.groups)]
+        self.ended = [False] * self.groups
+        self.announced = self.oldest = self.cycles = 0
+        #: Cycles in which groups and voxels were taken; (address, beats) of bursts.
+        self.times, self.asked = [], []
+        self.memory = {
+            base + 16 * n: int.from_bytes(beat.astype("<u4").tobytes(), "little")
+            for base, words in ((CAMERA, self.camera), (TABLE, table.reshape(-1)))
+            for n, beat in enumerate(words.reshape(-1, 4))}
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    def check_group(self, got):
+        design, view, number = self.design, self.view, self.announced
+        row, column = divmod(number, self.frame.columns)
+        assert (got.tag, got.x, got.y) == (
+            number % 16, column * design.group_tiles, row * design.group_tiles)
+        assert got.columns == min(design.group_px, view.width - column * design.group_px)
+        assert got.rows == min(design.group_px, view.height - row * design.group_px)
+        assert number - self.oldest <= 6
+
+    def check_voxel(self, got, number):
+        """A token of group `number`, in the order of its list."""
+        frame = self.frame
+        assert (got.tag, got.row * frame.columns + got.column) == (number % 16, number)
+        assert not self.ended[number]
+        places = frame.places[frame.starts[number]:frame.starts[number + 1]]
+        given = self.given[number]
+        if got.last:
+            assert len(given) == len(places)
+            self.ended[number] = True
+            return
+        at = places[len(given)]
+        voxel = got.voxel
+        assert [voxel.d_x, voxel.d_y, voxel.d_z, voxel.size, voxel.count, voxel.address] == [
+            *frame.d[:, at], frame.size[at], frame.count[at], frame.address[at]]
+        given.append(frame.ids[at])
+
+    async def play(self, ctx):
+        dut, view, design = bench(self.design).dut, self.view, self.design
+        for name, value in (
+            ("width", view.width), ("height", view.height), ("voxels", len(self.table)),
+            ("camera_address", CAMERA), ("voxel_address", TABLE), ("oldest", 0), ("start", 1),
+        ):
+            ctx.set(getattr(dut, name), value)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        state = self.state = model.new_vsu(
+            design, len(self.table), self.groups, camera_address=CAMERA, voxel_address=TABLE)
+        rows = model.rows_of(design, self.frame)
+        visible = np.zeros(len(self.table), bool)
+        visible[self.frame.ids] = True
+        beats = deque()
+        ports = dut.o_address, dut.o_group, dut.o_voxel
+        layouts = [port.payload.shape() for port in ports]
+        events = dut.busy, dut.stalled, dut.streamed, dut.visible, dut.found
+        counts = [model.BUSY, model.STALLED, model.STREAMED, model.VISIBLE, model.HITS]
+        held = {}
+        for cycle in range(60_000):
+            stop = self.stop is not None and cycle >= self.stop
+            full = state[model.AT] == model.ANNOUNCE and state[model.OVERFLOW]
+            if model.is_idle(state) and (model.is_done(state) or stop or full):
+                self.cycles = cycle
+                break
+            ready = [not self.out(self.stall) for _ in ports]
+            for port, value in zip(ports, ready, strict=True):
+                ctx.set(port.ready, value)
+            due = bool(beats) and beats[0][0] <= cycle and not self.out(self.gap)
+            lingers = self.out(self.lingers)
+            oldest = self.oldest
+            ctx.set(dut.stop, stop)
+            ctx.set(dut.oldest, oldest % 16)
+            ctx.set(dut.others_behind, lingers)
+            last = False
+            if due:
+                _, word, last = beats.popleft()
+                beat = {"id": READ_VOXELS, "data": word, "last": last}
+            else:
+                beat = {"id": READ_SPLATS, "data": 0x55, "last": self.out(0.5)}
+            ctx.set(dut.i_beat.valid, due or self.out(0.3))
+            ctx.set(dut.i_beat.payload, beat)
+            offered = [
+                *model.offers(state), model.is_done(state), model.is_idle(state),
+                model.is_loaded(state), model.behind(state, oldest), state[model.OVERFLOW]]
+            asked, token, before = (
+                int(state[model.ADDRESS]), int(state[model.TOKEN]), state[counts].copy())
+            _, _, *seen = await ctx.tick().sample(
+                *(port.valid for port in ports), dut.done, dut.idle, dut.loaded, dut.behind,
+                dut.overflow, *events, *(port.payload.as_value() for port in ports))
+            model.step(state, visible, rows, stop, ready[0], due, last, oldest, lingers, *ready[1:])
+            valid, payloads = seen[:3], seen[-3:]
+            burst, group, voxel = (
+                streams.unpack(*pair) for pair in zip(layouts, payloads, strict=True))
+            # The model shows what the unit shows.
+            assert [(burst.length + 1) * valid[0], *seen[1:8]] == list(map(int, offered)), cycle
+            assert seen[8:13] == (state[counts] - before).tolist(), cycle
+            for n in range(3):
+                if n in held:
+                    assert valid[n]
+                    assert payloads[n] == held[n]
+                held.pop(n, None)
+                if valid[n] and not ready[n]:
+                    held[n] = payloads[n]
+            if valid[0]:
+                assert (burst.address, burst.id) == (16 * asked, READ_VOXELS)
+                assert burst.address >> 12 == (burst.address + 16 * burst.length) >> 12
+            if valid[0] and ready[0]:
+                self.asked.append((burst.address, burst.length + 1))
+                beats.extend((cycle + self.latency, self.memory[burst.address + 16 * n],
+                              n == burst.length) for n in range(burst.length + 1))
+            if valid[1] and ready[1]:
+                self.check_group(group)
+                self.times.append(("group", cycle))
+                self.announced += 1
+            if valid[2] and ready[2]:
+                self.check_voxel(voxel, token)
+                self.times.append(("voxel", cycle))
+            while self.oldest < self.announced and self.ended[self.oldest]:
+                self.oldest += 1
+            if self.early and self.oldest < self.announced and self.out(0.02):
+                self.oldest += 1
+        else:
+            raise AssertionError("not done")
+
+    def check(self):
+        bench(self.design).play(self.play)
+        # Every beat once, in order.
+        read = [16 * n + address for address, beats in self.asked for n in range(beats)]
+        assert read == list(self.memory)
+        assert self.announced == self.groups
+        if not self.early:
+            assert all(self.ended)
+            for number in range(self.groups):
+                assert self.given[number] == self.frame.voxels_of(number).tolist()
+        return self
+
+
+@cache
+def small_town():
+    view = turned(85, 53)
+    table, eye = town(4, view, cells=2, edge=2.0)
+    return table, eye, view
+
+
+@pytest.mark.parametrize(("design", "gap", "stall", "early", "lingers"), [
+    (DESIGN, 0.3, 0.5, True, 0.1), (SMALL, 0.2, 0.3, False, 0.3), (SMALL, 0.0, 0.8, True, 0.0),
+    (WIDE, 0.0, 0.0, False, 0.0), (ONE, 0.1, 0.6, False, 0.0)])
+def test_rtl_against_both_models(design, gap, stall, early, lingers):
+    play = Play(design, *small_town(), gap=gap, stall=stall, early=early, lingers=lingers).check()
+    assert 40 < len(play.frame.ids) < len(play.table)
+    if early:
+        # Some groups are cut short, and what is given of them is the beginning of their list.
+        assert not all(play.ended)
+    assert play.state[model.STALLED] > 0 or not stall
+
+
+def test_nothing_lingers_when_a_group_is_announced():
+    """A voxel of a group that is over is not taken while others pass: its tag would come again."""
+    table, eye, view = small_town()
+    play = Play(SMALL, table[::8], eye, view, stall=0.97, seed=2, early=True).check()
+    assert sum(play.ended) < play.groups / 2
+
+
+def test_nothing_to_sort():
+    table, eye, view = small_town()
+    play = Play(SMALL, table[:0], eye, view).check()
+    assert play.asked == [(CAMERA, STREAM_CAMERA_BEATS)]
+    assert all(play.ended)
+
+
+def test_too_many():
+    table, eye, view = small_town()
+    near = vsu_fixed(SMALL, table, pack_stream_camera(FP, view, eye, antialiased=True), 85, 53).ids
+    play = Play(SMALL, table[np.tile(near, 9)[:260]], eye, view)
+    bench(SMALL).play(play.play)
+    assert play.state[model.OVERFLOW]
+    assert play.announced == 0
+
+
+@pytest.mark.parametrize("stop", [5, 300])
+def test_stop(stop):
+    """The model knows it as well."""
+    play = Play(SMALL, *small_town(), stop=stop, latency=20)
+    bench(SMALL).play(play.play)
+    assert 0 < len(play.asked) < 2 * len(play.table) // 4
+    assert not model.is_done(play.state)
+
+
+def test_latency_and_throughput():
+    """A hit a cycle; a group's scan is done while the one before is taken."""
+    table, eye, view = small_town()
+    play = Play(WIDE, table, eye, view).check()
+    what = [name for name, _ in play.times]
+    cycle = dict(enumerate(cycle for _, cycle in play.times))
+    first = what.index("voxel")
+    assert cycle[first] - cycle[first - 1] == Vsu.latency
+    voxels = np.array([cycle for name, cycle in play.times if name == "voxel"])
+    # Rows of eight, of which three wait: one voxel after the other, and the ends between them.
+    hits = len(play.frame.places)
+    assert voxels[-1] - voxels[0] < 1.1 * (hits + play.groups)
+
+
+def test_cycles():
+    """Before the first group the table and two passes; then the rows of all groups."""
+    rng = np.random.default_rng(1)
+    count, view = 2000, turned(320, 256)
+    depth = rng.uniform(2, 12, count)
+    center = np.stack([*(rng.uniform(-0.4, 0.4, (2, count)) * depth), depth])
+    size = np.full(count, 0.25)
+    table = records(
+        center.T @ view.w2c[:3, :3] + view.position - 1.5 * size[:, None], size, 0.7 * size,
+        size / 16, cells=rng.integers(0, 1 << 30, count))
+    camera = pack_stream_camera(FP, view, (0, 0, 0), antialiased=False)
+    frame = vsu_fixed(DESIGN, table, camera, view.width, view.height)
+    visible, groups = len(frame.ids), frame.columns * frame.rows
+    assert groups == 80
+    assert visible > 1500
+    first, total = model.cycles(DESIGN, frame, count, MemoryTiming(latency_cycles=40))
+    # The first results may wait until counts are cleared; then these are added up.
+    arithmetic = max(1 << 9, 40 + STREAM_CAMERA_BEATS + 40 + vsu_schedule(DESIGN).finish)
+    streaming = arithmetic + DESIGN.interval * count
+    assert 0 <= first - (streaming + 513 + 2 * visible) < 60
+    rows = -(-visible // DESIGN.scan_width)
+    # Every row is read, every hit given, whichever takes longer.
+    most = max(rows * groups, len(frame.places))
+    assert rows * groups < total - first < 1.02 * most + 10 * groups
+
+
+@pytest.mark.rtl
+def test_testbench(run_testbench):
+    run_testbench("vsu", seed=1)

@@ -38,6 +38,7 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
+from splatforge.designs.vsu import VsuDesign
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
@@ -65,13 +66,16 @@ SMALL_GSCORE = GscoreDesign(
 )
 #: The same of StreamingGS.
 SMALL_STREAMINGGS = StreaminggsDesign(
-    vsort=VsortDesign(capacity=16, width=4), array=SMALL.array, resolve=SMALL.resolve)
+    vsort=VsortDesign(capacity=16, width=4),
+    vsu=VsuDesign(voxels=64, scan_width=1, interval=2, buffer_beats=16, burst_beats=4,
+                  outstanding_bursts=2, waiting_rows=2),
+    array=SMALL.array, resolve=SMALL.resolve)
 #: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.
 UNITS = (
     "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
-    "raster", "vru", "vsort")
+    "raster", "vru", "vsort", "vsu")
 #: Cycles of a trace.
 DEPTH = 4
 

@@ -20,6 +20,7 @@ from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
+from splatforge.designs.vsu import VsuDesign
 from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import Binary, build
 
@@ -45,7 +46,10 @@ TESTED_GSCORE = GscoreDesign(
 )
 #: The same of StreamingGS.
 TESTED_STREAMINGGS = StreaminggsDesign(
-    vsort=VsortDesign(capacity=16, width=4), array=TESTED.array, resolve=TESTED.resolve)
+    vsort=VsortDesign(capacity=16, width=4),
+    vsu=VsuDesign(voxels=128, scan_width=2, interval=3, buffer_beats=16, burst_beats=4,
+                  outstanding_bursts=2, waiting_rows=2),
+    array=TESTED.array, resolve=TESTED.resolve)
 
 
 def _tested(name: str) -> AcceleratorDesign:

@@ -1,0 +1,402 @@
+"""Cycle model of :class:`splatforge.hw.vsu.Vsu`: what it is at, and where rows and hits wait.
+
+No number that is computed is here; which voxels are visible and which groups each meets the
+bit-true model says (:class:`splatforge.algos.vsu.VsuFrame`), :func:`rows_of` in rows of the scan.
+:func:`offers` tells what the unit shows in a cycle, :func:`step` what one cycle does.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos.vsu import VsuFrame, vsu_schedule
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.shell import ShellDesign
+from splatforge.designs.voxel import STREAM_CAMERA_BEATS, VOXEL_BEATS
+from splatforge.designs.vsu import DIGIT_BITS, GROUPS_AHEAD, VsuDesign
+from splatforge.sim import folded
+
+__all__ = ["Rows", "behind", "cycles", "is_done", "is_idle", "is_loaded", "new_vsu", "offers",
+           "rows_of", "step"]
+
+# What the unit is at, the value of AT.
+WAIT, CLEAR, LOAD, ADD, FIRST, SECOND, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(11)
+
+# Constants of the frame: beats of a burst, bursts in flight, beats of the buffer, the camera's
+# address in beats, voxels kept, voxels in a row, rows that may wait, groups. Of the loader: the
+# next address of the table in beats, and beats that have not been asked for; whether the camera has
+# not; the burst that waits for the bus, 0 beats if none does; beats asked for that have not left
+# the buffer; bursts in flight; beats of the camera that came. What the unit is at; the bin of the
+# counts; voxels that are to come out of the arithmetic. Four stages: in the first the number of the
+# voxel or -1, in the others whether there is a visible one; visible voxels; whether they were too
+# many. Of the sort: the next voxel, and whether there is one in each of three stages. Of the scan:
+# the group, the next row, the next of the rows with hits. Then the stages behind it, each with the
+# number of its group or -1, the place of its first hit among all, how many there are, and whether
+# it is an end: looked at, found, held, fetched, offered. Of the queue between the second and the
+# third: the first and the number of its rows. Counts.
+(BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
+ ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
+ STAGE_3, STAGE_4, KEPT, OVERFLOW, SORTED, SORTS_0, SORTS_1, SORTS_2, GROUP, LINE, ROW, LOOKED,
+ LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD, HELD_AT,
+ HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, TOKEN, TOKEN_AT, TOKEN_END, QUEUE_FIRST,
+ QUEUED, BUSY, STALLED, STREAMED, VISIBLE, HITS) = range(57)
+#: Then the queue, four numbers a row, and the state of the arithmetic.
+QUEUE = 57
+
+
+class Rows(NamedTuple):
+    """Rows of the scan with a hit, group after group.
+
+    Group g has those from ``starts[g]`` to before ``starts[g + 1]``: each the number of the row,
+    and the place of its first hit among those of all groups; they end with the next row's.
+    """
+
+    starts: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+
+
+def rows_of(design: VsuDesign, frame: VsuFrame) -> Rows:
+    """Rows with a hit of every group of a frame."""
+    number = frame.places // design.scan_width
+    group = np.repeat(np.arange(len(frame.starts) - 1), np.diff(frame.starts))
+    begins = np.ones(len(number), bool)
+    begins[1:] = (np.diff(number) != 0) | (np.diff(group) != 0)
+    first = np.flatnonzero(begins)
+    return Rows(
+        starts=np.searchsorted(group[first], np.arange(len(frame.starts))).astype(np.int64),
+        numbers=number[first].astype(np.int64),
+        first=np.append(first, len(number)).astype(np.int64))
+
+
+def new_vsu(
+    design: VsuDesign, voxels: int, groups: int, *, camera_address: int, voxel_address: int,
+    shell: ShellDesign = ShellDesign(),  # noqa: B008
+) -> npt.NDArray[np.int64]:
+    """State in the cycle behind ``start``.
+
+    Parameters
+    ----------
+    design : VsuDesign
+        The unit.
+    voxels, groups : int
+        Records of the table, groups of the frame.
+    camera_address, voxel_address : int
+        Of the records, in bytes.
+    shell : ShellDesign
+        Bus.
+    """
+    arithmetic = folded.new_folded(vsu_schedule(design), VOXEL_BEATS, design.buffer_beats)
+    queue = 4 * design.waiting_rows
+    state = np.zeros(QUEUE + queue + len(arithmetic), np.int64)
+    state[QUEUE + queue:] = arithmetic
+    state[BURST], state[FLYING_LIMIT] = design.burst_beats, design.outstanding_bursts
+    state[BUFFER], state[VOXELS] = design.buffer_beats, design.voxels
+    state[LANES], state[WAITING_ROWS] = design.scan_width, design.waiting_rows
+    state[GROUPS] = groups
+    state[CAMERA], state[PLACE] = (
+        address // shell.data_bytes for address in (camera_address, voxel_address))
+    state[LEFT], state[ASKS_CAMERA], state[RESULTS] = voxels * VOXEL_BEATS, 1, voxels
+    state[AT] = CLEAR
+    for stage in (STAGE_1, LOOKED, FOUND, HELD, FETCHED, TOKEN):
+        state[stage] = -1
+    return state
+
+
+@nb.njit(inline="always")
+def _older(group, oldest):
+    """Whether the tags of two groups say that the first lies before the second."""
+    return (group - oldest) & 8 != 0
+
+
+@nb.njit
+def offers(state):
+    """Beats of the burst that is asked for or 0, whether a group and a voxel are offered."""
+    return state[ADDRESS_BEATS], state[AT] == TELL, state[TOKEN] >= 0
+
+
+@nb.njit
+def is_loaded(state):
+    """Whether camera and table have been read."""
+    return (state[CAMERA_CAME] == STREAM_CAMERA_BEATS and state[LEFT] == 0
+            and state[FLYING] == 0)
+
+
+@nb.njit
+def is_done(state):
+    """Whether all groups have been announced, and all that was found is taken."""
+    done = state[AT] == DONE and state[QUEUED] == 0
+    for stage in (LOOKED, FOUND, HELD, FETCHED, TOKEN):
+        done = done and state[stage] < 0
+    return done
+
+
+@nb.njit
+def is_idle(state):
+    """Whether no address waits and no burst is in flight."""
+    return state[FLYING] == 0
+
+
+@nb.njit
+def behind(state, oldest):
+    """Whether something of a group before `oldest` is here."""
+    found = state[QUEUED] > 0 and _older(state[QUEUE + 4 * state[QUEUE_FIRST]], oldest)
+    for stage in (LOOKED, FOUND, HELD, FETCHED, TOKEN):
+        found = found or (state[stage] >= 0 and _older(state[stage], oldest))
+    return found
+
+
+@nb.njit(inline="always")
+def _load(state, stop, address_ready, beat, last, freed):
+    """The loader."""
+    free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
+            and state[FLYING] < state[FLYING_LIMIT])
+    asks_camera = free and state[ASKS_CAMERA] != 0
+    asks = (free and not asks_camera and state[LEFT] > 0
+            and state[RESERVED] <= state[BUFFER] - state[BURST])
+    if address_ready:
+        state[ADDRESS_BEATS] = 0
+    if asks_camera:
+        state[ASKS_CAMERA] = 0
+        state[ADDRESS] = state[CAMERA]
+        state[ADDRESS_BEATS] = STREAM_CAMERA_BEATS
+    if asks:
+        length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
+        state[ADDRESS] = state[PLACE]
+        state[ADDRESS_BEATS] = length
+        state[PLACE] += length
+        state[LEFT] -= length
+        state[RESERVED] += length
+    state[FLYING] += asks_camera or asks
+    state[FLYING] -= beat and last
+    if freed:
+        state[RESERVED] -= VOXEL_BEATS
+    if beat and state[CAMERA_CAME] < STREAM_CAMERA_BEATS:
+        state[CAMERA_CAME] += 1
+
+
+@nb.njit(inline="always")
+def _keep(state, streamed, visible):
+    """Four stages behind the arithmetic."""
+    kept = state[STAGE_3] != 0 and state[KEPT] < state[VOXELS]
+    if state[STAGE_3] != 0 and not kept:
+        state[OVERFLOW] = 1
+    state[KEPT] += kept
+    state[VISIBLE] += kept
+    state[STAGE_4] = kept
+    state[STAGE_3] = state[STAGE_2]
+    state[STAGE_2] = state[STAGE_1] >= 0 and visible[state[STAGE_1]]
+    state[STAGE_1] = state[STREAMED] if streamed else -1
+    state[STREAMED] += streamed
+    state[RESULTS] -= streamed
+
+
+@nb.njit(inline="always")
+def _sort(state, sorting):
+    """One cycle of a pass; whether it is over."""
+    rest = state[SORTED] < state[KEPT]
+    over = sorting and not rest and not (
+        state[SORTS_0] or state[SORTS_1] or state[SORTS_2])
+    state[SORTS_2] = state[SORTS_1]
+    state[SORTS_1] = state[SORTS_0]
+    state[SORTS_0] = sorting and rest
+    if sorting:
+        state[SORTED] = 0 if over else state[SORTED] + rest
+    return over
+
+
+@nb.njit(inline="always")
+def _find(state, rows, oldest, scans, voxel_ready):
+    """The scan's stages, the last first; whether the row that is scanned goes on, and it ends."""
+    wanted = (state[FOUND] >= 0 and state[FOUND_HITS] > 0
+              and not _older(state[FOUND], oldest))
+    room = state[QUEUED] < state[WAITING_ROWS]
+    move = not wanted or room
+    ends = state[LINE] * state[LANES] >= state[KEPT]
+
+    # Held, fetched, offered.
+    takes = state[TOKEN] < 0 or voxel_ready
+    fetches = state[FETCHED] < 0 or takes
+    dead = state[HELD] >= 0 and _older(state[HELD], oldest)
+    goes = state[HELD] >= 0 and not dead and fetches
+    moves_on = state[HELD] < 0 or dead or (fetches and state[HELD_HITS] == 1)
+    if takes:
+        state[TOKEN] = -1
+        if state[FETCHED] >= 0 and not _older(state[FETCHED], oldest):
+            state[TOKEN], state[TOKEN_AT] = state[FETCHED], state[FETCHED_AT]
+            state[TOKEN_END] = state[FETCHED_END]
+    if fetches:
+        state[FETCHED] = state[HELD] if goes else -1
+        state[FETCHED_AT], state[FETCHED_END] = state[HELD_AT], state[HELD_END]
+    if goes:
+        state[HITS] += state[HELD_END] == 0
+        state[HELD_AT] += 1
+        state[HELD_HITS] -= 1
+    if moves_on:
+        state[HELD] = -1
+        if state[QUEUED] > 0:
+            at = QUEUE + 4 * state[QUEUE_FIRST]
+            state[HELD:HELD + 4] = state[at:at + 4]
+            state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % state[WAITING_ROWS]
+            state[QUEUED] -= 1
+
+    # Found, looked at.
+    if wanted and room:
+        at = QUEUE + 4 * ((state[QUEUE_FIRST] + state[QUEUED]) % state[WAITING_ROWS])
+        state[at:at + 4] = state[FOUND:FOUND + 4]
+        state[QUEUED] += 1
+    state[STALLED] += scans and not move
+    if move:
+        state[FOUND:FOUND + 4] = state[LOOKED:LOOKED + 4]
+        state[LOOKED] = -1
+        if scans:
+            state[LOOKED] = state[GROUP]
+            state[LOOKED_END] = ends
+            state[LOOKED_HITS] = ends
+            state[BUSY] += not ends
+            row = state[ROW]
+            if row < rows.starts[state[GROUP] + 1] and rows.numbers[row] == state[LINE]:
+                state[LOOKED_AT] = rows.first[row]
+                state[LOOKED_HITS] = rows.first[row + 1] - rows.first[row]
+                state[ROW] += 1
+    return move, ends
+
+
+@nb.njit
+def step(
+    state, visible, rows, stop, address_ready, beat, last, oldest, others_behind, group_ready,
+    voxel_ready,
+):
+    """One cycle.
+
+    Parameters
+    ----------
+    state : ndarray
+        From :func:`new_vsu`.
+    visible : ndarray of bool
+        Which voxels of the table are.
+    rows : Rows
+        From :func:`rows_of`.
+    stop : bool
+        Nothing more is to be asked for.
+    address_ready : bool
+        The bus takes an address.
+    beat, last : bool
+        A beat arrives; it is the last of its burst.
+    oldest : int
+        The oldest group that is wanted.
+    others_behind : bool
+        Something of a group before it is on its way elsewhere.
+    group_ready, voxel_ready : bool
+        A group, a voxel is taken if there is one.
+    """
+    at = state[AT]
+    arithmetic = state[QUEUE + 4 * state[WAITING_ROWS]:]
+    _, result = folded.offers(arithmetic)
+    loads = at == LOAD
+    streamed = result and loads
+    loaded = is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and not (
+        state[STAGE_2] or state[STAGE_3] or state[STAGE_4])
+    freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
+    lingers = behind(state, oldest)
+    overflow = state[OVERFLOW] != 0
+    _load(state, stop, address_ready, beat, last, freed)
+    _keep(state, streamed, visible)
+    sorted_out = _sort(state, at == FIRST or at == SECOND)
+    dead = _older(state[GROUP], oldest)
+    move, ends = _find(state, rows, oldest, at == SCAN and not dead, voxel_ready)
+
+    bins = 1 << DIGIT_BITS
+    if at == CLEAR:
+        state[NUMBER] += 1
+        if state[NUMBER] == bins:
+            state[NUMBER] = 0
+            state[AT] = LOAD
+    elif at == LOAD:
+        if loaded:
+            state[AT] = ADD
+    elif at == ADD:
+        state[NUMBER] += 1
+        if state[NUMBER] > bins:
+            state[AT] = FIRST
+    elif at == FIRST:
+        if sorted_out:
+            state[AT] = SECOND
+    elif at == SECOND:
+        if sorted_out:
+            state[AT] = ANNOUNCE
+    elif at == ANNOUNCE:
+        state[LINE] = 0
+        state[ROW] = rows.starts[state[GROUP]]
+        if (((state[GROUP] - oldest) & 15) <= GROUPS_AHEAD and not lingers and not others_behind
+                and not overflow):
+            state[AT] = TELL
+    elif at == TELL:
+        if group_ready:
+            state[AT] = SCAN
+    elif at == SCAN:
+        if dead:
+            state[AT] = NEXT
+        elif move:
+            state[LINE] += 1
+            if ends:
+                state[AT] = NEXT
+    elif at == NEXT:
+        state[GROUP] += 1
+        state[AT] = DONE if state[GROUP] == state[GROUPS] else ANNOUNCE
+
+
+def cycles(
+    design: VsuDesign, frame: VsuFrame, voxels: int,
+    timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    *, camera_address: int = 0, voxel_address: int = 4096,
+) -> tuple[int, int]:
+    """Cycles of a frame from behind ``start`` to its first group, and until all is taken at once.
+
+    Parameters
+    ----------
+    design : VsuDesign
+        The unit.
+    frame : VsuFrame
+        What it finds out.
+    voxels : int
+        Records of the table.
+    timing : MemoryTiming
+        The memory, which serves nothing else.
+    camera_address, voxel_address : int
+        Of the records, in bytes.
+    """
+    state = new_vsu(design, voxels, frame.columns * frame.rows, camera_address=camera_address,
+                    voxel_address=voxel_address)
+    rows = rows_of(design, frame)
+    visible = np.zeros(voxels, bool)
+    visible[frame.ids] = True
+    num, den = timing.read_beats_per_cycle.numerator, timing.read_beats_per_cycle.denominator
+    # Of every burst in flight the beats that are to come; when the last one did, in 1/num cycles.
+    bursts: deque[tuple[int, int]] = deque()
+    clock, now, first, oldest = -den, 0, 0, 0
+    while not (is_done(state) and is_idle(state)):
+        ready = len(bursts) < timing.outstanding
+        came = last = False
+        if bursts:
+            accepted, left = bursts[0]
+            due = max((accepted + timing.latency_cycles) * num, clock + den)
+            if due <= now * num:
+                clock, came, last = due, True, left == 1
+                bursts[0] = accepted, left - 1
+                if last:
+                    bursts.popleft()
+        beats, group, token = offers(state)
+        if beats and ready:
+            bursts.append((now, beats))
+        if group and not first:
+            first = now
+        ended = token and state[TOKEN_END] != 0
+        step(state, visible, rows, False, ready, came, last, oldest, False, True, True)
+        # A group is over when its end has been taken.
+        oldest += bool(ended)
+        now += 1
+    return first, now
