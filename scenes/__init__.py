@@ -11,7 +11,7 @@ from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import Scene, SceneError, merge
 from splatforge.scenes.trajectory import Trajectory, fly_through, head_jitter, orbit
 from splatforge.scenes.transform import transform
-from splatforge.scenes.view import default_camera, guess_up
+from splatforge.scenes.view import default_camera, guess_up, surround
 
 __all__ = [
     "CAPTURES",
@@ -39,5 +39,6 @@ __all__ = [
     "orbit",
     "resolve",
     "save",
+    "surround",
     "transform",
 ]

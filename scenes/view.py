@@ -1,10 +1,11 @@
-"""A sensible first view of a scene that nobody has described."""
+"""Sensible views of a scene that nobody has described: a first one, and many around it."""
 
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.scenes.camera import NEAR, Camera
 from splatforge.scenes.scene import Scene
+from splatforge.scenes.trajectory import Trajectory
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -127,6 +128,63 @@ def default_camera(
         height=height,
         fx=fx,
         near=min(NEAR, max(0.02 * distance, 1e-6)),
+    )
+
+
+def surround(
+    scene: Scene, width: int, height: int, *, frames: int, up: npt.ArrayLike | None = None
+) -> Trajectory:
+    """Return views of a scene from all around it, say to train on every second one.
+
+    The eye of :func:`default_camera` goes three times around what it looks at, and rises from 0.15
+    of the distance below to 0.35 above while it does: neighbours see much the same, and no two
+    views are alike.
+
+    Parameters
+    ----------
+    scene : Scene
+        Any scene.
+    width, height : int
+        Image size in pixels.
+    frames : int
+        Number of views, at least 1.
+    up : array_like, optional
+        Upward direction of shape [3]; guessed by :func:`guess_up` where it is not given.
+
+    Raises
+    ------
+    ValueError
+        ``frames`` or a size is not positive, or ``up`` is zero or not finite.
+    """
+    if int(frames) != frames or frames < 1:
+        raise ValueError(f"Trajectory frames must be a whole number of at least 1, not {frames!r}")
+    upward = guess_up(scene) if up is None else np.asarray(up, dtype=np.float64)
+    first = default_camera(scene, width, height, up=upward)
+    upward = upward / np.linalg.norm(upward)
+    forward = first.w2c[2, :3]
+    # What it looks at: on its axis, as deep as the middle of the scene.
+    middle = np.median(scene.means, axis=0).astype(np.float64) if scene.gaussians else forward
+    distance = max(float((middle - first.position) @ forward), 2 * first.near)
+    target = first.position + distance * forward
+    cameras = []
+    for k in range(frames):
+        share = k / frames
+        turn = 2 * np.pi * 3 * share
+        side = first.position - target
+        # Rodrigues about the vertical.
+        around = (
+            side * np.cos(turn)
+            + np.cross(upward, side) * np.sin(turn)
+            + upward * (upward @ side) * (1 - np.cos(turn))
+        )
+        eye = target + around + upward * distance * (-0.15 + 0.5 * share)
+        cameras.append(
+            Camera.look_at(
+                eye, target, upward, width=width, height=height, fx=first.fx, near=first.near
+            )
+        )
+    return Trajectory(
+        name="surround", cameras=tuple(cameras), times_s=np.arange(frames, dtype=np.float64)
     )
 
 

@@ -280,7 +280,8 @@ app = typer.Typer(
     help="Models and RTL generators for 3D-Gaussian-Splatting accelerators.",
 )
 scenes_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="List, inspect, convert, make, fetch."
+    no_args_is_help=True, rich_markup_mode="rich",
+    help="List, inspect, convert, make, fetch, fine-tune."
 )
 app.add_typer(scenes_app, name="scenes")
 
@@ -772,6 +773,78 @@ def scenes_get(
         _write_json(record, json_file)
     if json_file != "-":
         print(path)
+
+
+@scenes_app.command(
+    "tune", epilog="Example: splatforge scenes tune default -o tuned.ply --steps 300")
+def scenes_tune(
+    scene: Annotated[list[str], typer.Argument(
+        metavar="NAME|FILE...", help="A generated or fetched scene, or files, which are merged.")],
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write.")],
+    size: Annotated[Any, typer.Option(
+        "--size", metavar="WxH", parser=_size, help="Size of the views in pixels.")] = "320x240",
+    views: Annotated[int, typer.Option(
+        "--views", min=1, help="Views to train on; as many between them are held out.")] = 30,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps, a view each.")] = 1000,
+    boundary_weight: Annotated[float, typer.Option(
+        "--boundary-weight", min=0, help="Of the loss on Gaussians that come late.")] = 0.1,
+    voxel_size: Annotated[float, typer.Option(
+        "--voxel-size", min=0, help="Edge of a voxel in the scene's units; 0 chooses one.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of views.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(
+        "--checkpoint", metavar="FILE",
+        help="Keep the state here every 100 steps, and go on from it if it is there.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Fine-tune a scene for StreamingGS, which draws it voxel after voxel.
+
+    The pictures that the scene gives in depth order are the target; centres do not move.
+    """
+    from splatforge.algos.fine_tune import FineTuning, compare
+    from splatforge.algos.streaminggs.order import streaming_order
+    from splatforge.algos.streaminggs.partition import partition
+    from splatforge.algos.streaminggs.tune import tune
+    from splatforge.designs.streaminggs import PartitionDesign
+    from splatforge.scenes import save, surround
+
+    _check_extension(output, ".ply", ".splat", ".spz")
+    _check_outputs(json_file, output, checkpoint)
+    original = _scene(scene)
+    cameras = surround(original, *size, frames=2 * views).cameras
+    cut = partition(original, PartitionDesign(voxel_size=voxel_size))
+    start = time.perf_counter()
+    with _progress("tuning") as tell:
+        tuned = tune(
+            original, cut, cameras[::2], FineTuning(iterations=steps, seed=seed),
+            boundary_weight=boundary_weight, checkpoint=checkpoint, progress=tell).scene
+    tune_s = time.perf_counter() - start
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save(tuned, output)
+    record: dict[str, Any] = {
+        "design": "streaminggs", "scene": " ".join(scene), "output": str(output),
+        "gaussians": original.gaussians, "voxels": cut.voxels, "voxel_size": cut.voxel_size,
+        "steps": steps, "views": views, "tune_s": tune_s,
+    }
+    lines = [
+        ("written", str(output)), ("Gaussians", f"{original.gaussians:,}"),
+        ("voxels", f"{cut.voxels:,}, edge {cut.voxel_size:.4g}"),
+        ("tuned in", f"{tune_s:.1f} s, {steps} steps"),
+    ]
+    for when, kept in (("before", original), ("after", tuned)):
+        with _progress(f"comparing {when}"):
+            found = compare(kept, original, cameras[1::2], order=streaming_order(cut))
+        record[f"psnr_db_{when}"] = found.overall_psnr_db
+        record[f"psnr_db_worst_{when}"] = found.worst_psnr_db
+        record[f"cross_boundary_share_{when}"] = found.late_share
+        record[f"cross_boundary_pixel_share_{when}"] = found.late_pixel_share
+        lines += [
+            (f"{when}, held out",
+             f"{found.overall_psnr_db:.2f} dB, worst {found.worst_psnr_db:.2f} dB"),
+            (f"{when}, late", f"{100 * found.late_share:.1f} % of the Gaussians"),
+            ("", f"{100 * found.late_pixel_share:.1f} % of their pixels"),
+        ]
+    _publish(record, json_file, lines)
 
 
 def _saved(path: str, scene: "Scene", json_file: str | None) -> None:

@@ -22,6 +22,7 @@ from splatforge.scenes import (
     load_eyenavgs,
     make_city,
     make_object,
+    surround,
     transform,
 )
 
@@ -186,6 +187,28 @@ def test_view_with_a_given_up():
     for up in ((0, 0, 0), (np.nan, 0, 1)):
         with pytest.raises(ValueError, match="up must be a finite direction"):
             default_camera(small_scene(), 320, 240, up=up)
+
+
+def test_surround():
+    """Three turns that rise, all looking at the scene; no two alike, neighbours close."""
+    scene = make_object(5000, 0)
+    path = surround(scene, 160, 120, frames=30)
+    first = default_camera(scene, 160, 120)
+    assert len(path) == 30
+    eyes = np.array([camera.position for camera in path.cameras])
+    assert all(camera.near == first.near and camera.fx == first.fx for camera in path.cameras)
+    assert all(fraction_in_view(scene, camera) > 0.9 for camera in path.cameras)
+    up = guess_up(scene)
+    assert (np.diff(eyes @ up) > 0).all()
+    away = np.linalg.norm(eyes[:, None] - eyes[None], axis=2) + 1e9 * np.eye(30)
+    distance = np.linalg.norm(first.position - scene.means.mean(axis=0))
+    assert 0.1 * distance < away.min(axis=1).min() <= away.min(axis=1).max() < 0.8 * distance
+    level = eyes - np.outer(eyes @ up, up)
+    turned = np.cross(level[:-1], level[1:]) @ up
+    assert (turned > 0).all()
+    with pytest.raises(ValueError, match=r"^Trajectory frames must be a whole number of at least"):
+        surround(scene, 160, 120, frames=0)
+    assert len(surround(scene.select(slice(0)), 16, 16, frames=2)) == 2
 
 
 @pytest.mark.parametrize("gaussians", [0, 1, 2, 15])

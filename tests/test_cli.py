@@ -642,6 +642,29 @@ def test_scenes_make(capsys, tmp_path):
     assert "Levels must be 1" in refusal(capsys, "scenes", "make", "object", "--levels", 2)
 
 
+def test_scenes_tune(capsys, tmp_path, scene_file):
+    target, state = tmp_path / "new" / "tuned.ply", tmp_path / "state.npz"
+    options = ("--size", "48x40", "--views", 12, "--voxel-size", 0.4, "--boundary-weight", 0,
+               "--checkpoint", state)
+    record = figures(capsys, "scenes", "tune", scene_file, "-o", target, "--steps", 80, *options)
+    assert record["output"] == str(target)
+    assert (record["gaussians"], record["steps"], record["views"]) == (400, 80, 12)
+    assert record["voxel_size"] == pytest.approx(0.4, rel=0.1)
+    assert record["psnr_db_after"] > record["psnr_db_before"]
+    assert record["psnr_db_after"] >= record["psnr_db_worst_after"]
+    assert 0 < record["cross_boundary_pixel_share_after"] < record["cross_boundary_share_after"] < 1
+    tuned, original = scenes.load(target), scenes.load(scene_file)
+    np.testing.assert_array_equal(tuned.means, original.means)
+    assert np.abs(tuned.log_scales - original.log_scales).max() > 0.01
+    # All steps are done: the second run reads them, and writes the same scene.
+    again = tmp_path / "again.ply"
+    figures(capsys, "scenes", "tune", scene_file, "-o", again, "--steps", 80, *options)
+    assert again.read_bytes() == target.read_bytes()
+    assert "other settings" in refusal(
+        capsys, "scenes", "tune", scene_file, "-o", again, "--steps", 81, *options)
+    assert "extension" in refusal(capsys, "scenes", "tune", scene_file, "-o", tmp_path / "a.png")
+
+
 def test_scenes_get(capsys, tmp_path, monkeypatch, scene_file):
     monkeypatch.setenv("SPLATFORGE_CACHE", str(tmp_path))
     assert "url and sha256" in refusal(capsys, "scenes", "get", "a.ply", "--url", "file:///a")

@@ -61,7 +61,7 @@ def test_the_verbs_of_the_design_are_there():
         "scenes", "render", "verilog", "cosim", "simulate", "energy", "synth", "report",
         "claims"}
     assert {words[1] for words in COMMANDS if words[0] == "scenes"} == {
-        "list", "info", "convert", "make", "get"}
+        "list", "info", "convert", "make", "get", "tune"}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

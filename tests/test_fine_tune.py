@@ -55,7 +55,7 @@ def test_held_out_views_come_nearer():
     scene, order = scene_and_cubes()
     views = around(24)
     before = compare(scene, scene, views[1::2], order=order)
-    tuned = fine_tune(scene, views[::2], FineTuning(iterations=240, sh_rate=0.01), order=order)
+    tuned = fine_tune(scene, views[::2], FineTuning(iterations=240), order=order)
     after = compare(tuned.scene, scene, views[1::2], order=order)
     assert after.overall_psnr_db > before.overall_psnr_db + 1.2
     assert after.worst_psnr_db > before.worst_psnr_db
