@@ -23,8 +23,9 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.voxel import CELL_BITS, OCTREE_LEVELS
 from splatforge.scenes import Camera
 
-__all__ = ["LISTS", "OrderWeights", "RayGraph", "kahn", "order_lists", "order_weights", "ray_graph",
-           "reach_rectangles", "streaming_order", "voxel_keys", "voxel_lists", "voxel_ranks"]
+__all__ = [
+    "LISTS", "OrderWeights", "RayGraph", "group_ranges", "kahn", "order_lists", "order_weights",
+    "ray_graph", "reach_rectangles", "streaming_order", "voxel_keys", "voxel_lists", "voxel_ranks"]
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -39,8 +40,9 @@ DISTANCE_BITS = 12
 CHILD_BITS = 3
 #: Where alpha falls below 1/255 along an axis at the latest, in standard deviations, rounded up.
 REACH_SIGMAS = 3.34
-_DILATION = 0.3
-_FRUSTUM_MARGIN = 0.3
+#: As in :mod:`splatforge.algos.project`.
+DILATION = 0.3
+FRUSTUM_MARGIN = 0.3
 _FINEST = 1 << OCTREE_LEVELS
 
 
@@ -229,22 +231,50 @@ def reach_rectangles(cut: Partition, camera: Camera) -> Float64Array:
     rho = cut.rho.view(np.float16).astype(np.float64)
     scale = cut.largest_scale.view(np.float16).astype(np.float64)
     nearest = z - rho
-    whole, gone = nearest <= stored.near, z + rho <= stored.near
-    nearest = np.where(whole, 1.0, nearest)
-    z = np.where(whole, 1.0, z)
+    gone = z + rho <= stored.near
+    whole = (nearest <= stored.near) & ~gone
+    nearest = np.where(whole | gone, 1.0, nearest)
+    z = np.where(whole | gone, 1.0, z)
     rectangles = np.empty((cut.voxels, 4))
     for axis, (at, focal, center, side) in enumerate((
         (x, stored.fx, stored.cx, stored.width), (y, stored.fy, stored.cy, stored.height),
     )):
         tangent = at / z
-        margin = _FRUSTUM_MARGIN * side / 2
+        margin = FRUSTUM_MARGIN * side / 2
         steepest = max(center, side - center, 0.0) + margin
         reach = focal * rho * np.sqrt(1 + tangent * tangent) / nearest
-        reach += REACH_SIGMAS * (scale / nearest * np.hypot(focal, steepest) + np.sqrt(_DILATION))
+        reach += REACH_SIGMAS * (scale / nearest * np.hypot(focal, steepest) + np.sqrt(DILATION))
         reach = np.where(whole, np.inf, np.where(gone, -np.inf, reach))
         rectangles[:, axis] = focal * tangent + center - reach
         rectangles[:, 2 + axis] = focal * tangent + center + reach
     return rectangles
+
+
+def group_ranges(
+    rectangles: Float64Array, width: int, height: int, group_px: int
+) -> Int32Array:
+    """Groups with a pixel in rectangles on the image: first column and row, ends; shape [N, 4].
+
+    Pixels count at their centres; ranges of nothing are zeros.
+
+    Parameters
+    ----------
+    rectangles : ndarray
+        x low, y low, x high, y high in pixels, shape [N, 4].
+    width, height : int
+        Of the image.
+    group_px : int
+        Edge of a group.
+    """
+    ranges = np.zeros((len(rectangles), 4), np.int32)
+    for axis, side in enumerate((width, height)):
+        low = np.ceil(np.clip(rectangles[:, axis], 0, side + 1) - 0.5)
+        high = np.floor(np.clip(rectangles[:, 2 + axis], -1, side) - 0.5)
+        some = (low <= high) & (low < side) & (high >= 0)
+        ranges[:, axis] = np.where(some, np.maximum(low, 0) // group_px, 0)
+        ranges[:, 2 + axis] = np.where(some, np.minimum(high, side - 1) // group_px + 1, 0)
+    ranges[(ranges[:, 2:] == 0).any(axis=1)] = 0
+    return ranges
 
 
 @njit(cache=True)
@@ -461,13 +491,10 @@ def voxel_lists(
     groups_x, groups_y = -(-camera.width // group_px), -(-camera.height // group_px)
     listed = np.zeros((groups_x * groups_y, cut.voxels), bool)
     if lists != "sampling":
-        low_x, low_y, high_x, high_y = reach_rectangles(cut, camera).T
-        left, top = group_px * np.arange(groups_x), group_px * np.arange(groups_y)
-        # Pixels count at their centres.
-        right = np.minimum(left + group_px, camera.width) - 0.5
-        bottom = np.minimum(top + group_px, camera.height) - 0.5
-        in_x = (low_x <= right[:, None]) & (high_x >= left[:, None] + 0.5)
-        in_y = (low_y <= bottom[:, None]) & (high_y >= top[:, None] + 0.5)
+        x0, y0, x1, y1 = group_ranges(
+            reach_rectangles(cut, camera), camera.width, camera.height, group_px).T
+        column, row = np.arange(groups_x)[:, None], np.arange(groups_y)[:, None]
+        in_x, in_y = (x0 <= column) & (column < x1), (y0 <= row) & (row < y1)
         listed[:] = (in_y[:, None] & in_x).reshape(listed.shape)
     if lists != "reach":
         if spacing is None:
