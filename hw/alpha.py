@@ -33,11 +33,16 @@ def _times(value: Value, number: Value, count: int) -> Value:
     return Mux(one, value, 0) + (Mux(two, value, 0) << 1) if count > 1 else C(0, 1)
 
 
+def _sum_of_bits(value: Value, number: Value) -> Value:
+    """`value` times `number` of few bits, without a multiplier."""
+    return sum((Mux(number[bit], value, 0) << bit for bit in range(len(number))), C(0, 1))
+
+
 class AlphaLane(Component):
     """Alpha of one pixel. No handshake: every register moves when ``enable`` is high.
 
     The inputs belong to the stages of :class:`Alpha`: ``column`` and ``row`` to stage 5, ``rest``
-    to stage 8, ``reach`` to stage 9; ``alpha`` leaves stage 13.
+    to stage 9, ``reach`` to stage 10; ``alpha`` leaves stage 14.
 
     Parameters
     ----------
@@ -96,13 +101,16 @@ class AlphaLane(Component):
         octave_bits = (design.octaves - 1).bit_length()
         total = register("total", self.column.shape())
         u = register("u", shape_of(form))
+        u_factor = register("u_factor", shape_of(form))
         u_square = register("u_square", 2 * form.width - 1)
         p = register("p", exponent.width)
         octaves = [register(f"octave_{n}", octave_bits) for n in range(3)]
         part = register("part", design.slope_bits)
         significant = [register(f"significant_{n}") for n in range(4)]
         start = register("start", shape_of(design.table))
-        slope = register("slope", design.delta_width + design.slope_bits)
+        middle = design.slope_bits // 2
+        low = register("slope_low", design.delta_width + middle)
+        high = register("slope_high", design.delta_width + design.slope_bits - middle)
         value = register("value", design.table.width + design.slope_bits)
         drop = design.table.frac_bits + design.slope_bits + design.octaves - 1
         shifted = Signal(len(value) + design.octaves - 1)
@@ -120,23 +128,25 @@ class AlphaLane(Component):
                 total.eq(self.column + self.row),
                 # Stage 6: rounded and saturated.
                 u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
-                # Stage 7: its square.
-                u_square.eq(u * u),
-                # Stage 8: the exponent.
+                # Stages 7 and 8: the way to a multiplier, and the square.
+                u_factor.eq(u),
+                u_square.eq(u_factor * u_factor),
+                # Stage 9: the exponent.
                 p.eq((u_square + self.rest) >> (2 * form.frac_bits - exponent.frac_bits)),
-                # Stage 9: the test of significance; the table (its read port is the register).
+                # Stage 10: the test of significance; the table (its read port is the register).
                 significant[0].eq(self.reach & (p <= design.cutoff)),
                 octaves[0].eq(p[exponent.frac_bits:]),
                 part.eq(p[:design.slope_bits]),
-                # Stages 10 and 11: interpolation.
+                # Stages 11 and 12: interpolation.
                 start.eq(read.data.value),
-                slope.eq(read.data.delta * part),
-                value.eq((start << design.slope_bits) - slope),
+                low.eq(_sum_of_bits(read.data.delta, part[:middle])),
+                high.eq(_sum_of_bits(read.data.delta, part[middle:])),
+                value.eq((start << design.slope_bits) - low - (high << middle)),
                 *(after.eq(before) for line in (octaves, significant)
                   for before, after in pairwise(line)),
-                # Stage 12: shift by whole octaves, round once.
+                # Stage 13: shift by whole octaves, round once.
                 rounded.eq(round_shift(shifted, drop - design.alpha.frac_bits)),
-                # Stage 13: cap.
+                # Stage 14: cap.
                 capped.eq(Mux(
                     significant[3],
                     Mux(rounded > design.alpha_cap, design.alpha_cap, rounded), 0)),
@@ -154,9 +164,9 @@ class Alpha(Component):
     cycle. A stall of ``o`` stalls ``i`` in the same cycle (``i.ready`` depends on ``o.ready``
     combinationally); no payload is lost or reordered.
 
-    Per lane one squarer (13x13 by default) and one 10x4 multiplier; per row of a block one
-    squarer. The slopes are multiplied by constants below 16, which are adders. No stage holds more
-    than one multiplication, or two additions, or an addition behind a shift.
+    Per lane and per row of a block one squarer (13x13 by default), a register in front of it. The
+    slopes are multiplied by constants below 16 and the table's by 4 bits, which are adders. No
+    stage holds more than one multiplication, or two additions, or an addition behind a shift.
 
     Parameters
     ----------
@@ -182,7 +192,7 @@ class Alpha(Component):
     o: stream.Interface
 
     #: Cycles from a transfer on ``i`` to the first cycle in which ``o`` can transfer it.
-    latency = 13
+    latency = 14
 
     def __init__(
         self,
@@ -232,10 +242,10 @@ class Alpha(Component):
             Signal(self.carry_width, name=f"carry_{n}", reset_less=True)
             for n in range(1, self.latency + 1)]
         reach = [self.i.p.reach] + [
-            Signal.like(self.i.p.reach, name=f"reach_{n}", reset_less=True) for n in range(1, 9)]
+            Signal.like(self.i.p.reach, name=f"reach_{n}", reset_less=True) for n in range(1, 10)]
         opacity = [self.i.p.log_opacity] + [
             Signal.like(self.i.p.log_opacity, name=f"log_opacity_{n}", reset_less=True)
-            for n in range(1, 7)]
+            for n in range(1, 8)]
         with m.If(move):
             for line in (valid, carry, reach, opacity):
                 m.d.sync += [line[n + 1].eq(line[n]) for n in range(len(line) - 1)]
@@ -267,8 +277,9 @@ class Alpha(Component):
         columns = [register(f"column_{x}", signed(wide + 1)) for x in range(width)]
         rows = [register(f"row_{y}", signed(wide + 1)) for y in range(height)]
         sums = [register(f"v_sum_{y}", signed(wide + 1)) for y in range(height)]
-        # Stages 5 to 7: v rounded and saturated, its square, all but the square of u.
-        forms = [register(f"v_{y}", shape_of(design.form)) for y in range(height)]
+        # Stages 5 to 8: v rounded and saturated, its square, all but the square of u.
+        forms, factors = ([register(f"{name}_{y}", shape_of(design.form)) for y in range(height)]
+                          for name in ("v", "v_factor"))
         squares = [register(f"v_square_{y}", 2 * design.form.width - 1) for y in range(height)]
         rests = [register(f"rest_{y}", AlphaLane.rest_width(design)) for y in range(height)]
         fine = 2 * design.form.frac_bits
@@ -295,12 +306,13 @@ class Alpha(Component):
                     rows[y].eq(times["b", y] if y else 0),
                     sums[y].eq(v_block + (times["c", y] if y else 0)),
                     forms[y].eq(saturate(sums[y] >> drop, design.form)),
-                    squares[y].eq(forms[y] * forms[y]),
+                    factors[y].eq(forms[y]),
+                    squares[y].eq(factors[y] * factors[y]),
                     rests[y].eq(
                         squares[y]
-                        + ((opacity[6] << (fine - design.log_opacity.frac_bits)) | unit)),
+                        + ((opacity[7] << (fine - design.log_opacity.frac_bits)) | unit)),
                 ]
-        # Stages 5 to 13 of every lane.
+        # Stages 5 to 14 of every lane.
         for y in range(height):
             for x in range(width):
                 lane = AlphaLane(design)
@@ -308,7 +320,7 @@ class Alpha(Component):
                 subtile = y // SUBTILE_PX * (width // SUBTILE_PX) + x // SUBTILE_PX
                 m.d.comb += [
                     lane.enable.eq(move), lane.column.eq(columns[x]), lane.row.eq(rows[y]),
-                    lane.rest.eq(rests[y]), lane.reach.eq(reach[8][subtile]),
+                    lane.rest.eq(rests[y]), lane.reach.eq(reach[9][subtile]),
                     self.o.p.alpha[y * width + x].eq(lane.alpha),
                 ]
         return m

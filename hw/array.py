@@ -104,7 +104,7 @@ class Array(Component):
     #: Registers between the choice of a block and the lanes.
     issue = 2
     #: Cycles from the issue of a tile's last block until ``o`` can transfer its first pixels.
-    latency = issue + Alpha.latency + Blend.latency + 4
+    latency = issue + Alpha.latency + Blend.latency + 5
 
     def __init__(
         self,
@@ -300,11 +300,12 @@ class Array(Component):
             last_group.eq((group + 1) * PIXELS_PER_GROUP >= columns[read_half]),
             last_row.eq(row + 1 == rows[read_half]),
         ]
-        read_slot = Signal.like(blend.read_slot, reset_less=True)
+        m.d.comb += [
+            blend.read_enable.eq(move), blend.read_slot.eq(read_half * blocks + here),
+        ]
         with m.If(move):
             m.d.sync += [
-                asked.eq(asking), last.eq(asking & last_group & last_row),
-                read_slot.eq(read_half * blocks + here), read_within.eq(within),
+                asked.eq(asking), last.eq(asking & last_group & last_row), read_within.eq(within),
                 written.eq(touched[read_half].bit_select(here, 1)),
             ]
             with m.If(asking):
@@ -315,18 +316,18 @@ class Array(Component):
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
 
-        # The group itself. Behind the last one the half of the state is free.
-        chosen = Signal(self.group_layout(design))
+        # The group itself: in a register, then whether it was touched at all. Behind the last one
+        # the half of the state is free.
+        chosen = Signal(self.group_layout(design), reset_less=True)
+        chosen_valid, chosen_written = Signal(), Signal(reset_less=True)
         untouched = Signal(self.group_layout(design))
-        m.d.comb += [
-            blend.read_slot.eq(read_slot),
-            chosen.eq(blend.state.as_value().word_select(read_within, chosen.shape().size)),
-            *(pixel.transmittance.eq(design.blend.one) for pixel in untouched),
-        ]
+        m.d.comb += [pixel.transmittance.eq(design.blend.one) for pixel in untouched]
         with m.If(move):
             m.d.sync += [
-                self.o.valid.eq(asked),
-                self.o.payload.eq(Mux(written, chosen.as_value(), untouched.as_value())),
+                chosen.eq(blend.state.as_value().word_select(read_within, chosen.shape().size)),
+                chosen_valid.eq(asked), chosen_written.eq(written),
+                self.o.valid.eq(chosen_valid),
+                self.o.payload.eq(Mux(chosen_written, chosen.as_value(), untouched.as_value())),
             ]
             with m.If(asked & last):
                 m.d.sync += [running.eq(0), read_half.eq(~read_half)]

@@ -29,7 +29,7 @@ class BlendLane(Component):
     design : ArrayDesign
         Formats.
     slots : int
-        Pixels whose state the lane holds.
+        Pixels whose state the lane holds, those of two tiles.
 
     Members
     -------
@@ -42,15 +42,14 @@ class BlendLane(Component):
         Stage 2: where the pixel's state lies, and whether the fragment before had this slot.
     slot_product, write_product : ``In``
         Stage 4: the slot, and whether there is a fragment at all.
-    color, slot_color, first_color, again_color, write_transmittance : ``In``
-        Stage 6: the splat's colour, and ``slot``, ``first``, ``again`` and whether there is a
-        fragment.
+    slot_transmittance, first_transmittance, write_transmittance : ``In``
+        Stage 6: ``slot``, ``first`` and whether there is a fragment.
     dead : ``Out(1)``
         Stage 6: the pixel has ended.
-    chained_color : ``In(1)``
-        Stage 6: ``chained``.
+    color, slot_color, first_color, again_color, chained_color : ``In``
+        Stage 7: the splat's colour, and ``slot``, ``first``, ``again`` and ``chained``.
     slot_final, write_final : ``In``
-        Stage 8: the slot, and whether there is a fragment.
+        Stage 9: the slot, and whether there is a fragment.
     read_slot : ``In``
         Slot to read; ``state`` follows combinationally.
     state : ``Out``
@@ -70,12 +69,14 @@ class BlendLane(Component):
             "chained": In(1),
             "slot_product": In(range(slots)),
             "write_product": In(1),
+            "slot_transmittance": In(range(slots)),
+            "first_transmittance": In(1),
+            "write_transmittance": In(1),
+            "dead": Out(1),
             "color": In(data.ArrayLayout(shape_of(blend.color), 3)),
             "slot_color": In(range(slots)),
             "first_color": In(1),
             "again_color": In(1),
-            "write_transmittance": In(1),
-            "dead": Out(1),
             "chained_color": In(1),
             "slot_final": In(range(slots)),
             "write_final": In(1),
@@ -89,9 +90,9 @@ class BlendLane(Component):
         self._color(m, final, dead)
         return m
 
-    def _bank(self, m, name, shape):
+    def _bank(self, m, name, shape, depth):
         """A memory of one word a pixel, and its two ports."""
-        m.submodules[name] = memory = Memory(shape=shape, depth=self.slots, init=[])
+        m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[])
         return memory, memory.read_port(domain="comb"), memory.write_port()
 
     def _product(self, m):
@@ -100,7 +101,8 @@ class BlendLane(Component):
         frac = design.alpha.alpha.frac_bits
         shape = shape_of(blend.transmittance)
         parts = data.StructLayout({"low": 1, "high": blend.transmittance.frac_bits})
-        _, read, write = self._bank(m, "product", parts)
+        # Only the tile that is blended has products: one for both halves of the state.
+        _, read, write = self._bank(m, "product", parts, max(2, self.slots // 2))
 
         # Data registers need no reset: what is in them matters only when `write` says so.
         def register(name, shape):
@@ -158,14 +160,16 @@ class BlendLane(Component):
         return final, dead
 
     def _color(self, m, final, dead):
-        """Stages 6 to 8: T of what has been blended; weight times colour, accumulated."""
+        """Stages 6 to 9: T of what has been blended; weight times colour, accumulated."""
         blend = self.design.blend
-        memory, _, write = self._bank(m, "transmittance", shape_of(blend.transmittance))
+        memory, _, write = self._bank(
+            m, "transmittance", shape_of(blend.transmittance), self.slots)
         look = memory.read_port(domain="comb")
         m.d.comb += [
-            write.addr.eq(self.slot_color),
+            write.addr.eq(self.slot_transmittance),
             write.data.eq(Mux(dead, blend.one, final)),
-            write.en.eq(self.write_transmittance & self.enable & (self.first_color | ~dead)),
+            write.en.eq(self.write_transmittance & self.enable
+                        & (self.first_transmittance | ~dead)),
             look.addr.eq(self.read_slot),
             self.state.transmittance.eq(look.data),
         ]
@@ -174,8 +178,12 @@ class BlendLane(Component):
         shape = shape_of(blend.accumulator)
         chained = copy_of(m, self.chained_color, self.enable)
         first, again = self.first_color, self.again_color
+        # Stage 6: the way to the multipliers, which are where an FPGA has them.
+        weight = Signal.like(self._weight, name="weight_6", reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += weight.eq(self._weight)
         for c in range(3):
-            memory, read, write = self._bank(m, f"color_{c}", shape)
+            memory, read, write = self._bank(m, f"color_{c}", shape, self.slots)
             look = memory.read_port(domain="comb")
             product = Signal(blend.transmittance.width + blend.color.width,
                              name=f"weighted_{c}", reset_less=True)
@@ -194,7 +202,7 @@ class BlendLane(Component):
             ]
             with m.If(self.enable):
                 m.d.sync += [
-                    product.eq(self._weight * self.color[c]),
+                    product.eq(weight * self.color[c]),
                     stored.eq(Mux(first, 0, Mux(again, total, read.data))),
                     total.eq((Cat(C(1, 1), base) + Cat(half, product >> shift)) >> 1),
                 ]
@@ -206,13 +214,14 @@ class Blend(Component):
     Bit-true model: :func:`splatforge.algos.blend.blend_fixed`. Cycle model:
     :mod:`splatforge.sim.blend`.
 
-    Latency is :attr:`latency` cycles from a transfer on ``i`` to the colour that ``read_slot``
-    shows, and :attr:`dead_latency` to T there and to ``o``; throughput is one block per cycle, the
-    same block in consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle
+    Latency is :attr:`latency` cycles from a transfer on ``i`` to the colour that ``state`` shows,
+    and :attr:`dead_latency` to T there and to ``o``; throughput is one block per cycle, the same
+    block in consecutive cycles included. A stall of ``o`` stalls ``i`` in the same cycle
     (``i.ready`` depends on ``o.ready`` combinationally); no payload is lost or reordered.
 
     Per lane one multiplier 18x15 in a loop of one cycle with nothing but a choice beside it, three
-    18x10 behind it, and five memories of ``2 * blocks`` words.
+    18x10 behind it, four memories of ``2 * blocks`` words and one of ``blocks``. What steers the
+    lanes has a register for each row of them.
 
     Parameters
     ----------
@@ -225,20 +234,20 @@ class Blend(Component):
         ``alpha`` of every lane, UQ(0,14) by default; ``color`` 3 x UQ(2,8); ``slot``, the block
         within the two halves of the state; ``first``, set on the first fragments of a tile's block,
         whose old state is another tile's; ``columns`` and ``rows`` of the block that lie in the
-        frame, one bit each.
+        frame, one bit each. A block's fragments in one half never come between those in the other.
     o : ``Out(stream.Signature(Ended))``
         For every block: its ``slot``, and whether all its pixels have ended (``dead``).
-    read_slot : ``In(range(slots))``
-        Slot to look at.
+    read_enable, read_slot : ``In``
+        Whether to look at another slot from the next cycle on, and at which.
     state : ``Out(ArrayLayout(State, lanes))``
-        Colour 3 x UQ(3,18) and T UQ(1,17) of every lane at ``read_slot``, combinationally.
+        Colour 3 x UQ(3,18) and T UQ(1,17) of every lane in the slot that is looked at.
     """
 
     i: stream.Interface
     o: stream.Interface
 
     #: Cycles from a transfer on ``i`` until its effect is visible in the colour of ``state``.
-    latency = 8
+    latency = 9
     #: Cycles from a transfer on ``i`` to the first cycle in which ``o`` can transfer it.
     dead_latency = 6
 
@@ -249,6 +258,7 @@ class Blend(Component):
             "i": In(stream.Signature(self.fragments_layout(design))),
             "o": Out(stream.Signature(data.StructLayout({
                 "slot": range(self.slots), "dead": 1}))),
+            "read_enable": In(1),
             "read_slot": In(range(self.slots)),
             "state": Out(data.ArrayLayout(self.state_layout(design), design.lanes)),
         })
@@ -297,6 +307,16 @@ class Blend(Component):
 
         lanes = []
         for y in range(design.block_height):
+            # Each row's own registers, a stage behind those that they are copies of.
+            steered = {name: copy_of(m, value, move) for name, value in (
+                ("slot", slot[0]), ("chained", chained[0]),
+                ("slot_product", slot[2]), ("write_product", valid[2]),
+                ("slot_transmittance", slot[4]), ("first_transmittance", first[4]),
+                ("write_transmittance", valid[4]),
+                ("color", color[5]), ("slot_color", slot[5]), ("first_color", first[5]),
+                ("again_color", again[5]), ("chained_color", chained[5]),
+                ("slot_final", slot[7]), ("write_final", valid[7]))}
+            steered["read_slot"] = copy_of(m, self.read_slot, self.read_enable)
             for x in range(design.block_width):
                 lane = BlendLane(design, self.slots)
                 m.submodules[f"lane_{y}_{x}"] = lane
@@ -306,21 +326,9 @@ class Blend(Component):
                     lane.enable.eq(move),
                     lane.alpha.eq(self.i.p.alpha[number]),
                     lane.inside.eq(self.i.p.columns[x] & self.i.p.rows[y]),
-                    lane.slot.eq(slot[1]),
                     lane.first.eq(self.i.p.first),
                     lane.again.eq(again[0]),
-                    lane.chained.eq(chained[1]),
-                    lane.slot_product.eq(slot[3]),
-                    lane.write_product.eq(valid[3]),
-                    lane.color.eq(color[5]),
-                    lane.slot_color.eq(slot[5]),
-                    lane.first_color.eq(first[5]),
-                    lane.again_color.eq(again[5]),
-                    lane.write_transmittance.eq(valid[5]),
-                    lane.chained_color.eq(chained[5]),
-                    lane.slot_final.eq(slot[7]),
-                    lane.write_final.eq(valid[7]),
-                    lane.read_slot.eq(self.read_slot),
+                    *(getattr(lane, name).eq(value) for name, value in steered.items()),
                     self.state[number].eq(lane.state),
                 ]
         with m.If(move):

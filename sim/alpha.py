@@ -3,7 +3,7 @@
 __all__ = ["INTERVAL", "LATENCY", "cycles"]
 
 #: Cycles from a block's splat to its alphas: four for the forms, nine in the lane.
-LATENCY = 13
+LATENCY = 14
 #: Cycles between two blocks.
 INTERVAL = 1
 

@@ -19,7 +19,7 @@ DEAD_DELAY = ISSUE + alpha.LATENCY + blend.DEAD_LATENCY + 2
 #: Cycles from the end of a tile until it is offered for writing: registers, the pipeline, a count.
 EMPTY_DELAY = ISSUE + alpha.LATENCY + blend.LATENCY + 1
 #: Cycles from the issue of a tile's last block until its first pixels can leave.
-LATENCY = EMPTY_DELAY + 3
+LATENCY = EMPTY_DELAY + 4
 
 # Places in the counts that :func:`blend_tile` adds to.
 BUSY, STARVED, SKIPPED, STOPPED, DROPPED, COUNTS = range(6)

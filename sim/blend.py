@@ -3,7 +3,7 @@
 __all__ = ["DEAD_LATENCY", "INTERVAL", "LATENCY", "cycles"]
 
 #: Cycles from a block's alphas until they show in the colours.
-LATENCY = 8
+LATENCY = 9
 #: Cycles from a block's alphas until they show in T, and to the word whether all its pixels have
 #: ended.
 DEAD_LATENCY = 6

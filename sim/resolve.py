@@ -38,19 +38,20 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
     Returns
     -------
     tuple of int
-        Cycle in which the array has handed over its last group, and cycle in which the last beat
-        begins.
+        Cycle in which the array has taken its last group out of its state, and cycle in which the
+        last beat begins.
     """
     latency, num, den, bus_limit = memory[0], memory[3], memory[4], memory[5]
     groups = (columns + 3) // 4
     clock, response = port[CLOCK], port[RESPONSE]
     burst, address, beat = state[BURSTS], state[ADDRESS], state[BEAT]
     beats, stalled = np.int64(0), np.int64(0)
-    # The array asks for a group, then has it in its output's register.
-    load = start + 2
+    # The array asks for a group, has it in a register, then in its output's.
+    left_state = start + 2
+    load = start + 3
     begun = start
     # When the last three groups were done with, the newest first.
-    end_1 = end_2 = end_3 = start + 1 + LATENCY
+    end_1 = end_2 = end_3 = start + 2 + LATENCY
     for row in range(rows):
         # The address: a register, then the bus.
         begin = room(burst, limit, burst_ends[max(0, burst - limit)], max(start + 1, address))
@@ -74,6 +75,8 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
             end_3, end_2, end_1 = end_2, end_1, begun
             left -= 4
             if row * groups + group < groups * rows - 1:
+                # The next group leaves the state when this one leaves the register behind it.
+                left_state = load
                 load = max(load + 1, sent)
         response = max(response + 1, taken + latency)
         burst_ends[burst] = response
@@ -83,7 +86,7 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
     state[BEATS] += beats
     state[STALLED] += stalled
     state[BYTES] += columns * rows * pixel_bytes
-    return load, begun
+    return left_state, begun
 
 
 def cycles(beats: int) -> int:

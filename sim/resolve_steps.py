@@ -9,12 +9,13 @@ __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "
 
 # Whether a tile is being written, since when, its columns; the address register and what is to come
 # behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
-# that the array has not asked its state for, that it still holds; whether one is asked for, its
-# output's register, each stage and the data register are taken, the last beat of its row in it;
-# pixels left of the row, beat of the group; parameters; counts.
+# that the array has not asked its state for, that it still holds; whether one is asked for, the
+# register behind the state, the output's, each stage and the data register are taken, the last beat
+# of its row in it; pixels left of the row, beat of the group; parameters; counts.
 (WRITING, STARTED, COLUMNS, ADDRESS_VALID, ADDRESS, ADDRESS_BEATS, ROW_ADDRESS, ADDRESS_ROWS,
- DATA_ROWS, GRANTED, IN_FLIGHT, TO_ASK, GROUPS_LEFT, ASKED, LOADED, STAGE_0, STAGE_1, STAGE_2,
- DATA_VALID, ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED, SIZE) = range(28)
+ DATA_ROWS, GRANTED, IN_FLIGHT, TO_ASK, GROUPS_LEFT, ASKED, CHOSEN, LOADED, STAGE_0, STAGE_1,
+ STAGE_2, DATA_VALID, ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED,
+ SIZE) = range(29)
 
 
 def new_resolve(pixel_bytes: int, pitch_bytes: int, limit: int) -> npt.NDArray[np.int64]:
@@ -63,8 +64,8 @@ def step(state, now, address_ready, data_ready, response):
     Returns
     -------
     tuple of bool
-        Whether the array has handed over the last group of its tile, and the tile's last beat
-        goes into the data register.
+        Whether the array has taken the last group of its tile out of its state, and the tile's
+        last beat goes into the data register.
     """
     if not (state[WRITING] or state[DATA_VALID] or state[ADDRESS_VALID]):
         state[IN_FLIGHT] -= response
@@ -87,7 +88,8 @@ def step(state, now, address_ready, data_ready, response):
     shift = not state[STAGE_2] or group_end
     transfer = state[LOADED] and shift
     array_move = not state[LOADED] or transfer
-    load = array_move and state[ASKED]
+    load = array_move and state[CHOSEN]
+    choose = array_move and state[ASKED]
     ask = array_move and state[TO_ASK] > 0 and now > state[STARTED]
 
     if begin:
@@ -118,11 +120,12 @@ def step(state, now, address_ready, data_ready, response):
     if shift:
         state[STAGE_2], state[STAGE_1], state[STAGE_0] = state[STAGE_1], state[STAGE_0], transfer
     emptied = False
-    if load:
+    if choose:
         state[GROUPS_LEFT] -= 1
         emptied = state[GROUPS_LEFT] == 0
     state[LOADED] = load or (state[LOADED] and not transfer)
     if array_move:
+        state[CHOSEN] = choose
         state[ASKED] = ask
         state[TO_ASK] -= ask
     return emptied, finished

@@ -217,11 +217,13 @@ def fragments(array, count, seed):
         row([1] * lanes, [bright, 0, bright], 3, 1, columns=1, rows=1),
     ]
     rng = np.random.default_rng(seed)
-    touched = {entry["slot"] for entry in rows}
+    # Which half a block was last blended in: in the other one it starts anew.
+    half = {entry["slot"] % array.blocks: entry["slot"] // array.blocks for entry in rows}
     while len(rows) < count:
         slot = int(rng.integers(slots)) if rng.random() < 0.2 else int(rng.integers(4))
-        first = slot not in touched or rng.random() < 0.03
-        touched.add(slot)
+        block = slot % array.blocks
+        first = half.get(block) != slot // array.blocks or rng.random() < 0.03
+        half[block] = slot // array.blocks
         alpha = rng.integers(0, cap + 1, lanes) >> rng.integers(0, 10)
         alpha = np.where(rng.random(lanes) < 0.3, 0, alpha)
         rows.append(row(
@@ -267,6 +269,7 @@ def send(array, rows, gap=0.0, stall=0.0, seed=1, look=None, tail=0):
     def drive(ctx, cycle):
         if look is not None:
             ctx.set(dut.read_slot, look(cycle))
+            ctx.set(dut.read_enable, 1)
 
     watch = {"slot": dut.read_slot, "state": Value.cast(dut.state)}
     trace = bench(array).run([source], [sink], seed=seed, tail=tail, drive=drive, watch=watch)
@@ -288,12 +291,12 @@ def test_rtl_against_fixed(gap, stall):
     want = Expected(array, rows)
     slots = 2 * array.blocks
     dut, _, _, ended, trace = send(
-        array, rows, gap, stall, seed=6, look=lambda cycle: cycle % slots, tail=slots + 8)
+        array, rows, gap, stall, seed=6, look=lambda cycle: cycle % slots, tail=slots + 10)
     assert ended == want.dead
     assert {dead for _, dead in ended} == {0, 1}
     # Behind the last fragment, every slot that was touched.
     seen = set()
-    for slot, word in list(zip(trace["slot"], trace["state"], strict=True))[-slots:]:
+    for slot, word in list(zip(trace["slot"][:-1], trace["state"][1:], strict=True))[-slots:]:
         if slot in want.states[-1]:
             assert_state(dut, word, want.states[-1][slot])
             seen.add(slot)
@@ -304,7 +307,7 @@ def test_rtl_against_fixed_of_other_formats():
     array = ArrayDesign(lanes=16, blend=OTHER)
     rows = fragments(array, 120, 7)
     want = Expected(array, rows)
-    dut, _, _, ended, trace = send(array, rows, look=lambda cycle: 0, tail=8)
+    dut, _, _, ended, trace = send(array, rows, look=lambda cycle: 0, tail=10)
     assert ended == want.dead
     assert_state(dut, trace["state"][-1], want.states[-1][0])
 
@@ -314,7 +317,7 @@ def test_state_shows_after_the_latency():
     array = ArrayDesign(lanes=16)
     rows = fragments(array, 150, 8)
     want = Expected(array, rows)
-    dut, source, _, _, trace = send(array, rows, gap=0.2, look=lambda cycle: 0, tail=8)
+    dut, source, _, _, trace = send(array, rows, gap=0.2, look=lambda cycle: 0, tail=10)
     assert dut.latency == model.LATENCY
     sent = [transfer.cycle for transfer in source.sent]
     changed = 0
