@@ -31,6 +31,7 @@ eye, a the voxel's edge, and ``m = |D_x| + |D_y| + |D_z| + 4.5 a``:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,15 +47,17 @@ from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.voxel import (
     CELL_BITS,
+    CHILD_WEIGHT_BITS,
     COARSE_INTEGERS,
     OCTREE_LEVELS,
     POPULATION_BITS,
     STREAM_CAMERA_WORDS,
     VOXEL_WORDS,
+    WEIGHT_BITS,
     WIDE_WORDS,
     WORD_INTEGERS,
 )
-from splatforge.designs.vsu import RECTANGLE, VsuDesign
+from splatforge.designs.vsu import DISTANCE_BITS, RECTANGLE, VsuDesign
 from splatforge.scenes import Camera
 
 __all__ = ["MARGIN_PX", "RECORD", "VsuFrame", "half_to_binary32", "pack_stream_camera",
@@ -96,9 +99,10 @@ def stream_camera_numbers(camera: Camera) -> dict[str, float]:
 
 
 def pack_stream_camera(
-    fmt: Floating, camera: Camera, cell: npt.ArrayLike, *, antialiased: bool
+    fmt: Floating, camera: Camera, cell: npt.ArrayLike, *, antialiased: bool,
+    weights: Sequence[int] = (1, 1, 1), child_weights: Sequence[int] = (1, 1, 1),
 ) -> UInt32Array:
-    """Record of a camera as it stands in memory, shape [52].
+    """Record of a camera as it stands in memory, shape [56].
 
     Parameters
     ----------
@@ -109,10 +113,25 @@ def pack_stream_camera(
     cell : array_like
         Finest cell of the eye from the grid's origin, shape [3]. An eye beyond the cells that can
         be numbered, 0 to 8191 on an axis, is put into the last: that changes the distances of all
-        voxels by the same.
+        voxels by the same, as it does to put an eye outside of the grid into its border.
     antialiased : bool
         Whether opacities are compensated for the dilation.
+    weights : sequence of int
+        What a base cell counts in the distance from the eye's, on x, y, z; 1 to 255. They should be
+        so small that no distance takes more than 12 bits.
+    child_weights : sequence of int
+        What a child counts that lies away from the eye; 1 or more, 7 at most together.
+
+    Raises
+    ------
+    ValueError
+        If a weight is out of its range.
     """
+    if not all(1 <= weight < 1 << WEIGHT_BITS for weight in weights):
+        raise ValueError(f"Weights of cells must be 1 to 255, not {tuple(weights)}")
+    if min(child_weights) < 1 or sum(child_weights) >= 1 << CHILD_WEIGHT_BITS:
+        raise ValueError("Weights of children must be 1 or more, at most 7 together, "
+                         f"not {tuple(child_weights)}")
     numbers = {**dict.fromkeys(WORD_INTEGERS, 0.0), **stream_camera_numbers(camera)}
     words = encode_words(fmt, STREAM_CAMERA_WORDS, numbers, WIDE_WORDS)
     words[CAMERA_WORDS.index("flags")] = FLAG_ANTIALIASED if antialiased else 0
@@ -120,6 +139,10 @@ def pack_stream_camera(
         words[STREAM_CAMERA_WORDS.index(name)] = int(numbers[name])
     first = STREAM_CAMERA_WORDS.index("cell_x")
     words[first:first + 3] = np.clip(cell, 0, (1 << (CELL_BITS + OCTREE_LEVELS)) - 1)
+    for name, steps, bits in (("weights", weights, WEIGHT_BITS),
+                              ("child_weights", child_weights, CHILD_WEIGHT_BITS)):
+        words[STREAM_CAMERA_WORDS.index(name)] = sum(
+            step << bits * axis for axis, step in enumerate(steps))
     return words
 
 
@@ -204,12 +227,16 @@ def half_to_binary32(word: npt.ArrayLike) -> Int64Array:
     return np.where(word >> 10, (word << 13) + (112 << 23), 0)
 
 
-def sort_keys(cells: Int64Array, population: Int64Array, eye: Int64Array) -> Int64Array:
+def sort_keys(
+    cells: Int64Array, population: Int64Array, eye: Int64Array, weights: Sequence[int] = (1, 1, 1),
+    child_weights: Sequence[int] = (1, 1, 1),
+) -> Int64Array:
     """Keys of voxels, the nearest first, shape [N].
 
-    From the highest bits: the distance of the base cell from the eye's, summed over the axes; then
-    for each level in how many axes the child is not on the eye's side of the cell that was halved.
-    Along a ray from the eye none of these descends before one above it has ascended.
+    From the highest bits: the distance of the base cell from the eye's, summed over the axes, each
+    with its weight, 12 bits, saturating; then for each level, three bits each, the weights of those
+    axes on which the child is not on the eye's side of the cell that was halved. Along a ray from
+    the eye none of these descends before one above it has ascended, whatever the weights.
 
     Parameters
     ----------
@@ -217,23 +244,25 @@ def sort_keys(cells: Int64Array, population: Int64Array, eye: Int64Array) -> Int
         Words of the voxels' records, shape [N].
     eye : ndarray
         Finest cell of the eye, shape [3].
+    weights, child_weights : sequence of int
+        As in :func:`pack_stream_camera`.
     """
     distance = np.zeros(np.shape(cells), np.int64)
     away = [np.zeros(np.shape(cells), np.int64) for _ in range(OCTREE_LEVELS)]
     level = population >> POPULATION_BITS & 3
     for axis in range(3):
         cell = cells >> CELL_BITS * axis & ((1 << CELL_BITS) - 1)
-        distance += np.abs(cell - (eye[axis] >> OCTREE_LEVELS))
+        distance += weights[axis] * np.abs(cell - (eye[axis] >> OCTREE_LEVELS))
         corner = cell << OCTREE_LEVELS
         for n in range(OCTREE_LEVELS):
             child = population >> (POPULATION_BITS + 2 + 3 * n + axis) & 1
             step = 1 << (OCTREE_LEVELS - 1 - n)
             is_far = child != (eye[axis] >= corner + step)
-            away[n] += is_far & (level > n)
+            away[n] += child_weights[axis] * (is_far & (level > n))
             corner = corner + child * step
-    key = distance
-    for count in away:
-        key = key << 2 | count
+    key = np.minimum(distance, (1 << DISTANCE_BITS) - 1)
+    for step in away:
+        key = key << CHILD_WEIGHT_BITS | step
     return key
 
 
@@ -356,7 +385,11 @@ def vsu_fixed(
             f"Visible voxels must be at most {design.voxels}, not {int(visible.sum())}")
     first = STREAM_CAMERA_WORDS.index("cell_x")
     eye = camera[first:first + 3].astype(np.int64)
-    keys = sort_keys(columns["cell"], columns["population"], eye)
+    weights, child_weights = (
+        [int(camera[STREAM_CAMERA_WORDS.index(name)]) >> bits * axis & ((1 << bits) - 1)
+         for axis in range(3)]
+        for name, bits in (("weights", WEIGHT_BITS), ("child_weights", CHILD_WEIGHT_BITS)))
+    keys = sort_keys(columns["cell"], columns["population"], eye, weights, child_weights)
     ids = np.flatnonzero(visible)
     ids = ids[np.argsort(keys[ids], kind="stable")]
     ends = ends[:, ids]

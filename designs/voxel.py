@@ -4,14 +4,16 @@ from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
 
 __all__ = [
-    "CELL_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "OCTREE_LEVELS", "POPULATION_BITS",
-    "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS",
-    "VOXEL_BEATS", "VOXEL_WORDS", "WIDE_WORDS", "WORD_INTEGERS"]
+    "CELL_BITS", "CHILD_WEIGHT_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "OCTREE_LEVELS",
+    "POPULATION_BITS", "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS", "VOXEL_BEATS", "VOXEL_WORDS",
+    "WEIGHT_BITS", "WIDE_WORDS", "WORD_INTEGERS"]
 
 #: Bits of a base cell's place on an axis of the grid.
 CELL_BITS = 10
 #: How often a base cell may be halved on every axis: the finest cells are eight on its edge.
 OCTREE_LEVELS = 3
+#: Bits of the weight of a base cell, and of a child, on an axis.
+WEIGHT_BITS, CHILD_WEIGHT_BITS = 8, 3
 #: Bits of the number of Gaussians of a voxel.
 POPULATION_BITS = 16
 
@@ -40,13 +42,17 @@ COARSE_INTEGERS = COARSE_WORDS[-4:]
 #: The camera's record, one word each: that of :data:`splatforge.designs.ccu.CAMERA_WORDS`; the
 #: finest cell that the eye is in, an integer; the squared focal lengths; the largest norms of the
 #: rows of the Jacobian times the depth, in pixels; and the sides of the image from the principal
-#: point in pixels, each beyond the farthest that a point can be seen from.
+#: point in pixels, each beyond the farthest that a point can be seen from. Behind the words of the
+#: coarse filters come ``weights`` and ``child_weights``: what a step away from the eye counts in
+#: the order of voxels, of base cells in eight bits an axis, of children in three; x in the lowest.
 STREAM_CAMERA_WORDS = (
     *CAMERA_WORDS[:-1], "cell_x", "cell_y", "cell_z", "focal2_x", "focal2_y", "far_x", "far_y",
-    "edge_left", "edge_right", "edge_top", "edge_bottom", *COARSE_WORDS, "reserved_0",
+    "edge_left", "edge_right", "edge_top", "edge_bottom", *COARSE_WORDS, "weights",
+    "child_weights", "reserved_0", "reserved_1", "reserved_2",
 )
 STREAM_CAMERA_BEATS = len(STREAM_CAMERA_WORDS) // BEAT_WORDS
 #: Words that are used to all their bits; the others are rounded to the units' format.
 WIDE_WORDS = (*CCU_WIDE_WORDS, "base_x", "base_y", "base_z", *COARSE_WORDS[:9])
 #: Words that are integers.
-WORD_INTEGERS = ("flags", "cell_x", "cell_y", "cell_z", *COARSE_INTEGERS, "reserved_0")
+WORD_INTEGERS = ("flags", "cell_x", "cell_y", "cell_z", *COARSE_INTEGERS, "weights",
+                 "child_weights", "reserved_0", "reserved_1", "reserved_2")

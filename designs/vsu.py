@@ -6,9 +6,10 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.voxel import CELL_BITS, OCTREE_LEVELS, VOXEL_BEATS
+from splatforge.designs.voxel import CHILD_WEIGHT_BITS, OCTREE_LEVELS, VOXEL_BEATS
 
 __all__ = [
+    "DIGITS",
     "DIGIT_BITS",
     "DISTANCE_BITS",
     "GROUPS_AHEAD",
@@ -22,12 +23,14 @@ __all__ = [
 GROUP_TILES = (1, 2, 4)
 #: Groups that may be announced beyond the oldest that is still wanted.
 GROUPS_AHEAD = 6
-#: Bits of the distance of two base cells, the sum over three axes.
-DISTANCE_BITS = CELL_BITS + 2
-#: Bits of a voxel's key: the distance, and two for each level.
-KEY_BITS = DISTANCE_BITS + 2 * OCTREE_LEVELS
-#: Bits of a key that one pass of the sort looks at: two passes.
-DIGIT_BITS = KEY_BITS // 2
+#: Bits of the weighted distance of two base cells, the sum over three axes; what is farther is
+#: equally far.
+DISTANCE_BITS = 12
+#: Bits of a voxel's key: the distance, and the weights of the axes on which a child lies away.
+KEY_BITS = DISTANCE_BITS + CHILD_WEIGHT_BITS * OCTREE_LEVELS
+#: Passes of the sort, and bits of a key that each looks at.
+DIGITS = 3
+DIGIT_BITS = KEY_BITS // DIGITS
 #: Ends of rectangles in pixels.
 RECTANGLE = Fixed(int_bits=16, frac_bits=2, signed=True)
 
@@ -39,8 +42,8 @@ class VsuDesign:
     StreamingGS builds, for every group of pixels, a graph of the voxels that its rays meet and
     removes from it what nothing is in front of, again and again (accelerators.md, 1.3). Here the
     order is found once a frame: from one eye every ray meets cells of a grid in ascending order of
-    their distance from the eye's cell, summed over the axes, so that this distance orders all
-    voxels for all groups at once.
+    their distance from the eye's cell, summed over the axes with any weights, so that this distance
+    orders all voxels for all groups at once.
 
     Parameters
     ----------

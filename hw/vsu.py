@@ -14,13 +14,23 @@ from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.voxel import (
     CELL_BITS,
+    CHILD_WEIGHT_BITS,
     OCTREE_LEVELS,
     POPULATION_BITS,
     STREAM_CAMERA_BEATS,
     STREAM_CAMERA_WORDS,
     VOXEL_BEATS,
+    WEIGHT_BITS,
 )
-from splatforge.designs.vsu import DIGIT_BITS, GROUPS_AHEAD, KEY_BITS, RECTANGLE, VsuDesign
+from splatforge.designs.vsu import (
+    DIGIT_BITS,
+    DIGITS,
+    DISTANCE_BITS,
+    GROUPS_AHEAD,
+    KEY_BITS,
+    RECTANGLE,
+    VsuDesign,
+)
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_VOXELS
 from splatforge.hw.lib.component import Component
@@ -72,9 +82,9 @@ class Vsu(Component):
     The camera's record is read, then the table in bursts that end at aligned multiples of
     ``burst_beats``; a burst is asked for only when the buffer has room for it, so ``i_beat`` is
     always ready. Shared units compute a rectangle for every voxel, see
-    :class:`splatforge.hw.lib.folded.Folded`; four stages make groups and a key of it, and what is
-    visible is kept. Counts of both digits of the keys are taken on the way. Two passes, a voxel a
-    cycle, then put the voxels' rectangles in order. For every group they are read in rows of
+    :class:`splatforge.hw.lib.folded.Folded`; five stages make groups and a key of it, and what is
+    visible is kept. Counts of the keys' digits are taken on the way. Three passes, a voxel a cycle,
+    then put the voxels' rectangles in order. For every group they are read in rows of
     ``scan_width`` and compared; rows with a hit wait in a queue, from which hit after hit looks its
     voxel up. So the next group is scanned while what was found for one is being taken.
 
@@ -83,9 +93,9 @@ class Vsu(Component):
     over: tags of 4 bits do not tell how old that is.
 
     Latency: :attr:`latency` cycles from the transfer of a group to its first voxel, if that is
-    found in the first row. Throughput: a voxel of the table every ``interval`` cycles, then twice
-    one a cycle; a row a cycle, a hit a cycle. Stall: every output may stall for ever; the scan then
-    waits. No ``ready`` depends on an input.
+    found in the first row. Throughput: a voxel of the table every ``interval`` cycles, then three
+    times one a cycle; a row a cycle, a hit a cycle. Stall: every output may stall for ever; the
+    scan then waits. No ``ready`` depends on an input.
 
     Parameters
     ----------
@@ -188,7 +198,7 @@ class Vsu(Component):
                 depth=design.voxels // design.scan_width, init=[])
             m.submodules[f"bank_{lane}"] = bank
             banks.append(bank)
-        for digit in range(2):
+        for digit in range(DIGITS):
             memory = Memory(shape=self._index_bits + 1, depth=1 << DIGIT_BITS, init=[])
             m.submodules[f"counts_{digit}"] = memory
             write = memory.write_port()
@@ -203,8 +213,8 @@ class Vsu(Component):
         folded, side = self._load(m)
         under_way = self._keep(
             m, folded, side, columns, rows, records.write_port(), places.write_port(), counts)
-        sorting, second = Signal(), Signal()
-        sorted_out = self._sort(m, sorting, second, places.read_port(), counts, banks)
+        passes = Signal(DIGITS)
+        sorted_out = self._sort(m, passes, places.read_port(), counts, banks)
         group = _Group()
         empty = self._find(m, group, banks, records.read_port())
 
@@ -241,13 +251,12 @@ class Vsu(Component):
             with m.State("add"):
                 m.d.sync += number.eq(number + 1)
                 with m.If(number[-1]):
-                    m.next = "first"
-            with m.State("first"):
-                with m.If(sorted_out):
-                    m.next = "second"
-            with m.State("second"):
-                with m.If(sorted_out):
-                    m.next = "announce"
+                    m.next = "pass_0"
+            for digit in range(DIGITS):
+                with m.State(f"pass_{digit}"):
+                    m.d.comb += passes[digit].eq(1)
+                    with m.If(sorted_out):
+                        m.next = f"pass_{digit + 1}" if digit + 1 < DIGITS else "announce"
             with m.State("announce"):
                 m.d.sync += [
                     said.tag.eq(group.tag),
@@ -281,7 +290,6 @@ class Vsu(Component):
                         m.next = "done"
             with m.State("done"):
                 m.d.comb += self.done.eq(empty)
-        m.d.comb += [second.eq(fsm.ongoing("second")), sorting.eq(fsm.ongoing("first") | second)]
         self._add(m, counts, fsm.ongoing("clear"), fsm.ongoing("add"), number)
         return m
 
@@ -391,7 +399,7 @@ class Vsu(Component):
             return ~word[-1] & word[fmt.fraction_bits:-1].any()
 
         # 1: ends in groups.
-        some = [Signal(name=f"some_{n}") for n in range(1, 5)]
+        some = [Signal(name=f"some_{n}") for n in range(1, 6)]
         one = Signal(data.StructLayout({
             **d, "seen": 1, "clear": 1,
             **dict.fromkeys(sides, signed(RECTANGLE.width + 1 - shift))}), name="one")
@@ -407,7 +415,7 @@ class Vsu(Component):
         two = Signal(data.StructLayout({
             "voxel": record.data.shape(), "rectangle": rectangle,
             "distances": data.ArrayLayout(CELL_BITS, 3),
-            "away": data.ArrayLayout(2, OCTREE_LEVELS)}), name="two")
+            "away": data.ArrayLayout(CHILD_WEIGHT_BITS, OCTREE_LEVELS)}), name="two")
         count = side.population[:POPULATION_BITS]
         meets = one.seen & count.any()
         for first, last, groups in (("left", "right", columns), ("top", "bottom", rows)):
@@ -424,6 +432,8 @@ class Vsu(Component):
         ]
         level = side.population[POPULATION_BITS:POPULATION_BITS + 2]
         path = side.population[POPULATION_BITS + 2:]
+        weights, child_weights = (
+            self.camera[STREAM_CAMERA_WORDS.index(name)] for name in ("weights", "child_weights"))
         far: list[list[Value]] = [[] for _ in range(OCTREE_LEVELS)]
         for axis in range(3):
             cell = side.cell.word_select(axis, CELL_BITS)
@@ -437,37 +447,48 @@ class Vsu(Component):
             for n in range(OCTREE_LEVELS):
                 child = path[3 * n + axis]
                 middle = Cat(C(1, 1), corner)
+                is_far = (child ^ (eye[OCTREE_LEVELS - 1 - n:] >= middle)) & (level > n)
                 far[n].append(
-                    (child ^ (eye[OCTREE_LEVELS - 1 - n:] >= middle)) & (level > n))
+                    Mux(is_far, child_weights.word_select(axis, CHILD_WEIGHT_BITS), 0))
                 corner = Cat(child, corner)
         m.d.sync += [two.away[n].eq(sum(far[n], C(0, 1))) for n in range(OCTREE_LEVELS)]
 
-        # 3: the key.
+        # 3: what the distances count. 4: the key.
         three = Signal(data.StructLayout({
-            "voxel": record.data.shape(), "rectangle": rectangle, "key": KEY_BITS}), name="three")
+            "voxel": record.data.shape(), "rectangle": rectangle,
+            "steps": data.ArrayLayout(CELL_BITS + WEIGHT_BITS, 3),
+            "away": CHILD_WEIGHT_BITS * OCTREE_LEVELS}), name="three")
+        four = Signal(data.StructLayout({
+            "voxel": record.data.shape(), "rectangle": rectangle, "key": KEY_BITS}), name="four")
+        distance = Signal(CELL_BITS + WEIGHT_BITS + 2)
+        m.d.comb += distance.eq(three.steps[0] + three.steps[1] + three.steps[2])
         m.d.sync += [
             some[2].eq(some[1]), three.voxel.eq(two.voxel), three.rectangle.eq(two.rectangle),
-            three.key.eq(Cat(*(two.away[n] for n in reversed(range(OCTREE_LEVELS))),
-                             two.distances[0] + two.distances[1] + two.distances[2])),
+            three.away.eq(Cat(*(two.away[n] for n in reversed(range(OCTREE_LEVELS))))),
+            *(three.steps[axis].eq(two.distances[axis] * weights.word_select(axis, WEIGHT_BITS))
+              for axis in range(3)),
+            some[3].eq(some[2]), four.voxel.eq(three.voxel), four.rectangle.eq(three.rectangle),
+            four.key.eq(Cat(three.away, Mux(
+                distance[DISTANCE_BITS:].any(), ~0, distance[:DISTANCE_BITS]))),
         ]
 
-        # 4: into memory; counts of its digits are read, then one more is written.
+        # 5: into memory; counts of its digits are read, then one more is written.
         full = self._kept[-1]
-        digits = [three.key[:DIGIT_BITS], three.key[DIGIT_BITS:]]
         m.d.comb += [
-            self.visible.eq(some[2] & ~full),
+            self.visible.eq(some[3] & ~full),
             record.en.eq(self.visible), place.en.eq(self.visible),
             record.addr.eq(self._kept), place.addr.eq(self._kept),
-            record.data.eq(three.voxel), place.data.key.eq(three.key),
-            place.data.rectangle.eq(three.rectangle),
+            record.data.eq(four.voxel), place.data.key.eq(four.key),
+            place.data.rectangle.eq(four.rectangle),
         ]
-        m.d.sync += [self._kept.eq(self._kept + self.visible), some[3].eq(self.visible)]
-        with m.If(some[2] & full):
+        m.d.sync += [self._kept.eq(self._kept + self.visible), some[4].eq(self.visible)]
+        with m.If(some[3] & full):
             m.d.sync += self.overflow.eq(1)
-        for (read, write), digit in zip(counts, digits, strict=True):
+        for n, (read, write) in enumerate(counts):
+            digit = four.key.word_select(n, DIGIT_BITS)
             counted = Signal.like(digit, name="counted")
             m.d.sync += counted.eq(digit)
-            m.d.comb += [read.addr.eq(digit), write.en.eq(some[3]), write.addr.eq(counted),
+            m.d.comb += [read.addr.eq(digit), write.en.eq(some[4]), write.addr.eq(counted),
                          write.data.eq(read.data + 1)]
         return Cat(some).any()
 
@@ -486,51 +507,58 @@ class Vsu(Component):
                 m.d.comb += [write.en.eq(1), write.addr.eq(number - 1), write.data.eq(total)]
                 m.d.sync += total.eq(total + read.data)
 
-    def _sort(self, m, sorting, second, place, counts, banks):
-        """Two passes by digit, the lower first, each keeping the order of what is equal.
+    def _sort(self, m, passes, place, counts, banks):
+        """Passes by digit, the lowest first, each keeping the order of what is equal.
 
-        In the first a voxel's number goes where its digit's next place is, in the second its
-        rectangle, too, into the rows of the scan.
+        A voxel's number goes where its digit's next place is; in the last pass its rectangle, too,
+        into the rows of the scan. Returns whether a pass is over.
         """
         design = self.design
         lane_bits = design.scan_width.bit_length() - 1
-        m.submodules.permutation = permutation = Memory(
-            shape=self._index_bits, depth=design.voxels, init=[])
-        put, get = permutation.write_port(), permutation.read_port()
+        # What each pass but the last leaves.
+        between = []
+        for digit in range(DIGITS - 1):
+            memory = Memory(shape=self._index_bits, depth=design.voxels, init=[])
+            m.submodules[f"order_{digit}"] = memory
+            between.append((memory.read_port(), memory.write_port()))
         number = Signal(range(design.voxels + 1))
+        sorting, done = Signal(), Signal()
         some = [Signal(name=f"sorts_{n}") for n in range(3)]
-        first_index, index, at_index = (
-            Signal(self._index_bits, name=name) for name in ("first_index", "index", "at_index"))
-        now, done = Signal(self._index_bits), Signal()
+        next_index, index, at_index, now, at = (Signal(self._index_bits, name=name) for name in (
+            "next_index", "index", "at_index", "now", "at"))
         rectangle = Signal.like(place.data.rectangle)
         m.d.comb += [
-            get.addr.eq(number), now.eq(Mux(second, get.data, first_index)), place.addr.eq(now),
+            sorting.eq(passes.any()), now.eq(next_index), place.addr.eq(now),
             done.eq(sorting & (number == self._kept) & ~Cat(some).any()),
         ]
         m.d.sync += [
-            # 1: the voxel that is next by the lower digit, or the next of all. 2: its key. 3: the
+            # 1: the voxel that is next by the lower digits, or the next of all. 2: its key. 3: the
             # place of its digit.
-            some[0].eq(sorting & (number != self._kept)), first_index.eq(number),
+            some[0].eq(sorting & (number != self._kept)), next_index.eq(number),
             some[1].eq(some[0]), index.eq(now),
             some[2].eq(some[1]), at_index.eq(index), rectangle.eq(place.data.rectangle),
         ]
         with m.If(sorting):
             m.d.sync += number.eq(Mux(done, 0, number + (number != self._kept)))
-        at = Mux(second, counts[1][0].data, counts[0][0].data)
-        for (read, write), chosen, digit in zip(
-                counts, (~second, second),
-                (place.data.key[:DIGIT_BITS], place.data.key[DIGIT_BITS:]), strict=True):
+        for n, (get, put) in enumerate(between):
+            m.d.comb += [get.addr.eq(number), put.en.eq(some[2] & passes[n]), put.addr.eq(at),
+                         put.data.eq(at_index)]
+            with m.If(passes[n + 1]):
+                m.d.comb += now.eq(get.data)
+        for n, (read, write) in enumerate(counts):
+            digit = place.data.key.word_select(n, DIGIT_BITS)
             placed = Signal.like(digit, name="placed")
             m.d.sync += placed.eq(digit)
+            with m.If(passes[n]):
+                m.d.comb += at.eq(read.data)
             with m.If(sorting):
                 m.d.comb += [
-                    read.addr.eq(digit), write.en.eq(some[2] & chosen), write.addr.eq(placed),
+                    read.addr.eq(digit), write.en.eq(some[2] & passes[n]), write.addr.eq(placed),
                     write.data.eq(read.data + 1)]
-        m.d.comb += [put.en.eq(some[2] & ~second), put.addr.eq(at), put.data.eq(at_index)]
         for lane, bank in enumerate(banks):
             write = bank.write_port()
             m.d.comb += [
-                write.en.eq(some[2] & second & (at[:lane_bits] == lane)),
+                write.en.eq(some[2] & passes[-1] & (at[:lane_bits] == lane)),
                 write.addr.eq(at[lane_bits:]), write.data.index.eq(at_index),
                 write.data.rectangle.eq(rectangle),
             ]

@@ -16,35 +16,35 @@ from splatforge.algos.vsu import VsuFrame, vsu_schedule
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.voxel import STREAM_CAMERA_BEATS, VOXEL_BEATS
-from splatforge.designs.vsu import DIGIT_BITS, GROUPS_AHEAD, VsuDesign
+from splatforge.designs.vsu import DIGIT_BITS, DIGITS, GROUPS_AHEAD, VsuDesign
 from splatforge.sim import folded
 
 __all__ = ["Rows", "behind", "cycles", "is_done", "is_idle", "is_loaded", "new_vsu", "offers",
            "rows_of", "step"]
 
 # What the unit is at, the value of AT.
-WAIT, CLEAR, LOAD, ADD, FIRST, SECOND, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(11)
+WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 
 # Constants of the frame: beats of a burst, bursts in flight, beats of the buffer, the camera's
 # address in beats, voxels kept, voxels in a row, rows that may wait, groups. Of the loader: the
 # next address of the table in beats, and beats that have not been asked for; whether the camera has
 # not; the burst that waits for the bus, 0 beats if none does; beats asked for that have not left
 # the buffer; bursts in flight; beats of the camera that came. What the unit is at; the bin of the
-# counts; voxels that are to come out of the arithmetic. Four stages: in the first the number of the
+# counts; voxels that are to come out of the arithmetic. Five stages: in the first the number of the
 # voxel or -1, in the others whether there is a visible one; visible voxels; whether they were too
-# many. Of the sort: the next voxel, and whether there is one in each of three stages. Of the scan:
-# the group, the next row, the next of the rows with hits. Then the stages behind it, each with the
-# number of its group or -1, the place of its first hit among all, how many there are, and whether
-# it is an end: looked at, found, held, fetched, offered. Of the queue between the second and the
-# third: the first and the number of its rows. Counts.
+# many. Of the sort: the pass, the next voxel, and whether there is one in each of three stages. Of
+# the scan: the group, the next row, the next of the rows with hits. Then the stages behind it, each
+# with the number of its group or -1, the place of its first hit among all, how many there are, and
+# whether it is an end: looked at, found, held, fetched, offered. Of the queue between the second
+# and the third: the first and the number of its rows. Counts.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
- STAGE_3, STAGE_4, KEPT, OVERFLOW, SORTED, SORTS_0, SORTS_1, SORTS_2, GROUP, LINE, ROW, LOOKED,
- LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD, HELD_AT,
- HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, TOKEN, TOKEN_AT, TOKEN_END, QUEUE_FIRST,
- QUEUED, BUSY, STALLED, STREAMED, VISIBLE, HITS) = range(57)
+ STAGE_3, STAGE_4, STAGE_5, KEPT, OVERFLOW, DIGIT, SORTED, SORTS_0, SORTS_1, SORTS_2, GROUP, LINE,
+ ROW, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD,
+ HELD_AT, HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, TOKEN, TOKEN_AT, TOKEN_END,
+ QUEUE_FIRST, QUEUED, BUSY, STALLED, STREAMED, VISIBLE, HITS) = range(59)
 #: Then the queue, four numbers a row, and the state of the arithmetic.
-QUEUE = 57
+QUEUE = 59
 
 
 class Rows(NamedTuple):
@@ -180,13 +180,14 @@ def _load(state, stop, address_ready, beat, last, freed):
 
 @nb.njit(inline="always")
 def _keep(state, streamed, visible):
-    """Four stages behind the arithmetic."""
-    kept = state[STAGE_3] != 0 and state[KEPT] < state[VOXELS]
-    if state[STAGE_3] != 0 and not kept:
+    """Five stages behind the arithmetic."""
+    kept = state[STAGE_4] != 0 and state[KEPT] < state[VOXELS]
+    if state[STAGE_4] != 0 and not kept:
         state[OVERFLOW] = 1
     state[KEPT] += kept
     state[VISIBLE] += kept
-    state[STAGE_4] = kept
+    state[STAGE_5] = kept
+    state[STAGE_4] = state[STAGE_3]
     state[STAGE_3] = state[STAGE_2]
     state[STAGE_2] = state[STAGE_1] >= 0 and visible[state[STAGE_1]]
     state[STAGE_1] = state[STREAMED] if streamed else -1
@@ -299,13 +300,13 @@ def step(
     loads = at == LOAD
     streamed = result and loads
     loaded = is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and not (
-        state[STAGE_2] or state[STAGE_3] or state[STAGE_4])
+        state[STAGE_2] or state[STAGE_3] or state[STAGE_4] or state[STAGE_5])
     freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
     lingers = behind(state, oldest)
     overflow = state[OVERFLOW] != 0
     _load(state, stop, address_ready, beat, last, freed)
     _keep(state, streamed, visible)
-    sorted_out = _sort(state, at == FIRST or at == SECOND)
+    sorted_out = _sort(state, at == PASS)
     dead = _older(state[GROUP], oldest)
     move, ends = _find(state, rows, oldest, at == SCAN and not dead, voxel_ready)
 
@@ -321,13 +322,12 @@ def step(
     elif at == ADD:
         state[NUMBER] += 1
         if state[NUMBER] > bins:
-            state[AT] = FIRST
-    elif at == FIRST:
+            state[AT] = PASS
+    elif at == PASS:
         if sorted_out:
-            state[AT] = SECOND
-    elif at == SECOND:
-        if sorted_out:
-            state[AT] = ANNOUNCE
+            state[DIGIT] += 1
+            if state[DIGIT] == DIGITS:
+                state[AT] = ANNOUNCE
     elif at == ANNOUNCE:
         state[LINE] = 0
         state[ROW] = rows.starts[state[GROUP]]

@@ -54,7 +54,8 @@ class Frame:
         table[:, 7] = np.stack([size * rng.uniform(0.2, 0.87, count), size / 32], 1).astype(
             np.float16).view(np.uint32)[:, 0]
         camera = pack_stream_camera(
-            VSU.floating, view, rng.integers(0, 64, 3), antialiased=seed % 2 == 1)
+            VSU.floating, view, rng.integers(0, 64, 3), antialiased=seed % 2 == 1,
+            weights=rng.integers(1, 256, 3).tolist(), child_weights=(2, 4, 1))
         self.count = count
         self.expected: VsuFrame = vsu_fixed(VSU, table, camera, WIDTH, HEIGHT)
         self.camera = sum(int(word) << 32 * n for n, word in enumerate(camera))
