@@ -14,8 +14,8 @@ from splatforge.designs.memory import BankedMemory, Memory
 from splatforge.sim import dram
 from splatforge.sim.memory import memory_constants
 
-__all__ = ["advance", "may_read", "may_write", "may_write_beat", "new_bus", "read", "read_beat",
-           "respond", "settle", "write", "write_beat"]
+__all__ = ["advance", "idle", "may_read", "may_write", "may_write_beat", "new_bus", "read",
+           "read_beat", "respond", "settle", "write", "write_beat"]
 
 # Scalars of a memory of fixed latency: its constants; bursts outstanding, heads and tails of the
 # rings, beats of the oldest burst; time of the last beat in units of 1/num; the cycle since which a
@@ -175,6 +175,12 @@ def advance(m, banked, now):
     if banked and (m[dram.R_NEXT] < m[dram.R_TAIL]
                    or m[dram.NEXT] * m[dram.DEN] <= (now + 1) * m[dram.NUM]):
         dram.advance(m, now)
+
+
+@nb.njit
+def idle(m, banked):
+    """Whether nothing is left to do behind a frame."""
+    return not banked or dram.idle(m)
 
 
 @nb.njit

@@ -95,15 +95,25 @@ def _compile_frame(digest: str):
         total = responses = np.int64(0)
         for number in range(tiles):
             total += min(16, height - number // tiles_x * 16)
-        quiet = np.int64(0)
+        still = np.int64(0)
+        # The cycle of the last response; from the second behind it on nothing more is asked for,
+        # and the frame ends one cycle behind that in which all units are quiet.
+        last_response, finish, settled = np.int64(-1), np.int64(-1), np.int64(-1)
 
         now = np.int64(1)
-        while responses < total:
+        while finish < 0 or now <= finish:
             moved = False
+            stop = last_response >= 0 and now >= last_response + 2
+            if (stop and finish < 0 and served == asked and reads[arbiter.VALID] == 0
+                    and of_vru[vru.ADDRESS] == 0 and bsu_reader[list_reader.ADDRESS] == 0
+                    and qsu_reader[list_reader.ADDRESS] == 0 and lists.idle(of_lists)):
+                finish = now + 1
+            if last_response >= 0 and settled < 0 and bus.idle(m, banked):
+                settled = now
             # ---- The bus as it is before this edge.
             read_ready, write_ready = bus.may_read(m, banked), bus.may_write(m, banked)
             owner = arbiter.writes(writes)
-            _, _, _, list_address, list_beat, _ = lists.offers(of_lists, lists_limits, False)
+            _, _, _, list_address, list_beat, _ = lists.offers(of_lists, lists_limits, stop)
             data_valid = (
                 (owner == 0 and of_resolve[resolve_steps.DATA_VALID] != 0)
                 or (owner == 1 and list_beat) or (owner == 2 and of_store[store.LEFT] > 0))
@@ -164,7 +174,7 @@ def _compile_frame(digest: str):
                 _, feature_out, ccu_entry = ccu.offers(of_ccu)
                 store_ready = store.ready(of_store)
                 entry_ready, range_ready, query_ready, _, _, answer = lists.offers(
-                    of_lists, lists_limits, False)
+                    of_lists, lists_limits, stop)
                 (tile_out, chunk_out, query_out, takes_answer, clears, flushes, qsu_entry, releases,
                  _) = qsu.offers(of_qsu)
                 chunk_ready, bsu_entry = bsu.offers(of_bsu)
@@ -291,7 +301,7 @@ def _compile_frame(digest: str):
                     if chunk_ready:
                         chunk_place += of_qsu[qsu.COUNT]
                 loaded = bsu.step(
-                    of_bsu, bsu_reader, sorters, reader_limits, chunk, False, oldest, port == 1,
+                    of_bsu, bsu_reader, sorters, reader_limits, chunk, stop, oldest, port == 1,
                     (place if kind == OF_CHUNK else np.int64(-1), link, last), vru_ready)
 
                 # ---- Lists, and what goes into them.
@@ -317,11 +327,11 @@ def _compile_frame(digest: str):
                          of_lists[lists.ANSWER_LOW], of_lists[lists.ANSWER_HIGH])
                 lists.step(
                     of_lists, lists_limits, list_number, entry, first_list, range_lists, flush,
-                    query, at == TURN, second and releases, False, write_port == 1,
+                    query, at == TURN, second and releases, stop, write_port == 1,
                     data_taken and owner == 1, takes_answer, answered == 1)
                 pair = qsu_reader[list_reader.PAIR_PLACE]
                 qsu.step(
-                    of_qsu, qsu_reader, qsu_limits, reader_limits, at == TURN, False, oldest, True,
+                    of_qsu, qsu_reader, qsu_limits, reader_limits, at == TURN, stop, oldest, True,
                     chunk_ready, loaded, query_ready, known, second and range_ready,
                     second and entry_ready, lists_idle, port == 2 and second,
                     (place if kind == OF_LIST else np.int64(-1), link, last),
@@ -334,7 +344,7 @@ def _compile_frame(digest: str):
                 store.step(of_store, feature_out, write_port == 2, data_taken and owner == 2,
                            answered == 2)
                 ccu.step(
-                    of_ccu, walked, entry_starts, entry_places, False, port == 2 and not second,
+                    of_ccu, walked, entry_starts, entry_places, stop, port == 2 and not second,
                     kind == OF_GAUSSIANS, last, store_ready, not second and entry_ready)
 
                 # ---- From pass to pass.
@@ -358,14 +368,18 @@ def _compile_frame(digest: str):
                 arbiter.step(writes, write_ready, write_port, write_address, write_beats,
                              write_last, response)
 
-            counts[CYCLES] = now
-            quiet = 0 if moved else quiet + 1
-            if quiet > IDLE_LIMIT:
+            if last_response < 0:
+                counts[CYCLES] = now
+                if responses == total:
+                    last_response = now
+            still = 0 if moved else still + 1
+            if still > IDLE_LIMIT:
                 counts[HUNG] = 1
                 return
-            bus.advance(m, banked, now)
+            if settled < 0:
+                bus.advance(m, banked, now)
             now += 1
-        bus.settle(m, banked, now)
+        bus.settle(m, banked, now if settled < 0 else settled)
 
     return kernel
 
@@ -402,7 +416,9 @@ def simulate(
     log: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Run:
-    """Step one frame to its last write response.
+    """Step one frame to its last write response, and on until nothing is in flight.
+
+    What arrives behind the last response is counted, as in hardware, but for its cycles.
 
     Parameters
     ----------

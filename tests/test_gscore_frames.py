@@ -1,12 +1,15 @@
 """GSCore's Verilog on whole frames: every pixel, every counter, every byte as the models say."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.gscore import PRESETS, GscoreDesign
 from splatforge.designs.memory import BankedMemory, MemoryTiming
-from splatforge.scenes import default_camera, resolve
+from splatforge.scenes import Camera, Scene, default_camera, resolve
 from splatforge.verification.cosim import cosim
 from splatforge.verification.lib.frame import Stall
 
@@ -37,6 +40,38 @@ def test_two_frames_of_the_default_scene():
     counters = result.frames[0].rtl_counters
     assert counters["partitions"] > 0
     assert counters["entries_sorted"] == counters["pairs"]
+
+
+def crowded_corner(opaque, width, height):
+    """Opaque Gaussians in the last tile of the first row, few in two tiles of the second row."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.uniform(width - 7, width - 3, opaque), np.repeat([168.0, 200.0], 3)])
+    y = np.concatenate([rng.uniform(6, 10, opaque), np.full(6, height - 1)])
+    depth = 2 + 0.001 * np.arange(len(x))
+    scale = np.where(np.arange(len(x)) < opaque, 6, 1) / width * depth
+    means = np.stack([(x - width / 2) / width * depth, (y - height / 2) / width * depth, depth], 1)
+    return Scene(
+        means=means.astype(np.float32),
+        log_scales=np.log(np.repeat(scale[:, None], 3, 1)).astype(np.float32),
+        quats=np.tile(np.float32([1, 0, 0, 0]), (len(x), 1)),
+        opacity_logits=np.full(len(x), 6, np.float32),
+        sh=rng.uniform(-1, 1, (len(x), 1, 3)).astype(np.float32))
+
+
+def test_what_lingers_of_a_tile_is_not_taken_for_one_of_a_later_tile():
+    """Chunks of a tile that ended early are read while eleven tiles pass, empty and two rows high.
+
+    Numbers of tiles that are further apart than eight cannot be told older from newer.
+    """
+    width, height = 256, 18
+    view = Camera(width=width, height=height, fx=width, fy=width, cx=width / 2, cy=height / 2,
+                  w2c=np.eye(4))
+    result = cosim(
+        "gscore", SMALL, crowded_corner(600, width, height), [view],
+        timing=MemoryTiming(latency_cycles=200, read_beats_per_cycle=Fraction(1, 4)))
+    check(result)
+    assert result.frames[0].rtl_counters["tiles_stopped"] > 0
+    assert result.frames[0].rtl_counters["chunks_sorted"] > 4
 
 
 @pytest.mark.matrix
