@@ -29,7 +29,15 @@ from splatforge.algos.reference import render
 from splatforge.scenes import Camera, Scene, check_regular_file, check_writable
 from splatforge.scenes.atomic_file import atomic_file
 
-__all__ = ["FineTuned", "FineTuning", "Quality", "ScaleLoss", "compare", "fine_tune"]
+__all__ = [
+    "FineTuned",
+    "FineTuning",
+    "Quality",
+    "ScaleLoss",
+    "compare",
+    "fine_tune",
+    "oversize_loss",
+]
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -194,6 +202,42 @@ def compare(
         psnr_db=tuple(psnr), rendered=rendered, late_gaussians=late, pixels=pixels,
         late_pixels=late_pixels,
     )  # fmt: skip
+
+
+def oversize_loss(weight: float, threshold: float) -> ScaleLoss:
+    """Mean over the rendered Gaussians of what their largest scale exceeds a threshold by.
+
+    Large Gaussians are what makes pixels of one record of ids differ; Lumina constrains them in its
+    cache-aware fine-tuning.
+
+    Parameters
+    ----------
+    weight : float
+        Not negative; loss per mean excess, in thresholds.
+    threshold : float
+        Standard deviation in scene units, positive.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+    if not 0.0 <= weight < inf:
+        raise ValueError(f"Scale weight must be finite and not negative, not {weight!r}")
+    if not 0.0 < threshold < inf:
+        raise ValueError(f"Scale threshold must be positive and finite, not {threshold!r}")
+
+    def loss(log_scales: Float32Array, by: Gradients) -> tuple[float, Float32Array]:
+        slopes = np.zeros_like(log_scales)
+        rows = np.arange(len(log_scales))
+        axis = log_scales.argmax(axis=1)
+        scales = np.exp(log_scales[rows, axis].astype(np.float64)) / threshold
+        large = (by.pixels > 0) & (scales > 1)
+        share = weight / max(np.count_nonzero(by.pixels), 1)
+        slopes[rows[large], axis[large]] = share * scales[large]
+        return share * float((scales[large] - 1).sum()), slopes
+
+    return loss
 
 
 def fine_tune(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from splatforge.algos import fine_tune as algorithm
-from splatforge.algos.fine_tune import FineTuning, compare, fine_tune
+from splatforge.algos.fine_tune import FineTuning, compare, fine_tune, oversize_loss
 from splatforge.algos.gradient import gradients, trace
 from splatforge.algos.photometric import PhotometricLoss
 from splatforge.algos.reference import render
@@ -184,6 +184,26 @@ def test_scale_loss_shrinks_what_it_names():
     assert shrunk.scene.log_scales.mean() < usual.scene.log_scales.mean() - 0.2
     assert (shrunk.losses[:, 1] > 0).all()
     assert not usual.losses[:, 1].any()
+
+
+def test_oversize_loss_is_the_mean_excess():
+    scene, order = scene_and_cubes(150)
+    drawn = trace(scene, around(1)[0], order=order)
+    by = gradients(drawn, np.zeros(drawn.image.shape))
+    log_scales = scene.log_scales[by.ids]
+    largest = np.exp(log_scales.astype(np.float64)).max(axis=1)[by.pixels > 0]
+    excess = np.maximum(largest / 0.1 - 1, 0)
+    assert 0 < np.count_nonzero(excess) < len(excess)
+    loss, slopes = oversize_loss(0.5, 0.1)(log_scales, by)
+    assert loss == pytest.approx(0.5 * excess.mean())
+    moved = [oversize_loss(0.5, 0.1)(log_scales + sign * np.float32(1e-3), by)[0]
+             for sign in (1, -1)]
+    assert slopes.sum() == pytest.approx((moved[0] - moved[1]) / 2e-3, rel=1e-2)
+    assert (np.count_nonzero(slopes, axis=1) <= 1).all()
+    with pytest.raises(ValueError, match=r"^Scale weight must be finite and not negative, not -1$"):
+        oversize_loss(-1, 1)
+    with pytest.raises(ValueError, match=r"^Scale threshold must be positive and finite, not 0$"):
+        oversize_loss(1, 0)
 
 
 def test_straight_through_a_quantization():

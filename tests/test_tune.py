@@ -90,15 +90,16 @@ def test_by_depth_nothing_is_late(small):
 
 def test_boundary_weight_trades_scales_for_order(small):
     scene, cut = small
-    cameras = surround(scene, 48, 40, frames=24).cameras
-    settings = FineTuning(iterations=120, scale_rate=0.01)
+    cameras = surround(scene, 48, 40, frames=48).cameras
+    settings = FineTuning(
+        iterations=240, scale_rate=0.01, rotation_rate=0.002, opacity_rate=0.05, sh_rate=0.005)
     order = streaming_order(cut)
     before = compare(scene, scene, cameras[1::2], order=order)
     plain = tune(scene, cut, cameras[::2], settings, boundary_weight=0)
     bound = tune(scene, cut, cameras[::2], settings, boundary_weight=1)
     by_plain, by_bound = (
         compare(tuned.scene, scene, cameras[1::2], order=order) for tuned in (plain, bound))
-    assert by_plain.overall_psnr_db > before.overall_psnr_db + 0.4
+    assert by_plain.overall_psnr_db > before.overall_psnr_db + 0.7
     assert by_bound.late_pixel_share < by_plain.late_pixel_share - 0.01
     assert bound.scene.log_scales.max(axis=1).mean() < plain.scene.log_scales.max(axis=1).mean()
     assert bound.losses[:, 1].all()
