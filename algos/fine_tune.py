@@ -248,6 +248,7 @@ def fine_tune(
     order: Order | None = None,
     scale_loss: ScaleLoss | None = None,
     quantize: Callable[[Scene], Scene] | None = None,
+    quantize_every: int = 1,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
     identity: str = "",
@@ -268,8 +269,10 @@ def fine_tune(
     scale_loss : callable, optional
         A penalty on scales, see :data:`ScaleLoss`.
     quantize : callable, optional
-        What the accelerator keeps of a scene, Gaussian by Gaussian in their order: that is drawn,
-        and derivatives by it move the parameters as they are (straight through).
+        What the accelerator keeps of a scene, Gaussian by Gaussian in their order, axis by axis:
+        that is drawn, and derivatives by it move the parameters as they are (straight through).
+    quantize_every : int
+        Steps from one quantization to the next; between them what it changed stays added.
     checkpoint : path, optional
         Where the state is kept, whole or not at all. If the file exists, the work goes on from
         it, to the same result as without an interruption.
@@ -296,16 +299,20 @@ def fine_tune(
         raise ValueError("Training views must be at least one, not none")
     if checkpoint_every < 1:
         raise ValueError(f"Steps between checkpoints must be at least 1, not {checkpoint_every!r}")
+    if quantize_every < 1:
+        raise ValueError(f"Steps between quantizations must be at least 1, not {quantize_every!r}")
     values = {name: getattr(scene, name).copy() for name in _PARAMETERS}
+    # What the quantization changed when it was last asked.
+    changes = {name: np.zeros_like(getattr(scene, name)) for name in ("means", *_PARAMETERS)}
     values["quats"] /= np.linalg.norm(values["quats"], axis=1, keepdims=True)
     adam = Adam.start(values)
     losses = np.zeros((settings.iterations, 2))
     done = 0
     key = ""
     if checkpoint is not None:
-        key = _digest(scene, cameras, settings, identity)
+        key = _digest(scene, cameras, settings, f"{quantize_every} {identity}")
         if Path(checkpoint).exists():
-            done = _read(Path(checkpoint), key, values, adam, losses)
+            done = _read(Path(checkpoint), key, _state(values, adam, changes, losses))
         else:
             check_writable(checkpoint)
     targets: dict[int, PhotometricLoss] = {}
@@ -317,10 +324,16 @@ def fine_tune(
             frame = render(scene, cameras[view], background=settings.background)
             targets[view] = PhotometricLoss(frame.image, dssim_weight=settings.dssim_weight)
         tuned = replace(scene, **values)
-        drawn = trace(
-            quantize(tuned) if quantize is not None else tuned, cameras[view],
-            background=settings.background, order=order,
-        )  # fmt: skip
+        if quantize is not None:
+            if step % quantize_every == 0:
+                kept = quantize(tuned)
+                for name, change in changes.items():
+                    np.subtract(getattr(kept, name), getattr(tuned, name), out=change)
+            else:
+                changed = {name: getattr(tuned, name) + changes[name] for name in changes}
+                kept = replace(scene, **changed)
+            tuned = kept
+        drawn = trace(tuned, cameras[view], background=settings.background, order=order)
         losses[step, 0], by_image = targets[view](drawn.image)
         by = gradients(drawn, by_image)
         slopes = {name: getattr(by, name) for name in _PARAMETERS}
@@ -333,7 +346,7 @@ def fine_tune(
         if checkpoint is not None and (
             done % checkpoint_every == 0 or done == settings.iterations
         ):
-            _write(Path(checkpoint), key, done, values, adam, losses)
+            _write(Path(checkpoint), key, done, _state(values, adam, changes, losses))
         if progress is not None:
             progress(done, settings.iterations)
     return FineTuned(scene=replace(scene, **values), losses=losses)
@@ -371,31 +384,29 @@ def _digest(
     return digest.hexdigest()
 
 
-def _write(
-    path: Path, key: str, done: int, values: dict[str, Float32Array], adam: Adam,
+def _state(
+    values: dict[str, Float32Array], adam: Adam, changes: dict[str, Float32Array],
     losses: npt.NDArray[np.float64],
-) -> None:  # fmt: skip
-    arrays: dict[str, npt.NDArray] = {
-        "key": np.frombuffer(key.encode(), np.uint8), "done": np.array(done), "steps": adam.steps,
-        "losses": losses,
-    }  # fmt: skip
+) -> dict[str, npt.NDArray]:  # fmt: skip
+    """All that changes from step to step, by the names of a checkpoint; no copies."""
+    state: dict[str, npt.NDArray] = {"steps": adam.steps, "losses": losses}
     for name in _PARAMETERS:
-        arrays[name], arrays[f"first_{name}"] = values[name], adam.first[name]
-        arrays[f"second_{name}"] = adam.second[name]
+        state[name], state[f"first_{name}"] = values[name], adam.first[name]
+        state[f"second_{name}"] = adam.second[name]
+    return state | {f"change_{name}": change for name, change in changes.items()}
+
+
+def _write(path: Path, key: str, done: int, state: dict[str, npt.NDArray]) -> None:
     with atomic_file(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(
+            file, allow_pickle=False, key=np.frombuffer(key.encode(), np.uint8),
+            done=np.array(done), **state,
+        )  # fmt: skip
 
 
-def _read(
-    path: Path, key: str, values: dict[str, Float32Array], adam: Adam,
-    losses: npt.NDArray[np.float64],
-) -> int:  # fmt: skip
+def _read(path: Path, key: str, state: dict[str, npt.NDArray]) -> int:
     """Fill in a checkpoint's state, in place; the number of steps that it has behind it."""
     check_regular_file(path, "checkpoint")
-    wanted = {"steps": adam.steps, "losses": losses}
-    for name in _PARAMETERS:
-        wanted[name], wanted[f"first_{name}"] = values[name], adam.first[name]
-        wanted[f"second_{name}"] = adam.second[name]
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             if stored["key"].tobytes() != key.encode():
@@ -404,10 +415,10 @@ def _read(
                     " remove it or name another file"
                 )
             done = int(stored["done"])
-            found = {name: stored[name] for name in wanted}
+            found = {name: stored[name] for name in state}
     except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: checkpoint is damaged ({error}): remove it") from error
-    for name, array in wanted.items():
+    for name, array in state.items():
         if found[name].shape != array.shape or found[name].dtype != array.dtype:
             raise ValueError(f"{path}: checkpoint is damaged ({name}): remove it")
         array[...] = found[name]

@@ -219,6 +219,42 @@ def test_straight_through_a_quantization():
     assert compare(coarse(tuned.scene), scene, views).overall_psnr_db > before + 1
 
 
+def test_quantized_now_and_then(tmp_path):
+    """What a quantization changed stays added until the next one, over an interruption, too."""
+    scene, _ = scene_and_cubes(60)
+    views, settings = around(3), FineTuning(iterations=11)
+    asked = []
+
+    def coarse(kept):
+        asked.append(kept)
+        return replace(kept, means=np.round(kept.means * 64) / 64,
+                       opacity_logits=np.round(kept.opacity_logits * 2) / 2)
+
+    whole = fine_tune(scene, views, settings, quantize=coarse, quantize_every=4)
+    assert len(asked) == 3
+    np.testing.assert_array_equal(whole.scene.means, scene.means)
+    every = fine_tune(scene, views, settings, quantize=coarse)
+    assert len(asked) == 3 + 11
+    assert every.losses[0, 0] == whole.losses[0, 0]
+    assert every.losses[3, 0] != whole.losses[3, 0]
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        if done == 7:
+            raise Stop
+
+    path, options = tmp_path / "state.npz", {"quantize": coarse, "quantize_every": 4}
+    with pytest.raises(Stop):
+        fine_tune(scene, views, settings, checkpoint=path, checkpoint_every=6, progress=stop,
+                  **options)
+    resumed = fine_tune(scene, views, settings, checkpoint=path, checkpoint_every=6, **options)
+    assert_equal_scenes(resumed.scene, whole.scene)
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    with pytest.raises(ValueError, match="checkpoint is of another scene"):
+        fine_tune(scene, views, settings, checkpoint=path, quantize=coarse, quantize_every=5)
+
+
 def test_views_that_see_nothing():
     scene, _ = scene_and_cubes(30)
     away = Camera.look_at((9, 9, 9), (20, 20, 20), (0, -1, 0), width=20, height=20)
@@ -236,6 +272,8 @@ def test_wrong_input():
         compare(scene, scene, [])
     with pytest.raises(ValueError, match=r"^Steps between checkpoints must be at least 1, not 0$"):
         fine_tune(scene, around(1), checkpoint_every=0)
+    with pytest.raises(ValueError, match=r"^Steps between quantizations must be at least 1, not"):
+        fine_tune(scene, around(1), quantize_every=0)
     with pytest.raises(ValueError, match=r"^Iterations must be at least 1, not 0$"):
         FineTuning(iterations=0)
     with pytest.raises(ValueError, match=r"^SH rate must be finite and not negative, not -1$"):

@@ -71,6 +71,7 @@ def tune(
     *,
     boundary_weight: float = BOUNDARY_WEIGHT,
     quantize: Callable[[Scene], Scene] | None = None,
+    quantize_every: int = 1,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
     identity: str = "",
@@ -90,7 +91,7 @@ def tune(
         Steps and step sizes.
     boundary_weight : float
         beta, see :func:`cross_boundary_loss`.
-    quantize, checkpoint, checkpoint_every, progress
+    quantize, quantize_every, checkpoint, checkpoint_every, progress
         As in :func:`splatforge.algos.fine_tune.fine_tune`.
     identity : str
         What else the result depends on, say the quantization, for the checkpoint.
@@ -104,6 +105,7 @@ def tune(
     return fine_tune(
         scene, cameras, settings, order=streaming_order(cut),
         scale_loss=scale_loss if boundary_weight else None, quantize=quantize,
-        checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
+        quantize_every=quantize_every, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+        progress=progress,
         identity=" ".join(map(repr, (cut.design, cut.voxel_size, boundary_weight, identity))),
     )  # fmt: skip
