@@ -13,6 +13,7 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.setup import SetupDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
@@ -99,6 +100,8 @@ class StreaminggsDesign:
         Sorters of what is left of a voxel.
     vsu : VsuDesign
         Sorting of voxels, and the side of a group.
+    setup : SetupDesign
+        From a feature to its splats.
     array, resolve, shell : ArrayDesign, ResolveDesign, ShellDesign
         Parameters of the units that every accelerator has.
 
@@ -123,6 +126,7 @@ class StreaminggsDesign:
     ffu: FfuDesign = FfuDesign()
     vsort: VsortDesign = VsortDesign()
     vsu: VsuDesign = VsuDesign()
+    setup: SetupDesign = SetupDesign()
     array: ArrayDesign = ArrayDesign()
     resolve: ResolveDesign = ResolveDesign()
     shell: ShellDesign = ShellDesign()
@@ -130,6 +134,8 @@ class StreaminggsDesign:
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
+        if self.setup.feature != self.ffu.feature:
+            raise ValueError("Features must be taken as the fine filter gives them")
         if self.vsort.depth_bits != self.ffu.depth_bits:
             raise ValueError(
                 f"Sorters must take depths of {self.ffu.depth_bits} bits, "
@@ -139,7 +145,7 @@ class StreaminggsDesign:
     @property
     def splat(self) -> SplatFormat:
         """What the rendering array takes."""
-        return SplatFormat()
+        return self.setup.splat
 
 
 #: Named configurations for ``--preset``.

@@ -37,6 +37,7 @@ from splatforge.hw.qsu import Qsu
 from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
+from splatforge.hw.setup import Setup
 from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
 from splatforge.hw.vsu import Vsu
@@ -48,7 +49,7 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
     "gscore": Gscore, "lists": Lists, "qsu": Qsu,
-    "raster": Raster, "registers": Registers, "resolve": Resolve, "vru": Vru,
+    "raster": Raster, "registers": Registers, "resolve": Resolve, "setup": Setup, "vru": Vru,
     "vsort": Vsort, "vsu": Vsu,
 }
 #: Units that every accelerator has.
@@ -57,7 +58,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON | {"vsort", "vsu"},
+    "streaminggs": _COMMON | {"setup", "vsort", "vsu"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -138,6 +139,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if isinstance(design, StreaminggsDesign):
         if name == "vsu":
             return Vsu(design.vsu, design.shell)
+        if name == "setup":
+            return Setup(design.setup, design.ffu)
         return Vsort(design.vsort, design.ffu)
     assert isinstance(design, GscoreDesign)
     match name:

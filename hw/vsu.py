@@ -12,6 +12,7 @@ from splatforge.algos.vsu import MARGIN_PX, vsu_graph, vsu_schedule
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
+from splatforge.designs.tokens import GROUP_BITS
 from splatforge.designs.voxel import (
     CELL_BITS,
     CHILD_WEIGHT_BITS,
@@ -35,24 +36,15 @@ from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_VOXELS
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.folded import Folded
+from splatforge.hw.lib.tokens import group_layout
 from splatforge.hw.vru import is_older
 
-__all__ = ["Vsu", "camera_layout", "group_layout", "voxel_layout", "voxel_token_layout"]
-
-#: Bits of a tile's or a group's place along a side.
-_PLACE_BITS = 12
+__all__ = ["Vsu", "camera_layout", "voxel_layout", "voxel_token_layout"]
 
 
 def camera_layout() -> data.ArrayLayout:
     """The camera's record, :data:`splatforge.designs.voxel.STREAM_CAMERA_WORDS`."""
     return data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))
-
-
-def group_layout(design: VsuDesign) -> data.StructLayout:
-    """A group before its voxels: its number, its pixels in the frame, its first tile."""
-    side = range(design.group_px + 1)
-    return data.StructLayout({
-        "tag": TILE_TAG_BITS, "columns": side, "rows": side, "x": _PLACE_BITS, "y": _PLACE_BITS})
 
 
 def voxel_layout(design: VsuDesign) -> data.StructLayout:
@@ -69,7 +61,7 @@ def voxel_token_layout(design: VsuDesign) -> data.StructLayout:
     With the end comes no voxel; what stands in its place means nothing.
     """
     return data.StructLayout({
-        "tag": TILE_TAG_BITS, "column": _PLACE_BITS, "row": _PLACE_BITS,
+        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
         "voxel": voxel_layout(design), "last": 1})
 
 
@@ -128,7 +120,8 @@ class Vsu(Component):
         From the read data channel, beats of ID 1; others are not looked at. Until `loaded` all of
         ID 1 must be this unit's.
     o_group : ``Out(stream.Signature(Group))``
-        Groups in raster order, each before its voxels, see :func:`group_layout`.
+        Groups in raster order, each before its voxels, see
+        :func:`splatforge.hw.lib.tokens.group_layout`.
     o_voxel : ``Out(stream.Signature(VoxelToken))``
         Voxels of the groups, each group's from front to back and its end behind, see
         :func:`voxel_token_layout`.
@@ -171,7 +164,7 @@ class Vsu(Component):
             "oldest": In(TILE_TAG_BITS), "others_behind": In(1),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
-            "o_group": Out(stream.Signature(group_layout(design))),
+            "o_group": Out(stream.Signature(group_layout(design.group_tiles))),
             "o_voxel": Out(stream.Signature(voxel_token_layout(design))),
             "camera": Out(camera_layout()),
             "behind": Out(1), "loaded": Out(1), "overflow": Out(1), "done": Out(1), "idle": Out(1),
@@ -204,7 +197,7 @@ class Vsu(Component):
             write = memory.write_port()
             counts.append((memory.read_port(transparent_for=(write,)), write))
 
-        columns, rows = (Signal(_PLACE_BITS, name=name) for name in ("columns", "rows"))
+        columns, rows = (Signal(GROUP_BITS, name=name) for name in ("columns", "rows"))
         px_bits = design.group_px.bit_length() - 1
         m.d.comb += [columns.eq((self.width + design.group_px - 1) >> px_bits),
                      rows.eq((self.height + design.group_px - 1) >> px_bits)]
@@ -569,7 +562,7 @@ class Vsu(Component):
         design = self.design
         lanes, lane_bits = design.scan_width, design.scan_width.bit_length() - 1
         last_line = Signal.like(group.line)
-        place = {"tag": TILE_TAG_BITS, "column": _PLACE_BITS, "row": _PLACE_BITS}
+        place = {"tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS}
         oldest = self.oldest
 
         def here(valid: Value, at: Any) -> Value:
@@ -670,7 +663,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.tag = Signal(TILE_TAG_BITS, name="group_tag")
-        self.column, self.row = (Signal(_PLACE_BITS, name=f"group_{name}")
+        self.column, self.row = (Signal(GROUP_BITS, name=f"group_{name}")
                                  for name in ("column", "row"))
         #: The next row of the scan; behind the last one comes the end.
         self.line = Signal(17, name="line")

@@ -30,7 +30,7 @@ OUTPUTS = {
     "registers": {"s_axil_b", "s_axil_r"},
     "resolve": {"o_address", "o_data"},
     "raster": {"m_axi_ar", "m_axi_aw", "m_axi_w", "s_axil_b", "s_axil_r"},
-    "vsort": {"o_token"},
+    "setup": {"o_group", "o_splat"}, "vsort": {"o_token"},
     "vru": {"o_address", "o_tile", "o_splat"},
     "vsu": {"o_address", "o_group", "o_voxel"},
 }

@@ -20,6 +20,7 @@ from splatforge.designs import (
     qsu,
     raster,
     resolve,
+    setup,
     shell,
     vru,
     vsort,
@@ -36,7 +37,7 @@ DESIGNS = {
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
-    "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
+    "setup": setup.SetupDesign, "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
 }
 
 

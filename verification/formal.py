@@ -75,7 +75,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
 #: and whole frames watch its bus in every cycle.
 UNITS = (
     "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
-    "raster", "vru", "vsort", "vsu")
+    "raster", "setup", "vru", "vsort", "vsu")
 #: Cycles of a trace.
 DEPTH = 4
 
@@ -348,6 +348,11 @@ def _after_skip(dut: Any, name: str) -> Value:
     return dut.skip if name in ("o_splat", "i_splat") else Const(0)
 
 
+def _after_end(dut: Any, name: str) -> Value:
+    """A splat may be withdrawn where the array's group ends."""
+    return dut.ended if name == "o_splat" else Const(0)
+
+
 def _between_tiles(dut: Any, name: str) -> Value:
     """A splat may be withdrawn by ``skip``, and where a tile begins: the array takes none there."""
     if name != "o_splat":
@@ -370,7 +375,8 @@ def prove_unit(name: str, folder: Path) -> Proof:
     ProofError
         If Yosys or the prover fails.
     """
-    released = {"array": _after_skip, "fetch": _after_skip, "vru": _between_tiles}.get(
+    released = {"array": _after_skip, "fetch": _after_skip, "setup": _after_end,
+                "vru": _between_tiles}.get(
         name, _no_release)
     invariants = {"array": _array_invariants, "lists": _lists_invariants,
                   "raster": _raster_invariants}.get(name, tuple)()

@@ -13,7 +13,8 @@ from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.vsu import GROUPS_AHEAD
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_SPLATS, READ_VOXELS
-from splatforge.hw.vsu import group_layout, voxel_token_layout
+from splatforge.hw.lib.tokens import group_layout
+from splatforge.hw.vsu import voxel_token_layout
 from splatforge.scenes import Camera
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.lib.stream import port, start
@@ -154,7 +155,7 @@ class Around:
         if (word := taken("voxel")) is not None:
             self._see(voxel_token_layout(VSU).from_bits(word))
         if (word := taken("group")) is not None:
-            group = group_layout(VSU).from_bits(word)
+            group = group_layout(VSU.group_tiles).from_bits(word)
             row, column = divmod(self.announced, self.frame.expected.columns)
             px = VSU.group_px
             assert [group.tag, group.columns, group.rows, group.x, group.y] == [

@@ -3,13 +3,25 @@
 from amaranth.lib import data
 
 from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import Floating
 from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
 from splatforge.hw.lib.fixed import shape_of
 from splatforge.hw.lib.splat_setup import feature_layout
 
-__all__ = ["fine_token_layout", "survivor_layout"]
+__all__ = ["fine_token_layout", "group_layout", "survivor_layout"]
+
+
+def group_layout(side: int) -> data.StructLayout:
+    """A group before what belongs to it, of `side` tiles a side.
+
+    Its number; how much of it lies in the frame, in pixels; column and row of its first tile.
+    """
+    pixels = range(TILE_PX * side + 1)
+    return data.StructLayout({
+        "tag": TILE_TAG_BITS, "columns": pixels, "rows": pixels, "x": GROUP_BITS,
+        "y": GROUP_BITS})
 
 
 def survivor_layout(fmt: Floating) -> data.StructLayout:
