@@ -271,7 +271,7 @@ def fine_vectors(scene: Scene, feature: FeatureFormat) -> dict[str, Float64Array
                             where=scales[:, :1] > 0),
         "opacity": np.stack([log_opacity, reach_of(log_opacity, feature)], axis=1),
         "color": 0.5 + sh[:, 0],
-        **{f"sh{degree}": sh[:, degree**2:(degree + 1) ** 2].reshape(len(sh), -1)
+        **{f"sh{degree}": sh[:, degree**2:(degree + 1) ** 2].reshape(len(sh), 6 * degree + 3)
            for degree in range(1, round(sqrt(count)))}}
 
 

@@ -33,7 +33,10 @@ class CodebookDesign:
     """How many codebooks there are of every vector, and how long they are.
 
     A vector is the sum of one entry of each of its codebooks, its stages; the second quantizes what
-    the first leaves. Numbers are binary16, without denormals.
+    the first leaves. Numbers are binary16, without denormals. By default 120 bits and 245,760
+    bytes: what is lost is lost in SH, and there two stages of equal length are worth more than a
+    longer one (of sh3 of fourth_st alone: 10 bits 48.0 dB, 12 bits 50.4, 10 and 10 bits 52.7; a
+    third stage of 9, 8 and 8 bits 53.8).
 
     Parameters
     ----------
@@ -51,12 +54,12 @@ class CodebookDesign:
     """
 
     rotation: tuple[int, ...] = (12, 10)
-    ratios: tuple[int, ...] = (12,)
-    opacity: tuple[int, ...] = (10,)
-    color: tuple[int, ...] = (12, 10)
-    sh1: tuple[int, ...] = (11, 10)
-    sh2: tuple[int, ...] = (10, 9)
-    sh3: tuple[int, ...] = (10,)
+    ratios: tuple[int, ...] = (10,)
+    opacity: tuple[int, ...] = (8,)
+    color: tuple[int, ...] = (11, 9)
+    sh1: tuple[int, ...] = (10, 10)
+    sh2: tuple[int, ...] = (10, 10)
+    sh3: tuple[int, ...] = (10, 10)
     sh_degree: int = 3
 
     def __post_init__(self) -> None:

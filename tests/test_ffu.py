@@ -416,8 +416,8 @@ def test_wrong_designs_are_refused(change, message):
     ({"sh_degree": 4}, "SH degree must be 0 to 3, not 4"),
     ({"sh2": ()}, "Codebooks of sh2 must be one or more of 1 to 14 bits, not ()"),
     ({"color": (0,)}, "Codebooks of color must be one or more of 1 to 14 bits, not (0,)"),
-    ({"opacity": (10, 14)}, "Indices must fit 128 bits, not 130"),
-    ({"sh3": (11,)}, "Codebooks must fit 256000 bytes, not 279552"),
+    ({"opacity": (10, 14)}, "Indices must fit 128 bits, not 136"),
+    ({"sh3": (12,)}, "Codebooks must fit 256000 bytes, not 331776"),
 ])
 def test_wrong_codebooks_are_refused(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -431,6 +431,6 @@ def test_words_that_are_needed_late_have_beats_of_their_own():
         assert len(record) % lanes == 0
         assert len(record) <= interval * lanes
         early = record.index("ratios0_2")
-        assert record[early + 1:-(-early // lanes) * lanes] == ("",) * (-(early + 1) % lanes)
+        assert record[early + 1:-(-(early + 1) // lanes) * lanes] == ("",) * (-(early + 1) % lanes)
         plan = ffu.ffu_schedule(design)
         assert len(plan.reads) == len(record) // lanes

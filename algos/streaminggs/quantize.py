@@ -1,0 +1,354 @@
+"""Vector quantization of a scene: codebooks that fit the chip, and indices for every Gaussian.
+
+Every vector of :data:`splatforge.designs.codebook.VECTORS` is clustered by k-means (Lloyd, "Least
+Squares Quantization in PCM", IEEE Trans. Inf. Theory 28(2), 1982) from the cells of a median cut
+(Heckbert, "Color Image Quantization for Frame Buffer Display", SIGGRAPH 1982), which needs no
+random numbers; a further stage clusters what the stages before it leave (residual quantization).
+Gaussians count by how much of a picture they can be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from splatforge.algos.ffu import Codebooks, encode_fine, fine_vectors, opacity_entries, sh_factors
+from splatforge.algos.streaminggs.partition import Partition
+from splatforge.algos.workers import Workers
+from splatforge.designs.codebook import CodebookDesign
+from splatforge.designs.feature import FeatureFormat
+from splatforge.scenes import Scene
+
+__all__ = ["Quantized", "canonical", "decode", "quantize"]
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+UInt16Array = npt.NDArray[np.uint16]
+UInt32Array = npt.NDArray[np.uint32]
+
+#: Gaussians that codebooks are fitted to, at most; and so many for each entry are enough.
+_SAMPLE, _PER_ENTRY = 1 << 16, 12
+#: Rounds of k-means behind the median cut.
+_ROUNDS = 3
+#: Gaussians whose distances are computed at once: they stay in the processor's caches.
+_CHUNK = 2048
+
+
+@njit(cache=True)
+def _median_cut(points, weights, labels, leaves):
+    """Label `points` by cells of equal spread: the cell of most is cut until there are `leaves`.
+
+    A cell is cut at its mean along the axis of its largest variance. Returns the cells there are,
+    fewer where too few points differ.
+    """
+    dims = points.shape[1]
+    order = np.arange(len(points))
+    starts, ends = np.zeros(leaves, np.int64), np.zeros(leaves, np.int64)
+    spread, axes, means = np.zeros(leaves), np.zeros(leaves, np.int64), np.zeros(leaves)
+    ends[0] = len(points)
+    cells = 1
+    fresh = np.zeros(2, np.int64)
+    count = 1
+    while True:
+        for k in range(count):
+            cell = fresh[k]
+            spread[cell] = 0.0
+            for axis in range(dims):
+                total, first, second = 0.0, 0.0, 0.0
+                offset = np.float64(points[order[starts[cell]], axis])
+                for i in range(starts[cell], ends[cell]):
+                    weight = weights[order[i]]
+                    value = points[order[i], axis] - offset
+                    total += weight
+                    first += weight * value
+                    second += weight * value * value
+                error = second - first * first / total
+                if error > spread[cell] * (1 + 1e-9):
+                    spread[cell], axes[cell] = error, axis
+                    means[cell] = offset + first / total
+        if cells == leaves:
+            break
+        cell = np.argmax(spread[:cells])
+        if spread[cell] <= 0.0:
+            break
+        low, high = starts[cell], ends[cell] - 1
+        while low <= high:
+            if points[order[low], axes[cell]] <= means[cell]:
+                low += 1
+            else:
+                order[low], order[high] = order[high], order[low]
+                high -= 1
+        if low == starts[cell] or low == ends[cell]:
+            # Rounding: all lie on one side of their mean.
+            spread[cell] = 0.0
+            count = 0
+            continue
+        starts[cells], ends[cells] = low, ends[cell]
+        ends[cell] = low
+        fresh[0], fresh[1] = cell, cells
+        count = 2
+        cells += 1
+    for cell in range(cells):
+        for i in range(starts[cell], ends[cell]):
+            labels[order[i]] = cell
+    return cells
+
+
+@njit(cache=True)
+def _centroids(points, weights, labels, entries):
+    """Weighted means of the points of every label; entries without points stay as they are."""
+    sums, totals = np.zeros(entries.shape), np.zeros(len(entries))
+    for i in range(len(points)):
+        totals[labels[i]] += weights[i]
+        for axis in range(points.shape[1]):
+            sums[labels[i], axis] += weights[i] * points[i, axis]
+    for entry in range(len(entries)):
+        if totals[entry] > 0:
+            entries[entry] = sums[entry] / totals[entry]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _nearest_kernel(chunk, points, entries, half, labels):
+    """Nearest entries of a chunk of points; `entries` has shape [dims, entries]."""
+    dims, count = entries.shape
+    far = np.empty(count, np.float32)
+    for i in range(chunk * _CHUNK, min(len(points), (chunk + 1) * _CHUNK)):
+        far[:] = half
+        for axis in range(dims):
+            value, row = points[i, axis], entries[axis]
+            for k in range(count):
+                far[k] -= value * row[k]
+        least = far[0]
+        for k in range(count):
+            least = min(least, far[k])
+        label = 0
+        while far[label] != least:
+            label += 1
+        labels[i] = label
+
+
+def _nearest(points: Float32Array, entries: Float32Array) -> Int64Array:
+    """Index of the nearest entry of every point, shape [N]; of equally near ones the first."""
+    labels = np.empty(len(points), np.int64)
+    half = (entries.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
+    with Workers() as workers:
+        workers.run_chunks(
+            _nearest_kernel, -(-len(points) // _CHUNK), points,
+            np.ascontiguousarray(entries.T), half, labels)
+    return labels
+
+
+def _to_half(values: npt.ArrayLike) -> Float64Array:
+    """Values as the codebooks hold them: binary16, denormals zero, saturated."""
+    half = np.clip(np.asarray(values, np.float64), -65504, 65504).astype(np.float16)
+    return np.where(np.abs(half) < 2.0**-14, 0.0, half.astype(np.float64))
+
+
+def _fit(points: Float64Array, weights: Float64Array, entries: int) -> Float64Array:
+    """Codebook of at most so many entries for points, as binary16 holds them; the rest is zero."""
+    book = np.zeros((entries, points.shape[1]))
+    wanted = max(_PER_ENTRY * entries, 1 << 14)
+    stride = max(1, -(-len(points) // min(_SAMPLE, wanted)))
+    sample = np.ascontiguousarray(points[::stride], np.float32)
+    weights = np.ascontiguousarray(weights[::stride])
+    if not len(sample):
+        return book
+    labels = np.zeros(len(sample), np.int64)
+    cells = _median_cut(sample, weights, labels, entries)
+    centers = np.zeros((cells, points.shape[1]), np.float32)
+    _centroids(sample, weights, labels, centers)
+    if cells == entries:
+        for _ in range(_ROUNDS):
+            labels = _nearest(sample, centers)
+            _centroids(sample, weights, labels, centers)
+    book[:cells] = _to_half(centers)
+    return book
+
+
+def _matrices(quats: Float64Array) -> Float64Array:
+    """Rotation matrices of quaternions of any length, shape [N, 3, 3]."""
+    w, x, y, z = (quats / np.linalg.norm(quats, axis=1, keepdims=True)).T
+    return np.stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ], axis=1).reshape(-1, 3, 3)
+
+
+def _turns() -> dict[tuple[int, ...], Float64Array]:
+    """For every order of the axes, quaternions that bring them into it, shape [4, 4].
+
+    Column k of the rotation times such a turn is, up to its sign, column ``order[k]`` of the
+    rotation.
+    """
+    values = [np.array(q, np.float64) for q in np.ndindex(3, 3, 3, 3)]
+    turns: dict[tuple[int, ...], list[Float64Array]] = {}
+    seen = set()
+    for value in values:
+        quat = value - 1
+        if quat @ quat not in (1, 2, 4):
+            continue
+        quat /= np.linalg.norm(quat)
+        first = quat[np.flatnonzero(quat)[0]]
+        key = tuple(np.round(quat * np.sign(first), 6))
+        if key in seen:
+            continue
+        seen.add(key)
+        matrix = np.abs(_matrices(quat[None])[0])
+        order = tuple(int(row) for row in matrix.argmax(axis=0))
+        turns.setdefault(order, []).append(np.array(key))
+    return {order: np.array(quats) for order, quats in turns.items()}
+
+
+def _times(a: Float64Array, b: Float64Array) -> Float64Array:
+    """Products of quaternions, of shape [..., 4]."""
+    w, v, s, u = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    return np.concatenate([
+        w * s - (v * u).sum(axis=-1, keepdims=True), w * u + s * v + np.cross(v, u)], axis=-1)
+
+
+def canonical(scene: Scene) -> Scene:
+    """The same Gaussians, each with its axes from the longest to the shortest and turned least.
+
+    An ellipsoid does not change when it is turned by half a turn about one of its axes, or when two
+    axes change places with their scales. Of the 24 rotations that describe it the one is taken that
+    has its scales in order and is nearest to none, so that codebooks need to tell fewer apart.
+    """
+    quats = scene.quats.astype(np.float64)
+    # No rotation where there is no quaternion, as in the reference.
+    quats[np.linalg.norm(quats, axis=1) == 0] = (1, 0, 0, 0)
+    quats /= np.linalg.norm(quats, axis=1, keepdims=True)
+    order = np.argsort(-scene.log_scales, axis=1, kind="stable")
+    for axes, turns in _turns().items():
+        of = np.flatnonzero((order == axes).all(axis=1))
+        turned = _times(quats[of, None], turns[None])
+        best = np.abs(turned[..., 0]).argmax(axis=1)
+        chosen = turned[np.arange(len(of)), best]
+        quats[of] = chosen * np.where(chosen[:, :1] < 0, -1, 1)
+    return replace(
+        scene, quats=quats.astype(np.float32),
+        log_scales=np.take_along_axis(scene.log_scales, order, axis=1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantized:
+    """Codebooks, and what they stand for in a scene.
+
+    Parameters
+    ----------
+    design : CodebookDesign
+        Codebooks that there are.
+    codebooks : Mapping
+        Their entries by name, words of binary16 of shape [entries, numbers].
+    indices : Mapping
+        Index of every Gaussian in every codebook, shape [N].
+    """
+
+    design: CodebookDesign
+    codebooks: Codebooks
+    indices: Mapping[str, Int64Array]
+
+    def beats(self) -> UInt32Array:
+        """Fine halves as they stand in memory, shape [N, 4], of 32-bit words."""
+        return np.ascontiguousarray(encode_fine(self.design, self.indices)).view(np.uint32)
+
+    def vector(self, name: str) -> Float64Array:
+        """What the codebooks say of a vector, shape [N, numbers]: the sum of its stages."""
+        stages = next(stages for each, _, stages in self.design.vectors() if each == name)
+        total = np.zeros((), np.float64)
+        for stage in range(len(stages)):
+            book = self.codebooks[f"{name}{stage}"].view(np.float16).astype(np.float64)
+            total = total + book[self.indices[f"{name}{stage}"]]
+        return total
+
+
+def _importance(scene: Scene) -> Float64Array:
+    """How much Gaussians count: their opacity times the geometric mean of their larger scales."""
+    ordered = np.sort(scene.log_scales.astype(np.float64), axis=1)
+    opacity = 1 / (1 + np.exp(-scene.opacity_logits.astype(np.float64)))
+    size = ordered[:, 1:].mean(axis=1)
+    weights = opacity * np.exp(size - size.max(initial=-np.inf)) if len(size) else opacity
+    # Nobody counts for nothing.
+    return np.maximum(weights, 1e-6 * weights.max(initial=1e-300))
+
+
+def quantize(
+    scene: Scene, design: CodebookDesign, feature: FeatureFormat | None = None
+) -> Quantized:
+    """Fit codebooks to a scene, and find every Gaussian's indices. Deterministic.
+
+    Parameters
+    ----------
+    scene : Scene
+        Gaussians; positions and largest scales do not matter.
+    design : CodebookDesign
+        Which codebooks there are. Those of SH that the scene does not have are zeros.
+    feature : FeatureFormat, optional
+        See :func:`splatforge.algos.ffu.reach_of`.
+    """
+    feature = feature or FeatureFormat()
+    scene = canonical(scene)
+    vectors, weights = fine_vectors(scene, feature), _importance(scene)
+    codebooks: dict[str, UInt16Array] = {}
+    indices: dict[str, Int64Array] = {}
+    for name, numbers, stages in design.vectors():
+        left = vectors.get(name, np.zeros((scene.gaussians, len(numbers))))
+        if name == "opacity":
+            # By the opacity itself: that is what blends. Its logarithm and reach follow.
+            left = np.exp2(-left[:, :1])
+        for stage, bits in enumerate(stages):
+            key = f"{name}{stage}"
+            of = weights * _rotation_counts(scene) if name == "rotation" else weights
+            if name in vectors:
+                book = _fit(left, of, 1 << bits)
+            else:
+                book = np.zeros((1 << bits, left.shape[1]))
+            if name == "opacity":
+                codebooks[key] = opacity_entries(
+                    -np.log2(np.clip(book[:, 0], 2.0**-14, 1.0)), feature)
+            else:
+                codebooks[key] = book.astype(np.float16).view(np.uint16)
+            if name in vectors:
+                indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+            else:
+                indices[key] = np.zeros(scene.gaussians, np.int64)
+            left = left - book[indices[key]]
+    return Quantized(design=design, codebooks=codebooks, indices=indices)
+
+
+def _rotation_counts(scene: Scene) -> Float64Array:
+    """How much a rotation matters to a Gaussian: not at all to a ball."""
+    scales = np.exp(scene.log_scales.astype(np.float64))
+    return 1e-3 + 1 - scales[:, 2] / scales[:, 0]
+
+
+def decode(cut: Partition, quantized: Quantized) -> Scene:
+    """The scene as the hardware sees it, voxel after voxel.
+
+    Parameters
+    ----------
+    cut : Partition
+        Means and largest scales.
+    quantized : Quantized
+        The rest, in the order of the voxels.
+    """
+    ratios = np.maximum(quantized.vector("ratios"), 1e-6)
+    opacity = np.exp2(-np.maximum(quantized.vector("opacity")[:, 0], 0))
+    degree = min(cut.scene.sh_degree, quantized.design.sh_degree)
+    sh = np.zeros((cut.gaussians, (degree + 1) ** 2, 3))
+    sh[:, 0] = quantized.vector("color") - 0.5
+    for band in range(1, degree + 1):
+        sh[:, band**2:(band + 1) ** 2] = quantized.vector(f"sh{band}").reshape(
+            cut.gaussians, 2 * band + 1, 3)
+    sh /= np.array(sh_factors())[:sh.shape[1], None]
+    scales = cut.scales()[:, None] * np.concatenate([np.ones((cut.gaussians, 1)), ratios], axis=1)
+    logits = np.log(opacity) - np.log1p(-np.minimum(opacity, 1 - 1e-9))
+    means, log_scales, quats, logits, sh = (
+        array.astype(np.float32)
+        for array in (cut.means(), np.log(scales), quantized.vector("rotation"), logits, sh))
+    return Scene(
+        means=means, log_scales=log_scales, quats=quats, opacity_logits=logits, sh=sh,
+        antialiased=cut.scene.antialiased)
