@@ -30,16 +30,19 @@ from splatforge.algos.schedule import Schedule, schedule
 from splatforge.designs.ccu import CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
 from splatforge.designs.codebook import ENTRY_WORDS, CodebookDesign, entry_beats
+from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import PLACE_WORDS, FfuDesign, record_words
 from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.tokens import FineKind, SurvivorKind
 from splatforge.scenes import Scene
 
 __all__ = [
-    "Codebooks", "FineGaussians", "decode_fine", "encode_fine", "ffu_graph", "ffu_schedule",
-    "fine_basis", "fine_vectors", "opacity_entries", "pack_codebooks", "place_words",
-    "project_fine", "reach_of", "sh_factors", "spans_in_group", "widen"]
+    "Codebooks", "FfuFrame", "FineGaussians", "decode_fine", "decoded_beats", "encode_fine",
+    "ffu_fixed", "ffu_graph", "ffu_schedule", "fine_basis", "fine_vectors", "opacity_entries",
+    "pack_codebooks", "place_words", "project_fine", "reach_of", "records_under_way", "sh_factors",
+    "spans_in_group", "widen"]
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -188,6 +191,24 @@ def ffu_schedule(design: FfuDesign) -> Schedule:
     """Which operation of the graph is done when, and on which unit."""
     return schedule(
         ffu_graph(design), design.floating, design.interval, design.record, lanes=design.lanes)
+
+
+def decoded_beats(design: FfuDesign) -> int:
+    """Beats of decoded records on their way through the arithmetic, a power of two.
+
+    As many as arrive until the last beat of a record is read, so that no round goes empty.
+    """
+    plan = ffu_schedule(design)
+    records = plan.last_read // plan.interval + 2
+    return 1 << (len(plan.reads) * records - 1).bit_length()
+
+
+def records_under_way(design: FfuDesign) -> int:
+    """Gaussians between their decoding and the end of the arithmetic, and some tokens besides."""
+    plan = ffu_schedule(design)
+    behind = (plan.finish - plan.last_read) // plan.interval
+    records = decoded_beats(design) // len(plan.reads) + behind + 12
+    return 1 << (records - 1).bit_length()
 
 
 def widen(fmt: Floating, half: npt.ArrayLike) -> Int64Array:
@@ -462,3 +483,77 @@ def spans_in_group(
         kept &= first < end
         spans[:, axis], spans[:, axis + 2] = first, end - 1
     return np.where(kept[:, None], spans, 0), kept
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FfuFrame:
+    """What becomes of tokens, of T of them, if no group ends early.
+
+    Parameters
+    ----------
+    places : ndarray
+        Beat of the indices of every Gaussian, from the scene's first; shape [T].
+    kept : ndarray of bool
+        Whether a token leaves the unit: Gaussians that are seen, and ends.
+    tokens : ndarray
+        Those that leave it, records of :meth:`splatforge.designs.ffu.FfuDesign.token_fields` of
+        shape [tokens, 4].
+    """
+
+    places: Int64Array
+    kept: BoolArray
+    tokens: UInt64Array
+
+
+def ffu_fixed(
+    design: FfuDesign, tokens: Mapping[str, Int64Array], fine: UInt64Array, codebooks: Codebooks,
+    camera: UInt32Array, width: int, height: int,
+) -> FfuFrame:
+    """Tokens of a frame, bit-true to :class:`splatforge.hw.ffu.Ffu`.
+
+    Parameters
+    ----------
+    design : FfuDesign
+        The unit.
+    tokens : Mapping
+        Fields of the tokens by name, shape [T] each, as in
+        :func:`splatforge.hw.lib.tokens.survivor_layout`: of all kinds kind and tag, of voxels d_x,
+        d_y, d_z, size, address, column and row, of Gaussians index, q_x, q_y, q_z and scale.
+    fine : ndarray
+        All beats of the scene, shape [beats, 2].
+    codebooks : Mapping
+        Entries.
+    camera : ndarray
+        The camera's record.
+    width, height : int
+        Frame in pixels.
+    """
+    kind = tokens["kind"]
+    number = np.arange(len(kind))
+    gaussians = np.flatnonzero(kind == SurvivorKind.GAUSSIAN)
+    voxel = np.maximum.accumulate(np.where(kind == SurvivorKind.VOXEL, number, 0))[gaussians]
+    places = np.zeros(len(kind), np.int64)
+    places[gaussians] = tokens["address"][voxel] + tokens["index"][gaussians]
+    q = np.stack([tokens[f"q_{axis}"][gaussians] for axis in "xyz"], axis=1)
+    words = {name: tokens[name][voxel] for name in ("d_x", "d_y", "d_z", "size")}
+    words |= place_words(design, q, tokens["scale"][gaussians])
+    words |= decode_fine(design, codebooks, fine[places[gaussians]])
+    seen = project_fine(design, words, camera)
+    spans, kept = spans_in_group(
+        design, seen, tokens["column"][voxel], tokens["row"][voxel], width, height)
+    ends = {SurvivorKind.VOXEL_END: FineKind.VOXEL_END, SurvivorKind.GROUP_END: FineKind.GROUP_END}
+    leaves = np.isin(kind, list(ends))
+    leaves[gaussians] = kept
+    columns = {"kind": np.zeros(len(kind), np.int64)}
+    for before, after in ends.items():
+        columns["kind"][kind == before] = after
+    columns["tag"] = tokens["tag"] % (1 << TILE_TAG_BITS)
+    found = {**seen.feature, "depth": seen.depth, "extent_x": seen.extent_x,
+             "extent_y": seen.extent_y, "first_x": spans[:, 0], "first_y": spans[:, 1],
+             "last_x": spans[:, 2], "last_y": spans[:, 3]}
+    for name, values in found.items():
+        columns[name] = np.zeros(len(kind), np.int64)
+        columns[name][gaussians] = values
+    return FfuFrame(
+        places=places, kept=leaves, tokens=encode_record("Token", design.token_fields(), 4, {
+            name: values[leaves] for name, values in columns.items()}))

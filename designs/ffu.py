@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from splatforge.designs.ccu import check_formats
 from splatforge.designs.codebook import CodebookDesign
+from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
@@ -69,7 +70,7 @@ class FfuDesign:
     waiting: int = 64
     buffer_beats: int = 64
     burst_beats: int = 16
-    outstanding_bursts: int = 16
+    outstanding_bursts: int = 32
 
     def __post_init__(self) -> None:
         if not 2 <= self.interval <= 64:
@@ -123,3 +124,17 @@ class FfuDesign:
         """Means where tiles are told."""
         return Fixed(int_bits=self.extent.int_bits + 1, frac_bits=self.extent.frac_bits,
                      signed=True)
+
+    def token_fields(self) -> tuple[tuple[str, int, bool], ...]:
+        """(name, width in bits, signed) of every field of a token that leaves the unit.
+
+        From bit 0 upward: its kind and its group's number; of a feature its fields, the depth
+        within the voxel, the half sides of its upright box, and the first and last column and row
+        of the tiles of the group that it meets. Of what ends all but the first two is zero.
+        """
+        tile_bits = (self.group_tiles - 1).bit_length()
+        return (
+            ("kind", 2, False), ("tag", TILE_TAG_BITS, False), *self.feature.fields(),
+            ("depth", self.depth_bits, False), ("extent_x", self.extent.width, False),
+            ("extent_y", self.extent.width, False),
+            *((f"{end}_{axis}", tile_bits, False) for end in ("first", "last") for axis in "xy"))

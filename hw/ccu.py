@@ -1,6 +1,5 @@
 """GSCore's culling and conversion: Gaussians out of memory to feature records and tile entries."""
 
-from math import log2
 from typing import Any, NamedTuple
 
 from amaranth.hdl import *
@@ -8,7 +7,6 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from splatforge.algos.ccu import ccu_graph, ccu_schedule
-from splatforge.algos.footprint import COMPENSATION_FLOOR
 from splatforge.designs.ccu import (
     CAMERA_BEATS,
     CAMERA_WORDS,
@@ -26,6 +24,7 @@ from splatforge.hw.lib.axi import READ_GAUSSIANS
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 from splatforge.hw.lib.folded import Folded
+from splatforge.hw.lib.footprint import compensation, is_out_of_range, square_side
 from splatforge.hw.lib.splat_setup import feature_layout
 
 __all__ = ["Ccu", "tile_entry_layout"]
@@ -267,25 +266,16 @@ class Ccu(Component):
         one = first.held
         m.d.comb += folded.o.ready.eq(~first.valid)
         near, flags = (camera[CAMERA_WORDS.index(name)] for name in ("near", "flags"))
-        most = round(-log2(COMPENSATION_FLOOR) * 2**log.frac_bits)
-        pixel = (1 << extent.frac_bits) - 1
-        largest = extent.raw_max & ~pixel
-        sharper, grown = Signal(signed(log.width + 1)), Signal(extent.width + 1)
-        m.d.comb += [
-            sharper.eq(given.log_det - given.log_det_sharp), grown.eq(given.long + pixel)]
         with m.If(first.taken):
             m.d.sync += [one[name].eq(given[name]) for name in passed]
             m.d.sync += [
                 one.beyond.eq(given.depth[:-1] - near[:-1]),
-                one.culled.eq(Cat(given.depth[-1], given.depth[:-1] <= near[:-1], *(
-                    given[f"mean_{axis}"] == end
-                    for axis in "xy" for end in (mean.raw_max, -mean.raw_max))).any()),
+                one.culled.eq(given.depth[-1] | (given.depth[:-1] <= near[:-1])
+                              | is_out_of_range(given, mean)),
                 one.oblong.eq(is_positive(given.oblong) if design.obb_ratio else 0),
-                one.side.eq(Mux(grown > largest, largest, Cat(
-                    C(0, extent.frac_bits), grown[extent.frac_bits:]))),
-                one.compensation.eq(Mux(
-                    (sharper < 0) | ~(flags & FLAG_ANTIALIASED).any(), 0,
-                    Mux(sharper > most, most, sharper))),
+                one.side.eq(square_side(given.long, extent)),
+                one.compensation.eq(compensation(
+                    given, log, (flags & FLAG_ANTIALIASED).any())),
             ]
 
         # 2: the box; the sum of the logarithms, twice as fine as these.

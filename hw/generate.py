@@ -31,6 +31,7 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.bsu import Bsu
 from splatforge.hw.ccu import Ccu
 from splatforge.hw.fetch import Fetch
+from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
 from splatforge.hw.lists import Lists
 from splatforge.hw.qsu import Qsu
@@ -48,9 +49,9 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
-    "gscore": Gscore, "lists": Lists, "qsu": Qsu,
-    "raster": Raster, "registers": Registers, "resolve": Resolve, "setup": Setup, "vru": Vru,
-    "vsort": Vsort, "vsu": Vsu,
+    "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu, "raster": Raster,
+    "registers": Registers, "resolve": Resolve, "setup": Setup, "vru": Vru, "vsort": Vsort,
+    "vsu": Vsu,
 }
 #: Units that every accelerator has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
@@ -58,7 +59,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON | {"setup", "vsort", "vsu"},
+    "streaminggs": _COMMON | {"ffu", "setup", "vsort", "vsu"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -137,10 +138,13 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     if isinstance(design, StreaminggsDesign):
-        if name == "vsu":
-            return Vsu(design.vsu, design.shell)
-        if name == "setup":
-            return Setup(design.setup, design.ffu)
+        match name:
+            case "ffu":
+                return Ffu(design.ffu, design.shell)
+            case "setup":
+                return Setup(design.setup, design.ffu)
+            case "vsu":
+                return Vsu(design.vsu, design.shell)
         return Vsort(design.vsort, design.ffu)
     assert isinstance(design, GscoreDesign)
     match name:

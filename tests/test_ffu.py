@@ -1,6 +1,7 @@
 import math
 import re
 import sys
+from collections import deque
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,11 +19,18 @@ from splatforge.designs.ccu import WIDE_WORDS as CAMERA_WIDE
 from splatforge.designs.codebook import VECTORS, CodebookDesign
 from splatforge.designs.ffu import FfuDesign, record_words
 from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.tokens import SurvivorKind
+from splatforge.hw.ffu import Ffu
+from splatforge.hw.lib.axi import READ_FINE, READ_SPLATS
 from splatforge.scenes import Camera, Scene
+from splatforge.sim import ffu as model
+from splatforge.verification.lib.fine import Survivors, survivor_fields
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fine
 import naive
+import streams
 from bounds import error_bounds
 from gaussians import random_scene
 
@@ -434,3 +442,253 @@ def test_words_that_are_needed_late_have_beats_of_their_own():
         assert record[early + 1:-(-(early + 1) // lanes) * lanes] == ("",) * (-(early + 1) % lanes)
         plan = ffu.ffu_schedule(design)
         assert len(plan.reads) == len(record) // lanes
+
+
+# ---- The unit itself.
+
+def unit(interval=8, sh_degree=1, **change):
+    """A small one: everything fills up."""
+    books = CodebookDesign(rotation=(3, 2), ratios=(2,), opacity=(3,), color=(2,), sh1=(3, 1),
+                           sh2=(2,), sh3=(1, 1), sh_degree=sh_degree)
+    return FfuDesign(**{"interval": interval, "codebooks": books, "waiting": 16,
+                        "buffer_beats": 16, "burst_beats": 4, "outstanding_bursts": 2} | change)
+
+
+SMALL, SPARSE = unit(), unit(
+    16, 0, group_tiles=4, depth_bits=23, waiting=32, buffer_beats=64, burst_beats=32,
+    outstanding_bursts=8)
+CODEBOOKS, SCENE = 0x9_8765_4300, 0x12_3456_7F50
+
+
+@cache
+def bench(design):
+    return streams.Bench(Ffu(design))
+
+
+@cache
+def survivors(design, seed, groups=5):
+    return Survivors(design, seed, groups=groups)
+
+
+class Play:
+    """The unit between what sends tokens, a memory and what takes them, beside its model."""
+
+    def __init__(self, design, *, seed=1, gap=0.0, stall=0.0, latency=9, skip=0.0, load=True,
+                 stop=None, groups=5):
+        self.design, self.gap, self.stall, self.skip = design, gap, stall, skip
+        self.latency, self.load, self.stop = latency, load, stop
+        self.rng = np.random.default_rng(seed)
+        self.scene = survivors(design, seed, groups)
+        self.taken, self.asked, self.oldest, self.was_behind = [], [], 0, 0
+        #: Cycles in which results left the arithmetic, and in which a token was offered first.
+        self.projected, self.offered = [], {}
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    @staticmethod
+    def is_empty(state):
+        """Whether no token is inside."""
+        return (state[model.QUEUED_PUSHED] == state[model.QUEUED_POPPED]
+                and state[model.BESIDE_PUSHED] == state[model.BESIDE_POPPED]
+                and max(state[[model.FIRST, model.SECOND, model.THIRD, model.OUT]]) < 0)
+
+    async def play(self, ctx):
+        dut, scene, design = bench(self.design).dut, self.scene, self.design
+        memory = scene.memory(CODEBOOKS, SCENE)
+        for name, value in (
+            ("width", scene.width), ("height", scene.height), ("codebook_address", CODEBOOKS),
+            ("scene_address", SCENE), ("load", self.load), ("start", 1),
+        ):
+            ctx.set(getattr(dut, name), value)
+        for n, word in enumerate(scene.camera.tolist()):
+            ctx.set(dut.camera[n], word)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        ctx.set(dut.load, 0)
+        state = self.state = model.new_ffu(
+            design, load=self.load, codebook_address=CODEBOOKS, scene_address=SCENE)
+        kinds, tags = scene.tokens["kind"], scene.tokens["tag"]
+        frame, total = scene.expected, len(scene.tokens["kind"])
+        beats, given, announced = deque(), 0, -1
+        watched = (
+            dut.i_token.ready, dut.o_address.valid, dut.o_address.p.address,
+            dut.o_address.p.length, dut.o_address.p.id, dut.o_token.valid,
+            dut.o_token.payload.as_value(), dut.behind, dut.idle, dut.coded, dut.busy, dut.stalled,
+            dut.projected, dut.kept)
+        counts = [model.CODED, model.BUSY, model.STALLED, model.PROJECTED, model.KEPT]
+        quiet, offered, held = 0, False, None
+        for cycle in range(50_000):
+            stop = self.stop is not None and cycle >= self.stop
+            quiet = quiet + 1 if stop or (given == total and self.is_empty(state)) else 0
+            if quiet > 60:
+                return
+            late = bool(model.behind(state, tags, self.oldest))
+            self.was_behind += late
+            if not offered and given < total and not self.out(self.gap):
+                # A group begins only when nothing of one that is over lingers.
+                offered = bool(tags[given] <= announced or (
+                    tags[given] - self.oldest <= 6 and not late))
+                announced = max(announced, int(tags[given]) if offered else -1)
+            address_ready, token_ready = (not self.out(self.stall) for _ in "at")
+            due = bool(beats) and beats[0][0] <= cycle and not self.out(self.gap)
+            ctx.set(dut.i_token.valid, offered)
+            if offered:
+                ctx.set(dut.i_token.payload, survivor_fields(scene.tokens, given))
+            ctx.set(dut.o_address.ready, address_ready)
+            ctx.set(dut.o_token.ready, token_ready)
+            ctx.set(dut.stop, stop)
+            ctx.set(dut.oldest, self.oldest % 16)
+            last = False
+            if due:
+                _, word, last = beats.popleft()
+                beat = {"id": READ_FINE, "data": word, "last": last}
+            else:
+                beat = {"id": READ_SPLATS, "data": 0x55, "last": self.out(0.5)}
+            ctx.set(dut.i_beat.valid, due or self.out(0.3))
+            ctx.set(dut.i_beat.payload, beat)
+            number = given if offered else -1
+            takes = offered and bool(model.takes(
+                state, kinds, tags, frame.places, number, self.oldest))
+            asks, out = model.offers(state)
+            idle = bool(model.is_idle(state))
+            at, before = int(state[model.ADDRESS]), state[counts].copy()
+            (_, _, ready, address_valid, address, length, read_id, valid, token, is_behind, is_idle,
+             *events) = await ctx.tick().sample(*watched)
+            model.step(state, kinds, tags, frame.places, frame.kept, number, self.oldest, stop,
+                       address_ready, due, last, token_ready)
+            # The model shows what the unit shows.
+            assert not offered or ready == takes, cycle
+            assert [(length + 1) * address_valid, valid, is_behind, is_idle] == [
+                asks, out >= 0, late, idle], cycle
+            assert list(map(int, events)) == (state[counts] - before).tolist(), cycle
+            if events[3]:
+                self.projected.append(cycle)
+            if valid:
+                assert token == scene.leaving[int(out)], cycle
+                self.offered.setdefault(int(out), cycle)
+            assert held is None or (valid and token == held)
+            held = token if valid and not token_ready else None
+            if address_valid:
+                assert (address, read_id) == (16 * at, READ_FINE)
+                assert address >> 12 == (address + 16 * length) >> 12
+            if address_valid and address_ready:
+                self.asked.append((address, length + 1))
+                beats.extend((cycle + self.latency, memory[address + 16 * n], n == length)
+                             for n in range(length + 1))
+                assert length < design.burst_beats
+            if takes:
+                given, offered = given + 1, False
+            if valid and token_ready:
+                self.taken.append(int(out))
+                if kinds[out] == SurvivorKind.GROUP_END and tags[out] == self.oldest:
+                    self.oldest += 1
+            if self.oldest <= announced and self.out(self.skip):
+                self.oldest += 1
+        raise AssertionError("not done")
+
+    def check(self):
+        bench(self.design).play(self.play)
+        # Nothing is left inside.
+        assert self.state[model.RESERVED] == self.state[model.FLYING] == 0
+        return self
+
+
+@pytest.mark.parametrize(("design", "seed", "gap", "stall", "latency"), [
+    (SMALL, 1, 0.0, 0.0, 9), (SMALL, 2, 0.3, 0.6, 3), (SMALL, 3, 0.0, 0.9, 40),
+    (SPARSE, 4, 0.1, 0.3, 9), (SPARSE, 5, 0.6, 0.0, 60)])
+def test_rtl_against_both_models(design, seed, gap, stall, latency):
+    play = Play(design, seed=seed, gap=gap, stall=stall, latency=latency).check()
+    scene = play.scene
+    # All that must come, in order.
+    assert play.taken == list(scene.leaving)
+    gaussians = int((scene.tokens["kind"] == SurvivorKind.GAUSSIAN).sum())
+    assert 5 < int(play.state[model.KEPT]) < gaussians == int(play.state[model.PROJECTED])
+    # Codebooks once, from the first beat to the last; then the indices, no beat but those.
+    read = [(address - base) // 16 for base in (CODEBOOKS, SCENE) for first, beats in play.asked
+            if (first >= SCENE) == (base == SCENE) for address in range(
+                first, first + 16 * beats, 16)]
+    books = design.codebooks.beats
+    assert read[:books] == list(range(books))
+    places = scene.expected.places[scene.tokens["kind"] == SurvivorKind.GAUSSIAN]
+    assert read[books:] == places.tolist()
+    if not stall:
+        # The stages behind the arithmetic have their time.
+        numbers = np.flatnonzero(scene.tokens["kind"] == SurvivorKind.GAUSSIAN).tolist()
+        for number, cycle in zip(numbers, play.projected, strict=True):
+            if number in play.offered:
+                assert play.offered[number] == cycle + Ffu.latency
+    else:
+        assert play.state[model.STALLED] > 0 or stall < 0.8
+    # Neighbours come in one burst.
+    runs = [beats for address, beats in play.asked if address >= SCENE]
+    assert len(runs) < 0.8 * len(places)
+    assert max(runs) > 3
+
+
+@pytest.mark.parametrize(("design", "seed", "skip", "stall"), [
+    (SMALL, 6, 0.003, 0.2), (SMALL, 7, 0.002, 0.7), (SPARSE, 8, 0.002, 0.0)])
+def test_groups_that_are_over_are_dropped(design, seed, skip, stall):
+    play = Play(design, seed=seed, skip=skip, stall=stall, latency=30, groups=10).check()
+    assert play.oldest == 10
+    assert 0 < len(play.taken) < len(play.scene.leaving)
+    assert play.was_behind > 0
+    assert sorted(set(play.taken)) == play.taken
+
+
+def test_codebooks_stay():
+    """A frame with those of the frame before."""
+    first = Play(SMALL, seed=1)
+    second = Play(SMALL, seed=9, load=False)
+    second.scene = Survivors(SMALL, 9, codebooks=first.scene.codebooks)
+
+    async def both(ctx):
+        await first.play(ctx)
+        await second.play(ctx)
+
+    bench(SMALL).play(both)
+    assert second.taken == list(second.scene.leaving)
+    assert min(address for address, _ in second.asked) >= SCENE
+
+
+def test_stop():
+    """Nothing is asked for behind it; what is in flight arrives."""
+    play = Play(SMALL, seed=1, stop=60)
+    bench(SMALL).play(play.play)
+    assert 1 < len(play.asked) < 15
+    assert model.is_idle(play.state)
+
+
+def voxels(count, share, seed=1):
+    """Kinds of tokens of voxels of `count` Gaussians each, and what becomes of them."""
+    rng = np.random.default_rng(seed)
+    one = [SurvivorKind.VOXEL, *[SurvivorKind.GAUSSIAN] * count, SurvivorKind.VOXEL_END]
+    kinds = np.array(one * (2000 // count))
+    gaussian = kinds == SurvivorKind.GAUSSIAN
+    places = np.cumsum(np.where(gaussian, rng.geometric(share, len(kinds)), 3))
+    return kinds, ffu.FfuFrame(
+        places=places, kept=kinds != SurvivorKind.VOXEL, tokens=np.zeros((0, 4), np.uint64))
+
+
+@pytest.mark.parametrize(("sh_degree", "interval"), [(0, 4), (3, 2), (3, 4), (3, 8)])
+def test_a_gaussian_every_interval(sh_degree, interval):
+    """Whole voxels, and one in ten of small ones."""
+    design = FfuDesign(interval=interval, codebooks=CodebookDesign(sh_degree=sh_degree))
+    timing = MemoryTiming(latency_cycles=40)
+    for count, share in ((256, 1.0), (20, 0.1)):
+        kinds, frame = voxels(count, share)
+        gaussians = int((kinds == SurvivorKind.GAUSSIAN).sum())
+        cycles = model.cycles(design, kinds, frame, timing)
+        # With every other cycle an end takes one that a Gaussian may want.
+        allowed = 1.1 if interval > 2 else 1.2
+        assert interval * gaussians < cycles < allowed * interval * gaussians
+    # Codebooks: a beat a cycle, before anything.
+    kinds, frame = voxels(20, 1.0)
+    more = model.cycles(design, kinds, frame, timing, load=True) - model.cycles(
+        design, kinds, frame, timing)
+    assert abs(more - design.codebooks.beats) < 100
+
+
+@pytest.mark.rtl
+def test_testbench(run_testbench):
+    run_testbench("ffu", seed=1)

@@ -25,6 +25,7 @@ OUTPUTS = {
     "bsu": {"o_address", "o_entry"},
     "ccu": {"o_address", "o_feature", "o_entry"},
     "fetch": {"o_address", "o_tile", "o_splat"},
+    "ffu": {"o_address", "o_token"},
     "lists": {"o_answer", "o_address", "o_data"},
     "qsu": {"o_tile", "o_chunk", "o_query", "o_range", "o_entry", "o_address"},
     "registers": {"s_axil_b", "s_axil_r"},

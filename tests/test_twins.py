@@ -15,6 +15,7 @@ from splatforge.designs import (
     bsu,
     ccu,
     fetch,
+    ffu,
     gscore,
     lists,
     qsu,
@@ -34,6 +35,7 @@ NAMES = sorted(COMPONENTS)
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
     "bsu": bsu.BsuDesign, "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign,
+    "ffu": ffu.FfuDesign,
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,

@@ -28,8 +28,10 @@ from amaranth.lib.wiring import Out
 
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.qsu import QsuDesign
@@ -66,6 +68,10 @@ SMALL_GSCORE = GscoreDesign(
 )
 #: The same of StreamingGS.
 SMALL_STREAMINGGS = StreaminggsDesign(
+    ffu=FfuDesign(
+        interval=16, waiting=16, buffer_beats=16, burst_beats=4, outstanding_bursts=2,
+        codebooks=CodebookDesign(rotation=(1,), ratios=(1,), opacity=(1,), color=(1,),
+                                 sh_degree=0)),
     vsort=VsortDesign(capacity=16, width=4),
     vsu=VsuDesign(voxels=64, scan_width=1, interval=2, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
@@ -74,7 +80,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.
 UNITS = (
-    "alpha", "array", "blend", "bsu", "ccu", "fetch", "lists", "qsu", "registers", "resolve",
+    "alpha", "array", "blend", "bsu", "ccu", "fetch", "ffu", "lists", "qsu", "registers", "resolve",
     "raster", "setup", "vru", "vsort", "vsu")
 #: Cycles of a trace.
 DEPTH = 4

@@ -1,5 +1,6 @@
 """Layouts of what goes from unit to unit of StreamingGS."""
 
+from amaranth.hdl import Shape
 from amaranth.lib import data
 
 from splatforge.designs.entry import TILE_TAG_BITS
@@ -7,8 +8,6 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import Floating
 from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
-from splatforge.hw.lib.fixed import shape_of
-from splatforge.hw.lib.splat_setup import feature_layout
 
 __all__ = ["fine_token_layout", "group_layout", "survivor_layout"]
 
@@ -45,12 +44,10 @@ def survivor_layout(fmt: Floating) -> data.StructLayout:
 def fine_token_layout(design: FfuDesign) -> data.StructLayout:
     """A feature, or the end of a voxel or of a group.
 
-    Of a feature also its depth within the voxel, the half sides of its upright box, and the first
-    and last column and row of the tiles of its group that it meets. Of what ends all that is zero.
+    Fields as in :meth:`splatforge.designs.ffu.FfuDesign.token_fields`, those of the feature in one.
     """
-    side = range(design.group_tiles)
+    fields = {name: Shape(width, signed=signed) for name, width, signed in design.token_fields()}
+    feature = {name: fields.pop(name) for name, _, _ in design.feature.fields()}
+    kind, tag = fields.pop("kind"), fields.pop("tag")
     return data.StructLayout({
-        "kind": 2, "tag": TILE_TAG_BITS, "feature": feature_layout(design.feature),
-        "depth": design.depth_bits, "extent_x": shape_of(design.extent),
-        "extent_y": shape_of(design.extent), "first_x": side, "first_y": side, "last_x": side,
-        "last_y": side})
+        "kind": kind, "tag": tag, "feature": data.StructLayout(feature), **fields})

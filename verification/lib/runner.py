@@ -9,8 +9,10 @@ from cocotb_tools.runner import get_runner
 
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
+from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.qsu import QsuDesign
@@ -44,8 +46,12 @@ TESTED_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
-#: The same of StreamingGS.
+#: The same of StreamingGS, with small codebooks.
 TESTED_STREAMINGGS = StreaminggsDesign(
+    ffu=FfuDesign(
+        waiting=16, buffer_beats=16, burst_beats=8, outstanding_bursts=2,
+        codebooks=CodebookDesign(rotation=(5, 3), ratios=(4,), opacity=(4,), color=(4, 2),
+                                 sh1=(3, 2), sh2=(3,), sh3=(2, 1))),
     vsort=VsortDesign(capacity=16, width=4),
     vsu=VsuDesign(voxels=128, scan_width=2, interval=3, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
