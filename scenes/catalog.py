@@ -2,6 +2,7 @@
 
 import os
 import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,8 +122,9 @@ def get(
         )
     # pooch passes on whatever its downloaders raise: requests, ftplib, os.
     except (OSError, ValueError, ImportError) as error:
+        said = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise SceneError(
-            f"{name}: capture cannot be fetched from {url} ({str(error)[:300]}): check the "
+            f"{name}: capture cannot be fetched from {url} ({said}): check the "
             f"network, or put the file into {where} by hand"
         ) from error
 

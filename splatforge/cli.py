@@ -1059,6 +1059,9 @@ def cosim(
     lines = _cosim_lines(record)
     if stall:
         lines.append(("stalls", "on the bus of the RTL, not in the cycle model"))
+    if window is not None and window.first_cycle >= record["rtl_cycles"]:
+        lines.append(("waves", (f"none: they were to begin in cycle {window.first_cycle:,}, when "
+                                "the frame was over")))
     _publish(record, json_file, lines)
     # Figures first: they are what one needs where the pixels differ.
     result.check()

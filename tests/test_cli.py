@@ -1044,6 +1044,8 @@ def test_waves(capsys, tmp_path, scene_file):
     assert len(re.findall(r"^#", short, re.MULTILINE)) == 12
     assert [path.name for path in folder.iterdir()] == ["a b.vcd"]
     assert (folder / "a b.vcd").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    status, out, _ = run(capsys, *base, "10000000:20000000")
+    assert (status, "none: they were to begin in cycle 10,000,000" in out) == (0, True)
 
 
 def current_umask() -> int:

@@ -275,6 +275,8 @@ def test_get_fetches_checks_and_keeps(tmp_path, monkeypatch):
             get("other.spz", url=url, sha256="0" * 64)
         with pytest.raises(SceneError, match="cannot be fetched"):
             get("other.spz", url=f"{address}/none.spz", sha256=sha256)
+        with pytest.raises(SceneError, match=r" \.\.\.\): check the network"):
+            get("other.spz", url="nowhere://" + "some words " * 40, sha256=sha256)
         capture = catalog.Capture(url=url, sha256=sha256, licence="MIT", what="a scan")
         monkeypatch.setitem(catalog.CAPTURES, "scan", capture)
         assert resolve("scan").gaussians == 6
