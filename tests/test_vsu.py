@@ -502,14 +502,15 @@ class Play:
     """The unit between a memory and what takes groups and voxels, beside both models.
 
     With ``early``, groups are over at any time behind their announcement; in a cycle something of
-    one that is over lingers elsewhere with a probability of ``lingers``.
+    one that is over lingers elsewhere with a probability of ``lingers``. Before cycle ``frozen`` no
+    group is over.
     """
 
     def __init__(self, design, table, eye, view, *, seed=1, gap=0.0, stall=0.0, latency=9,
-                 early=False, lingers=0.0, stop=None):
+                 early=False, lingers=0.0, stop=None, frozen=0):
         self.design, self.view, self.table, self.stop = design, view, table, stop
         self.gap, self.stall, self.latency = gap, stall, latency
-        self.early, self.lingers = early, lingers
+        self.early, self.lingers, self.frozen = early, lingers, frozen
         self.rng = np.random.default_rng(seed)
         self.camera = pack_stream_camera(
             FP, view, eye, antialiased=True, weights=(90, 41, 255), child_weights=(2, 1, 4))
@@ -634,7 +635,8 @@ class Play:
             if valid[2] and ready[2]:
                 self.check_voxel(voxel, token)
                 self.times.append(("voxel", cycle))
-            while self.oldest < self.announced and self.ended[self.oldest]:
+            while (self.oldest < self.announced and self.ended[self.oldest]
+                   and cycle >= self.frozen):
                 self.oldest += 1
             if self.early and self.oldest < self.announced and self.out(0.02):
                 self.oldest += 1
@@ -682,9 +684,11 @@ def test_nothing_lingers_when_a_group_is_announced():
 
 def test_nothing_to_sort():
     table, eye, view = small_town()
-    play = Play(SMALL, table[:0], eye, view).check()
+    play = Play(SMALL, table[:0], eye, view, frozen=600).check()
     assert play.asked == [(CAMERA, STREAM_CAMERA_BEATS)]
     assert all(play.ended)
+    # Until one was over no more than seven groups were announced.
+    assert sum(cycle < 600 for name, cycle in play.times if name == "group") == 7
 
 
 def test_too_many():
