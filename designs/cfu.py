@@ -7,8 +7,8 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
 
 __all__ = [
-    "COEFFICIENT", "DEPTH", "DILATION", "DISTANCE", "HALF", "INDEX_BITS", "LARGE", "NORM", "OFFSET",
-    "PLACE_BITS", "SCALE", "CfuDesign"]
+    "COEFFICIENT", "DEPTH", "DILATION", "DISTANCE", "HALF", "LARGE", "NORM", "OFFSET", "PLACE_BITS",
+    "SCALE", "CfuDesign"]
 
 # Formats of the filters. Lengths are in units of the voxel's: a power of two above its distance
 # from the eye along every axis and above twice its edge. Lengths on the image are in the camera's,
@@ -32,8 +32,7 @@ DILATION = Fixed(int_bits=0, frac_bits=18)
 #: Depth over scale of a Gaussian that reaches a certain number of pixels.
 LARGE = Fixed(int_bits=12, frac_bits=6)
 
-#: Bits of a Gaussian's number in its voxel; of a place in the voxel's cube along an axis.
-INDEX_BITS = 8
+#: Bits of a place in the voxel's cube along an axis.
 PLACE_BITS = 16
 
 
@@ -79,10 +78,10 @@ class CfuDesign:
     group_tiles: int = 2
     interval: int = 8
     floating: Floating = Floating()
-    voxels_ahead: int = 8
+    voxels_ahead: int = 16
     buffer_beats: int = 256
     burst_beats: int = 64
-    outstanding_bursts: int = 8
+    outstanding_bursts: int = 16
     queue: int = 128
 
     def __post_init__(self) -> None:

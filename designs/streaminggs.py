@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import ResolveDesign
@@ -94,6 +95,8 @@ class StreaminggsDesign:
 
     Parameters
     ----------
+    cfu : CfuDesign
+        Coarse filters.
     ffu : FfuDesign
         Fine filter.
     vsort : VsortDesign
@@ -123,6 +126,7 @@ class StreaminggsDesign:
     write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
+    cfu: CfuDesign = CfuDesign()
     ffu: FfuDesign = FfuDesign()
     vsort: VsortDesign = VsortDesign()
     vsu: VsuDesign = VsuDesign()

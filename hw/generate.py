@@ -30,6 +30,7 @@ from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.bsu import Bsu
 from splatforge.hw.ccu import Ccu
+from splatforge.hw.cfu import Cfu
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
@@ -48,8 +49,8 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 
 #: Every unit by name.
 COMPONENTS = {
-    "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "fetch": Fetch,
-    "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu, "raster": Raster,
+    "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
+    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu, "raster": Raster,
     "registers": Registers, "resolve": Resolve, "setup": Setup, "vru": Vru, "vsort": Vsort,
     "vsu": Vsu,
 }
@@ -59,7 +60,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON | {"ffu", "setup", "vsort", "vsu"},
+    "streaminggs": _COMMON | {"cfu", "ffu", "setup", "vsort", "vsu"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -139,6 +140,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     if isinstance(design, StreaminggsDesign):
         match name:
+            case "cfu":
+                return Cfu(design.cfu, design.shell)
             case "ffu":
                 return Ffu(design.ffu, design.shell)
             case "setup":

@@ -2,7 +2,10 @@
 
 import re
 import sys
+from collections import deque
 from dataclasses import replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,9 @@ import pytest
 from splatforge.algos import cfu, floating
 from splatforge.algos.cfu import (
     SLACK,
+    Visits,
     block_exponent,
+    cfu_fixed,
     cfu_graph,
     coarse_numbers,
     filter_fixed,
@@ -24,11 +29,19 @@ from splatforge.algos.streaminggs.partition import camera_cell, partition
 from splatforge.algos.vsu import pack_stream_camera
 from splatforge.designs.cfu import HALF, LARGE, NORM, CfuDesign
 from splatforge.designs.floating import BINARY32, Floating
+from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.streaminggs import PartitionDesign
+from splatforge.designs.tokens import SurvivorKind
 from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
+from splatforge.hw.cfu import Cfu
+from splatforge.hw.lib.axi import READ_COARSE, READ_TABLE
+from splatforge.hw.lib.delay import Delay
+from splatforge.hw.lib.tokens import survivor_layout
 from splatforge.scenes import Camera
+from splatforge.sim import cfu as model
 
 sys.path.insert(0, str(Path(__file__).parent))
+import streams
 from gaussians import random_scene
 
 DESIGN = CfuDesign()
@@ -57,9 +70,9 @@ class Seen:
     Every length is a stored one.
     """
 
-    def __init__(self, scene, view, population=64):
+    def __init__(self, scene, view, cells=40):
         self.cut = cut = partition(
-            scene, PartitionDesign(occupied_cells=40, sparsest=4, capacity=population))
+            scene, PartitionDesign(occupied_cells=cells, sparsest=4, capacity=64))
         self.camera = cut.stored_camera(view)
         self.record = pack_stream_camera(
             FP, self.camera, camera_cell(cut, view), antialiased=False)
@@ -278,3 +291,281 @@ def test_without_filters_everything_passes():
 def test_wrong_designs_are_refused(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         CfuDesign(**change)
+
+
+# ---- The unit itself.
+
+#: Everything fills up.
+SMALL = CfuDesign(units=1, group_tiles=1, interval=4, voxels_ahead=4, buffer_beats=64,
+                  burst_beats=4, outstanding_bursts=2, queue=32)
+WIDE = CfuDesign(units=4, group_tiles=4, interval=16, queue=64, burst_beats=128)
+OFF = CfuDesign(filters=False, queue=32)
+#: Above 32 bits; in the middle of a burst.
+SCENE = 0x12_3456_7FD0
+
+
+def visits_of(seen, design, groups, seed, share):
+    """Groups with some voxels each, and what is in memory; tags begin somewhere."""
+    rng = np.random.default_rng(seed)
+    cut, rows = seen.cut, []
+    for number, (column, row) in enumerate(groups):
+        chosen = np.flatnonzero(rng.random(cut.voxels) < share * rng.integers(0, 3) / 2)
+        for voxel in [*chosen, -1]:
+            rows.append((number, column, row, voxel))
+    number, column, row, voxel = np.array(rows).T
+    is_end = voxel < 0
+    return number, Visits(
+        tags=(number + 13) % 16, columns=column, rows=row,
+        words=np.where(is_end[:, None], 0x5A5A5A, seen.words[voxel]),
+        counts=np.where(is_end, 0, cut.counts_of_voxels[voxel]),
+        addresses=np.where(is_end, 0, cut.coarse_beats[:-1][voxel]))
+
+
+def whole_groups(seen, number):
+    """So many times all voxels, each time for another group."""
+    cut = seen.cut
+    voxel = np.tile(np.append(np.arange(cut.voxels), -1), number)
+    group = np.repeat(np.arange(number), cut.voxels + 1)
+    return Visits(
+        tags=group % 16, columns=group % 4, rows=group // 4, words=seen.words[voxel],
+        counts=np.where(voxel < 0, 0, cut.counts_of_voxels[voxel]),
+        addresses=cut.coarse_beats[:-1][voxel])
+
+
+@cache
+def small_crowd():
+    """Mostly small Gaussians, in few voxels."""
+    scene = crowd(3, 240)
+    log_scales = scene.log_scales.copy()
+    log_scales[np.arange(240) % 4 > 0] -= 4
+    return Seen(replace(scene, log_scales=log_scales), turned(), cells=12)
+
+
+@cache
+def bench(design):
+    return streams.Bench(Cfu(design))
+
+
+class Play:
+    """The unit amid what gives it voxels, a memory and what takes tokens, beside its model."""
+
+    def __init__(self, design, seen, groups, *, seed=1, gap=0.0, stall=0.0, latency=9, skip=0.0,
+                 stop=None, share=1.0):
+        self.design, self.seen = design, seen
+        self.gap, self.stall, self.latency, self.skip, self.stop = gap, stall, latency, skip, stop
+        self.rng = np.random.default_rng(seed)
+        self.group, self.visits = visits_of(seen, design, groups, seed, share)
+        memory = seen.cut.beats()
+        self.frame = cfu_fixed(design, self.visits, memory, seen.record)
+        self.memory = {SCENE + 16 * n: int.from_bytes(beat.astype("<u4").tobytes(), "little")
+                       for n, beat in enumerate(memory)}
+        #: (kind, visit, Gaussian), and groups that were over before their end.
+        self.tokens, self.over, self.asked, self.cycles = [], set(), [], 0
+
+    def out(self, probability):
+        return self.rng.random() < probability
+
+    def token(self, kind, visit, gaussian):
+        """Payload of a token."""
+        visits, layout = self.visits, survivor_layout(self.design.floating)
+        fields = {"kind": kind, "tag": int(visits.tags[visit])}
+        if kind == SurvivorKind.VOXEL:
+            words = dict(zip(("d_x", "d_y", "d_z", "size"), visits.words[visit].tolist(),
+                             strict=True))
+            fields["body"] = {"voxel": words | {
+                "address": int(visits.addresses[visit] + (visits.counts[visit] + 1) // 2),
+                "column": int(visits.columns[visit]), "row": int(visits.rows[visit])}}
+        if kind == SurvivorKind.GAUSSIAN:
+            place = self.frame.places[gaussian].tolist()
+            fields["body"] = {"gaussian": {
+                "index": int(gaussian - self.frame.starts[visit]), "q_x": place[0],
+                "q_y": place[1], "q_z": place[2], "scale": int(self.frame.scales[gaussian])}}
+        return streams.pack(layout, fields)
+
+    def expected(self):
+        """Tokens if no group is over before its end."""
+        for visit, count in enumerate(self.visits.counts.tolist()):
+            survivors = self.frame.survivors(visit) + self.frame.starts[visit]
+            if count == 0:
+                yield SurvivorKind.GROUP_END, visit, -1
+            elif len(survivors):
+                yield SurvivorKind.VOXEL, visit, -1
+                yield from ((SurvivorKind.GAUSSIAN, visit, int(n)) for n in survivors)
+                yield SurvivorKind.VOXEL_END, visit, -1
+
+    async def play(self, ctx):
+        dut, visits, frame = bench(self.design).dut, self.visits, self.frame
+        for n, word in enumerate(self.seen.record.tolist()):
+            ctx.set(dut.camera[n], word)
+        ctx.set(dut.scene_address, SCENE)
+        # The round before the first is cut short.
+        await ctx.tick().repeat(3)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        state = self.state = model.new_cfu(self.design, scene_address=SCENE)
+        beats, sent, offered, oldest, skipped = deque(), 0, False, 0, 0
+        counts = [model.GIVEN, model.PASSED, model.STALLED]
+        watched = (
+            dut.i_voxel.ready, dut.o_address.valid, dut.o_address.p.address,
+            dut.o_address.p.length, dut.o_address.p.id, dut.o_token.valid,
+            dut.o_token.payload.as_value(), dut.behind, dut.idle, dut.given, dut.passed,
+            dut.stalled)
+        total = len(visits.counts)
+        for cycle in range(60_000):
+            stop = self.stop is not None and cycle >= self.stop
+            if model.is_idle(state) and (
+                    stop or (sent == total and model.is_empty(state))):
+                self.cycles = cycle
+                break
+            offered = sent < total and self.group[sent] <= oldest + 6 and (
+                offered or not self.out(self.gap))
+            ctx.set(dut.i_voxel.valid, offered)
+            if offered:
+                words = visits.words[sent].tolist()
+                ctx.set(dut.i_voxel.payload, {
+                    "tag": int(visits.tags[sent]), "column": int(visits.columns[sent]),
+                    "row": int(visits.rows[sent]), "last": int(visits.counts[sent] == 0),
+                    "voxel": {"d_x": words[0], "d_y": words[1], "d_z": words[2], "size": words[3],
+                              "count": int(visits.counts[sent]),
+                              "address": int(visits.addresses[sent])}})
+            address_ready, token_ready = (not self.out(self.stall) for _ in "at")
+            due = bool(beats) and beats[0][0] <= cycle and not self.out(self.gap)
+            last = False
+            if due:
+                _, word, last = beats.popleft()
+                beat = {"id": READ_COARSE, "data": word, "last": last}
+            else:
+                beat = {"id": READ_TABLE, "data": 0x55, "last": self.out(0.5)}
+            tag = (oldest + 13) % 16
+            for port, value in (
+                    (dut.o_address.ready, address_ready), (dut.o_token.ready, token_ready),
+                    (dut.i_beat.valid, due or self.out(0.3)), (dut.i_beat.payload, beat),
+                    (dut.stop, stop), (dut.oldest, tag)):
+                ctx.set(port, value)
+            shown = [*map(int, model.offers(state)), model.is_idle(state),
+                     model.behind(state, visits.tags, tag)]
+            asked, before = int(state[model.ADDRESS]), state[counts].copy()
+            token = (int(state[model.TOKEN]) - 1, int(state[model.TOKEN_VISIT]),
+                     int(state[model.TOKEN_GAUSSIAN]))
+            (_, _, voxel_ready, address_valid, address, length, number, token_valid, word, behind,
+             idle, *events) = await ctx.tick().sample(*watched)
+            model.step(state, visits.tags, visits.counts, visits.addresses, frame.starts,
+                       frame.passed, sent if offered else -1, stop, address_ready, due, last, tag,
+                       token_ready)
+            # The model shows what the unit shows.
+            assert [voxel_ready, (length + 1) * address_valid, token_valid, idle, behind] == [
+                shown[0], shown[1], shown[2] > 0, *shown[3:]], cycle
+            assert list(map(int, events)) == (state[counts] - before).tolist(), cycle
+            if token_valid:
+                assert word == self.token(*token), cycle
+            if token_valid and token_ready:
+                self.tokens.append(token)
+            if address_valid:
+                assert (address, number) == (16 * asked, READ_COARSE)
+                assert address >> 12 == (address + 16 * length) >> 12
+            if address_valid and address_ready:
+                self.asked += [address + 16 * n for n in range(length + 1)]
+                beats.extend((cycle + self.latency, self.memory[address + 16 * n], n == length)
+                             for n in range(length + 1))
+            sent += bool(offered and voxel_ready)
+            offered = offered and not voxel_ready
+            # A group is over with its end, or before.
+            ends = token_valid and token_ready and token[0] == SurvivorKind.GROUP_END
+            skipped = skipped + 1 if behind else 0
+            if ends and self.group[token[1]] == oldest:
+                oldest += 1
+            elif self.out(self.skip) and skipped < 3 and oldest < self.group[max(sent - 1, 0)]:
+                self.over.add(oldest)
+                oldest += 1
+        else:
+            raise AssertionError("not done")
+
+    def check(self):
+        bench(self.design).play(self.play)
+        expected = list(self.expected())
+        if not self.skip:
+            assert self.tokens == expected
+            beats = (self.visits.counts + 1) // 2
+            assert self.asked == [
+                SCENE + 16 * (first + n) for first, count in zip(
+                    self.visits.addresses.tolist(), beats.tolist(), strict=True)
+                for n in range(count)]
+        for number in range(int(self.group[-1]) + 1):
+            mine, whole = ([token for token in tokens if self.group[token[1]] == number]
+                           for tokens in (self.tokens, expected))
+            if number not in self.over:
+                assert mine == whole
+                continue
+            # Of what is over a part in order, with an end for every voxel that began.
+            assert [token for token in whole if token in set(mine)] == mine
+            for _, tokens in groupby(mine, key=lambda token: token[1]):
+                kinds = [kind for kind, *_ in tokens]
+                assert kinds in ([SurvivorKind.GROUP_END], [
+                    SurvivorKind.VOXEL, *[SurvivorKind.GAUSSIAN] * (len(kinds) - 2),
+                    SurvivorKind.VOXEL_END])
+        return self
+
+
+@pytest.mark.parametrize(("design", "gap", "stall", "skip"), [
+    (DESIGN, 0.0, 0.0, 0.0), (DESIGN, 0.3, 0.6, 0.0), (DESIGN, 0.0, 0.3, 0.02),
+    (SMALL, 0.0, 0.0, 0.0), (SMALL, 0.0, 0.9, 0.0), (SMALL, 0.1, 0.4, 0.02),
+    (WIDE, 0.0, 0.0, 0.0), (WIDE, 0.4, 0.1, 0.03), (WIDE, 0.0, 0.9, 0.0),
+    (OFF, 0.0, 0.2, 0.0), (OFF, 0.3, 0.6, 0.03)])
+def test_rtl_against_both_models(design, gap, stall, skip):
+    seen = small_crowd()
+    groups = seen.groups(design)
+    play = Play(design, seen, groups[len(groups) // 2:][:4], gap=gap, stall=stall, skip=skip)
+    play.check()
+    assert 0.05 < play.frame.passed.mean() < 0.6 or not design.filters
+    assert not skip or 0 < len(play.over)
+    assert play.state[model.STALLED] > 0 or stall < 0.8
+
+
+def test_stop():
+    """The model knows it as well; what is in flight arrives."""
+    seen = small_crowd()
+    play = Play(SMALL, seen, seen.groups(SMALL)[:4], stop=100)
+    bench(SMALL).play(play.play)
+    assert 0 < len(play.asked) < 60
+    assert not model.is_empty(play.state)
+
+
+def test_delay():
+    held = streams.Bench(Delay(8, 5))
+    got = []
+
+    async def scenario(ctx):
+        for cycle in range(20):
+            ctx.set(held.dut.i, 7 * cycle % 256)
+            _, _, word = await ctx.tick().sample(held.dut.o)
+            got.append(word)
+
+    held.play(scenario)
+    assert got[5:] == [7 * cycle % 256 for cycle in range(15)]
+
+
+def test_a_beat_a_cycle():
+    """As many Gaussians a cycle as units, but no more than the bus brings."""
+    seen = small_crowd()
+    visits = whole_groups(seen, 12)
+    frame = cfu_fixed(DESIGN, visits, seen.cut.beats(), seen.record)
+    total, beats = len(frame.passed), int(((visits.counts + 1) // 2).sum())
+    assert total > 2000
+    timing = MemoryTiming(latency_cycles=40)
+    got = {units: model.cycles(replace(DESIGN, units=units), visits, frame, timing)
+           for units in (1, 2, 4)}
+    # A third of these voxels has a single Gaussian, and one of its own takes two cycles; with four
+    # units that is caught up with.
+    assert total < got[1] < 1.1 * total
+    assert beats + 100 < got[2] < 1.3 * beats
+    assert beats < got[4] < beats + 100
+    # Where the fine filter is slower, it says how fast: a voxel's token and end are tokens, too.
+    slow = model.cycles(DESIGN, visits, frame, timing, interval=8)
+    survivors = int(frame.passed.sum())
+    assert 8 * survivors < slow < 8 * (survivors + 2 * len(visits.counts)) + 200
+
+
+@pytest.mark.rtl
+def test_testbench(run_testbench):
+    run_testbench("cfu", seed=1)

@@ -24,6 +24,7 @@ OUTPUTS = {
     "blend": {"o"},
     "bsu": {"o_address", "o_entry"},
     "ccu": {"o_address", "o_feature", "o_entry"},
+    "cfu": {"o_address", "o_token"},
     "fetch": {"o_address", "o_tile", "o_splat"},
     "ffu": {"o_address", "o_token"},
     "lists": {"o_answer", "o_address", "o_data"},

@@ -14,6 +14,7 @@ from splatforge.designs import (
     blend,
     bsu,
     ccu,
+    cfu,
     fetch,
     ffu,
     gscore,
@@ -34,7 +35,8 @@ NAMES = sorted(COMPONENTS)
 #: What a component's parameters are called; the registers are part of the shell.
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
-    "bsu": bsu.BsuDesign, "ccu": ccu.CcuDesign, "fetch": fetch.FetchDesign,
+    "bsu": bsu.BsuDesign, "ccu": ccu.CcuDesign, "cfu": cfu.CfuDesign,
+    "fetch": fetch.FetchDesign,
     "ffu": ffu.FfuDesign,
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,

@@ -28,6 +28,7 @@ from amaranth.lib.wiring import Out
 
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
@@ -68,6 +69,8 @@ SMALL_GSCORE = GscoreDesign(
 )
 #: The same of StreamingGS.
 SMALL_STREAMINGGS = StreaminggsDesign(
+    cfu=CfuDesign(units=1, interval=16, voxels_ahead=4, buffer_beats=64, burst_beats=4,
+                  outstanding_bursts=2, queue=32),
     ffu=FfuDesign(
         interval=16, waiting=16, buffer_beats=16, burst_beats=4, outstanding_bursts=2,
         codebooks=CodebookDesign(rotation=(1,), ratios=(1,), opacity=(1,), color=(1,),
@@ -80,8 +83,8 @@ SMALL_STREAMINGGS = StreaminggsDesign(
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.
 UNITS = (
-    "alpha", "array", "blend", "bsu", "ccu", "fetch", "ffu", "lists", "qsu", "registers", "resolve",
-    "raster", "setup", "vru", "vsort", "vsu")
+    "alpha", "array", "blend", "bsu", "ccu", "cfu", "fetch", "ffu", "lists", "qsu", "registers",
+    "resolve", "raster", "setup", "vru", "vsort", "vsu")
 #: Cycles of a trace.
 DEPTH = 4
 

@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.shell import ShellDesign
 
 __all__ = [
-    "BURST_INCR", "OKAY", "READ_CHUNKS", "READ_DESCRIPTOR", "READ_FEATURES", "READ_FINE",
-    "READ_GAUSSIANS", "READ_LISTS", "READ_SPLATS", "READ_TABLE", "READ_VOXELS", "SLVERR",
-    "axi4_lite_members", "axi4_members", "size_code",
+    "BURST_INCR", "OKAY", "READ_CHUNKS", "READ_COARSE", "READ_DESCRIPTOR", "READ_FEATURES",
+    "READ_FINE", "READ_GAUSSIANS", "READ_LISTS", "READ_SPLATS", "READ_TABLE", "READ_VOXELS",
+    "SLVERR", "axi4_lite_members", "axi4_members", "size_code",
 ]
 
 BURST_INCR = 1
@@ -26,8 +26,10 @@ READ_SPLATS = 2
 READ_GAUSSIANS = READ_LISTS = 1
 READ_CHUNKS = 2
 READ_FEATURES = 3
-#: Of StreamingGS: camera and table of voxels; codebooks and indices of Gaussians.
+#: Of StreamingGS: camera and table of voxels; coarse halves of voxels; codebooks and indices of
+#: Gaussians.
 READ_VOXELS = 1
+READ_COARSE = 2
 READ_FINE = 3
 
 

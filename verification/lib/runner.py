@@ -9,6 +9,7 @@ from cocotb_tools.runner import get_runner
 
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
+from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import FetchDesign
@@ -48,6 +49,8 @@ TESTED_GSCORE = GscoreDesign(
 )
 #: The same of StreamingGS, with small codebooks.
 TESTED_STREAMINGGS = StreaminggsDesign(
+    cfu=CfuDesign(voxels_ahead=4, buffer_beats=64, burst_beats=16, outstanding_bursts=3,
+                  queue=32),
     ffu=FfuDesign(
         waiting=16, buffer_beats=16, burst_beats=8, outstanding_bursts=2,
         codebooks=CodebookDesign(rotation=(5, 3), ratios=(4,), opacity=(4,), color=(4, 2),

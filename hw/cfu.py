@@ -1,0 +1,694 @@
+"""Coarse filters: Gaussians of a voxel out of memory, those that may reach a group of tiles on."""
+
+from itertools import pairwise
+from typing import Any
+
+from amaranth.hdl import *
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from splatforge.algos.cfu import (
+    BEYOND_DOWN,
+    COUNT_BIAS,
+    DILATED_DOWN,
+    FORM_DOWN,
+    HALF_DOWN,
+    LARGE_DOWN,
+    NEAR_SLACK,
+    OFFSET_UP,
+    REACH_DOWN,
+    RECORD,
+    SCALE_BIAS,
+    SCALE_UP,
+    SHALLOW_BITS,
+    SLACK,
+    cfu_graph,
+    cfu_schedule,
+)
+from splatforge.designs.cfu import DEPTH, DISTANCE, NORM, SCALE, CfuDesign
+from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.designs.floating import BINARY32
+from splatforge.designs.shell import ShellDesign
+from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS, SurvivorKind
+from splatforge.designs.voxel import COARSE_INTEGERS, POPULATION_BITS, STREAM_CAMERA_WORDS
+from splatforge.hw.fetch import address_layout, beat_layout
+from splatforge.hw.lib.axi import READ_COARSE
+from splatforge.hw.lib.component import Component
+from splatforge.hw.lib.delay import Delay
+from splatforge.hw.lib.folded import Folded, result_layout
+from splatforge.hw.lib.tokens import survivor_layout
+from splatforge.hw.vru import is_older
+
+__all__ = ["Cfu", "visit_layout"]
+
+#: Bits of a word of binary16, and of its fraction.
+_HALF_BITS = 16
+_FRACTION_BITS = 10
+
+
+def visit_layout(design: CfuDesign) -> data.StructLayout:
+    """A voxel of a group, which stands in a column and row of groups; or the group's end, `last`.
+
+    A voxel is its corner less its edge, relative to the eye, its edge, how many Gaussians it has,
+    and the first beat of its coarse half from the scene's address.
+    """
+    word = design.floating.width
+    return data.StructLayout({
+        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
+        "voxel": data.StructLayout({
+            "d_x": word, "d_y": word, "d_z": word, "size": word, "count": POPULATION_BITS,
+            "address": 32}),
+        "last": 1})
+
+
+def _gaussian_layout(design: CfuDesign) -> data.StructLayout:
+    """A Gaussian as in its token, behind its number as in memory."""
+    body: Any = survivor_layout(design.floating).members["body"]
+    return body.members["gaussian"]
+
+
+def _parameters_layout(design: CfuDesign) -> data.StructLayout:
+    """What the filters know of a voxel and a group: the forms, the near plane, the scale's unit."""
+    forms = result_layout(cfu_schedule(design), design.floating).members
+    return data.StructLayout({**forms, "near": signed(DEPTH.width + 1), "down": 6})
+
+
+class _Filters(Component):
+    """Filters side by side, whose stages move in every cycle.
+
+    Members
+    -------
+    i : ``In(ArrayLayout(Gaussian, units))``
+        A Gaussian for each.
+    parameters : ``In(StructLayout)``
+        Of the voxel that they are in, in the same cycle.
+    constants : ``In(StructLayout)``
+        Integers of the camera.
+    o : ``Out(units)``
+        Which of those of ``latency`` cycles ago pass.
+    """
+
+    #: Cycles from Gaussians to whether they pass.
+    latency = 11
+
+    def __init__(self, design: CfuDesign) -> None:
+        self.design = design
+        super().__init__({
+            "i": In(data.ArrayLayout(_gaussian_layout(design), design.units)),
+            "parameters": In(_parameters_layout(design)),
+            "constants": In(data.StructLayout(dict.fromkeys(COARSE_INTEGERS, 18))),
+            "o": Out(design.units),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        given = self.parameters
+
+        def late(value: Value, cycles: int, name: str) -> Value:
+            """What a value was some cycles ago."""
+            line = [value, *(Signal(value.shape(), name=f"{name}_{n + 1}", reset_less=True)
+                             for n in range(cycles))]
+            m.d.sync += [after.eq(before) for before, after in pairwise(line)]
+            return line[-1]
+
+        far_x, far_y = self.constants.coarse_far_x, self.constants.coarse_far_y
+
+        def least(norm: Value, far: Value, name: str) -> Value:
+            smaller = Signal(NORM.width, name=name)
+            m.d.sync += smaller.eq(Mux(norm < far, norm, far))
+            return smaller
+
+        # Of the voxel, in the stage in which it is wanted.
+        offsets = {form: late(given[f"{form}_0"], 1, f"offset_{form}") for form in "uvz"}
+        near = late(given.near, 3, "near")
+        half = late(given.half, 4, "half")
+        norms = [late(least(given[f"norm_{axis}"], far, f"least_{axis}"), 4, f"norm_{axis}")
+                 for axis, far in (("x", far_x), ("y", far_y))]
+        for unit in range(self.design.units):
+            m.d.sync += self.o[unit].eq(self._filter(
+                m, self.i[unit], offsets, near, half, norms, late, str(unit)))
+        return m
+
+    def _filter(self, m, gaussian, offsets, near, half, norms, late, unit):
+        """Whether one passes: ten stages; the last is the caller's."""
+        given = self.parameters
+
+        def register(value: Any, name: str) -> Any:
+            value = Value.cast(value)
+            held = Signal(value.shape(), name=f"{name}_of_{unit}", reset_less=True)
+            m.d.sync += held.eq(value)
+            return held
+
+        # 1 to 3: the forms, exact until they are cut.
+        forms = {}
+        for form in "uvz":
+            parts = [register(given[f"{form}_{n}"] * gaussian[f"q_{axis}"], f"part_{form}_{n}")
+                     for n, axis in enumerate("xyz", 1)]
+            first = register(parts[0] + parts[1], f"first_{form}")
+            other = register(parts[2] + (offsets[form] << OFFSET_UP), f"other_{form}")
+            forms[form] = register((first + other) >> FORM_DOWN, f"form_{form}")
+
+        # 1, 2: the scale in the voxel's unit, rounded up.
+        exponent = gaussian.scale[_FRACTION_BITS:_HALF_BITS - 1]
+        down = Signal(signed(8), name=f"down_{unit}")
+        m.d.comb += down.eq(given.down - exponent)
+        normal = exponent.any()
+        huge = late(register((down < 0) & normal, "huge"), 9, f"huge_{unit}")
+        shift = register(Mux(
+            down < 0, 0, Mux(down > SCALE.frac_bits, SCALE.frac_bits, down))[:5], "shift")
+        significand = register(Mux(
+            normal, Cat(C(0, SCALE_UP), gaussian.scale[:_FRACTION_BITS], C(1, 1)), 0),
+            "significand")
+        # Below the point what is shifted out.
+        shifted = Signal(2 * SCALE.width, name=f"shifted_{unit}")
+        m.d.comb += shifted.eq(Cat(C(0, SCALE.width), significand) >> shift)
+        scale = register(
+            shifted[SCALE.width:] + shifted[:SCALE.width].any(), "scale")[:SCALE.width]
+
+        # 4: distances from the group's centre and depths that are positive.
+        z = forms["z"]
+        depth = register(Mux(z < 0, 0, Mux(z > DEPTH.raw_max, DEPTH.raw_max, z))[:DEPTH.width],
+                         "depth")
+        alive = late(register(z > near, "alive"), 6, f"alive_{unit}")
+        away = [register(abs(forms[form])[:20], f"away_{form}") for form in "uv"]
+        scale = late(scale, 2, f"scale_{unit}")
+
+        # 5, 6: beyond the group's sides; what a point reaches; whether it is large.
+        constants = self.constants
+        half_z = register((depth * half)[HALF_DOWN:], "half_z")
+        dilated = register((depth * constants.coarse_dilation)[DILATED_DOWN:], "dilated")
+        limit = register((scale * constants.coarse_large)[LARGE_DOWN:], "limit")
+        scale, depth = register(scale, "scale_5"), register(depth, "depth_5")
+        beyond = []
+        for form, distance in zip("uv", away, strict=True):
+            distance = register(distance, f"away_5_{form}")
+            rest = Signal(signed(22), name=f"rest_{form}_{unit}")
+            m.d.comb += rest.eq(distance - half_z - (1 + SLACK))
+            at = rest >> BEYOND_DOWN
+            beyond.append(register(
+                Mux(rest < 0, 0, Mux(at > DISTANCE.raw_max, DISTANCE.raw_max, at))[:18],
+                f"beyond_{form}"))
+        point = register(dilated + 1, "point")
+        large = (limit >= depth) | ~depth[SHALLOW_BITS:].any()
+        factors = [register(Mux(large, far, norm), f"factor_{axis}") for axis, far, norm in (
+            ("x", constants.coarse_far_x, norms[0]), ("y", constants.coarse_far_y, norms[1]))]
+        scale = register(scale, "scale_6")
+
+        # 7 to 10: squares of what it reaches and of how far it is.
+        square = register(point * point, "square")
+        square = late(register((square >> 6) + 1, "floor"), 1, f"floor_{unit}")
+        passes = C(1, 1)
+        for axis, factor, distance in zip("xy", factors, beyond, strict=True):
+            product = register((scale * factor)[REACH_DOWN:], f"product_{axis}")
+            reach = register(product + 1, f"reach_{axis}")
+            reached = register(reach * reach, f"reached_{axis}")
+            total = register(reached + square, f"total_{axis}")
+            distance = late(distance, 3, f"distance_{axis}_{unit}")
+            far = register(distance * distance, f"far_{axis}")
+            passes &= far <= total
+        return alive & (huge | passes)
+
+
+class Cfu(Component):
+    """Look at every Gaussian of a voxel, and hand on those that may reach the group.
+
+    Bit-true model: :func:`splatforge.algos.cfu.cfu_fixed`. Cycle model:
+    :mod:`splatforge.sim.cfu`.
+
+    The coarse half of a voxel is asked for as soon as it is known, in bursts that end at aligned
+    multiples of ``burst_beats`` and only when the buffer has room for them, so that ``i_beat`` is
+    always ready; up to ``voxels_ahead`` voxels are under way. In the meantime shared units work out
+    what the filters must know of it, see :class:`splatforge.hw.lib.folded.Folded`. Then ``units``
+    Gaussians a cycle go through as many filters, whose stages never stand still: a Gaussian is
+    given to them only when the queue behind has a place for it should it pass. Those that pass
+    are packed into that queue in order, up to ``units`` a cycle.
+
+    A group that is over, before ``oldest``, costs no more than it must: a voxel of which nothing
+    has been asked for is dropped; of others the Gaussians are taken out of the buffer a beat a
+    cycle and no longer looked at, those in the queue are dropped one a cycle. A voxel that has
+    been announced gets its end all the same.
+
+    Latency: the schedule's ``finish`` and at most two intervals more from a voxel to its first
+    Gaussian in the filters, or a memory's; :attr:`latency` cycles from there to its token.
+    Throughput: ``units`` Gaussians a cycle without a gap between voxels, of which one that passes
+    leaves per cycle, and with it each voxel's token and end; a beat of the bus brings two
+    Gaussians, so that four units are no faster than the bus but for what waits in the buffer; a
+    voxel every ``interval`` cycles, and never more than one in two. Stall: ``o_token`` and
+    ``o_address`` may stall for ever. ``i_voxel.ready`` depends on no input.
+
+    Parameters
+    ----------
+    design : CfuDesign
+        Filters and buffers.
+    shell : ShellDesign
+        Bus.
+
+    Members
+    -------
+    start : ``In(1)``
+        Begin a frame; once after reset.
+    stop : ``In(1)``
+        Ask for nothing more.
+    scene_address : ``In(address_bits)``
+        Of the scene, a multiple of 16.
+    camera : ``In(ArrayLayout(32))``
+        The camera's record, :data:`splatforge.designs.voxel.STREAM_CAMERA_WORDS`; holds from before
+        the first voxel on.
+    oldest : ``In(4)``
+        Number of the oldest group that is still wanted.
+    i_voxel : ``In(stream.Signature(Visit))``
+        Voxels of the groups in order, see :func:`visit_layout`; 1 to 256 Gaussians each.
+    o_address : ``Out(stream.Signature(Burst))``
+        To the read address channel, ID 2.
+    i_beat : ``In(stream.Signature(Beat))``
+        From the read data channel, beats of ID 2; others are not looked at.
+    o_token : ``Out(stream.Signature(Survivor))``
+        See :func:`splatforge.hw.lib.tokens.survivor_layout`. A voxel, its Gaussians that pass, its
+        end, and so on; a voxel of which none passes is left out. The end of a group behind its
+        voxels.
+    behind : ``Out(1)``
+        Something of a group before ``oldest`` is inside.
+    given, passed : ``Out(range(units + 1))``
+        For the counters: Gaussians that the filters take, and that pass.
+    stalled : ``Out(1)``
+        Gaussians are there, but the queue has no place for them.
+    idle : ``Out(1)``
+        No address is waiting and no burst is in flight.
+    """
+
+    i_voxel: stream.Interface
+    o_address: stream.Interface
+    i_beat: stream.Interface
+    o_token: stream.Interface
+
+    #: Cycles from a Gaussian in front of the filters to the first in which its voxel's token can
+    #: transfer: those of the filters, the queue's two, the token's register.
+    latency = _Filters.latency + 3
+
+    def __init__(
+        self,
+        design: CfuDesign = CfuDesign(),  # noqa: B008
+        shell: ShellDesign = ShellDesign(),  # noqa: B008
+    ) -> None:
+        self.design, self.shell = design, shell
+        super().__init__({
+            "start": In(1), "stop": In(1), "scene_address": In(shell.address_bits),
+            "camera": In(data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))),
+            "oldest": In(TILE_TAG_BITS),
+            "i_voxel": In(stream.Signature(visit_layout(design))),
+            "o_address": Out(stream.Signature(address_layout(shell))),
+            "i_beat": In(stream.Signature(beat_layout(shell))),
+            "o_token": Out(stream.Signature(survivor_layout(design.floating))),
+            "behind": Out(1), "given": Out(range(design.units + 1)),
+            "passed": Out(range(design.units + 1)), "stalled": Out(1), "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        #: Tags of what is inside, each with whether it is there.
+        self.inside: list[tuple[Value, Value]] = []
+        popped = Signal(range(self.design.banks + 1))
+        entered, visit = self._ask(m, popped)
+        beats = self._arrive(m)
+        headers = self._headers(m, entered, visit)
+        chosen = self._prepare(m, headers, entered, visit)
+        voxel, opened, closed = self._announce(m, chosen)
+        credit, *given = self._give(m, beats, popped, voxel, closed)
+        self._tell(m, opened, *self._queue(m, credit, *self._filter(m, *given)))
+        m.d.comb += self.behind.eq(Cat(
+            there & is_older(tag, self.oldest) for there, tag in self.inside).any())
+        return m
+
+    def _ask(self, m, popped):
+        """Take voxels and ask for their Gaussians; returns when one is under way, and what."""
+        design, shell = self.design, self.shell
+        beat_bits = (shell.data_bytes - 1).bit_length()
+        burst = design.burst_beats
+        held, begun = Signal(), Signal()
+        visit = Signal(visit_layout(design))
+        place = Signal(shell.address_bits - beat_bits)
+        left = Signal(INDEX_BITS)
+        reserved = Signal(range(design.buffer_beats + 1))
+        in_flight = Signal(range(design.outstanding_bursts + 1))
+        space, length = (Signal(range(burst + 1), name=name) for name in ("space", "length"))
+        free, ask, enter, drop, room, here = (Signal(name=name) for name in (
+            "free", "ask", "enter", "drop", "room", "here"))
+        self.header_room = Signal()
+        self.inside.append((held, visit.tag))
+        m.d.comb += [
+            self.i_voxel.ready.eq(~held),
+            drop.eq(held & ~begun & is_older(visit.tag, self.oldest)),
+            space.eq(burst - place[:(burst - 1).bit_length()]),
+            length.eq(Mux(left < space, left, space)),
+            free.eq(~self.stop & (~self.o_address.valid | self.o_address.ready)
+                    & (in_flight != design.outstanding_bursts)),
+            room.eq(reserved + length <= design.buffer_beats),
+            ask.eq(held & ~visit.last & ~drop & free & room & (begun | self.header_room)),
+            enter.eq(held & ~drop & ~begun & self.header_room & (visit.last | ask)),
+            self.i_beat.ready.eq(1),
+            here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_COARSE)),
+            self.idle.eq(~in_flight.any()),
+        ]
+        with m.If(self.o_address.ready):
+            m.d.sync += self.o_address.valid.eq(0)
+        with m.If(ask):
+            m.d.sync += [
+                self.o_address.valid.eq(1), self.o_address.p.id.eq(READ_COARSE),
+                self.o_address.p.address.eq(place << beat_bits),
+                self.o_address.p.length.eq(length - 1),
+                place.eq(place + length), left.eq(left - length), begun.eq(1),
+            ]
+        with m.If(drop | (enter & visit.last) | (ask & (left == length))):
+            m.d.sync += held.eq(0)
+        with m.If(self.i_voxel.valid & self.i_voxel.ready):
+            given = self.i_voxel.p
+            m.d.sync += [
+                held.eq(1), begun.eq(0), visit.eq(given),
+                place.eq((self.scene_address >> beat_bits) + given.voxel.address),
+                left.eq((given.voxel.count + 1) >> 1),
+            ]
+        m.d.sync += [
+            in_flight.eq(in_flight + ask - (here & self.i_beat.p.last)),
+            reserved.eq(reserved + Mux(ask, length, 0) - popped),
+        ]
+        self.here = here
+        return enter, visit
+
+    def _arrive(self, m):
+        """Beats in the order of the scene, in turn into as many queues as are looked at at once."""
+        design = self.design
+        queues = []
+        turn = Signal(range(max(2, design.banks)))
+        for bank in range(design.banks):
+            m.submodules[f"beats_{bank}"] = queue = SyncFIFOBuffered(
+                width=self.shell.data_bits, depth=design.buffer_beats // design.banks)
+            m.d.comb += [queue.w_en.eq(self.here & (turn == bank)),
+                         queue.w_data.eq(self.i_beat.p.data)]
+            queues.append(queue)
+        with m.If(self.here):
+            m.d.sync += turn.eq(Mux(turn == design.banks - 1, 0, turn + 1))
+        return queues
+
+    def _headers(self, m, entered, visit):
+        """Voxels and ends of groups whose Gaussians, if any, are under way."""
+        m.submodules.headers = headers = SyncFIFOBuffered(
+            width=visit_layout(self.design).size, depth=self.design.voxels_ahead)
+        m.d.comb += [
+            self.header_room.eq(headers.w_rdy), headers.w_en.eq(entered),
+            headers.w_data.eq(visit)]
+        self.inside.append((headers.r_rdy, data.View(
+            visit_layout(self.design), headers.r_data).tag))
+        return headers
+
+    def _block(self, voxel) -> Value:
+        """Exponent of the voxel's unit, see :func:`splatforge.algos.cfu.block_exponent`."""
+        fmt = self.design.floating
+        exponents = [voxel[name][fmt.fraction_bits:-1] for name in ("d_x", "d_y", "d_z")]
+        exponents.append(voxel["size"][fmt.fraction_bits:-1] + 1)
+
+        def larger(a: Value, b: Value) -> Value:
+            return Mux(a < b, b, a)
+
+        return larger(larger(exponents[0], exponents[1]), larger(exponents[2], exponents[3]))
+
+    def _prepare(self, m, headers, entered, visit):
+        """Work out what the filters must know; returns the next voxel with that."""
+        design, fmt = self.design, self.design.floating
+        layout = visit_layout(design)
+        head = data.View(layout, headers.r_data)
+        fields: dict[str, Any] = {"visit": layout}
+        plan, flow = cfu_schedule(design), cfu_graph(design)
+        if design.filters:
+            fields |= {"forms": result_layout(plan, fmt), "block": fmt.exponent_bits + 1}
+        following = Signal(data.StructLayout({"valid": 1, **fields}), name="following")
+        self.inside.append((following.valid, following.visit.tag))
+        take = Signal()
+        m.d.comb += [
+            take.eq(~following.valid & headers.r_rdy), headers.r_en.eq(take)]
+        if design.filters:
+            m.submodules.folded = folded = Folded(
+                plan, fmt, len(flow.constants), design.voxels_ahead)
+            # In the voxel's unit: one cycle for the unit, one for the words.
+            fresh, block = Signal(2), Signal(fmt.exponent_bits + 1)
+            before = Signal(layout, name="before")
+            words = Signal(data.ArrayLayout(BINARY32.width, len(RECORD)))
+            up = BINARY32.fraction_bits - fmt.fraction_bits
+            m.d.sync += [
+                fresh.eq(Cat(entered & ~visit.last, fresh)), before.eq(visit),
+                block.eq(self._block(visit.voxel)),
+            ]
+            for place, name in enumerate(RECORD[:4]):
+                word = before.voxel[name]
+                exponent = word[fmt.fraction_bits:-1]
+                moved = Signal(signed(fmt.exponent_bits + 2), name=f"moved_{name}")
+                m.d.comb += moved.eq(exponent + (fmt.bias - 1) - block)
+                m.d.sync += words[place].eq(Mux(
+                    exponent.any() & (moved > 0),
+                    Cat(C(0, up), word[:fmt.fraction_bits], moved[:fmt.exponent_bits], word[-1]),
+                    0))
+            bias = int(BINARY32.quantize(COUNT_BIAS))
+            side = design.group_px
+            for place, number in ((4, before.column), (5, before.row)):
+                m.d.sync += words[place].eq(bias + number * side + side // 2)
+            m.d.comb += [
+                folded.start.eq(self.start), folded.beats.eq(1), folded.i.valid.eq(fresh[1]),
+                folded.i.payload.eq(words),
+                folded.o.ready.eq(~following.valid & headers.r_rdy & ~head.last),
+                take.eq(~following.valid & headers.r_rdy & (head.last | folded.o.valid)),
+                *(folded.constants[place].eq(
+                    bias if name == "count_bias" else self.camera[STREAM_CAMERA_WORDS.index(name)])
+                  for place, name in enumerate(flow.constants))]
+            with m.If(take):
+                m.d.sync += [
+                    following.forms.eq(folded.o.payload),
+                    following.block.eq(self._block(head.voxel))]
+        with m.If(take):
+            m.d.sync += [following.valid.eq(1), following.visit.eq(head)]
+        return following
+
+    def _announce(self, m, following):
+        """The voxel whose turn it is, and those whose tokens are to come, in order.
+
+        Returns the registers of the voxel, the latter's queue, and a signal that tells that the
+        voxel's last Gaussians are given in this cycle.
+        """
+        design = self.design
+        layout = visit_layout(design)
+        m.submodules.opened = opened = SyncFIFOBuffered(
+            width=layout.size, depth=design.voxels_ahead)
+        closed = Signal()
+        voxel = Signal(data.StructLayout({
+            "valid": 1, "tag": TILE_TAG_BITS, "left": INDEX_BITS + 1,
+            "number": self._number_bits}), name="voxel", init={
+                "number": (1 << self._number_bits) - 1})
+        enters = Signal()
+        visit = following.visit
+        m.d.comb += [
+            enters.eq(following.valid & opened.w_rdy & (visit.last | ~voxel.valid | closed)),
+            opened.w_en.eq(enters), opened.w_data.eq(visit),
+        ]
+        with m.If(closed):
+            m.d.sync += voxel.valid.eq(0)
+        with m.If(enters):
+            m.d.sync += following.valid.eq(0)
+            with m.If(~visit.last):
+                m.d.sync += [
+                    voxel.valid.eq(1), voxel.tag.eq(visit.tag), voxel.left.eq(visit.voxel.count),
+                    voxel.number.eq(voxel.number + 1)]
+        self.inside.append((opened.r_rdy, data.View(layout, opened.r_data).tag))
+        if design.filters:
+            # What the filters know of it comes a cycle later, as its first Gaussians do.
+            self.parameters = Signal(_parameters_layout(design), name="parameters")
+            entered = Signal()
+            m.d.sync += entered.eq(enters & ~visit.last)
+            near, block = self.camera[STREAM_CAMERA_WORDS.index("near")], following.block
+            drop = BINARY32.fraction_bits + 1 - DEPTH.width
+            down = Signal(signed(11))
+            depth = Signal(DEPTH.width)
+            exponent = near[BINARY32.fraction_bits:-1]
+            m.d.comb += [
+                down.eq(block + (BINARY32.fraction_bits + 1 - DEPTH.frac_bits) - exponent),
+                depth.eq(Mux(down < drop, DEPTH.raw_max, Mux(
+                    down > BINARY32.fraction_bits + 1, 0,
+                    Cat(near[:BINARY32.fraction_bits], C(1, 1)) >> down[:5]))),
+            ]
+            with m.If(entered):
+                m.d.sync += [
+                    *(self.parameters[name].eq(following.forms[name])
+                      for name in following.forms.shape().members),
+                    self.parameters.near.eq(Mux(exponent.any(), depth, 0) - NEAR_SLACK),
+                    self.parameters.down.eq(Mux(
+                        block < SCALE_BIAS, 0, Mux(block > SCALE_BIAS + 63, 63,
+                                                   block - SCALE_BIAS))),
+                ]
+        return voxel, opened, closed
+
+    @property
+    def _number_bits(self) -> int:
+        """Bits of a voxel's running number: it tells those apart that are on their way."""
+        return self.design.voxels_ahead.bit_length() + 1
+
+    def _give(self, m, beats, popped, voxel, closed):
+        """Up to `units` Gaussians of the voxel a cycle, if the queue has a place for each."""
+        design = self.design
+        units, banks = design.units, design.banks
+        credit, dead, go = Signal(), Signal(), Signal()
+        turn, odd = Signal(range(max(2, banks))), Signal()
+        number = Signal(range(2 * banks + 1))
+        index = Signal(INDEX_BITS)
+        arrived = [queue.r_rdy for queue in beats]
+        words = [queue.r_data for queue in beats]
+        if banks == 2:
+            arrived = [Mux(turn, arrived[1], arrived[0]), Mux(turn, arrived[0], arrived[1])]
+            words = [Mux(turn, words[1], words[0]), Mux(turn, words[0], words[1])]
+        most = Signal(range(2 * banks + 1))
+        m.d.comb += dead.eq(is_older(voxel.tag, self.oldest))
+        if units == 1:
+            # A Gaussian a cycle; of a group that is over, what is left of the beat.
+            m.d.comb += most.eq(Mux(dead & ~odd, 2, 1))
+        else:
+            m.d.comb += most.eq(units)
+        there = arrived[0]
+        if banks == 2:
+            there = there & (arrived[1] | (voxel.left <= 2))
+        last = Signal()
+        m.d.comb += [
+            last.eq(voxel.left <= most), number.eq(Mux(last, voxel.left, most)),
+            go.eq(voxel.valid & there & (credit | dead)),
+            self.stalled.eq(voxel.valid & there & ~credit & ~dead),
+            popped.eq(Mux(go, Mux(number > 2, 2, 1), 0)),
+        ]
+        if units == 1:
+            m.d.comb += popped.eq(go & (odd | last | dead))
+        for place, queue in enumerate(beats):
+            m.d.comb += queue.r_en.eq((popped == 2) | ((popped == 1) & (turn == place)))
+        m.d.comb += closed.eq(go & last)
+        with m.If(go):
+            m.d.sync += [
+                index.eq(Mux(last, 0, index + number)), odd.eq((odd ^ number[0]) & ~last),
+                turn.eq(turn ^ popped[0] if banks == 2 else 0)]
+            with m.If(~last):
+                m.d.sync += voxel.left.eq(voxel.left - number)
+        gaussians = Signal(data.ArrayLayout(_gaussian_layout(design), units))
+        valid, ends, named = Signal(units), Signal(), Signal(self._number_bits)
+        both = Cat(*words)
+        count = Signal(range(units + 1))
+        for unit in range(units):
+            word = both.word_select(unit, 64) if units > 1 else Mux(odd, both[64:], both[:64])
+            m.d.sync += [
+                gaussians[unit].eq(Cat((index + unit)[:INDEX_BITS], word)),
+                valid[unit].eq(go & ~dead & (unit < number)),
+            ]
+        m.d.comb += [count.eq(Mux(go & ~dead, number, 0)), self.given.eq(count)]
+        m.d.sync += [ends.eq(closed), named.eq(voxel.number)]
+        return credit, gaussians, valid, named, ends
+
+    def _filter(self, m, gaussians, valid, number, ends):
+        """Gaussians behind the filters, which of them pass, which were there, and the rest."""
+        if not self.design.filters:
+            return gaussians, valid, valid, number, ends
+        m.submodules.filters = filters = _Filters(self.design)
+        cycles = filters.latency
+        m.submodules.past = past = Delay(len(Cat(gaussians, number)), cycles)
+        looked = Signal(data.ArrayLayout(self.design.units, cycles))
+        ended = Signal(cycles)
+        m.d.comb += [
+            filters.i.eq(gaussians), filters.parameters.eq(self.parameters),
+            past.i.eq(Cat(gaussians, number)),
+            *(filters.constants[name].eq(self.camera[STREAM_CAMERA_WORDS.index(name)])
+              for name in COARSE_INTEGERS)]
+        m.d.sync += [looked[0].eq(valid), ended.eq(Cat(ends, ended)),
+                     *(looked[n + 1].eq(looked[n]) for n in range(cycles - 1))]
+        bits = len(Value.cast(gaussians))
+        return (data.View(gaussians.shape(), past.o[:bits]), filters.o & looked[cycles - 1],
+                looked[cycles - 1], past.o[bits:], ended[-1])
+
+    def _queue(self, m, credit, gaussians, passes, looked, number, ends):
+        """Those that pass, packed; returns the oldest and what is known of it."""
+        design = self.design
+        units, bits = design.units, (design.units - 1).bit_length()
+        entry = data.StructLayout({
+            "gaussian": _gaussian_layout(design), "number": self._number_bits})
+        into, out = (Signal(range(2 * design.queue), name=name) for name in ("into", "out"))
+        used = Signal(range(design.queue + 1))
+        pop = Signal()
+        ranks = [Signal(range(units + 1), name=f"rank_{n}") for n in range(units + 1)]
+        for n in range(units):
+            m.d.comb += ranks[n + 1].eq(ranks[n] + passes[n])
+        m.d.comb += [
+            self.passed.eq(ranks[-1]), credit.eq(used <= design.queue - units)]
+        m.d.sync += [
+            into.eq(into + ranks[-1]),
+            used.eq(used + self.given - sum(looked[n] & ~passes[n] for n in range(units)) - pop),
+        ]
+        following = Signal(range(2 * design.queue))
+        m.d.comb += following.eq(out + pop)
+        heads = []
+        for bank in range(units):
+            m.submodules[f"queue_{bank}"] = memory = Memory(
+                shape=entry.size, depth=design.queue // units, init=[])
+            write, read = memory.write_port(), memory.read_port()
+            mine = [passes[n] & ((into + ranks[n])[:bits] == bank) for n in range(units)]
+            word = Signal(entry.size, name=f"entry_{bank}")
+            for n in range(units):
+                with m.If(mine[n]):
+                    m.d.comb += word.eq(Cat(gaussians[n], number))
+            # The place of the bank behind what is there.
+            beyond = Signal(bits, name=f"beyond_{bank}") if bits else C(0, 1)
+            if bits:
+                m.d.comb += beyond.eq(bank - into)
+            m.d.comb += [
+                write.en.eq(Cat(mine).any()), write.data.eq(word),
+                write.addr.eq((into + beyond)[bits:]), read.addr.eq(following[bits:])]
+            heads.append(read.data)
+        # What was written before the cycle in which the memories were read; likewise voxels.
+        here, ended, over = (Signal(), Signal(self._number_bits), Signal(self._number_bits))
+        m.d.sync += [
+            out.eq(following), here.eq(following != into), ended.eq(ended + ends), over.eq(ended)]
+        head = Signal(entry)
+        m.d.comb += head.eq(Array(heads)[out[:bits]] if bits else heads[0])
+        return here, head, over, pop
+
+    def _tell(self, m, opened, here, head, over, pop):
+        """Tokens of the voxel that is oldest, of the group's end."""
+        visit = data.View(visit_layout(self.design), opened.r_data)
+        token = self.o_token
+        done, announced = Signal(self._number_bits), Signal()
+        move, dead, mine, ended = (Signal(name=name) for name in ("move", "dead", "mine", "ended"))
+        emit, leave = Signal(), Signal()
+        kind = Signal(2)
+        body: Any = Signal(token.p.body.shape())
+        voxel = body.voxel
+        m.d.comb += [
+            move.eq(~token.valid | token.ready),
+            dead.eq(is_older(visit.tag, self.oldest)),
+            mine.eq(opened.r_rdy & ~visit.last & here & (head.number == done)),
+            ended.eq(opened.r_rdy & ~visit.last & ~mine & (over != done)),
+            opened.r_en.eq(leave),
+        ]
+        with m.If(opened.r_rdy & visit.last):
+            m.d.comb += [kind.eq(SurvivorKind.GROUP_END), emit.eq(~dead), leave.eq(dead | move)]
+        with m.Elif(mine & ~dead & ~announced):
+            m.d.comb += [
+                kind.eq(SurvivorKind.VOXEL), emit.eq(1),
+                *(voxel[name].eq(visit.voxel[name]) for name in ("d_x", "d_y", "d_z", "size")),
+                voxel.address.eq(visit.voxel.address + ((visit.voxel.count + 1) >> 1)),
+                voxel.column.eq(visit.column), voxel.row.eq(visit.row)]
+        with m.Elif(mine):
+            m.d.comb += [
+                kind.eq(SurvivorKind.GAUSSIAN), emit.eq(~dead), body.gaussian.eq(head.gaussian),
+                pop.eq(dead | move)]
+        with m.Elif(ended):
+            m.d.comb += [
+                kind.eq(SurvivorKind.VOXEL_END), emit.eq(announced), leave.eq(~announced | move)]
+        with m.If(token.ready):
+            m.d.sync += token.valid.eq(0)
+        with m.If(emit & move):
+            m.d.sync += [
+                token.valid.eq(1), token.p.kind.eq(kind), token.p.tag.eq(visit.tag),
+                token.p.body.eq(body), announced.eq(~ended & ~visit.last)]
+        with m.If(leave & ~visit.last):
+            m.d.sync += [done.eq(done + 1), announced.eq(0)]
+        self.inside.append((token.valid, token.p.tag))
