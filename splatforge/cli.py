@@ -791,6 +791,9 @@ def scenes_tune(
         "--boundary-weight", min=0, help="Of the loss on Gaussians that come late.")] = 0.1,
     voxel_size: Annotated[float, typer.Option(
         "--voxel-size", min=0, help="Edge of a voxel in the scene's units; 0 chooses one.")] = 0.0,
+    quantized: Annotated[bool, typer.Option(
+        "--quantized/--exact",
+        help="Draw it by codebooks that are fitted once, or as it is.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of views.")] = 0,
     checkpoint: Annotated[Path | None, typer.Option(
         "--checkpoint", metavar="FILE",
@@ -804,7 +807,9 @@ def scenes_tune(
     from splatforge.algos.fine_tune import FineTuning, compare
     from splatforge.algos.streaminggs.order import streaming_order
     from splatforge.algos.streaminggs.partition import partition
+    from splatforge.algos.streaminggs.quantize import quantize, straight_through
     from splatforge.algos.streaminggs.tune import tune
+    from splatforge.designs.codebook import CodebookDesign
     from splatforge.designs.streaminggs import PartitionDesign
     from splatforge.scenes import save, surround
 
@@ -813,27 +818,34 @@ def scenes_tune(
     original = _scene(scene)
     cameras = surround(original, *size, frames=2 * views).cameras
     cut = partition(original, PartitionDesign(voxel_size=voxel_size))
+    kept = None
+    if quantized:
+        with _progress("fitting codebooks"):
+            kept = straight_through(cut, quantize(original.select(cut.ids), CodebookDesign()))
     start = time.perf_counter()
     with _progress("tuning") as tell:
         tuned = tune(
             original, cut, cameras[::2], FineTuning(iterations=steps, seed=seed),
-            boundary_weight=boundary_weight, checkpoint=checkpoint, progress=tell).scene
+            boundary_weight=boundary_weight, quantize=kept, quantize_every=20,
+            checkpoint=checkpoint, identity=f"quantized {quantized}", progress=tell).scene
     tune_s = time.perf_counter() - start
     output.parent.mkdir(parents=True, exist_ok=True)
     save(tuned, output)
     record: dict[str, Any] = {
         "design": "streaminggs", "scene": " ".join(scene), "output": str(output),
         "gaussians": original.gaussians, "voxels": cut.voxels, "voxel_size": cut.voxel_size,
-        "steps": steps, "views": views, "tune_s": tune_s,
+        "steps": steps, "views": views, "quantized": quantized, "tune_s": tune_s,
     }
     lines = [
         ("written", str(output)), ("Gaussians", f"{original.gaussians:,}"),
         ("voxels", f"{cut.voxels:,}, edge {cut.voxel_size:.4g}"),
         ("tuned in", f"{tune_s:.1f} s, {steps} steps"),
     ]
-    for when, kept in (("before", original), ("after", tuned)):
+    for when, drawn in (("before", original), ("after", tuned)):
         with _progress(f"comparing {when}"):
-            found = compare(kept, original, cameras[1::2], order=streaming_order(cut))
+            found = compare(
+                drawn if kept is None else kept(drawn), original, cameras[1::2],
+                order=streaming_order(cut))
         record[f"psnr_db_{when}"] = found.overall_psnr_db
         record[f"psnr_db_worst_{when}"] = found.worst_psnr_db
         record[f"cross_boundary_share_{when}"] = found.late_share

@@ -660,6 +660,10 @@ def test_scenes_tune(capsys, tmp_path, scene_file):
     again = tmp_path / "again.ply"
     figures(capsys, "scenes", "tune", scene_file, "-o", again, "--steps", 80, *options)
     assert again.read_bytes() == target.read_bytes()
+    through = figures(capsys, "scenes", "tune", scene_file, "-o", again, "--steps", 3,
+                      *options[:-2], "--quantized")
+    assert (record["quantized"], through["quantized"]) == (False, True)
+    assert through["psnr_db_before"] != record["psnr_db_before"]
     assert "other settings" in refusal(
         capsys, "scenes", "tune", scene_file, "-o", again, "--steps", 81, *options)
     assert "extension" in refusal(capsys, "scenes", "tune", scene_file, "-o", tmp_path / "a.png")

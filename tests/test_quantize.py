@@ -11,7 +11,13 @@ from splatforge.algos.quality import psnr_db
 from splatforge.algos.records import decode_record
 from splatforge.algos.streaminggs import quantize as unit
 from splatforge.algos.streaminggs.partition import partition
-from splatforge.algos.streaminggs.quantize import canonical, decode, quantize
+from splatforge.algos.streaminggs.quantize import (
+    assign,
+    canonical,
+    decode,
+    quantize,
+    straight_through,
+)
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.ffu import FfuDesign
@@ -138,6 +144,53 @@ def test_large_codebooks_hold_a_small_scene():
     assert psnr_db(reference.render(decoded, VIEW).image, want.image) > 50
     small = decode(cut, quantize(scene.select(cut.ids), SMALL))
     assert psnr_db(reference.render(small, VIEW).image, want.image) < 40
+
+
+@pytest.mark.parametrize("sh_degree", [0, 3])
+def test_indices_are_found_again(sh_degree):
+    """In codebooks that stay: the ones that quantize found, and for other Gaussians the nearest."""
+    scene = random_scene(900, 4, sh_degree=sh_degree)
+    fitted = quantize(scene, SMALL)
+    again = assign(scene, fitted)
+    assert again.codebooks is fitted.codebooks
+    for key, indices in fitted.indices.items():
+        assert np.mean(again.indices[key] != indices) <= (0.02 if key == "opacity0" else 0), key
+    other = random_scene(500, 5, sh_degree=sh_degree)
+    found = assign(other, fitted)
+    vectors = fine_vectors(canonical(other), FeatureFormat())
+    book = fitted.codebooks["ratios0"].view(np.float16).astype(float)
+    far = np.linalg.norm(vectors["ratios"][:, None] - book, axis=2)
+    np.testing.assert_allclose(
+        far[np.arange(500), found.indices["ratios0"]], far.min(axis=1), atol=1e-6)
+
+
+def test_straight_through_keeps_order_axes_and_sides():
+    scene = random_scene(800, 6, sh_degree=1)
+    cut = partition(scene, PartitionDesign(voxel_size=0.5))
+    fitted = quantize(scene.select(cut.ids), SMALL)
+    look = straight_through(cut, fitted)
+    kept = look(scene)
+    decoded = decode(cut, fitted)
+    back = np.argsort(cut.ids)
+    np.testing.assert_array_equal(kept.means, decoded.means[back])
+    np.testing.assert_array_equal(kept.sh, decoded.sh[back])
+    want, got = covariances(decoded.select(back)), covariances(kept)
+    assert (np.abs(got - want).max(axis=(1, 2)) < 1e-5 * np.abs(want).max(axis=(1, 2))).all()
+    # Scales lie along the axes that they had, whatever their order, quaternions beside theirs.
+    ranks = np.argsort(np.argsort(-scene.log_scales, axis=1), axis=1)
+    assert len(np.unique(ranks, axis=0)) == 6
+    assert (np.diff(np.take_along_axis(
+        kept.log_scales, np.argsort(-scene.log_scales, axis=1), axis=1), axis=1) <= 0.2).all()
+    np.testing.assert_allclose(kept.log_scales.max(axis=1), scene.log_scales.max(axis=1), atol=1e-3)
+    own = scene.quats / np.linalg.norm(scene.quats, axis=1, keepdims=True)
+    along = (kept.quats * own).sum(axis=1)
+    assert along.min() >= 0
+    assert np.median(along) > 0.95
+    np.testing.assert_allclose(np.linalg.norm(kept.quats, axis=1), 1, atol=1e-6)
+    # A larger scene follows, and only what changed does.
+    grown = look(replace(scene, log_scales=scene.log_scales + 0.5))
+    np.testing.assert_allclose(grown.log_scales, kept.log_scales + 0.5, atol=2e-3)
+    np.testing.assert_array_equal(grown.opacity_logits, kept.opacity_logits)
 
 
 def test_no_gaussians():

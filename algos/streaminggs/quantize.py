@@ -7,7 +7,7 @@ random numbers; a further stage clusters what the stages before it leave (residu
 Gaussians count by how much of a picture they can be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from numba import njit
 
 from splatforge.algos.ffu import Codebooks, encode_fine, fine_vectors, opacity_entries, sh_factors
-from splatforge.algos.streaminggs.partition import Partition
+from splatforge.algos.streaminggs.partition import Partition, ceil_half
 from splatforge.algos.workers import Workers
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.feature import FeatureFormat
 from splatforge.scenes import Scene
 
-__all__ = ["Quantized", "canonical", "decode", "quantize"]
+__all__ = ["Quantized", "assign", "canonical", "decode", "quantize", "straight_through"]
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -35,6 +35,8 @@ _SAMPLE, _PER_ENTRY = 1 << 16, 12
 _ROUNDS = 3
 #: Gaussians whose distances are computed at once: they stay in the processor's caches.
 _CHUNK = 2048
+#: Signs of a quaternion's conjugate.
+_CONJUGATE = np.array([1.0, -1.0, -1.0, -1.0])
 
 
 @njit(cache=True)
@@ -319,6 +321,39 @@ def quantize(
     return Quantized(design=design, codebooks=codebooks, indices=indices)
 
 
+def assign(
+    scene: Scene, quantized: Quantized, feature: FeatureFormat | None = None
+) -> Quantized:
+    """The same codebooks with the indices of another scene, or of one that has changed.
+
+    Parameters
+    ----------
+    scene : Scene
+        Gaussians; positions and largest scales do not matter.
+    quantized : Quantized
+        Codebooks.
+    feature : FeatureFormat, optional
+        As they were fitted with.
+    """
+    vectors = fine_vectors(canonical(scene), feature or FeatureFormat())
+    indices = {}
+    for name, _, stages in quantized.design.vectors():
+        if name not in vectors:
+            indices |= {f"{name}{stage}": np.zeros(scene.gaussians, np.int64)
+                        for stage in range(len(stages))}
+            continue
+        # As :func:`quantize` does: opacities by themselves, every stage what is left.
+        left = np.exp2(-vectors[name][:, :1]) if name == "opacity" else vectors[name]
+        for stage in range(len(stages)):
+            key = f"{name}{stage}"
+            book = quantized.codebooks[key].view(np.float16).astype(np.float64)
+            if name == "opacity":
+                book = np.exp2(-book[:, :1])
+            indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+            left = left - book[indices[key]]
+    return replace(quantized, indices=indices)
+
+
 def _rotation_counts(scene: Scene) -> Float64Array:
     """How much a rotation matters to a Gaussian: not at all to a ball."""
     scales = np.exp(scene.log_scales.astype(np.float64))
@@ -352,3 +387,47 @@ def decode(cut: Partition, quantized: Quantized) -> Scene:
     return Scene(
         means=means, log_scales=log_scales, quats=quats, opacity_logits=logits, sh=sh,
         antialiased=cut.scene.antialiased)
+
+
+def straight_through(
+    cut: Partition, quantized: Quantized, feature: FeatureFormat | None = None
+) -> Callable[[Scene], Scene]:
+    """What the hardware keeps of a scene by codebooks that stay, for fine-tuning to look through.
+
+    Parameters
+    ----------
+    cut : Partition
+        Of the scene that is tuned; the largest scales that it stores follow the scene at hand.
+    quantized : Quantized
+        Codebooks; indices are found anew for every scene.
+    feature : FeatureFormat, optional
+        As the codebooks were fitted with.
+
+    Returns
+    -------
+    callable
+        Takes a scene; returns it quantized, in the same order, each Gaussian along the same axes,
+        its quaternion of unit length and on the same side: so derivatives by what is kept stand
+        for derivatives by what it is kept of.
+    """
+    place = np.empty(cut.gaussians, np.int64)
+    place[cut.ids] = np.arange(cut.gaussians)
+
+    def kept(scene: Scene) -> Scene:
+        ordered = scene.select(cut.ids)
+        largest = np.exp(ordered.log_scales.max(axis=1).astype(np.float64))
+        stored = replace(cut, scene=scene, scale=ceil_half(np.ldexp(largest, cut.scale_log2)))
+        decoded = decode(stored, assign(ordered, quantized, feature)).select(place)
+        # Back onto the scene's own axes: those of the codes are in the order of their scales.
+        own = scene.quats / np.linalg.norm(scene.quats.astype(np.float64), axis=1, keepdims=True)
+        turn = _times(own * _CONJUGATE, canonical(scene).quats.astype(np.float64))
+        quats = decoded.quats / np.linalg.norm(
+            decoded.quats.astype(np.float64), axis=1, keepdims=True)
+        quats = _times(quats, turn * _CONJUGATE)
+        quats *= np.where((quats * own).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+        log_scales = np.empty_like(decoded.log_scales)
+        axes = np.argsort(-scene.log_scales, axis=1, kind="stable")
+        np.put_along_axis(log_scales, axes, decoded.log_scales, axis=1)
+        return replace(decoded, quats=quats, log_scales=log_scales)
+
+    return kept
