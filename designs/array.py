@@ -24,18 +24,26 @@ class ArrayDesign:
         Formats of the alpha evaluation.
     blend : BlendDesign
         Formats of blending.
+    group_tiles : int
+        0: tiles come one after another, each with the number of its splats. 1, 2 or 4: groups of so
+        many tiles a side come one after another, whose splats say which tile they belong to, and
+        end when it is said that there are no more; the state of all their tiles is held at once.
 
     Raises
     ------
     ValueError
-        If the number of lanes is not one of those.
+        If the number of lanes or of tiles is not one of those.
     """
 
     lanes: int = 64
     alpha: AlphaDesign = AlphaDesign()
     blend: BlendDesign = BlendDesign()
+    group_tiles: int = 0
 
     def __post_init__(self) -> None:
+        if self.group_tiles not in (0, 1, 2, 4):
+            raise ValueError(
+                f"Tiles of a group's side must be 0, 1, 2 or 4, not {self.group_tiles!r}")
         if self.lanes not in (16, 32, 64, 128, 256):
             raise ValueError(f"Lanes must be 16, 32, 64, 128 or 256, not {self.lanes!r}")
 
@@ -58,6 +66,16 @@ class ArrayDesign:
     def blocks(self) -> int:
         """Blocks of a tile, row-major."""
         return TILE_PX * TILE_PX // self.lanes
+
+    @property
+    def side(self) -> int:
+        """Tiles along a side of what is blended at once."""
+        return max(1, self.group_tiles)
+
+    @property
+    def places(self) -> int:
+        """Blocks of what is blended at once, tile after tile."""
+        return self.side**2 * self.blocks
 
     def block_subtiles(self) -> tuple[int, ...]:
         """For each block the 16-bit mask of its subtiles."""

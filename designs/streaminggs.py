@@ -134,13 +134,17 @@ class StreaminggsDesign:
     vsort: VsortDesign = VsortDesign()
     vsu: VsuDesign = VsuDesign()
     setup: SetupDesign = SetupDesign()
-    array: ArrayDesign = ArrayDesign()
+    array: ArrayDesign = ArrayDesign(group_tiles=2)
     resolve: ResolveDesign = ResolveDesign()
     shell: ShellDesign = ShellDesign()
 
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
         self.resolve.check_blend(self.array.blend)
+        sides = {self.vsu.group_tiles, self.cfu.group_tiles, self.ffu.group_tiles,
+                 self.array.group_tiles}
+        if len(sides) != 1:
+            raise ValueError(f"Tiles of a group's side must be the same of all units, not {sides}")
         if self.setup.feature != self.ffu.feature:
             raise ValueError("Features must be taken as the fine filter gives them")
         if self.vsort.depth_bits != self.ffu.depth_bits:

@@ -1,4 +1,4 @@
-"""The rendering array: a tile's splats in, the tile's pixels out, two tiles in flight."""
+"""The rendering array: splats in, pixels out, two tiles or groups of tiles in flight."""
 
 from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream
@@ -11,8 +11,8 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import shape_of
 
-__all__ = ["PIXELS_PER_GROUP", "Array", "lowest_bit", "several_bits", "splat_layout",
-           "tile_layout"]
+__all__ = ["PIXELS_PER_GROUP", "Array", "group_splat_layout", "lowest_bit", "part_layout",
+           "several_bits", "splat_layout", "tile_layout"]
 
 #: Pixels of one transfer on the array's output.
 PIXELS_PER_GROUP = 4
@@ -30,6 +30,17 @@ def tile_layout() -> data.StructLayout:
     return data.StructLayout({
         "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1), "splats": 32,
     })
+
+
+def part_layout(side: int) -> data.StructLayout:
+    """How much of a group of `side` tiles a side lies in the frame, in pixels."""
+    pixels = range(TILE_PX * side + 1)
+    return data.StructLayout({"columns": pixels, "rows": pixels})
+
+
+def group_splat_layout(splat: SplatFormat, side: int) -> data.StructLayout:
+    """A splat, and its tile among those of the group, row-major."""
+    return data.StructLayout({"splat": splat_layout(splat), "tile": range(side * side)})
 
 
 def lowest_bit(mask: Value) -> Value:
@@ -69,10 +80,15 @@ class Array(Component):
     cycle on ``o``. Stall: a stalled ``o`` stops nothing until both halves of the state are full;
     then ``i_tile`` waits. ``i_splat.ready`` depends on no input combinationally.
 
+    With ``group_tiles`` all this is so of groups: a splat is of one tile of its group, the state is
+    held for two groups, and a finished group leaves tile after tile, row-major, those outside of
+    the frame left out. A group ends when it is said to, behind its last splat, or when no pixel of
+    it is live.
+
     Parameters
     ----------
     design : ArrayDesign
-        Lanes and formats.
+        Lanes and formats, and whether tiles or groups come.
     splat : SplatFormat
         Format of the records.
 
@@ -82,8 +98,18 @@ class Array(Component):
         ``columns`` and ``rows`` of the tile inside of the frame, 1 to 16; ``splats`` that follow.
     i_splat : ``In(stream.Signature(Splat))``
         Records in list order, see :class:`splatforge.designs.fetch.SplatFormat`.
+    i_group : ``In(stream.Signature(Part))``
+        Of groups, in place of ``i_tile``: ``columns`` and ``rows`` of it inside of the frame. Each
+        splat then comes with its tile, see :func:`group_splat_layout`.
+    finish : ``In(1)``
+        Of groups: behind the splats that have been taken there are no more. None may be offered.
+    dead : ``Out(side ** 2)``
+        Of groups: the tiles of the current group without a live pixel.
+    ended : ``Out(1)``
+        Of groups: in this cycle the current group ends.
     skip : ``Out(1)``
-        In this cycle the current tile ends; its remaining splats must be taken out of ``i_splat``.
+        Of tiles: in this cycle the current tile ends; its remaining splats must be taken out of
+        ``i_splat``.
     o_tile : ``Out(stream.Signature(Tile))``
         ``columns`` and ``rows`` of a finished tile, in order; its pixels follow on ``o``.
     o : ``Out(stream.Signature(Group))``
@@ -112,10 +138,17 @@ class Array(Component):
         splat: SplatFormat = SplatFormat(),  # noqa: B008
     ) -> None:
         self.design, self.splat = design, splat
+        side = design.side
         super().__init__({
-            "i_tile": In(stream.Signature(tile_layout())),
-            "i_splat": In(stream.Signature(splat_layout(splat))),
-            "skip": Out(1),
+            **({
+                "i_group": In(stream.Signature(part_layout(side))),
+                "i_splat": In(stream.Signature(group_splat_layout(splat, side))),
+                "finish": In(1), "dead": Out(side * side), "ended": Out(1),
+            } if design.group_tiles else {
+                "i_tile": In(stream.Signature(tile_layout())),
+                "i_splat": In(stream.Signature(splat_layout(splat))),
+                "skip": Out(1),
+            }),
             "o_tile": Out(stream.Signature(data.StructLayout({
                 "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1)}))),
             "o": Out(stream.Signature(self.group_layout(design))),
@@ -132,9 +165,10 @@ class Array(Component):
         m = Module()
         design = self.design
         blocks, block_bits = design.blocks, max(1, (design.blocks - 1).bit_length())
+        side, places, grouped = design.side, design.places, design.group_tiles > 0
         carry = data.StructLayout({
             "color": data.ArrayLayout(shape_of(design.blend.color), 3),
-            "slot": range(2 * blocks), "first": 1,
+            "slot": range(2 * places), "first": 1,
             "columns": design.block_width, "rows": design.block_height,
         })
         m.submodules.alpha = alpha = Alpha(design, self.splat, carry.size)
@@ -144,12 +178,14 @@ class Array(Component):
         active = Signal()
         half = Signal()
         remaining = Signal(32)
-        columns, rows = (Signal(data.ArrayLayout(range(TILE_PX + 1), 2), name=name)
+        columns, rows = (Signal(data.ArrayLayout(range(TILE_PX * side + 1), 2), name=name)
                          for name in ("columns", "rows"))
         held = Signal(2)
-        touched = Signal(data.ArrayLayout(blocks, 2))
-        dead = Signal(blocks)
+        touched = Signal(data.ArrayLayout(places, 2))
+        dead = Signal(places)
         splat = Signal(splat_layout(self.splat))
+        # Of the splat: its tile in the group.
+        tile = Signal(range(side * side))
         splat_valid = Signal()
         pending = Signal(blocks)
 
@@ -165,7 +201,12 @@ class Array(Component):
         next_pending = Signal(blocks)
         offered = Signal()
         masks = design.block_subtiles()
-        incoming = Cat((self.i_splat.p.subtiles & mask).any() for mask in masks)
+        arrives = self.i_group if grouped else self.i_tile
+        record = self.i_splat.p.splat if grouped else self.i_splat.p
+        no_more = ~more | self.finish if grouped else ~more
+        incoming = Cat((record.subtiles & mask).any() for mask in masks)
+        # Of the tile whose splat is next.
+        next_tile = Mux(splat_free, self.i_splat.p.tile, tile) if grouped else C(0)
         m.d.comb += [
             lowest.eq(lowest_bit(candidates)),
             rest.eq(candidates & ~lowest),
@@ -173,68 +214,84 @@ class Array(Component):
             self.busy.eq(candidates.any()),
             self.skipped.eq(splat_valid & ~candidates.any()),
             self.i_splat.ready.eq(active & splat_free & more & ~all_dead),
-            end.eq(active & (all_dead | (splat_free & ~more))),
-            self.skip.eq(active & all_dead & more),
-            self.stopped.eq(active & all_dead & (more | (pending.any() & splat_valid))),
-            self.starved.eq(self.i_splat.ready & ~self.i_splat.valid & ~splat_valid),
+            end.eq(active & (all_dead | (splat_free & no_more))),
+            self.stopped.eq(active & all_dead & (~no_more | (pending.any() & splat_valid))),
+            self.starved.eq(
+                self.i_splat.ready & ~self.i_splat.valid & ~splat_valid & ~no_more),
             offered.eq(self.i_splat.valid & active & more & ~all_dead),
             next_pending.eq(Mux(splat_free, incoming & offered.replicate(blocks), rest)),
         ]
+        if grouped:
+            m.d.comb += [
+                self.ended.eq(end),
+                self.dead.eq(Cat(dead.word_select(n, blocks).all() for n in range(side * side))),
+            ]
+        else:
+            m.d.comb += self.skip.eq(active & all_dead & more)
         m.d.sync += [
             pending.eq(next_pending),
-            candidates.eq(next_pending & ~dead),
+            candidates.eq(next_pending & ~dead.word_select(next_tile, blocks)),
             all_dead.eq(dead.all()),
         ]
         with m.If(splat_free):
             m.d.sync += splat_valid.eq(offered)
             with m.If(active & more & ~all_dead):
-                m.d.sync += splat.eq(self.i_splat.payload)
-                with m.If(self.i_splat.valid):
-                    m.d.sync += [remaining.eq(remaining - 1), more.eq(remaining != 1)]
+                m.d.sync += splat.eq(record)
+                if grouped:
+                    m.d.sync += tile.eq(self.i_splat.p.tile)
+                else:
+                    with m.If(self.i_splat.valid):
+                        m.d.sync += [remaining.eq(remaining - 1), more.eq(remaining != 1)]
 
         # Tiles come and go. The next one starts in the cycle after the last one's end.
         m.d.comb += [
-            self.i_tile.ready.eq(~active & ~held.bit_select(~half, 1)),
-            self.blocked.eq(self.i_tile.valid & ~active & held.bit_select(~half, 1)),
+            arrives.ready.eq(~active & ~held.bit_select(~half, 1)),
+            self.blocked.eq(arrives.valid & ~active & held.bit_select(~half, 1)),
         ]
         free = Signal(2)
         m.d.sync += held.eq(held & ~free)
         with m.If(end):
             m.d.sync += [active.eq(0), splat_valid.eq(0), candidates.eq(0)]
-        with m.If(self.i_tile.valid & self.i_tile.ready):
+        with m.If(arrives.valid & arrives.ready):
+            m.d.sync += more.eq(1) if grouped else [
+                remaining.eq(self.i_tile.p.splats), more.eq(self.i_tile.p.splats.any())]
             m.d.sync += [
-                active.eq(1), half.eq(~half), remaining.eq(self.i_tile.p.splats),
-                more.eq(self.i_tile.p.splats.any()), all_dead.eq(0),
-                columns[~half].eq(self.i_tile.p.columns), rows[~half].eq(self.i_tile.p.rows),
+                active.eq(1), half.eq(~half), all_dead.eq(0),
+                columns[~half].eq(arrives.p.columns), rows[~half].eq(arrives.p.rows),
                 touched[~half].eq(0),
                 held.eq((held & ~free) | (Mux(half, 1, 2))),
             ]
             m.d.sync += dead.eq(Cat(
-                ((number % design.blocks_x) * design.block_width >= self.i_tile.p.columns)
-                | ((number // design.blocks_x) * design.block_height >= self.i_tile.p.rows)
-                for number in range(blocks)))
-        with m.Elif(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // blocks == half)):
-            m.d.sync += dead.eq(dead | (1 << (blend.o.p.slot % blocks)))
+                (TILE_PX * (n % side) + (number % design.blocks_x) * design.block_width
+                 >= arrives.p.columns)
+                | (TILE_PX * (n // side) + (number // design.blocks_x) * design.block_height
+                   >= arrives.p.rows)
+                for n in range(side * side) for number in range(blocks)))
+        with m.Elif(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // places == half)):
+            m.d.sync += dead.eq(dead | (1 << (blend.o.p.slot % places)))
         m.d.comb += blend.o.ready.eq(1)
 
         # From the issue to the lanes: a register of the choice, and one of what follows from it.
         chosen = Signal(blocks)
         chosen_splat = Signal(splat_layout(self.splat), reset_less=True)
         chosen_half = Signal()
-        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half)]
-        m.d.sync += touched[chosen_half].eq(touched[chosen_half] | chosen)
+        chosen_tile = Signal.like(tile)
+        mark = Cat(chosen & (chosen_tile == n).replicate(blocks) for n in range(side * side))
+        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half),
+                     chosen_tile.eq(tile)]
+        m.d.sync += touched[chosen_half].eq(touched[chosen_half] | mark)
         block = Signal(block_bits)
         m.d.comb += block.eq(Cat(
             Cat(chosen[number] for number in range(blocks) if number >> bit & 1).any()
             for bit in range(block_bits)))
         issue_carry = Signal(carry)
-        x0 = (block % design.blocks_x) * design.block_width
-        y0 = (block // design.blocks_x) * design.block_height
+        x0 = (chosen_tile % side) * TILE_PX + (block % design.blocks_x) * design.block_width
+        y0 = (chosen_tile // side) * TILE_PX + (block // design.blocks_x) * design.block_height
         m.d.comb += [
             issue_carry.color.as_value().eq(
                 Cat(chosen_splat.red, chosen_splat.green, chosen_splat.blue)),
-            issue_carry.slot.eq(chosen_half * blocks + block),
-            issue_carry.first.eq(~(touched[chosen_half] & chosen).any()),
+            issue_carry.slot.eq(chosen_half * places + chosen_tile * blocks + block),
+            issue_carry.first.eq(~(touched[chosen_half] & mark).any()),
             issue_carry.columns.eq(Cat(x0 + x < columns[chosen_half]
                                        for x in range(design.block_width))),
             issue_carry.rows.eq(Cat(y0 + y < rows[chosen_half]
@@ -269,6 +326,7 @@ class Array(Component):
         """Read finished tiles out of the state, one group of four pixels per cycle."""
         design = self.design
         blocks, groups = design.blocks, design.block_width // PIXELS_PER_GROUP
+        side, places = design.side, design.places
         waiting = Signal(2)
         read_half = Signal(init=1)
         running = Signal()
@@ -277,31 +335,42 @@ class Array(Component):
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
         started = Signal()
         move = Signal()
+        # Of a group: the tile, and what of the group lies from it on in the frame.
+        x, y = Signal(range(side)), Signal(range(side))
+        from_x = columns[read_half] - TILE_PX * x
+        from_y = rows[read_half] - TILE_PX * y
+        last_x, last_y = (from_x <= TILE_PX) | (x == side - 1), (from_y <= TILE_PX) | (
+            y == side - 1)
+        last_tile = last_x & last_y
+        tile_columns, tile_rows = (Signal(range(TILE_PX + 1), name=f"tile_{name}")
+                                   for name in ("columns", "rows"))
         m.d.comb += [
+            tile_columns.eq(Mux(from_x > TILE_PX, TILE_PX, from_x)),
+            tile_rows.eq(Mux(from_y > TILE_PX, TILE_PX, from_y)),
             self.o_tile.valid.eq(~running & waiting.any()),
-            self.o_tile.p.columns.eq(columns[read_half]),
-            self.o_tile.p.rows.eq(rows[read_half]),
+            self.o_tile.p.columns.eq(tile_columns),
+            self.o_tile.p.rows.eq(tile_rows),
             started.eq(self.o_tile.valid & self.o_tile.ready),
             move.eq(~self.o.valid | self.o.ready),
         ]
-        m.d.sync += waiting.eq(waiting + full - started)
+        m.d.sync += waiting.eq(waiting + full - (started & last_tile))
         with m.If(started):
             m.d.sync += [running.eq(1), asking.eq(1), row.eq(0), group.eq(0)]
 
         # Where the group lies: block, and place among the block's lanes.
         block = (row // design.block_height) * design.blocks_x + group // groups
-        here = Signal(range(max(2, blocks)))
+        here = Signal(range(max(2, places)))
         within = (row % design.block_height) * groups + group % groups
         last_group, last_row, asked, last, written = (
             Signal(name=name) for name in ("last_group", "last_row", "asked", "last", "written"))
         read_within = Signal.like(within, reset_less=True)
         m.d.comb += [
-            here.eq(block),
-            last_group.eq((group + 1) * PIXELS_PER_GROUP >= columns[read_half]),
-            last_row.eq(row + 1 == rows[read_half]),
+            here.eq((y * side + x) * blocks + block),
+            last_group.eq((group + 1) * PIXELS_PER_GROUP >= tile_columns),
+            last_row.eq(row + 1 == tile_rows),
         ]
         m.d.comb += [
-            blend.read_enable.eq(move), blend.read_slot.eq(read_half * blocks + here),
+            blend.read_enable.eq(move), blend.read_slot.eq(read_half * places + here),
         ]
         with m.If(move):
             m.d.sync += [
@@ -330,5 +399,13 @@ class Array(Component):
                 self.o.payload.eq(Mux(chosen_written, chosen.as_value(), untouched.as_value())),
             ]
             with m.If(asked & last):
-                m.d.sync += [running.eq(0), read_half.eq(~read_half)]
-                m.d.comb += free.eq(Mux(read_half, 2, 1))
+                m.d.sync += running.eq(0)
+                with m.If(last_x):
+                    m.d.sync += x.eq(0)
+                    with m.If(last_y):
+                        m.d.sync += [y.eq(0), read_half.eq(~read_half)]
+                        m.d.comb += free.eq(Mux(read_half, 2, 1))
+                    with m.Else():
+                        m.d.sync += y.eq(y + 1)
+                with m.Else():
+                    m.d.sync += x.eq(x + 1)

@@ -29,7 +29,7 @@ class BlendLane(Component):
     design : ArrayDesign
         Formats.
     slots : int
-        Pixels whose state the lane holds, those of two tiles.
+        Pixels whose state the lane holds, those of two tiles or of two groups of them.
 
     Members
     -------
@@ -220,7 +220,7 @@ class Blend(Component):
     (``i.ready`` depends on ``o.ready`` combinationally); no payload is lost or reordered.
 
     Per lane one multiplier 18x15 in a loop of one cycle with nothing but a choice beside it, three
-    18x10 behind it, four memories of ``2 * blocks`` words and one of ``blocks``. What steers the
+    18x10 behind it, four memories of ``2 * places`` words and one of ``places``. What steers the
     lanes has a register for each row of them.
 
     Parameters
@@ -253,7 +253,7 @@ class Blend(Component):
 
     def __init__(self, design: ArrayDesign = ArrayDesign()) -> None:  # noqa: B008
         self.design = design
-        self.slots = 2 * design.blocks
+        self.slots = 2 * design.places
         super().__init__({
             "i": In(stream.Signature(self.fragments_layout(design))),
             "o": Out(stream.Signature(data.StructLayout({
@@ -277,7 +277,7 @@ class Blend(Component):
         return data.StructLayout({
             "alpha": data.ArrayLayout(shape_of(design.alpha.alpha), design.lanes),
             "color": data.ArrayLayout(shape_of(design.blend.color), 3),
-            "slot": range(2 * design.blocks),
+            "slot": range(2 * design.places),
             "first": 1,
             "columns": design.block_width,
             "rows": design.block_height,

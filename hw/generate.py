@@ -135,7 +135,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
         case "registers":
             return Registers.for_design(design)
         case "resolve":
-            return Resolve(design.array.blend, design.resolve, design.shell)
+            return Resolve(
+                design.array.blend, design.resolve, design.shell, design.array.side)
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     if isinstance(design, StreaminggsDesign):

@@ -37,6 +37,8 @@ class Resolve(Component):
         Background format, write bursts in flight.
     shell : ShellDesign
         Bus.
+    side : int
+        Tiles along a side of the groups in which they come, 1, 2 or 4.
 
     Members
     -------
@@ -53,7 +55,8 @@ class Resolve(Component):
     frame_address : ``In(address_bits)``, pitch_bytes : ``In(32)``
         Of the framebuffer; multiples of the bytes of a full tile row.
     i_tile : ``In(stream.Signature(Tile))``
-        ``columns`` and ``rows`` of the next tile.
+        ``columns`` and ``rows`` of the next tile: in raster order, or group after group, in raster
+        order both the groups and the tiles of each.
     i : ``In(stream.Signature(Group))``
         Its pixels, see :class:`splatforge.hw.array.Array`.
     o_address : ``Out(stream.Signature(Burst))``
@@ -81,8 +84,9 @@ class Resolve(Component):
         blend: BlendDesign = BlendDesign(),  # noqa: B008
         design: ResolveDesign = ResolveDesign(),  # noqa: B008
         shell: ShellDesign = ShellDesign(),  # noqa: B008
+        side: int = 1,
     ) -> None:
-        self.blend, self.design, self.shell = blend, design, shell
+        self.blend, self.design, self.shell, self.side = blend, design, shell, side
         state = data.StructLayout({
             "color": data.ArrayLayout(shape_of(blend.accumulator), 3),
             "transmittance": shape_of(blend.transmittance),
@@ -167,6 +171,9 @@ class Resolve(Component):
         row_address = Signal(self.shell.address_bits)
         tile_address = Signal.like(row_address)
         band_address = Signal.like(row_address)
+        # First tile of the group, and of its row.
+        group_begin, row_begin = Signal.like(row_address), Signal.like(row_address)
+        begins = (group_begin, row_begin) if self.side > 1 else ()
         tile_column = Signal(12)
         tile_row = Signal(12)
         # Of the frame, from its start on.
@@ -257,6 +264,7 @@ class Resolve(Component):
         with m.If(self.start):
             m.d.sync += [
                 tile_address.eq(self.frame_address), band_address.eq(self.frame_address),
+                *(begin.eq(self.frame_address) for begin in begins),
                 last_column.eq((self.width - 1) >> 4),
                 tiles_y.eq((self.height + TILE_PX - 1) >> 4),
             ]
@@ -270,11 +278,35 @@ class Resolve(Component):
         with m.If(finished):
             m.d.sync += [busy.eq(0), tile_column.eq(tile_column + 1),
                          tile_address.eq(tile_address + (TILE_PX << shift))]
-            with m.If(tile_column == last_column):
+            ends_row, ends_group = self._in_group(m, tile_column, tile_row, last_column, tiles_y)
+            bits = self.side.bit_length() - 1
+            if self.side > 1:
+                # The next row of the group begins where this one did, and the next group beside it.
+                with m.If(ends_row & ~ends_group):
+                    m.d.sync += [
+                        tile_column.eq(tile_column[bits:] << bits), tile_row.eq(tile_row + 1),
+                        tile_address.eq(row_begin + (self.pitch_bytes << 4)),
+                        row_begin.eq(row_begin + (self.pitch_bytes << 4)),
+                    ]
+                with m.Elif(ends_row):
+                    beside = group_begin + ((TILE_PX * self.side) << shift)
+                    m.d.sync += [
+                        tile_row.eq(tile_row[bits:] << bits), tile_address.eq(beside),
+                        group_begin.eq(beside), row_begin.eq(beside),
+                    ]
+            with m.If(ends_group & (tile_column == last_column)):
+                below = band_address + ((self.pitch_bytes << 4) << bits)
                 m.d.sync += [
-                    tile_column.eq(0), tile_row.eq(tile_row + 1),
-                    tile_address.eq(band_address + (self.pitch_bytes << 4)),
-                    band_address.eq(band_address + (self.pitch_bytes << 4)),
+                    tile_column.eq(0), tile_row.eq(tile_row + 1), tile_address.eq(below),
+                    band_address.eq(below), *(begin.eq(below) for begin in begins),
                 ]
         m.d.comb += self.done.eq((tile_row == tiles_y) & tiles_y.any() & self.idle)
         return m
+
+    def _in_group(self, m, column, row, last_column, tiles_y):
+        """Whether a tile is the last in its row of its group, and whether it is in the last row."""
+        if self.side == 1:
+            return C(1, 1), C(1, 1)
+        bits = self.side.bit_length() - 1
+        return (column[:bits].all() | (column == last_column),
+                row[:bits].all() | (row + 1 == tiles_y))

@@ -12,7 +12,7 @@ from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import SUBTILE_PX, TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.setup import SetupDesign
-from splatforge.hw.array import splat_layout
+from splatforge.hw.array import group_splat_layout, part_layout
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift
 from splatforge.hw.lib.splat_setup import SplatSetup
@@ -20,21 +20,10 @@ from splatforge.hw.lib.tokens import group_layout
 from splatforge.hw.vru import is_older
 from splatforge.hw.vsort import sorted_token_layout
 
-__all__ = ["GROUPS_AHEAD", "Setup", "group_splat_layout", "part_layout"]
+__all__ = ["GROUPS_AHEAD", "Setup"]
 
 #: Groups that may have been announced and not yet be taken by the array.
 GROUPS_AHEAD = 8
-
-
-def part_layout(side: int) -> data.StructLayout:
-    """How much of a group of `side` tiles a side lies in the frame, in pixels."""
-    return data.StructLayout({
-        "columns": range(TILE_PX * side + 1), "rows": range(TILE_PX * side + 1)})
-
-
-def group_splat_layout(design: SetupDesign, side: int) -> data.StructLayout:
-    """A splat, and its tile among those of the group, row-major."""
-    return data.StructLayout({"splat": splat_layout(design.splat), "tile": range(side * side)})
 
 
 class Setup(Component):
@@ -101,7 +90,7 @@ class Setup(Component):
             "i_group": In(stream.Signature(group_layout(side))),
             "i_token": In(stream.Signature(sorted_token_layout(ffu))),
             "o_group": Out(stream.Signature(part_layout(side))),
-            "o_splat": Out(stream.Signature(group_splat_layout(design, side))),
+            "o_splat": Out(stream.Signature(group_splat_layout(design.splat, side))),
             "finish": Out(1), "dead": In(side * side), "ended": In(1),
             "oldest": Out(TILE_TAG_BITS), "behind": Out(1),
         })

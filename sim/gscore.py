@@ -239,8 +239,11 @@ def _compile_frame(digest: str):
 
                 # ---- The array, its tiles, and the framebuffer.
                 in_tile = of_array[array_steps.IN_TILE] != 0
+                record = starts[tile] + of_array[array_steps.PLACE]
+                no_more = record == starts[tile + 1]
                 take_splat, skip, tile_ends_here = array_steps.step(
-                    of_array, now, splat >= 0, subtiles, blocks_of)
+                    of_array, now, splat >= 0, 0, np.uint16(0) if no_more else subtiles[record],
+                    no_more, blocks_of)
                 take_tile = False
                 if offered and not in_tile:
                     if tile_taken < 2 or emptied[tile_taken - 2] < now:
@@ -271,8 +274,7 @@ def _compile_frame(digest: str):
                     ended += 1
                 if take_tile:
                     tile = offer
-                    array_steps.take(of_array, starts[tile], starts[tile + 1] - starts[tile],
-                                     ends[tile], block_masks)
+                    array_steps.take(of_array, ends[tile:tile + 1], block_masks)
                     tile_taken += 1
                 if move_tile:
                     offer = queued_first

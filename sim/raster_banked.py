@@ -101,8 +101,11 @@ def _compile_frame(digest: str):
 
             # ---- The array: one block of the record it holds, or the next record, or the end.
             in_tile = array[array_steps.IN_TILE] != 0
+            record = starts[tile] + array[array_steps.PLACE]
+            no_more = record == starts[tile + 1]
             take_splat, skip, tile_ends_here = array_steps.step(
-                array, now, splat_valid, subtiles, blocks_of)
+                array, now, splat_valid, 0, np.uint16(0) if no_more else subtiles[record], no_more,
+                blocks_of)
 
             # ---- Tiles: into the queue, into its output register, into the array.
             take_tile = False
@@ -210,8 +213,7 @@ def _compile_frame(digest: str):
             if take_tile:
                 moved = True
                 tile = offer
-                array_steps.take(array, starts[tile], starts[tile + 1] - starts[tile], ends[tile],
-                                 block_masks)
+                array_steps.take(array, ends[tile:tile + 1], block_masks)
                 tile_taken += 1
             if move_tile:
                 offer = queued_first

@@ -14,6 +14,8 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import SUBTILES, TILE_PX
 from splatforge.hw.array import PIXELS_PER_GROUP, Array
 from splatforge.sim import array as model
+from splatforge.sim import array_steps as steps
+from splatforge.sim.array import block_tables
 
 sys.path.insert(0, str(Path(__file__).parent))
 import streams
@@ -368,3 +370,153 @@ def test_a_stalled_output_blocks_the_third_tile():
 @pytest.mark.rtl
 def test_verilog_against_fixed(run_testbench):
     run_testbench("array", seed=7)
+
+
+@cache
+def group_bench(lanes, side):
+    return streams.Bench(Array(ArrayDesign(lanes=lanes, group_tiles=side), SPLAT))
+
+
+class GroupFeeder:
+    """Plays what is in front of an array of groups, and resolve behind; beside the cycle model.
+
+    A group's splats are those of its tiles, mixed; those of tiles that are over are mostly left
+    out, as the unit in front does.
+    """
+
+    def __init__(self, lanes, side, lists, workload, *, gap=0.0, stall=0.0, seed=1):
+        self.dut, self.lists, self.side = group_bench(lanes, side).dut, lists, side
+        self.design = self.dut.design
+        self.gap, self.stall = gap, stall
+        self.rng = rng = np.random.default_rng(seed)
+        self.workload = workload
+        across, down = -(-lists.tiles_x // side), -(-lists.tiles_y // side)
+        #: Of each group the number of each of its tiles, or -1; (tile in the group, record).
+        self.tiles, self.records = [], []
+        for row, column in np.ndindex(down, across):
+            tiles = [
+                y * lists.tiles_x + x if x < lists.tiles_x and y < lists.tiles_y else -1
+                for y in range(row * side, row * side + side)
+                for x in range(column * side, column * side + side)]
+            owner = np.concatenate([np.zeros(0, np.int64), *(
+                np.full(lists.starts[tile + 1] - lists.starts[tile], n)
+                for n, tile in enumerate(tiles) if tile >= 0)])
+            rng.shuffle(owner)
+            taken, records = [0] * len(tiles), []
+            for n in owner.tolist():
+                records.append((n, int(lists.starts[tiles[n]]) + taken[n]))
+                taken[n] += 1
+            self.tiles.append(tiles)
+            self.records.append(records)
+        self.words = [int(low) | int(high) << 64 for low, high in lists.records]
+        self.state = np.full((lists.height, lists.width, 4), -1)
+        self.across = across
+        self.counts = np.zeros(4, np.int64)
+        self.early = 0
+
+    def size(self, group):
+        row, column = divmod(group, self.across)
+        pixels = TILE_PX * self.side
+        return (min(pixels, self.lists.width - pixels * column),
+                min(pixels, self.lists.height - pixels * row))
+
+    async def play(self, ctx):
+        dut, rng = self.dut, self.rng
+        masks = np.array(self.design.block_subtiles())
+        blocks_of, _ = block_tables(self.design.block_subtiles())
+        state = steps.new_array(self.design.blocks, self.side**2)
+        order = [tile for tiles in self.tiles for tile in tiles if tile >= 0]
+        given, at, out, place, pixels = 0, 0, 0, 0, 0
+        offering, held, writing = False, None, None
+        for cycle in range(40_000):
+            if out == len(order) and place == pixels:
+                return
+            in_group = bool(state[steps.IN_TILE])
+            records = self.records[given - 1] if given else []
+            dead = int(steps.dead_tiles(state, cycle)) if in_group else 0
+            # Of tiles that are over most are not even offered.
+            while in_group and not offering and at < len(records) and (
+                    dead >> records[at][0] & 1) and rng.random() < 0.7:
+                at += 1
+            finish = in_group and not offering and at == len(records)
+            offering = in_group and at < len(records) and (
+                offering or rng.random() >= self.gap)
+            tile, record = records[at] if offering else (0, 0)
+            if offering:
+                ctx.set(dut.i_splat.payload.as_value(), self.words[record] | tile << SPLAT.width)
+            ctx.set(dut.i_splat.valid, offering)
+            ctx.set(dut.finish, finish)
+            arrives = given < len(self.tiles) and not in_group
+            if arrives:
+                ctx.set(dut.i_group.payload, dict(zip(
+                    ("columns", "rows"), self.size(given), strict=True)))
+            ctx.set(dut.i_group.valid, arrives)
+            tile_ready = rng.random() >= self.stall and place == pixels
+            ready = rng.random() >= self.stall
+            ctx.set(dut.o_tile.ready, bool(tile_ready))
+            ctx.set(dut.o.ready, bool(ready))
+            before = state[[steps.BUSY, steps.STARVED, steps.SKIPPED, steps.STOPPED]]
+            taken, _, ends = steps.step(
+                state, cycle, offering, tile, int(self.workload.subtiles[record]), finish,
+                blocks_of)
+            now = state[[steps.BUSY, steps.STARVED, steps.SKIPPED, steps.STOPPED]]
+            _, _, group_ready, splat_ready, *seen = await ctx.tick().sample(
+                dut.i_group.ready, dut.i_splat.ready, dut.busy, dut.starved, dut.skipped,
+                dut.stopped, dut.ended, dut.dead, dut.o_tile.valid, dut.o_tile.p.columns,
+                dut.o_tile.p.rows, dut.o.valid, dut.o.payload.as_value())
+            assert [*seen[:4], seen[4]] == [*(now - before), ends], cycle
+            assert (splat_ready and offering) == taken, cycle
+            if in_group:
+                assert seen[5] == dead, cycle
+            self.counts += now - before
+            self.early += bool(ends and at + taken < len(records))
+            if taken:
+                at, offering = at + 1, False
+            if ends:
+                offering = False
+            if held is not None:
+                assert seen[9]
+                assert seen[10] == held
+            held = seen[10] if seen[9] and not ready else None
+            if seen[9] and ready:
+                self.store(writing, place, seen[10])
+                place += 1
+            if seen[6] and tile_ready:
+                writing = order[out]
+                columns, rows = seen[7], seen[8]
+                assert columns == min(16, self.lists.width - writing % self.lists.tiles_x * 16)
+                assert rows == min(16, self.lists.height - writing // self.lists.tiles_x * 16)
+                place, pixels, out = 0, -(-columns // PIXELS_PER_GROUP) * rows, out + 1
+            if arrives and group_ready:
+                ends_of = np.array([
+                    self.workload.ends[tile] if tile >= 0 else [-1] * SUBTILES
+                    for tile in self.tiles[given]])
+                steps.take(state, ends_of, masks)
+                given, at = given + 1, 0
+        raise AssertionError("not done after 40000 cycles")
+
+    def store(self, tile, place, word):
+        columns = min(16, self.lists.width - tile % self.lists.tiles_x * 16)
+        row, column = divmod(place, -(-columns // PIXELS_PER_GROUP))
+        y0, x0 = (TILE_PX * each for each in divmod(tile, self.lists.tiles_x))
+        pixels = streams.unpack(self.dut.o.payload.shape(), word)
+        for number in range(PIXELS_PER_GROUP):
+            x = PIXELS_PER_GROUP * column + number
+            if x < columns:
+                self.state[y0 + row, x0 + x] = [
+                    *pixels[number].color, pixels[number].transmittance]
+
+
+@pytest.mark.parametrize(("lanes", "side", "gap", "stall"), [
+    (16, 1, 0.0, 0.0), (16, 2, 0.3, 0.3), (64, 2, 0.0, 0.0), (64, 4, 0.1, 0.0)])
+def test_groups_against_fixed_and_steps(lanes, side, gap, stall):
+    """Colour and T of every pixel, and every cycle's events; groups that the frame cuts."""
+    lists = random_lists(53, 41, 5, longest=60, opaque=(0.5, 0.8))
+    state, workload = array_fixed(ArrayDesign(lanes=lanes), SPLAT, lists)
+    feeder = GroupFeeder(lanes, side, lists, workload, gap=gap, stall=stall)
+    group_bench(lanes, side).play(feeder.play)
+    np.testing.assert_array_equal(feeder.state, state)
+    # The group of 4x4 tiles is the whole frame, of which some pixel stays alive.
+    assert bool(feeder.early) == (side < 4)
+    assert feeder.counts[0]
+    assert feeder.counts[2]

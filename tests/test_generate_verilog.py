@@ -35,7 +35,7 @@ from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
 #: By accelerator.
 DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16)),
-           "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16))}
+           "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16, group_tiles=2))}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) \(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 

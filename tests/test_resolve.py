@@ -96,15 +96,19 @@ class Frame(NamedTuple):
         # One tile more than needed: nothing may rest on rows that touch.
         return -(-self.width * self.kind.size_bytes // row) * row + row
 
-    def tiles(self):
-        for y in range(0, self.height, TILE_PX):
-            for x in range(0, self.width, TILE_PX):
-                yield self.state[y:y + TILE_PX, x:x + TILE_PX]
+    def tiles(self, side=1):
+        """Tiles of groups of `side` tiles a side, group after group."""
+        step = side * TILE_PX
+        for group_y in range(0, self.height, step):
+            for group_x in range(0, self.width, step):
+                for y in range(group_y, min(group_y + step, self.height), TILE_PX):
+                    for x in range(group_x, min(group_x + step, self.width), TILE_PX):
+                        yield self.state[y:y + TILE_PX, x:x + TILE_PX]
 
 
 @cache
-def bench(blend, design):
-    return streams.Bench(Resolve(blend, design))
+def bench(blend, design, side=1):
+    return streams.Bench(Resolve(blend, design, side=side))
 
 
 class Memory:
@@ -123,13 +127,14 @@ class Memory:
         ctx.set(self.dut.i_response, ready)
 
 
-def write(frame, *, blend=BLEND, design=DESIGN, gap=0.0, stall=0.0, seed=1, answer=3, tail=12):
+def write(frame, *, blend=BLEND, design=DESIGN, side=1, gap=0.0, stall=0.0, seed=1, answer=3,
+          tail=12):
     """Send a frame through the unit: its bursts, its beats, and what was seen meanwhile."""
-    dut = bench(blend, design).dut
+    dut = bench(blend, design, side).dut
     tile_layout = dut.i_tile.payload.shape()
     group_layout = dut.i.payload.shape()
     tiles, groups, beats, bursts = [], [], 0, 0
-    for tile in frame.tiles():
+    for tile in frame.tiles(side):
         rows, columns = tile.shape[:2]
         tiles.append(streams.pack(tile_layout, {"columns": columns, "rows": rows}))
         bursts += rows
@@ -168,7 +173,7 @@ def write(frame, *, blend=BLEND, design=DESIGN, gap=0.0, stall=0.0, seed=1, answ
         memory.drive(ctx, cycle)
 
     watch = {"done": dut.done, "idle": dut.idle}
-    trace = bench(blend, design).run(
+    trace = bench(blend, design, side).run(
         sources, [address, beat], seed=seed, tail=tail + answer, drive=drive, watch=watch,
         limit=40_000)
     return dut, sources, address, beat, memory, trace
@@ -229,6 +234,21 @@ def test_rtl_of_other_sizes(width, height):
         np.testing.assert_array_equal(
             rows[:, :row_bytes], pixels.view(np.uint8).reshape(height, row_bytes))
         assert (rows[:, row_bytes:] == CANARY).all()
+
+
+@pytest.mark.parametrize(("side", "width", "height"), [
+    (2, 37, 53), (2, 64, 32), (2, 5, 3), (4, 70, 90)])
+def test_rtl_of_groups(side, width, height):
+    frame = Frame(states(BLEND, (height, width), 7), PixelFormat.RGBA8, (1, 2, 3))
+    dut, _, address, beat, _, trace = write(frame, side=side, stall=0.1)
+    got, _ = framebuffer(frame, dut, address, beat)
+    pixels = resolve_fixed(BLEND, DESIGN, frame.state, frame.background, PixelFormat.RGBA8)
+    rows = got.reshape(height, frame.pitch)
+    np.testing.assert_array_equal(
+        rows[:, :4 * width], pixels.view(np.uint8).reshape(height, 4 * width))
+    assert (rows[:, 4 * width:] == CANARY).all()
+    assert trace["done"][-1] == 1
+    assert sum(trace["done"]) <= 12 + 3
 
 
 def test_rtl_of_other_formats():

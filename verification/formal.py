@@ -78,7 +78,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
     vsort=VsortDesign(capacity=16, width=4),
     vsu=VsuDesign(voxels=64, scan_width=1, interval=2, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
-    array=SMALL.array, resolve=SMALL.resolve)
+    array=replace(SMALL.array, group_tiles=2), resolve=SMALL.resolve)
 #: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
 #: hold would have to be said as invariants. All that it is made of but these is proven, and benches
 #: and whole frames watch its bus in every cycle.

@@ -6,8 +6,8 @@ from cocotb.triggers import RisingEdge
 
 from splatforge.algos.setup import setup_fixed
 from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.hw.array import group_splat_layout, part_layout
 from splatforge.hw.lib.tokens import group_layout
-from splatforge.hw.setup import group_splat_layout, part_layout
 from splatforge.hw.vsort import sorted_token_layout
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.lib.stream import port, start
@@ -126,7 +126,7 @@ class Around:
             self.sent += 1
             token.valid.value = 0
         if splat_ready and splat.valid.value == 1:
-            got = group_splat_layout(SETUP, SIDE).from_bits(int(splat.payload.value))
+            got = group_splat_layout(SETUP.splat, SIDE).from_bits(int(splat.payload.value))
             self.given[self.ended].append((got.tile, got.splat.as_value().value))
         if self.taken and self.early and self.pause(0.05):
             self.dead |= 1 << int(self.rng.integers(SIDE * SIDE))

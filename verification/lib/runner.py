@@ -58,7 +58,7 @@ TESTED_STREAMINGGS = StreaminggsDesign(
     vsort=VsortDesign(capacity=16, width=4),
     vsu=VsuDesign(voxels=128, scan_width=2, interval=3, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
-    array=TESTED.array, resolve=TESTED.resolve)
+    array=replace(TESTED.array, group_tiles=2), resolve=TESTED.resolve)
 
 
 def _tested(name: str) -> AcceleratorDesign:
