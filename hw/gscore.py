@@ -22,7 +22,7 @@ from splatforge.hw.lib.axi import (
     axi4_members,
 )
 from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell
+from splatforge.hw.lib.shell import Shell, is_misaligned
 from splatforge.hw.lib.store import RecordStore
 from splatforge.hw.lists import Lists
 from splatforge.hw.qsu import Qsu
@@ -222,22 +222,15 @@ class Gscore(Component):
         ]
 
         # ---- What may be wrong.
-        shift = fields.pixel_format[:2] + 6
-        bits = design.shell.address_bits
         features = 1 << design.ccu.entry.feature_bits
         bad = Signal(4)
         with m.If(tiles > design.lists.tiles):
             m.d.comb += bad.eq(FrameError.SIZE)
         with m.Elif(fields.sh_degree > 3):
             m.d.comb += bad.eq(FrameError.FORMAT)
-        with m.Elif(
-            fields.scene_address[:8].any() | fields.camera_address[:8].any()
-            | fields.workspace_address[:page_bits].any()
-            | (fields.frame_address & ((1 << shift) - 1)[:8]).any()
-            | (fields.pitch_bytes & ((1 << shift) - 1)[:8]).any()
-            | fields.scene_address[bits:].any() | fields.camera_address[bits:].any()
-            | fields.workspace_address[bits:].any() | fields.frame_address[bits:].any()
-        ):
+        with m.Elif(is_misaligned(
+                fields, design.shell.address_bits, scene_address=8, camera_address=8,
+                workspace_address=page_bits)):
             m.d.comb += bad.eq(FrameError.ALIGNMENT)
         with m.Elif((feature_pages > fields.workspace_pages) | (fields.gaussians > features)):
             m.d.comb += bad.eq(FrameError.WORKSPACE)

@@ -16,7 +16,7 @@ from splatforge.hw.lib.axi import (
     axi4_members,
 )
 from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell
+from splatforge.hw.lib.shell import Shell, is_misaligned
 from splatforge.hw.resolve import Resolve
 
 __all__ = ["Raster"]
@@ -100,16 +100,10 @@ class Raster(Component):
               for c, name in enumerate(("red", "green", "blue"))),
         ]
 
-        shift = fields.pixel_format[:2] + 6
         misaligned = Signal()
-        bits = design.shell.address_bits
         m.d.comb += [
-            misaligned.eq(
-                fields.table_address[:8].any() | fields.splat_address[:8].any()
-                | (fields.frame_address & ((1 << shift) - 1)[:8]).any()
-                | (fields.pitch_bytes & ((1 << shift) - 1)[:8]).any()
-                | fields.table_address[bits:].any() | fields.splat_address[bits:].any()
-                | fields.frame_address[bits:].any()),
+            misaligned.eq(is_misaligned(
+                fields, design.shell.address_bits, table_address=8, splat_address=8)),
             shell.bad.eq(Mux(misaligned, FrameError.ALIGNMENT, FrameError.NONE)),
             shell.failed.eq(Mux(fetch.overlong, FrameError.LIST, FrameError.NONE)),
             shell.done.eq(resolve.done), shell.quiet.eq(fetch.idle & resolve.idle),

@@ -1,5 +1,8 @@
 """What stands around the units of every accelerator: registers, frame control, errors, counters."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -21,7 +24,7 @@ from splatforge.hw.lib.axi import (
 from splatforge.hw.lib.component import Component
 from splatforge.hw.registers import Registers
 
-__all__ = ["EVENT_BITS", "Shell", "descriptor_layout"]
+__all__ = ["EVENT_BITS", "Shell", "descriptor_layout", "is_misaligned"]
 
 #: Bits of what a counter may grow by in a cycle.
 EVENT_BITS = 18
@@ -30,6 +33,27 @@ EVENT_BITS = 18
 def descriptor_layout(design: AcceleratorDesign) -> data.StructLayout:
     """Fields of the frame descriptor."""
     return data.StructLayout({name: 8 * size for name, _, size in design.descriptor_fields})
+
+
+def is_misaligned(fields: data.View, address_bits: int, **units: int) -> Value:
+    """Whether addresses of a frame descriptor are no multiples of what they must be, or too large.
+
+    Parameters
+    ----------
+    fields : View
+        Of :func:`descriptor_layout`. Address and pitch of the framebuffer are multiples of 16
+        pixels, at most of 256 bytes.
+    address_bits : int
+        Of the bus.
+    units : int
+        Other fields by name, and the lowest bits of each that must be zero.
+    """
+    shift = fields.pixel_format[:2] + 6
+    return reduce(or_, (
+        *(fields[name][:bits].any() for name, bits in units.items()),
+        *((fields[name] & ((1 << shift) - 1)[:8]).any()
+          for name in ("frame_address", "pitch_bytes")),
+        *(fields[name][address_bits:].any() for name in (*units, "frame_address"))))
 
 
 class Shell(Component):
