@@ -14,7 +14,6 @@ from functools import cache
 from splatforge.algos.array import Workload
 from splatforge.algos.ccu import ccu_schedule
 from splatforge.algos.floating import log2_table, reciprocal_table
-from splatforge.algos.gscore import GscoreWorkload
 from splatforge.algos.schedule import LATENCY, Unit
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.blend import BlendDesign
@@ -102,11 +101,12 @@ def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
 
 
 def _shared_events(
-    work: Workload, design: AcceleratorDesign, run: Run, clock_hz: float, table: CostTable,
+    design: AcceleratorDesign, run: Run, pixels: int, significant: int, clock_hz: float,
+    table: CostTable,
 ) -> dict[str, Counts]:
     """Events of array, resolve and shell, measured or by their operators."""
     busy = run.counters["array_busy"]
-    issued, significant = busy * design.array.lanes, int(work.significant.sum())
+    issued = busy * design.array.lanes
     if not is_measured(design):
         operators = lane_operators(design.array)
         events = _add(
@@ -117,7 +117,7 @@ def _shared_events(
         "array": {"alpha_evaluation": issued, "alpha_significant": significant,
                   "blend_evaluation": issued, "blend_significant": significant,
                   "array_block": busy},
-        "resolve": {"resolve_pixel": work.width * work.height},
+        "resolve": {"resolve_pixel": pixels},
         "shell": {"registers_cycle": run.cycles},
     }
     for unit, events in units.items():
@@ -183,7 +183,8 @@ def raster_events(
     if is_measured(design):
         fetch = {"fetch_splat": splats, **_clocked("fetch", design, run, clock_hz, table)}
     return {
-        **_shared_events(workload, design, run, clock_hz, table),
+        **_shared_events(design, run, workload.width * workload.height,
+                         int(workload.significant.sum()), clock_hz, table),
         "fetch": {**fetch, buffer.write: splats, buffer.read: splats - dropped},
         "memory": _memory_events(run)}
 
@@ -444,13 +445,34 @@ def gscore_parts(design: GscoreDesign) -> dict[str, Part]:
             "bsu": _bsu_part(design), "vru": _vru_part(design)}
 
 
+def _logic_um2(part: Part, table: CostTable) -> float:
+    """Area of a unit's operators and flip-flops by the laws, at the node that they are given at."""
+    node_nm = table.entry("area.add").node_nm
+    assert node_nm is not None  # the loader of the committed table is tested for it
+    return sum(table.area_of(item, node_nm=node_nm).value * count
+               for item, count in {**part.operators, "register_bit": part.register_bits}.items())
+
+
 def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts]:
-    """GSCore by unit."""
-    return {**{name: part.inventory() for name, part in gscore_parts(design).items()},
-            **_shared_inventory(design, table)}
+    """GSCore by unit.
+
+    Operators and flip-flops of a unit are what synthesis gave for the default parameters
+    (``area.gscore_<unit>``), times what the laws say of these parameters over the default ones;
+    without such an entry what the laws say.
+    """
+    default = gscore_parts(GscoreDesign())
+    units: dict[str, Counts] = {}
+    for name, part in gscore_parts(design).items():
+        items = part.inventory()
+        if f"area.gscore_{name}" in table.entries:
+            for item in (*part.operators, "register_bit"):
+                del items[item]
+            items[f"gscore_{name}"] = _logic_um2(part, table) / _logic_um2(default[name], table)
+        units[name] = items
+    return {**units, **_shared_inventory(design, table)}
 
 
-def _ccu_events(workload: GscoreWorkload, design: GscoreDesign, run: Run) -> Counts:
+def _ccu_events(design: GscoreDesign, run: Run, walked: int) -> Counts:
     """Every operation of the graph for every Gaussian; the walk's for every tile."""
     ccu, counters = design.ccu, run.counters
     gaussian, tile = _walk_operators(design)
@@ -458,7 +480,7 @@ def _ccu_events(workload: GscoreWorkload, design: GscoreDesign, run: Run) -> Cou
         _times(_floating_operators(unit, ccu.floating), len(unit.placed))
         for unit in ccu_schedule(ccu).units))
     events = _add(_times(arithmetic, counters["gaussians"]),
-                  _times(tile, int(workload.ccu.walked.sum())))
+                  _times(tile, walked))
     beats = counters["ccu_busy"]
     return {**events, **gscore_parts(design)["ccu"].accesses(buffer=(beats, beats))}
 
@@ -511,18 +533,26 @@ def _vru_events(design: GscoreDesign, run: Run) -> Counts:
 
 
 def gscore_events(
-    workload: GscoreWorkload, design: GscoreDesign, run: Run, *, clock_hz: float,
-    table: CostTable,
+    design: GscoreDesign, run: Run, *, pixels: int, significant: int, walked: int,
+    clock_hz: float, table: CostTable,
 ) -> dict[str, Counts]:
-    """Events of one frame by unit; parameters as :func:`raster_events` takes them.
+    """Events of one frame by unit.
 
     Operators work where there is something to work on; every register is clocked in every cycle.
+
+    Parameters
+    ----------
+    design, run, clock_hz, table
+        As :func:`raster_events` takes them.
+    pixels, significant, walked : int
+        Of the frame; its evaluations with alpha of at least 1/255; tiles that were tested for its
+        Gaussians.
     """
     units = {
-        "ccu": _ccu_events(workload, design, run), "lists": _lists_events(design, run),
+        "ccu": _ccu_events(design, run, walked), "lists": _lists_events(design, run),
         "qsu": _qsu_events(design, run), "bsu": _bsu_events(design, run),
         "vru": _vru_events(design, run)}
     for name, events in units.items():
         events["register_bit_clock"] = gscore_parts(design)[name].register_bits * run.cycles
-    return {**units, **_shared_events(workload.array, design, run, clock_hz, table),
+    return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}

@@ -155,7 +155,9 @@ def _gscore_frame(view: _View, design: Any) -> Frame:
     run = simulate_gscore(
         workload, design, view.timing, log=view.log, progress=view.progress)
     return Frame(counts=FrameCounts.of(workload.array), run=run, events=gscore_events(
-        workload, design, run, clock_hz=view.clock_hz, table=view.table))
+        design, run, pixels=view.camera.width * view.camera.height,
+        significant=int(workload.array.significant.sum()),
+        walked=int(workload.ccu.walked.sum()), clock_hz=view.clock_hz, table=view.table))
 
 
 _ARRAY_STAGES = (("array", "array_busy", "array_starved"),

@@ -80,6 +80,12 @@ def test_parts_are_those_of_the_rtl(name, other):
     assert part.register_bits == pytest.approx(flip_flops, rel=0.2)
 
 
+def events_of(workload, design, run):
+    return gscore_events(
+        design, run, pixels=64 * 48, significant=int(workload.array.significant.sum()),
+        walked=int(workload.ccu.walked.sum()), clock_hz=1e9, table=default_costs())
+
+
 def entries_of(name):
     return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
 
@@ -224,7 +230,7 @@ def test_every_event_and_item_is_priced(frame):
     table = default_costs()
     for design in (*PRESETS.values(), *OTHERS.values()):
         inventory = gscore_inventory(design, table)
-        events = gscore_events(workload, design, run, clock_hz=1e9, table=table)
+        events = events_of(workload, design, run)
         assert set(events) - set(inventory) == {"memory"}
         assert set(inventory) == set(OWN) | {"array", "resolve", "shell"}
         for node in (7, 28, 130):
@@ -232,10 +238,31 @@ def test_every_event_and_item_is_priced(frame):
                 assert all(table.area_of(item, node_nm=node).value > 0 for item in items), unit
                 assert all(table.energy_of(event, node_nm=node).value > 0 or not count
                            for event, count in events[unit].items()), unit
-    assert gscore_inventory(OTHERS["aabb"], table)["ccu"]["register_bit"] < gscore_inventory(
-        DESIGN, table)["ccu"]["register_bit"]
     # Banks of more than a kilobit are macros.
     assert "sram_53b_256B" in gscore_inventory(OTHERS["wide"], table)["bsu"]
+
+
+def test_synthesised_areas_follow_the_parameters():
+    """One unit of what was synthesised; less of it without oriented boxes, more with wide sorters.
+
+    Without the entries the laws alone, whose area they replace.
+    """
+    table = default_costs()
+    inventory = gscore_inventory(DESIGN, table)
+    laws = replace(table, entries={name: entry for name, entry in table.entries.items()
+                                   if not name.startswith("area.gscore_")})
+    by_law = gscore_inventory(DESIGN, laws)
+    for name in OWN:
+        assert inventory[name][f"gscore_{name}"] == 1
+        assert by_law[name]["register_bit"] == gscore_parts(DESIGN)[name].register_bits
+        assert {item for item in inventory[name] if item.startswith("sram_")} == {
+            item for item in by_law[name] if item.startswith("sram_")}
+        cost = table.area_of(f"gscore_{name}", node_nm=130)
+        assert cost.value == table.entry(f"area.gscore_{name}").cost.value
+    assert gscore_inventory(OTHERS["aabb"], table)["ccu"]["gscore_ccu"] < 0.97
+    assert gscore_inventory(OTHERS["wide"], table)["ccu"]["gscore_ccu"] < 0.8
+    assert gscore_inventory(replace(DESIGN, bsu=BsuDesign(units=8)), table)["bsu"][
+        "gscore_bsu"] == pytest.approx(2, rel=0.05)
 
 
 def test_units_of_a_simulation_add_up(frame):
@@ -263,7 +290,7 @@ def test_other_formats_fall_back_on_operators(frame):
     *_, workload, run = frame
     array = ArrayDesign()
     coarse = replace(DESIGN, array=replace(array, alpha=replace(array.alpha, table_entries=32)))
-    events = gscore_events(workload, coarse, run, clock_hz=1e9, table=default_costs())
+    events = events_of(workload, coarse, run)
     assert "register_bit_clock" in events["array"]
     assert "alpha_evaluation" not in events["array"]
     assert "shell" not in events
