@@ -1,8 +1,9 @@
 """The accelerators by name, with their parameters and named configurations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from splatforge.designs.gscore import PRESET_MEMORIES as GSCORE_MEMORIES
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
@@ -24,15 +25,19 @@ class Accelerator:
         Its default parameters.
     presets : Mapping
         Its named configurations.
+    memories : Mapping
+        Names of memories (:mod:`splatforge.designs.dram`) that some of them stand before.
     """
 
     design: AcceleratorDesign
     presets: Mapping[str, AcceleratorDesign]
+    memories: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Every accelerator.
 ACCELERATORS: dict[str, Accelerator] = {
-    GscoreDesign.name: Accelerator(design=GscoreDesign(), presets=GSCORE_PRESETS),
+    GscoreDesign.name: Accelerator(
+        design=GscoreDesign(), presets=GSCORE_PRESETS, memories=GSCORE_MEMORIES),
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
     StreaminggsDesign.name: Accelerator(
         design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS),

@@ -6,7 +6,7 @@ projects every Gaussian, and lists it in the tiles that it meets; pass 2 sorts t
 after tile and blends it. What is between them lies in memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
@@ -19,7 +19,8 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vru import VruDesign
 
-__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "WRITES_IN_FLIGHT", "GscoreDesign"]
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PRESET_MEMORIES", "PUBLISHED",
+           "PUBLISHED_MEMORY", "WRITES_IN_FLIGHT", "GscoreDesign"]
 
 #: Write bursts of all units between address and response; twice what the memories hold by default.
 WRITES_IN_FLIGHT = 64
@@ -152,10 +153,31 @@ class GscoreDesign:
         return self.vru.splat
 
 
-#: Named configurations for ``--preset``; those without a technique of GSCore show what it is worth.
+#: What is published of GSCore (accelerators.md, 4.1), in our terms. Four culling and conversion
+#: units are one of ours with a Gaussian every 16 cycles, eight quick-sorting units its eight
+#: buckets of a partition, and four bitonic ones of 256 entries the sorters; 64 volume-rendering
+#: units are 64 lanes; 8 KB of Gaussians and 128 KB of features wait in its buffers; oriented boxes
+#: from an axis ratio of 2 on, regions of 8x8 pixels. Not published are formats, cycles of a
+#: Gaussian in a unit, pivots, sizes of lists and pages, and how many requests are in flight; of
+#: 32 KB for tile lists and 64 KB for sorting only the size is. The published 51.2 GB/s of LPDDR4
+#: stand behind a bus that takes 16 bytes a cycle each way.
+PUBLISHED = GscoreDesign(
+    ccu=CcuDesign(interval=16, buffer_beats=512, obb_ratio=2, subtiles=True),
+    qsu=QsuDesign(chunk=256, buckets=8), bsu=BsuDesign(chunk=256, units=4),
+    vru=VruDesign(cache_features=4096), array=ArrayDesign(lanes=64))
+#: The memory of :mod:`splatforge.designs.dram` that the publication assumes.
+PUBLISHED_MEMORY = "lpddr4-3200"
+
+#: Named configurations for ``--preset``; those without a technique of GSCore show what it is worth,
+#: and `large` has lists for frames of up to 16,384 tiles, such as 2560x1440.
 PRESETS = {
     "default": GscoreDesign(),
-    "aabb": GscoreDesign(ccu=CcuDesign(obb_ratio=0)),
-    "whole-tiles": GscoreDesign(ccu=CcuDesign(subtiles=False)),
-    "aabb-whole-tiles": GscoreDesign(ccu=CcuDesign(obb_ratio=0, subtiles=False)),
+    "published": PUBLISHED,
+    "large": replace(PUBLISHED, lists=ListsDesign(tiles=16384)),
+    "aabb": replace(PUBLISHED, ccu=replace(PUBLISHED.ccu, obb_ratio=0)),
+    "whole-tiles": replace(PUBLISHED, ccu=replace(PUBLISHED.ccu, subtiles=False)),
+    "aabb-whole-tiles": replace(
+        PUBLISHED, ccu=replace(PUBLISHED.ccu, obb_ratio=0, subtiles=False)),
 }
+#: Memory of those that state one.
+PRESET_MEMORIES = {"published": PUBLISHED_MEMORY}

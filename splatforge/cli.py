@@ -180,14 +180,21 @@ class DesignOptions:
         """The design of that name, one of `known`."""
         return _design(name, self.preset, self.config, known)
 
+    def memory(self, name: str) -> str:
+        """Memory that the preset of the design of that name states; fixed where it states none."""
+        from splatforge.designs.accelerators import ACCELERATORS
+
+        return ACCELERATORS[name].memories.get(self.preset or "", "fixed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions:
     """The memory behind an accelerator, and the clock, which says how fast it looks."""
 
-    memory: Annotated[str, typer.Option(
+    memory: Annotated[str | None, typer.Option(
         "--memory", metavar="NAME",
-        help="fixed, or banked DRAM: lpddr3-1600, lpddr4-3200, lpddr5-6400.")] = "fixed"
+        help="fixed, or banked DRAM: lpddr3-1600, lpddr4-3200, lpddr5-6400. [default: that of the "
+        "preset if it states one, else fixed]")] = None
     memory_latency: Annotated[int, typer.Option(
         "--memory-latency", min=1, help="Fixed: cycles from a read address to its first beat."
     )] = 100
@@ -213,23 +220,23 @@ class MemoryOptions:
             return ASSUMED_CLOCK
         return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
 
-    def timing(self) -> "Memory":
-        """The memory."""
+    def timing(self, stated: str = "fixed") -> "Memory":
+        """The memory: the one that is asked for, else what the preset has `stated`."""
         from fractions import Fraction
 
         from splatforge.designs.dram import PRESETS
         from splatforge.designs.memory import BankedMemory, MemoryTiming
 
-        if self.memory in PRESETS:
+        memory = self.memory or stated
+        if memory in PRESETS:
             for option in ("latency", "rate", "write_rate", "outstanding"):
                 name = f"memory_{option}"
                 if getattr(self, name) != getattr(MemoryOptions, name):
                     raise ValueError(f"--{name.replace('_', '-')} must come with a fixed memory, "
-                                     f"not with {self.memory}, which has its own")
-            return BankedMemory(dram=PRESETS[self.memory], clock_hz=self.clock().value)
-        if self.memory != "fixed":
-            raise ValueError(
-                f"Memory must be one of fixed, {', '.join(PRESETS)}, not {self.memory!r}")
+                                     f"not with {memory}, which has its own")
+            return BankedMemory(dram=PRESETS[memory], clock_hz=self.clock().value)
+        if memory != "fixed":
+            raise ValueError(f"Memory must be one of fixed, {', '.join(PRESETS)}, not {memory!r}")
         rates = []
         for text in (self.memory_rate, self.memory_write_rate):
             try:
@@ -1046,7 +1053,8 @@ def cosim(
     if output is not None:
         _check_extension(output, ".png")
     _check_outputs(json_file, output, waves)
-    accelerator, timing = parameters.design(design), behind.timing()
+    accelerator = parameters.design(design)
+    timing = behind.timing(parameters.memory(design))
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
@@ -1121,14 +1129,16 @@ def simulate(
     json_file: JsonOption = None,
 ) -> None:
     """Work out cycles, traffic, energy and area, beside mobile GPUs."""
+    from splatforge.designs.memory import BankedMemory
     from splatforge.sim.costs import CostTable
 
     if memory_trace is not None:
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
-        if behind.memory == "fixed":
-            raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
     _check_outputs(json_file, memory_trace)
-    accelerator, timing = parameters.design(design), behind.timing()
+    accelerator = parameters.design(design)
+    timing = behind.timing(parameters.memory(design))
+    if memory_trace is not None and not isinstance(timing, BankedMemory):
+        raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
     table = None if costs is None else CostTable.load(costs)
     gaussians = drawn.load()
     views = drawn.cameras(gaussians, (320, 240))
@@ -1354,7 +1364,8 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
-    accelerator, timing = parameters.design(design), behind.timing()
+    accelerator = parameters.design(design)
+    timing = behind.timing(parameters.memory(design))
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))
     simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm)
