@@ -1,0 +1,116 @@
+"""GSCore's claims: ratios, powers and areas from counted runs, and that the runs still hold."""
+
+import json
+from itertools import product
+
+import pytest
+
+from splatforge.claims import techniques
+from splatforge.claims.frames import RECIPES, workload
+from splatforge.claims.techniques import FRAMES, VARIANTS
+from splatforge.designs.gscore import COUNTERS, PRESETS, PUBLISHED, GscoreDesign
+from splatforge.sim.area import area_of_units
+from splatforge.sim.costs import default_costs
+from splatforge.sim.gpu import devices, gpu_frame
+from splatforge.sim.parts import gscore_inventory
+
+RUNS = json.loads(techniques._TABLE.read_text("utf-8"))
+
+
+def cycles(name, variant):
+    return RUNS[name][variant]["counters"]["cycles"]
+
+
+def test_published_configuration_is_the_default():
+    """What is published stands there; what is not is as in the default."""
+    assert GscoreDesign() == PUBLISHED == PRESETS["published"]
+    assert PRESETS["large"].lists.tiles >= 160 * 90
+    assert {PRESETS[name].ccu.obb_ratio > 0 for name in ("aabb", "aabb-whole-tiles")} == {False}
+    assert {PRESETS[name].ccu.subtiles for name in ("whole-tiles", "aabb-whole-tiles")} == {False}
+
+
+def test_runs_are_whole():
+    assert tuple(RUNS) == FRAMES
+    for name, variants in RUNS.items():
+        assert tuple(variants) == VARIANTS
+        for counted in variants.values():
+            assert list(counted["counters"]) == [counter for counter, _, _ in COUNTERS]
+            assert counted["pixels"] == RECIPES[name].width * RECIPES[name].height
+        # A technique takes away work; what is left is the same scene.
+        assert len({counted["counters"]["gaussians"] for counted in variants.values()}) == 1
+        pairs = [variants[variant]["counters"]["pairs"] for variant in VARIANTS]
+        assert pairs[0] == pairs[2] < pairs[1] == pairs[3]
+        assert cycles(name, "published") < min(cycles(name, "aabb"), cycles(name, "whole-tiles"))
+
+
+def test_gains_by_hand():
+    frames = ("fox_800x800", "angel_800x800")
+    both = techniques.gain("aabb-whole-tiles", "published", frames)
+    ratios = [cycles(name, "aabb-whole-tiles") / cycles(name, "published") for name in frames]
+    assert both.value == pytest.approx(sum(ratios) / 2)
+    assert (both.low, both.high) == pytest.approx((min(ratios), max(ratios)))
+    beyond = techniques.gain_beyond("whole-tiles", "published", frames[:1])
+    assert beyond.value == pytest.approx(
+        cycles("fox_800x800", "whole-tiles") / cycles("fox_800x800", "published") - 1)
+
+
+def test_speedup_and_saving_by_hand():
+    """The whole frame of the GPU; a millisecond is a million cycles."""
+    name, device = "fox_800x800", devices()["xavier_nx"]
+    gpu = gpu_frame(workload(name), device)
+    assert gpu.stages[0].name == "preprocess"
+    ours = techniques.speedup("xavier_nx", [name])
+    assert ours.value == pytest.approx(gpu.time.value / (cycles(name, "published") * 1e-9))
+    assert ours.points == gpu.time.points
+    saving = techniques.energy_saving("xavier_nx", [name], 28)
+    joules = gpu.energy.value / saving.value
+    watts = techniques.chip_power(28, [name]).value
+    dram = joules - watts * cycles(name, "published") * 1e-9
+    # What is not the chip's is the memory's: a few pJ for each bit that it moved.
+    counted = RUNS[name]["published"]["dram"]
+    bits = 8 * counted["access_bytes"] * (counted["reads"] + counted["writes"])
+    assert 2 < 1e12 * dram / bits < 40
+
+
+def test_units_add_up_to_the_chip():
+    """Powers of all units with the memories', and areas with the macros', are the chip's."""
+    frames = ["fox_800x800"]
+    own = ("ccu", "lists", "qsu", "bsu", "vru")
+    powers = sum(techniques.unit_power(unit, 1, 28, frames).value for unit in own)
+    rest = techniques.chip_power(28, frames).value - powers
+    array = rest - techniques.memory_power(28, frames).value
+    assert 0 < array < rest
+    assert techniques.unit_power("bsu", 4, 28, frames).value == pytest.approx(
+        techniques.unit_power("bsu", 1, 28, frames).value / 4)
+    inventory = gscore_inventory(PUBLISHED, default_costs())
+    macros = {unit: {item: count for item, count in items.items() if item.startswith("sram")}
+              for unit, items in inventory.items()}
+    others = {unit: items for unit, items in inventory.items() if unit not in own}
+    by_hand = (
+        sum(techniques.unit_area(unit, 1, 28).value for unit in own)
+        + area_of_units(macros, node_nm=28).area_mm2 + area_of_units(others, node_nm=28).area_mm2)
+    assert techniques.chip_area(28).value == pytest.approx(by_hand)
+    # 128 KB of features less the bits that are always zero, lists' memory, tags, sorters, queues.
+    assert 170 < techniques.memory_bytes().value / 1024 < 272
+
+
+@pytest.mark.parametrize(("function", "arguments", "message"), [
+    (techniques.gain, ("aabb", "published", []), "Frames must hold at least one name, not 0"),
+    (techniques.gain, ("aabb", "published", ["gone"]), "Frame must be one of fox_800x800.*'gone'"),
+    (techniques.gain, ("obb", "published", ["fox_800x800"]), "Variant must be one of .*'obb'"),
+    (techniques.speedup, ("gone", ["fox_800x800"]), "GPU must be one of .* not 'gone'"),
+    (techniques.unit_area, ("gsu", 1, 28), "Unit must be one of ccu, .* not 'gsu'"),
+    (techniques.unit_power, ("gsu", 1, 28, ["fox_800x800"]), "Unit must be one of ccu.*'gsu'"),
+])
+def test_what_is_not_there_is_named(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(("name", "variant"), [
+    pytest.param(name, variant, marks=[pytest.mark.matrix] if place else [])
+    for place, (name, variant) in enumerate(product(FRAMES, VARIANTS))])
+def test_runs_are_those_of_the_models(name, variant, shared_scene):
+    """The committed counts are what the models say today."""
+    folder = shared_scene(RECIPES[name].captures[0]).parent
+    assert techniques.count(name, variant, folder) == RUNS[name][variant]
