@@ -31,36 +31,21 @@ from splatforge.designs.cfu import DEPTH, DISTANCE, NORM, SCALE, CfuDesign
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS, SurvivorKind
-from splatforge.designs.voxel import COARSE_INTEGERS, POPULATION_BITS, STREAM_CAMERA_WORDS
+from splatforge.designs.tokens import INDEX_BITS, SurvivorKind
+from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_COARSE
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.delay import Delay
 from splatforge.hw.lib.folded import Folded, result_layout
-from splatforge.hw.lib.tokens import survivor_layout
+from splatforge.hw.lib.tokens import survivor_layout, voxel_token_layout
 from splatforge.hw.vru import is_older
 
-__all__ = ["Cfu", "visit_layout"]
+__all__ = ["Cfu"]
 
 #: Bits of a word of binary16, and of its fraction.
 _HALF_BITS = 16
 _FRACTION_BITS = 10
-
-
-def visit_layout(design: CfuDesign) -> data.StructLayout:
-    """A voxel of a group, which stands in a column and row of groups; or the group's end, `last`.
-
-    A voxel is its corner less its edge, relative to the eye, its edge, how many Gaussians it has,
-    and the first beat of its coarse half from the scene's address.
-    """
-    word = design.floating.width
-    return data.StructLayout({
-        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
-        "voxel": data.StructLayout({
-            "d_x": word, "d_y": word, "d_z": word, "size": word, "count": POPULATION_BITS,
-            "address": 32}),
-        "last": 1})
 
 
 def _gaussian_layout(design: CfuDesign) -> data.StructLayout:
@@ -259,7 +244,8 @@ class Cfu(Component):
     oldest : ``In(4)``
         Number of the oldest group that is still wanted.
     i_voxel : ``In(stream.Signature(Visit))``
-        Voxels of the groups in order, see :func:`visit_layout`; 1 to 256 Gaussians each.
+        Voxels of the groups in order, see
+        :func:`splatforge.hw.lib.tokens.voxel_token_layout`; 1 to 256 Gaussians each.
     o_address : ``Out(stream.Signature(Burst))``
         To the read address channel, ID 2.
     i_beat : ``In(stream.Signature(Beat))``
@@ -297,7 +283,7 @@ class Cfu(Component):
             "start": In(1), "stop": In(1), "scene_address": In(shell.address_bits),
             "camera": In(data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))),
             "oldest": In(TILE_TAG_BITS),
-            "i_voxel": In(stream.Signature(visit_layout(design))),
+            "i_voxel": In(stream.Signature(voxel_token_layout(design.floating))),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_token": Out(stream.Signature(survivor_layout(design.floating))),
@@ -327,7 +313,7 @@ class Cfu(Component):
         beat_bits = (shell.data_bytes - 1).bit_length()
         burst = design.burst_beats
         held, begun = Signal(), Signal()
-        visit = Signal(visit_layout(design))
+        visit = Signal(voxel_token_layout(design.floating))
         place = Signal(shell.address_bits - beat_bits)
         left = Signal(INDEX_BITS)
         reserved = Signal(range(design.buffer_beats + 1))
@@ -394,12 +380,12 @@ class Cfu(Component):
     def _headers(self, m, entered, visit):
         """Voxels and ends of groups whose Gaussians, if any, are under way."""
         m.submodules.headers = headers = SyncFIFOBuffered(
-            width=visit_layout(self.design).size, depth=self.design.voxels_ahead)
+            width=voxel_token_layout(self.design.floating).size, depth=self.design.voxels_ahead)
         m.d.comb += [
             self.header_room.eq(headers.w_rdy), headers.w_en.eq(entered),
             headers.w_data.eq(visit)]
         self.inside.append((headers.r_rdy, data.View(
-            visit_layout(self.design), headers.r_data).tag))
+            voxel_token_layout(self.design.floating), headers.r_data).tag))
         return headers
 
     def _block(self, voxel) -> Value:
@@ -416,7 +402,7 @@ class Cfu(Component):
     def _prepare(self, m, headers, entered, visit):
         """Work out what the filters must know; returns the next voxel with that."""
         design, fmt = self.design, self.design.floating
-        layout = visit_layout(design)
+        layout = voxel_token_layout(design.floating)
         head = data.View(layout, headers.r_data)
         fields: dict[str, Any] = {"visit": layout}
         plan, flow = cfu_schedule(design), cfu_graph(design)
@@ -475,7 +461,7 @@ class Cfu(Component):
         voxel's last Gaussians are given in this cycle.
         """
         design = self.design
-        layout = visit_layout(design)
+        layout = voxel_token_layout(design.floating)
         m.submodules.opened = opened = SyncFIFOBuffered(
             width=layout.size, depth=design.voxels_ahead)
         closed = Signal()
@@ -592,18 +578,19 @@ class Cfu(Component):
         m.submodules.filters = filters = _Filters(self.design)
         cycles = filters.latency
         m.submodules.past = past = Delay(len(Cat(gaussians, number)), cycles)
-        looked = Signal(data.ArrayLayout(self.design.units, cycles))
+        looked = [Signal(cycles, name=f"looked_{n}") for n in range(self.design.units)]
         ended = Signal(cycles)
         m.d.comb += [
             filters.i.eq(gaussians), filters.parameters.eq(self.parameters),
             past.i.eq(Cat(gaussians, number)),
             *(filters.constants[name].eq(self.camera[STREAM_CAMERA_WORDS.index(name)])
               for name in COARSE_INTEGERS)]
-        m.d.sync += [looked[0].eq(valid), ended.eq(Cat(ends, ended)),
-                     *(looked[n + 1].eq(looked[n]) for n in range(cycles - 1))]
+        m.d.sync += [ended.eq(Cat(ends, ended)),
+                     *(line.eq(Cat(one, line)) for one, line in zip(valid, looked, strict=True))]
         bits = len(Value.cast(gaussians))
-        return (data.View(gaussians.shape(), past.o[:bits]), filters.o & looked[cycles - 1],
-                looked[cycles - 1], past.o[bits:], ended[-1])
+        there = Cat(line[-1] for line in looked)
+        return (data.View(gaussians.shape(), past.o[:bits]), filters.o & there, there,
+                past.o[bits:], ended[-1])
 
     def _queue(self, m, credit, gaussians, passes, looked, number, ends):
         """Those that pass, packed; returns the oldest and what is known of it."""
@@ -653,7 +640,7 @@ class Cfu(Component):
 
     def _tell(self, m, opened, here, head, over, pop):
         """Tokens of the voxel that is oldest, of the group's end."""
-        visit = data.View(visit_layout(self.design), opened.r_data)
+        visit = data.View(voxel_token_layout(self.design.floating), opened.r_data)
         token = self.o_token
         done, announced = Signal(self._number_bits), Signal()
         move, dead, mine, ended = (Signal(name=name) for name in ("move", "dead", "mine", "ended"))

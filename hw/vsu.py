@@ -36,33 +36,15 @@ from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_VOXELS
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.folded import Folded
-from splatforge.hw.lib.tokens import group_layout
+from splatforge.hw.lib.tokens import group_layout, voxel_layout, voxel_token_layout
 from splatforge.hw.vru import is_older
 
-__all__ = ["Vsu", "camera_layout", "voxel_layout", "voxel_token_layout"]
+__all__ = ["Vsu", "camera_layout"]
 
 
 def camera_layout() -> data.ArrayLayout:
     """The camera's record, :data:`splatforge.designs.voxel.STREAM_CAMERA_WORDS`."""
     return data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))
-
-
-def voxel_layout(design: VsuDesign) -> data.StructLayout:
-    """A voxel: corner less edge relative to the eye, edge, Gaussians, beat of its coarse half."""
-    word = design.floating.width
-    return data.StructLayout({
-        "d_x": word, "d_y": word, "d_z": word, "size": word, "count": POPULATION_BITS,
-        "address": 32})
-
-
-def voxel_token_layout(design: VsuDesign) -> data.StructLayout:
-    """A voxel of a group, which stands in a column and row of groups; or the group's end, `last`.
-
-    With the end comes no voxel; what stands in its place means nothing.
-    """
-    return data.StructLayout({
-        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
-        "voxel": voxel_layout(design), "last": 1})
 
 
 class Vsu(Component):
@@ -124,7 +106,7 @@ class Vsu(Component):
         :func:`splatforge.hw.lib.tokens.group_layout`.
     o_voxel : ``Out(stream.Signature(VoxelToken))``
         Voxels of the groups, each group's from front to back and its end behind, see
-        :func:`voxel_token_layout`.
+        :func:`splatforge.hw.lib.tokens.voxel_token_layout`.
     camera : ``Out(ArrayLayout(32, words))``
         The camera's record, from before the first voxel on, until the next frame's comes.
     behind : ``Out(1)``
@@ -165,7 +147,7 @@ class Vsu(Component):
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_group": Out(stream.Signature(group_layout(design.group_tiles))),
-            "o_voxel": Out(stream.Signature(voxel_token_layout(design))),
+            "o_voxel": Out(stream.Signature(voxel_token_layout(design.floating))),
             "camera": Out(camera_layout()),
             "behind": Out(1), "loaded": Out(1), "overflow": Out(1), "done": Out(1), "idle": Out(1),
             "busy": Out(1), "stalled": Out(1), "streamed": Out(1), "visible": Out(1),
@@ -180,7 +162,7 @@ class Vsu(Component):
         rectangle = data.StructLayout(dict.fromkeys(
             ("left", "right", "top", "bottom"), self._group_bits))
         m.submodules.records = records = Memory(
-            shape=voxel_layout(design), depth=design.voxels, init=[])
+            shape=voxel_layout(design.floating), depth=design.voxels, init=[])
         m.submodules.places = places = Memory(
             shape=data.StructLayout({"key": KEY_BITS, "rectangle": rectangle}),
             depth=design.voxels, init=[])

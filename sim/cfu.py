@@ -14,6 +14,7 @@ from splatforge.algos.cfu import CfuFrame, Visits, cfu_schedule
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
+from splatforge.designs.tokens import SurvivorKind
 from splatforge.sim import folded
 
 __all__ = [
@@ -338,7 +339,7 @@ def cycles(
     timing: MemoryTiming = MemoryTiming(),  # noqa: B008
     *, scene_address: int = 0, interval: int = 1,
 ) -> int:
-    """Cycles until all is told, every voxel offered at once and no group over before its end.
+    """Cycles until all is told, voxels offered as early as can be, no group over before its end.
 
     Parameters
     ----------
@@ -373,9 +374,11 @@ def cycles(
         if beats and address_ready:
             bursts.append((now, beats))
         token_ready = now % interval == 0
-        if token and token_ready:
-            oldest = int(visits.tags[state[TOKEN_VISIT]])
-        offered = sent if sent < len(visits.counts) else -1
+        if token == 1 + SurvivorKind.GROUP_END and token_ready:
+            oldest = (oldest + 1) % 16
+        # No group is announced more than six ahead of the oldest.
+        offered = sent if sent < len(visits.counts) and (
+            visits.tags[sent] - oldest) % 16 <= 6 else -1
         step(state, visits.tags, visits.counts, visits.addresses, frame.starts, frame.passed,
              offered, False, address_ready, came, last, oldest, token_ready)
         sent += bool(taken and offered >= 0)

@@ -16,10 +16,9 @@ from splatforge.algos.vsu import pack_stream_camera
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.streaminggs import PartitionDesign
 from splatforge.designs.tokens import SurvivorKind
-from splatforge.hw.cfu import visit_layout
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_COARSE, READ_TABLE
-from splatforge.hw.lib.tokens import survivor_layout
+from splatforge.hw.lib.tokens import survivor_layout, voxel_token_layout
 from splatforge.scenes import Camera, Scene
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.lib.stream import port, start
@@ -87,7 +86,7 @@ class Frame:
         """Payload of a voxel or of the end of a group."""
         visits = self.visits
         words = dict(zip(("d_x", "d_y", "d_z", "size"), visits.words[number].tolist(), strict=True))
-        return visit_layout(CFU).const({
+        return voxel_token_layout(CFU.floating).const({
             "tag": int(visits.tags[number]), "column": int(visits.columns[number]),
             "row": int(visits.rows[number]), "last": int(visits.counts[number] == 0),
             "voxel": words | {"count": int(visits.counts[number]),

@@ -13,8 +13,7 @@ from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.vsu import GROUPS_AHEAD
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_SPLATS, READ_VOXELS
-from splatforge.hw.lib.tokens import group_layout
-from splatforge.hw.vsu import voxel_token_layout
+from splatforge.hw.lib.tokens import group_layout, voxel_token_layout
 from splatforge.scenes import Camera
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.lib.stream import port, start
@@ -153,7 +152,7 @@ class Around:
                 self.asked.append(burst.address + 16 * n)
                 self.beats.append((at, self.frame.memory[self.asked[-1]], n == burst.length))
         if (word := taken("voxel")) is not None:
-            self._see(voxel_token_layout(VSU).from_bits(word))
+            self._see(voxel_token_layout(VSU.floating).from_bits(word))
         if (word := taken("group")) is not None:
             group = group_layout(VSU.group_tiles).from_bits(word)
             row, column = divmod(self.announced, self.frame.expected.columns)

@@ -8,8 +8,10 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import Floating
 from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
+from splatforge.designs.voxel import POPULATION_BITS
 
-__all__ = ["fine_token_layout", "group_layout", "survivor_layout"]
+__all__ = [
+    "fine_token_layout", "group_layout", "survivor_layout", "voxel_layout", "voxel_token_layout"]
 
 
 def group_layout(side: int) -> data.StructLayout:
@@ -21,6 +23,24 @@ def group_layout(side: int) -> data.StructLayout:
     return data.StructLayout({
         "tag": TILE_TAG_BITS, "columns": pixels, "rows": pixels, "x": GROUP_BITS,
         "y": GROUP_BITS})
+
+
+def voxel_layout(fmt: Floating) -> data.StructLayout:
+    """A voxel: corner less edge relative to the eye, edge, Gaussians, beat of its coarse half."""
+    word = fmt.width
+    return data.StructLayout({
+        "d_x": word, "d_y": word, "d_z": word, "size": word, "count": POPULATION_BITS,
+        "address": 32})
+
+
+def voxel_token_layout(fmt: Floating) -> data.StructLayout:
+    """A voxel of a group, which stands in a column and row of groups; or the group's end, `last`.
+
+    With the end comes no voxel; what stands in its place means nothing.
+    """
+    return data.StructLayout({
+        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
+        "voxel": voxel_layout(fmt), "last": 1})
 
 
 def survivor_layout(fmt: Floating) -> data.StructLayout:
