@@ -35,6 +35,8 @@ _SAMPLE, _PER_ENTRY = 1 << 16, 12
 _ROUNDS = 3
 #: Gaussians whose distances are computed at once: they stay in the processor's caches.
 _CHUNK = 2048
+#: Entries whose least distance is looked for at once.
+_BLOCK = 128
 #: Signs of a quaternion's conjugate.
 _CONJUGATE = np.array([1.0, -1.0, -1.0, -1.0])
 
@@ -114,19 +116,27 @@ def _centroids(points, weights, labels, entries):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _nearest_kernel(chunk, points, entries, half, labels):
-    """Nearest entries of a chunk of points; `entries` has shape [dims, entries]."""
+    """Nearest entries of a chunk of points; `entries` has shape [dims, entries].
+
+    Four dimensions at once, of which there is a multiple: what it takes is to load and store.
+    """
     dims, count = entries.shape
     far = np.empty(count, np.float32)
     for i in range(chunk * _CHUNK, min(len(points), (chunk + 1) * _CHUNK)):
         far[:] = half
-        for axis in range(dims):
-            value, row = points[i, axis], entries[axis]
+        for axis in range(0, dims, 4):
+            a, b, c, d = points[i, axis:axis + 4]
+            first, second = entries[axis], entries[axis + 1]
+            third, fourth = entries[axis + 2], entries[axis + 3]
             for k in range(count):
-                far[k] -= value * row[k]
-        least = far[0]
-        for k in range(count):
-            least = min(least, far[k])
-        label = 0
+                far[k] -= a * first[k] + b * second[k] + c * third[k] + d * fourth[k]
+        least, label = far[0], 0
+        for start in range(0, count, _BLOCK):
+            nearest = far[start]
+            for k in range(start, min(start + _BLOCK, count)):
+                nearest = min(nearest, far[k])
+            if nearest < least:
+                least, label = nearest, start
         while far[label] != least:
             label += 1
         labels[i] = label
@@ -136,10 +146,11 @@ def _nearest(points: Float32Array, entries: Float32Array) -> Int64Array:
     """Index of the nearest entry of every point, shape [N]; of equally near ones the first."""
     labels = np.empty(len(points), np.int64)
     half = (entries.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
+    pad = ((0, 0), (0, -points.shape[1] % 4))
     with Workers() as workers:
         workers.run_chunks(
-            _nearest_kernel, -(-len(points) // _CHUNK), points,
-            np.ascontiguousarray(entries.T), half, labels)
+            _nearest_kernel, -(-len(points) // _CHUNK), np.pad(points, pad),
+            np.ascontiguousarray(np.pad(entries, pad).T), half, labels)
     return labels
 
 
