@@ -568,7 +568,9 @@ class Vsu(Component):
             m.d.sync += [
                 some_looked.eq(group.scans), looked.end.eq(group.ends), looked.tag.eq(group.tag),
                 looked.column.eq(group.column), looked.row.eq(group.row),
-                looked.lanes.eq(Cat(whole | (lane < rest) for lane in range(lanes))),
+                looked.lanes.eq(Cat(
+                    whole | (lane < rest) if lane + 1 < lanes else whole
+                    for lane in range(lanes))),
             ]
 
         # 2: which of it meet the group; the end takes the way of a hit.

@@ -539,7 +539,7 @@ class ToFixed(Component):
     a : ``In(fmt.width)``
         Operand.
     format : ``In(range(len(formats)))``
-        Number of the result's format.
+        Number of the result's format; a bit if there is one alone.
     ceil : ``In(1)``
         Whether the magnitude is rounded up.
     o : ``Out(signed)``
@@ -554,7 +554,7 @@ class ToFixed(Component):
         #: Bits of a magnitude that does not saturate in any format.
         self.bits = max(to.raw_max.bit_length() for to in self.formats) + 1
         super().__init__({
-            "a": In(fmt.width), "format": In(range(len(self.formats))), "ceil": In(1),
+            "a": In(fmt.width), "format": In(range(max(2, len(self.formats)))), "ceil": In(1),
             "o": Out(signed(self.bits + 1))})
 
     def elaborate(self, platform):
