@@ -95,6 +95,8 @@ class StreaminggsDesign:
 
     Parameters
     ----------
+    partition : PartitionDesign
+        How scenes are cut into voxels.
     cfu : CfuDesign
         Coarse filters.
     ffu : FfuDesign
@@ -126,6 +128,7 @@ class StreaminggsDesign:
     write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 
+    partition: PartitionDesign = PartitionDesign()
     cfu: CfuDesign = CfuDesign()
     ffu: FfuDesign = FfuDesign()
     vsort: VsortDesign = VsortDesign()
@@ -149,6 +152,10 @@ class StreaminggsDesign:
                 f"Sorters must take depths of {self.ffu.depth_bits} bits, "
                 f"not {self.vsort.depth_bits!r}")
         self.vsu.group_bits(self.shell)
+        if self.partition.capacity > self.vsort.capacity:
+            raise ValueError(
+                f"Voxels must have at most {self.vsort.capacity} Gaussians, which a sorter holds, "
+                f"not {self.partition.capacity!r}")
 
     @property
     def splat(self) -> SplatFormat:

@@ -9,6 +9,8 @@ Gaussians count by how much of a picture they can be.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,8 @@ UInt32Array = npt.NDArray[np.uint32]
 _SAMPLE, _PER_ENTRY = 1 << 16, 12
 #: Rounds of k-means behind the median cut.
 _ROUNDS = 3
+#: By how much the squared length of a quaternion may be off one to count as one.
+_LENGTH_SLACK = 1e-3
 #: Gaussians whose distances are computed at once: they stay in the processor's caches.
 _CHUNK = 2048
 #: Entries whose least distance is looked for at once.
@@ -191,6 +195,39 @@ def _matrices(quats: Float64Array) -> Float64Array:
     ], axis=1).reshape(-1, 3, 3)
 
 
+def _aligned(
+    axes: Float64Array, sizes: Float64Array, rotations: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Axes of ellipsoids, with their sizes, in the order and sense that is nearest to rotations."""
+    alike = axes.transpose(0, 2, 1) @ rotations
+    orders = np.array(list(permutations(range(3))))
+    likeness = np.abs(alike[:, orders, range(3)]).sum(axis=2)
+    order = orders[likeness.argmax(axis=1)]
+    axes = np.take_along_axis(axes, order[:, None], axis=2)
+    cosines = (axes * rotations).sum(axis=1)
+    axes = axes * np.where(cosines < 0, -1, 1)[:, None]
+    # Where that mirrors it, the axis that is least alike turns round.
+    mirrored = np.flatnonzero(np.linalg.det(axes) < 0)
+    axes[mirrored, :, np.abs(cosines[mirrored]).argmin(axis=1)] *= -1
+    return axes, np.take_along_axis(sizes, order, axis=1)
+
+
+def _quaternions(matrices: Float64Array) -> Float64Array:
+    """Unit quaternions of rotation matrices, shape [N, 4]."""
+    m = matrices
+    diagonal = np.stack([
+        1 + m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2], 1 + m[:, 0, 0] - m[:, 1, 1] - m[:, 2, 2],
+        1 - m[:, 0, 0] + m[:, 1, 1] - m[:, 2, 2], 1 - m[:, 0, 0] - m[:, 1, 1] + m[:, 2, 2]], axis=1)
+    # Rows of four times the outer product of the quaternion with itself; the largest is taken.
+    rows = np.empty((len(m), 4, 4))
+    rows[:, range(4), range(4)] = diagonal
+    for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+        rows[:, 0, k + 1] = rows[:, k + 1, 0] = m[:, j, i] - m[:, i, j]
+        rows[:, i + 1, j + 1] = rows[:, j + 1, i + 1] = m[:, j, i] + m[:, i, j]
+    quats = rows[np.arange(len(m)), diagonal.argmax(axis=1)]
+    return quats / np.linalg.norm(quats, axis=1, keepdims=True)
+
+
 def _turns() -> dict[tuple[int, ...], Float64Array]:
     """For every order of the axes, quaternions that bring them into it, shape [4, 4].
 
@@ -326,6 +363,8 @@ def quantize(
                 codebooks[key] = book.astype(np.float16).view(np.uint16)
             if name in vectors:
                 indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+                if name == "rotation" and stage == len(stages) - 1:
+                    _shorten(vectors[name] - left, left, book, indices[key])
             else:
                 indices[key] = np.zeros(scene.gaussians, np.int64)
             left = left - book[indices[key]]
@@ -361,8 +400,35 @@ def assign(
             if name == "opacity":
                 book = np.exp2(-book[:, :1])
             indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+            if name == "rotation" and stage == len(stages) - 1:
+                _shorten(vectors[name] - left, left, book, indices[key])
             left = left - book[indices[key]]
     return replace(quantized, indices=indices)
+def _shorten(
+    before: Float64Array, left: Float64Array, book: Float64Array, indices: Int64Array
+) -> None:
+    """Choose other entries of the last stage for quaternions that come out longer than one.
+
+    A shorter one squeezes a Gaussian, a longer one stretches it: a filter that goes by the largest
+    scale could lose some of it. Of the entries that do not, the nearest is taken, where there is
+    one. Changes `indices`.
+
+    Parameters
+    ----------
+    before, left : ndarray
+        What the stages before say, and what they leave, shape [N, 4].
+    book : ndarray
+        Entries of the last stage.
+    indices : ndarray
+        Those chosen, shape [N].
+    """
+    limit = 2 * (1 + _LENGTH_SLACK)
+    long = np.flatnonzero(((before + book[indices]) ** 2).sum(axis=1) > limit)
+    for first in range(0, len(long), 256):
+        of = long[first:first + 256]
+        length2 = ((before[of, None] + book) ** 2).sum(axis=2)
+        far = ((left[of, None] - book) ** 2).sum(axis=2)
+        indices[of] = np.where(length2 <= limit, far, 1e3 + length2).argmin(axis=1)
 
 
 def _rotation_counts(scene: Scene) -> Float64Array:
@@ -373,6 +439,9 @@ def _rotation_counts(scene: Scene) -> Float64Array:
 
 def decode(cut: Partition, quantized: Quantized) -> Scene:
     """The scene as the hardware sees it, voxel after voxel.
+
+    The hardware takes quaternions as they are decoded; those of a length other than one turn and
+    squeeze a Gaussian. What comes out is an ellipsoid again, whose axes are worked out here.
 
     Parameters
     ----------
@@ -391,10 +460,20 @@ def decode(cut: Partition, quantized: Quantized) -> Scene:
             cut.gaussians, 2 * band + 1, 3)
     sh /= np.array(sh_factors())[:sh.shape[1], None]
     scales = cut.scales()[:, None] * np.concatenate([np.ones((cut.gaussians, 1)), ratios], axis=1)
+    quats = quantized.vector("rotation") / sqrt(2)
+    length2 = (quats * quats).sum(axis=1)
+    odd = np.flatnonzero(np.abs(length2 - 1) > _LENGTH_SLACK)
+    if len(odd):
+        # The hardware's matrix is a mean of the rotation and the identity.
+        share, turned = length2[odd, None, None], _matrices(quats[odd])
+        factors = (share * turned + (1 - share) * np.eye(3)) * scales[odd, None]
+        axes, sizes, _ = np.linalg.svd(factors)
+        axes, scales[odd] = _aligned(axes, sizes, turned)
+        quats[odd] = _quaternions(axes)
     logits = np.log(opacity) - np.log1p(-np.minimum(opacity, 1 - 1e-9))
     means, log_scales, quats, logits, sh = (
         array.astype(np.float32)
-        for array in (cut.means(), np.log(scales), quantized.vector("rotation"), logits, sh))
+        for array in (cut.means(), np.log(scales), quats, logits, sh))
     return Scene(
         means=means, log_scales=log_scales, quats=quats, opacity_logits=logits, sh=sh,
         antialiased=cut.scene.antialiased)
