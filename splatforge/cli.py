@@ -796,7 +796,7 @@ def scenes_tune(
         help="Views to train on; of those halfway between two, up to 30 are held out.")] = 100,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps, a view each.")] = 1000,
     boundary_weight: Annotated[float, typer.Option(
-        "--boundary-weight", min=0, help="Of the loss on Gaussians that come late.")] = 0.1,
+        "--boundary-weight", min=0, help="Of the loss on Gaussians that come late.")] = 0.03,
     voxel_size: Annotated[float, typer.Option(
         "--voxel-size", min=0, help="Edge of a voxel in the scene's units; 0 chooses one.")] = 0.0,
     quantized: Annotated[bool, typer.Option(

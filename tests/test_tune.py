@@ -1,5 +1,6 @@
 """StreamingGS's fine-tuning: the paper's loss by hand, and what it does to a small scene."""
 
+import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from splatforge.algos.fine_tune import FineTuning, compare, fine_tune
 from splatforge.algos.gradient import gradients, trace
 from splatforge.algos.streaminggs.order import streaming_order
 from splatforge.algos.streaminggs.partition import partition
-from splatforge.algos.streaminggs.tune import cross_boundary_loss, tune
+from splatforge.algos.streaminggs.tune import BOUNDARY_WEIGHT, cross_boundary_loss, tune
+from splatforge.cli import scenes_tune
 from splatforge.designs.streaminggs import PartitionDesign
 from splatforge.scenes import load, surround
 
@@ -119,6 +121,10 @@ def test_the_checkpoint_knows_the_voxels_and_the_weight(small, tmp_path):
         tune(scene, other, cameras, settings, checkpoint=path)
     with pytest.raises(ValueError, match="checkpoint is of another scene"):
         tune(scene, cut, cameras, settings, boundary_weight=0.2, checkpoint=path)
+
+
+def test_the_command_line_has_the_same_weight():
+    assert inspect.signature(scenes_tune).parameters["boundary_weight"].default == BOUNDARY_WEIGHT
 
 
 def test_wrong_input():
