@@ -38,6 +38,8 @@ __all__ = ["app", "entry", "main"]
 
 #: Accelerators: generated, simulated, co-simulated, synthesised, rendered bit by bit.
 DESIGNS = ("raster", "gscore")
+#: Designs that have a model of a frame, bit by bit.
+DRAWN_DESIGNS = (*DESIGNS, "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster",)
 
@@ -902,11 +904,13 @@ def render(
     )] = None,
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
-        help=f"Render as an accelerator does, bit by bit: {', '.join(DESIGNS)}.")] = None,
+        help=f"Render as an accelerator does, bit by bit: {', '.join(DRAWN_DESIGNS)}.")] = None,
     parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
     """Render a scene with the float reference, or as an accelerator does."""
+    from importlib import import_module
+
     from splatforge.algos import quality, reference
 
     wanted = statistics or []
@@ -914,7 +918,7 @@ def render(
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    fixed = None if design is None else parameters.design(design)
+    fixed = None if design is None else parameters.design(design, DRAWN_DESIGNS)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
@@ -930,6 +934,9 @@ def render(
         )
     # Compiling and loading the kernels is no part of a frame.
     reference.render(gaussians, views[0].resized(16, 16), background=background)
+    model: Any = None if fixed is None else import_module(f"splatforge.algos.{fixed.name}")
+    # What is done once a scene is no part of a frame either.
+    stored = model.store(gaussians, fixed) if hasattr(model, "store") else gaussians
     times, stages, pictures_psnr, pictures_ssim, outputs = [], [], [], [], []
     fixed_psnr: list[float] = []
     with _progress("rendering") as advance:
@@ -940,9 +947,9 @@ def render(
             times.append(1e3 * (time.perf_counter() - start))
             stages.append(frame.stages_ms)
             picture = frame.image
-            if fixed is not None:
+            if model is not None:
                 start = time.perf_counter()
-                picture = _rendered(gaussians, view, fixed, background)
+                picture = model.render(model.prepare(stored, view, fixed), fixed, background).image
                 times[-1] = 1e3 * (time.perf_counter() - start)
                 fixed_psnr.append(quality.psnr_db(picture, frame.image))
             path = _numbered(output, number, len(views))
@@ -980,16 +987,6 @@ def render(
         lines += [("PSNR", f"{record['psnr_db']:.2f} dB"), ("SSIM", f"{record['ssim']:.5f}")]
     lines.append(("written", outputs[0] + (f" to {outputs[-1]}" if many else "")))
     _publish(record, json_file, lines)
-
-
-def _rendered(
-    scene: "Scene", view: "Camera", design: "AcceleratorDesign", background: Any
-) -> Any:
-    """Image of a bit-true model, of shape [height, width, 3]."""
-    from importlib import import_module
-
-    model = import_module(f"splatforge.algos.{design.name}")
-    return model.render(model.prepare(scene, view, design), design, background).image
 
 
 def _write_statistics(counted: Any, path: Path) -> None:

@@ -550,6 +550,8 @@ def test_render_as_an_accelerator(capsys, tmp_path, scene_file):
         got = np.load(tmp_path / "a.npy")
         assert 0 < np.abs(got - want).mean() < 2e-3
         assert 45 < record["psnr_db_vs_float"] < 90
+    streamed = figures(capsys, *base, "--design", "streaminggs")
+    assert 20 < streamed["psnr_db_vs_float"] < record["psnr_db_vs_float"]
     config = tmp_path / "a.toml"
     config.write_text("[array.alpha]\ntable_entries = 2\n")
     coarse = figures(capsys, *base, "--design", "gscore", "--preset", "aabb", "--config", config)
@@ -561,7 +563,8 @@ def test_render_refusals(capsys, tmp_path, scene_file):
     assert "extension must be" in refusal(capsys, *base, "-o", tmp_path / "a.bmp")
     assert "extension must be" in refusal(capsys, *base, "--statistics", tmp_path / "a.txt")
     assert "must come with --design" in refusal(capsys, *base, "--preset", "aabb")
-    assert "Design must be one of raster, gscore" in refusal(capsys, *base, "--design", "lumina")
+    assert "Design must be one of raster, gscore, streaminggs" in refusal(
+        capsys, *base, "--design", "lumina")
     assert "must come without --design" in refusal(
         capsys, *base, "--design", "gscore", "--statistics", tmp_path / "a.json")
     text = tmp_path / "text.png"
