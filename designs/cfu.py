@@ -7,8 +7,8 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
 
 __all__ = [
-    "COEFFICIENT", "DEPTH", "DILATION", "DISTANCE", "HALF", "LARGE", "NORM", "OFFSET", "PLACE_BITS",
-    "SCALE", "CfuDesign"]
+    "COEFFICIENT", "DEPTH", "DILATION", "DILATION_BITS", "DISTANCE", "HALF", "LARGE", "NORM",
+    "OFFSET", "PLACE_BITS", "SCALE", "CfuDesign"]
 
 # Formats of the filters. Lengths are in units of the voxel's: a power of two above its distance
 # from the eye along every axis and above twice its edge. Lengths on the image are in the camera's,
@@ -27,8 +27,9 @@ SCALE = Fixed(int_bits=0, frac_bits=18)
 NORM = Fixed(int_bits=3, frac_bits=15)
 #: Half a side of a group, from the first to the last centre of a pixel.
 HALF = Fixed(int_bits=0, frac_bits=18)
-#: What a Gaussian without scale reaches, per depth.
+#: What a Gaussian without scale reaches, per depth; less than 1/64, so that these bits hold it.
 DILATION = Fixed(int_bits=0, frac_bits=18)
+DILATION_BITS = DILATION.width - 6
 #: Depth over scale of a Gaussian that reaches a certain number of pixels.
 LARGE = Fixed(int_bits=12, frac_bits=6)
 

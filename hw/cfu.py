@@ -27,7 +27,7 @@ from splatforge.algos.cfu import (
     cfu_graph,
     cfu_schedule,
 )
-from splatforge.designs.cfu import DEPTH, DISTANCE, NORM, SCALE, CfuDesign
+from splatforge.designs.cfu import DEPTH, DILATION_BITS, DISTANCE, NORM, SCALE, CfuDesign
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
@@ -163,7 +163,8 @@ class _Filters(Component):
         # 5, 6: beyond the group's sides; what a point reaches; whether it is large.
         constants = self.constants
         half_z = register((depth * half)[HALF_DOWN:], "half_z")
-        dilated = register((depth * constants.coarse_dilation)[DILATED_DOWN:], "dilated")
+        dilation = constants.coarse_dilation[:DILATION_BITS]
+        dilated = register((depth * dilation)[DILATED_DOWN:], "dilated")
         limit = register((scale * constants.coarse_large)[LARGE_DOWN:], "limit")
         scale, depth = register(scale, "scale_5"), register(depth, "depth_5")
         beyond = []

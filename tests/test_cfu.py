@@ -27,7 +27,7 @@ from splatforge.algos.cfu import (
 from splatforge.algos.dataflow import evaluate
 from splatforge.algos.streaminggs.partition import camera_cell, partition
 from splatforge.algos.vsu import pack_stream_camera
-from splatforge.designs.cfu import HALF, LARGE, NORM, CfuDesign
+from splatforge.designs.cfu import DILATION_BITS, HALF, LARGE, NORM, CfuDesign
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.streaminggs import PartitionDesign
@@ -248,6 +248,8 @@ def test_camera_by_hand():
     record = pack_stream_camera(FP, view, (0, 0, 0), antialiased=False)
     for name in COARSE_INTEGERS:
         assert record[STREAM_CAMERA_WORDS.index(name)] == numbers[name] < 1 << 18
+    # Of the smallest image the dilation is largest.
+    assert coarse_numbers(turned(16, 16))["coarse_dilation"] < 1 << DILATION_BITS
     # With a focal length of 100,000 pixels nothing is small.
     long = coarse_numbers(replace(view, fx=1e5, fy=1e5))
     assert long["coarse_large"] == LARGE.raw_max
