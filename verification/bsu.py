@@ -1,25 +1,26 @@
 """Testbench of the sorting units, amid chunks in a memory and an array that ends tiles."""
 
-from collections import deque
-
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
 
 from splatforge.algos.bsu import bsu_fixed
 from splatforge.algos.lists import ListPages
 from splatforge.designs.entry import TILE_TAG_BITS
-from splatforge.hw.fetch import address_layout, beat_layout
-from splatforge.hw.lib.axi import READ_CHUNKS, READ_FEATURES
+from splatforge.hw.lib.axi import READ_CHUNKS
 from splatforge.hw.lib.list_reader import listed_layout
 from splatforge.hw.vru import entry_layout
+from splatforge.verification.lib.list_memory import (
+    BASE,
+    ENTRY,
+    FIRST_PAGE,
+    LISTS,
+    ListMemory,
+    check_stop,
+)
 from splatforge.verification.lib.runner import TESTED_GSCORE
 from splatforge.verification.lib.stream import port, start
 
-BSU, LISTS, SHELL = TESTED_GSCORE.bsu, TESTED_GSCORE.lists, TESTED_GSCORE.shell
-ENTRY = LISTS.entry
-#: Above 32 bits, a multiple of a page.
-BASE, FIRST_PAGE = 0x12_3456_7000, 5
+BSU = TESTED_GSCORE.bsu
 #: Chunks of the first tiles: none, the shortest and the longest, one of every length.
 CORNERS = ((), (1,), (BSU.chunk, BSU.chunk), tuple(range(1, BSU.chunk + 1)), (), (1, 1, 1, 1))
 TILES = 24
@@ -45,6 +46,8 @@ class Around:
     def __init__(self, dut, seed: int, gap: float, stall: float, early: bool) -> None:
         self.dut, self.gap, self.stall, self.early = dut, gap, stall, early
         self.rng = np.random.default_rng([cocotb.RANDOM_SEED, seed])
+        self.memory = ListMemory(dut, self.rng, READ_CHUNKS, gap)
+        self.pause = self.memory.pause
         counts = [*CORNERS, *(tuple(self.rng.integers(1, BSU.chunk + 1, chunks).tolist())
                               for chunks in self.rng.integers(0, 4, TILES - len(CORNERS)))]
         #: Tile of every chunk; its list is the one of that number.
@@ -66,12 +69,7 @@ class Around:
             fields = ENTRY.decode(bsu_fixed(BSU, entries[number == chunk]))
             self.expected[tile] += zip(
                 fields["feature"].tolist(), fields["subtiles"].tolist(), strict=True)
-        self.sent = self.loaded = self.settled = self.oldest = self.cycle = self.bursts = 0
-        self.beats: deque[tuple[int, int, int, bool]] = deque()
-
-    def pause(self, probability: float) -> bool:
-        """Whether to sit out a cycle."""
-        return self.rng.random() < probability
+        self.sent = self.loaded = self.settled = self.oldest = 0
 
     @property
     def done(self) -> bool:
@@ -81,10 +79,9 @@ class Around:
     async def step(self) -> None:
         """One cycle."""
         dut = self.dut
-        chunk, beat = port(dut, "i_chunk"), port(dut, "i_beat")
-        entry, address = port(dut, "o_entry"), port(dut, "o_address")
+        chunk, entry = port(dut, "i_chunk"), port(dut, "o_entry")
         entry_ready, address_ready = not self.pause(self.stall), not self.pause(self.stall)
-        entry.ready.value, address.ready.value = int(entry_ready), int(address_ready)
+        entry.ready.value = int(entry_ready)
         if chunk.valid.value == 0 and self.sent < len(self.tiles) and not self.pause(self.gap):
             tile = self.tiles[self.sent]
             if tile <= self.oldest + AHEAD:
@@ -94,21 +91,8 @@ class Around:
                 }).as_value().value
                 chunk.valid.value = 1
         dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
-        due = bool(self.beats) and self.beats[0][0] <= self.cycle and not self.pause(self.gap)
-        if due:
-            _, page, number, last = self.beats.popleft()
-            low, high = self.words[page, 2 * number:2 * number + 2].tolist()
-            fields: dict[int | str, int] = {
-                "id": READ_CHUNKS, "data": low | high << 64, "last": int(last)}
-        else:
-            # Beats of others come between.
-            fields = {"id": READ_FEATURES, "data": 0x55, "last": int(self.pause(0.5))}
-        beat.payload.value = beat_layout(SHELL).const(fields).as_value().value
-        beat.valid.value = int(due or self.pause(0.5))
-        await RisingEdge(dut.clk)
-        self.cycle += 1
+        await self.memory.step(self.words, address_ready=address_ready)
 
-        assert beat.ready.value == 1, "a beat that was asked for has no room"
         self.loaded += int(dut.loaded.value)
         if self.loaded == self.sent:
             # Nothing of all those is read from here on: their pages may hold anything.
@@ -119,14 +103,6 @@ class Around:
         if chunk.valid.value == 1 and chunk.ready.value == 1:
             self.sent += 1
             chunk.valid.value = 0
-        if address_ready and address.valid.value == 1:
-            burst = address_layout(SHELL).from_bits(int(address.payload.value))
-            page, rest = divmod(burst.address - BASE, LISTS.page_bytes)
-            assert (burst.id, rest) == (READ_CHUNKS, 0)
-            self.bursts += 1
-            at = self.cycle + int(self.rng.integers(1, 25))
-            at = max(at, self.beats[-1][0]) if self.beats else at
-            self.beats.extend((at, page, n, n == burst.length) for n in range(burst.length + 1))
         if entry_ready and entry.valid.value == 1:
             got = entry_layout(ENTRY).from_bits(int(entry.payload.value))
             # Numbers of tiles tell those before and behind the oldest apart.
@@ -172,25 +148,11 @@ async def whole_frames(dut, seed: int, gap: float, stall: float, early: bool) ->
         await around.step()
         assert port(dut, "o_entry").valid.value == 0, "more was sent than there is"
     assert dut.idle.value == 1
-    assert not around.beats
+    assert not around.memory.beats
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
 @cocotb.parametrize(cycles=[15, 40, 120])
 async def stop(dut, cycles: int) -> None:
     """Nothing is read behind ``stop``; what is in flight arrives."""
-    around = Around(dut, 1, 0.0, 0.0, False)
-    await begin(dut)
-    for _ in range(cycles):
-        await around.step()
-    dut.stop.value = 1
-    # The burst that waits for the bus still goes.
-    for _ in range(2):
-        await around.step()
-    bursts = around.bursts
-    assert 0 < bursts
-    for _ in range(80):
-        await around.step()
-    assert around.bursts == bursts
-    assert dut.idle.value == 1
-    assert not around.beats
+    await check_stop(Around(dut, 1, 0.0, 0.0, False), begin, cycles)

@@ -10,17 +10,21 @@ from splatforge.algos.lists import ListPages
 from splatforge.algos.qsu import qsu_fixed
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX
-from splatforge.hw.fetch import address_layout, beat_layout
-from splatforge.hw.lib.axi import READ_FEATURES, READ_LISTS
+from splatforge.hw.lib.axi import READ_LISTS
 from splatforge.hw.lib.list_reader import listed_layout
 from splatforge.hw.lists import answer_layout, append_layout, range_layout
+from splatforge.verification.lib.list_memory import (
+    BASE,
+    ENTRY,
+    FIRST_PAGE,
+    LISTS,
+    ListMemory,
+    check_stop,
+)
 from splatforge.verification.lib.runner import TESTED_GSCORE
 from splatforge.verification.lib.stream import port, start
 
-QSU, LISTS, SHELL = TESTED_GSCORE.qsu, TESTED_GSCORE.lists, TESTED_GSCORE.shell
-ENTRY = LISTS.entry
-#: Above 32 bits, a multiple of a page.
-BASE, FIRST_PAGE = 0x12_3456_7000, 5
+QSU = TESTED_GSCORE.qsu
 TILES_X, TILES_Y = 4, 4
 #: Entries of the first tiles: none, one, a chunk, one more, as many as there may be.
 CORNERS = (0, 1, QSU.chunk, QSU.chunk + 1, (1 << ENTRY.feature_bits) - 1, 0)
@@ -42,8 +46,10 @@ class Around:
     """
 
     def __init__(self, dut, seed: int, gap: float, stall: float, early: bool) -> None:
-        self.dut, self.gap, self.stall, self.early = dut, gap, stall, early
+        self.dut, self.stall, self.early = dut, stall, early
         self.rng = np.random.default_rng([cocotb.RANDOM_SEED, seed])
+        self.memory = ListMemory(dut, self.rng, READ_LISTS, gap)
+        self.pause = self.memory.pause
         tiles, top = TILES_X * TILES_Y, 1 << ENTRY.feature_bits
         self.counts = [*CORNERS, *self.rng.integers(0, top, tiles - len(CORNERS)).tolist()]
         tile = np.repeat(np.arange(tiles), self.counts)
@@ -66,28 +72,19 @@ class Around:
         self.announced = self.oldest = 0
         self.chunks: deque[tuple[int, int, int]] = deque()
         self.answers: deque[tuple[int, tuple[int, ...]]] = deque()
-        self.beats: deque[tuple[int, int, int, bool]] = deque()
-        self.bursts = self.cycle = self.settled = 0
+        self.settled = 0
         self.answering = False
-
-    def pause(self, probability: float) -> bool:
-        """Whether to sit out a cycle."""
-        return self.rng.random() < probability
-
-    def word(self, page: int, beat: int) -> int:
-        """A beat of memory."""
-        low, high = self.pages.words[page, 2 * beat:2 * beat + 2].tolist()
-        return low | high << 64
 
     async def step(self) -> None:
         """One cycle."""
         dut = self.dut
         ready = {name: not self.pause(self.stall)
-                 for name in ("tile", "chunk", "query", "range", "entry", "address")}
+                 for name in ("tile", "chunk", "query", "range", "entry")}
         for name, value in ready.items():
             port(dut, f"o_{name}").ready.value = int(value)
-        answer, beat = port(dut, "i_answer"), port(dut, "i_beat")
-        if self.answers and self.answers[0][0] <= self.cycle:
+        address_ready = not self.pause(self.stall)
+        answer = port(dut, "i_answer")
+        if self.answers and self.answers[0][0] <= self.memory.cycle:
             answer.valid.value = 1
             answer.payload.value = answer_layout(LISTS).const(dict(zip(
                 ("page", "count", "low", "high"), self.answers[0][1], strict=True,
@@ -96,27 +93,15 @@ class Around:
             answer.valid.value = 0
         loaded = bool(self.chunks) and self.pause(0.1)
         dut.i_loaded.value = int(loaded)
-        dut.i_lists_idle.value = int(self.settled <= self.cycle)
+        dut.i_lists_idle.value = int(self.settled <= self.memory.cycle)
         dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
         dut.behind.value = int(bool(self.chunks) and self.chunks[0][0] < self.oldest)
-        due = bool(self.beats) and self.beats[0][0] <= self.cycle and not self.pause(self.gap)
-        if due:
-            _, page, number, last = self.beats.popleft()
-            fields: dict[int | str, int] = {
-                "id": READ_LISTS, "data": self.word(page, number), "last": int(last)}
-        else:
-            # Beats of others come between.
-            fields = {"id": READ_FEATURES, "data": 0x55, "last": int(self.pause(0.5))}
-        beat.payload.value = beat_layout(SHELL).const(fields).as_value().value
-        beat.valid.value = int(due or self.pause(0.5))
-        await RisingEdge(dut.clk)
-        self.cycle += 1
+        await self.memory.step(self.pages.words, address_ready=address_ready)
 
         def taken(name: str) -> int | None:
             stream = port(dut, f"o_{name}")
             return int(stream.payload.value) if ready[name] and stream.valid.value == 1 else None
 
-        assert beat.ready.value == 1, "a beat that was asked for has no room"
         if answer.valid.value == 1 and answer.ready.value == 1:
             self.answers.popleft()
         if (word := taken("tile")) is not None:
@@ -144,24 +129,16 @@ class Around:
             page, count, low, high = self.pages.query(word)
             if word < LISTS.tiles:
                 low, high = self.low, self.high
-            self.answers.append((self.cycle + int(self.rng.integers(3, 9)),
+            self.answers.append((self.memory.cycle + int(self.rng.integers(3, 9)),
                                  (page, count, low, high)))
         if (word := taken("range")) is not None:
             part = range_layout(LISTS).from_bits(word)
             (self.pages.flush if part.flush else self.pages.clear)(part.first, part.count)
-            self.settled = self.cycle + int(self.rng.integers(1, 9))
+            self.settled = self.memory.cycle + int(self.rng.integers(1, 9))
         if (word := taken("entry")) is not None:
             appended = append_layout(LISTS).from_bits(word)
             self.pages.append(
                 np.array([appended.list]), np.array([appended.entry], np.uint64))
-        if (word := taken("address")) is not None:
-            burst = address_layout(SHELL).from_bits(word)
-            page, rest = divmod(burst.address - BASE, LISTS.page_bytes)
-            assert (burst.id, rest) == (READ_LISTS, 0)
-            self.bursts += 1
-            at = self.cycle + int(self.rng.integers(1, 25))
-            at = max(at, self.beats[-1][0]) if self.beats else at
-            self.beats.extend((at, page, n, n == burst.length) for n in range(burst.length + 1))
         # The array: a tile is over when it has all of its entries, or at any time.
         if self.oldest < self.announced:
             have = sum(map(len, self.given[self.oldest]))
@@ -198,24 +175,11 @@ async def whole_frames(dut, gap: float, stall: float, early: bool) -> None:
             np.testing.assert_array_equal(want, got)
     assert early or not short
     assert dut.idle.value == 1
-    assert not around.beats
+    assert not around.memory.beats
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
 @cocotb.parametrize(cycles=[60, 200, 500])
 async def stop(dut, cycles: int) -> None:
     """Nothing is read behind ``stop``; what is in flight arrives."""
-    around = Around(dut, 1, 0.0, 0.0, False)
-    await begin(dut)
-    for _ in range(cycles):
-        await around.step()
-    dut.stop.value = 1
-    # The burst that waits for the bus still goes.
-    for _ in range(2):
-        await around.step()
-    bursts = around.bursts
-    for _ in range(120):
-        await around.step()
-    assert around.bursts == bursts
-    assert dut.idle.value == 1
-    assert not around.beats
+    await check_stop(Around(dut, 1, 0.0, 0.0, False), begin, cycles)
