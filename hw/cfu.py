@@ -135,7 +135,7 @@ class _Filters(Component):
             other = register(parts[2] + (offsets[form] << OFFSET_UP), f"other_{form}")
             forms[form] = register((first + other) >> FORM_DOWN, f"form_{form}")
 
-        # 1, 2: the scale in the voxel's unit, rounded up.
+        # 1 to 3: the scale in the voxel's unit, rounded up.
         exponent = gaussian.scale[_FRACTION_BITS:_HALF_BITS - 1]
         down = Signal(signed(8), name=f"down_{unit}")
         m.d.comb += down.eq(given.down - exponent)
@@ -149,8 +149,9 @@ class _Filters(Component):
         # Below the point what is shifted out.
         shifted = Signal(2 * SCALE.width, name=f"shifted_{unit}")
         m.d.comb += shifted.eq(Cat(C(0, SCALE.width), significand) >> shift)
-        scale = register(
-            shifted[SCALE.width:] + shifted[:SCALE.width].any(), "scale")[:SCALE.width]
+        scale = register(shifted[SCALE.width:], "scale")
+        lost = register(shifted[:SCALE.width].any(), "lost")
+        scale = register((scale + lost)[:SCALE.width], "ceiling")
 
         # 4: distances from the group's centre and depths that are positive.
         z = forms["z"]
@@ -158,7 +159,7 @@ class _Filters(Component):
                          "depth")
         alive = late(register(z > near, "alive"), 6, f"alive_{unit}")
         away = [register(abs(forms[form])[:20], f"away_{form}") for form in "uv"]
-        scale = late(scale, 2, f"scale_{unit}")
+        scale = late(scale, 1, f"scale_{unit}")
 
         # 5, 6: beyond the group's sides; what a point reaches; whether it is large.
         constants = self.constants
@@ -493,19 +494,20 @@ class Cfu(Component):
             near, block = self.camera[STREAM_CAMERA_WORDS.index("near")], following.block
             drop = BINARY32.fraction_bits + 1 - DEPTH.width
             down = Signal(signed(11))
-            depth = Signal(DEPTH.width)
+            depth, shifted = Signal(DEPTH.width), Signal(DEPTH.width)
             exponent = near[BINARY32.fraction_bits:-1]
             m.d.comb += [
                 down.eq(block + (BINARY32.fraction_bits + 1 - DEPTH.frac_bits) - exponent),
-                depth.eq(Mux(down < drop, DEPTH.raw_max, Mux(
+                shifted.eq(Mux(down < drop, DEPTH.raw_max, Mux(
                     down > BINARY32.fraction_bits + 1, 0,
                     Cat(near[:BINARY32.fraction_bits], C(1, 1)) >> down[:5]))),
             ]
+            m.d.sync += depth.eq(Mux(exponent.any(), shifted, 0))
             with m.If(entered):
                 m.d.sync += [
                     *(self.parameters[name].eq(following.forms[name])
                       for name in following.forms.shape().members),
-                    self.parameters.near.eq(Mux(exponent.any(), depth, 0) - NEAR_SLACK),
+                    self.parameters.near.eq(depth - NEAR_SLACK),
                     self.parameters.down.eq(Mux(
                         block < SCALE_BIAS, 0, Mux(block > SCALE_BIAS + 63, 63,
                                                    block - SCALE_BIAS))),
