@@ -1,0 +1,96 @@
+"""StreamingGS on captures: what its filters remove, and what its codebooks save.
+
+``streaming_runs.json`` holds what frames took by the float form of its algorithm, with the paper's
+groups of a tile. The captures are not shipped: where they are at hand,
+``python -m splatforge.claims.streaming FOLDER`` counts them anew, and a test compares.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from splatforge.algos.streaminggs.frame import render_float
+from splatforge.algos.streaminggs.partition import partition
+from splatforge.claims.frames import RECIPES
+from splatforge.designs.codebook import FINE_BYTES
+from splatforge.designs.streaminggs import PartitionDesign
+from splatforge.scenes import load
+from splatforge.scenes.atomic_file import atomic_file
+from splatforge.sim.costs import Sourced
+
+__all__ = ["FRAMES", "count", "count_all", "filtered", "quantization_saving"]
+
+_TABLE = Path(str(files("splatforge.claims"))) / "streaming_runs.json"
+#: Frames of :data:`splatforge.claims.frames.RECIPES` that are counted.
+FRAMES = tuple(name for name in RECIPES if name.endswith("_800x800"))
+#: Numbers of a Gaussian with SH of degree 3 that are not in the coarse half: two scales, rotation,
+#: opacity, colour.
+_FINE_NUMBERS = 2 + 4 + 1 + 48
+
+
+def count(name: str, folder: Path) -> dict[str, int]:
+    """What a frame takes: voxels, and Gaussians before and behind each filter.
+
+    Parameters
+    ----------
+    name : str
+        Of :data:`FRAMES`.
+    folder : Path
+        Where the captures are.
+    """
+    recipe = RECIPES[name]
+    scene = load(*(folder / file for file in recipe.captures))
+    cut = partition(scene, PartitionDesign())
+    work = render_float(cut, recipe.camera(scene), group_tiles=1).work
+    return {
+        "occupied_cells": cut.occupied_cells, "voxels": int(work.voxels.sum()),
+        "loaded": int(work.loaded.sum()), "coarse": int(work.coarse.sum()),
+        "fine": int(work.fine.sum())}
+
+
+def count_all(folder: Path) -> str:
+    """JSON text of all counts, of the captures in a folder."""
+    return json.dumps({name: count(name, folder) for name in FRAMES}, indent=1) + "\n"
+
+
+@cache
+def _table() -> dict[str, dict[str, int]]:
+    return json.loads(_TABLE.read_text("utf-8"))
+
+
+def filtered(frames: Sequence[str]) -> Sourced:
+    """Share of the loaded Gaussians that the two filters remove: mean over frames, with its range.
+
+    Parameters
+    ----------
+    frames : sequence of str
+        Of :data:`FRAMES`.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not known.
+    """
+    if not frames:
+        raise ValueError("Frames must hold at least one name, not 0")
+    shares = []
+    for name in frames:
+        if name not in _table():
+            raise ValueError(f"Frame must be one of {', '.join(_table())}, not {name!r}")
+        counted = _table()[name]
+        shares.append(1 - counted["fine"] / counted["loaded"])
+    return Sourced(sum(shares) / len(shares), "1", "counted by the float form of the algorithm",
+                   min(shares), max(shares))
+
+
+def quantization_saving() -> Sourced:
+    """Share of the bytes of a Gaussian's fine half that codebooks save, against binary32."""
+    return Sourced.exact(1 - FINE_BYTES / (4 * _FINE_NUMBERS), "1", "format of the fine half")
+
+
+if __name__ == "__main__":
+    with atomic_file(_TABLE) as file:
+        file.write(count_all(Path(sys.argv[1])).encode())
