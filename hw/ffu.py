@@ -54,8 +54,8 @@ class Ffu(Component):
     Gaussians that are neighbours in memory make a run, which is asked for as one burst as soon as
     something else is offered behind it. Tokens wait in order for their beats, for which room is
     reserved before they are asked for: ``i_beat`` is always ready. A beat's indices read all
-    codebooks at once; the words of the decoded record then go to the arithmetic in beats of
-    :attr:`FfuDesign.lanes`. The arithmetic runs on shared units, see
+    codebooks at once; from registers behind these the words of the decoded record go to the
+    arithmetic in beats of :attr:`FfuDesign.lanes`. The arithmetic runs on shared units, see
     :class:`splatforge.hw.lib.folded.Folded`. Three stages make integers of what it gives, and
     a Gaussian that is culled, or that meets no tile of the group, is dropped behind them. Ends of
     voxels and of groups keep their places among the Gaussians.
@@ -337,18 +337,22 @@ class Ffu(Component):
         m.submodules.beside = context = SyncFIFOBuffered(
             width=context_layout.size, depth=records_under_way(design))
         beats = len(ffu_schedule(design).reads)
-        sending, beat = Signal(), Signal(range(beats))
+        # A record whose entries have been read, and one that goes to the arithmetic.
+        fetched, sending, beat = Signal(), Signal(), Signal(range(beats))
         body: Any = layout.members["body"]
         voxel: Any = Signal(body.members["voxel"])
-        of_voxel = Signal(data.ArrayLayout(design.floating.width, 4))
-        gaussian: Any = Signal(body.members["gaussian"])
-        dead, sent, free, go, read, is_gaussian = (Signal(name=name) for name in (
-            "head_dead", "sent", "free", "go", "read", "is_gaussian"))
+        places = data.StructLayout({
+            **dict.fromkeys(("d_x", "d_y", "d_z", "size"), design.floating.width),
+            "gaussian": body.members["gaussian"]})
+        ahead, place = Signal(places), Signal(places)
+        dead, sent, move, free, go, read, is_gaussian = (Signal(name=name) for name in (
+            "head_dead", "sent", "move", "free", "go", "read", "is_gaussian"))
         told = Signal(context_layout)
         m.d.comb += [
             dead.eq(self._is_late(waiting.r_rdy, head.tag)),
             is_gaussian.eq(head.kind == SurvivorKind.GAUSSIAN),
-            sent.eq(sending & folded.i.ready & (beat == beats - 1)), free.eq(~sending | sent),
+            sent.eq(sending & folded.i.ready & (beat == beats - 1)),
+            move.eq(fetched & (~sending | sent)), free.eq(~fetched | move),
             waiting.r_en.eq(go), arrived.r_en.eq(go & is_gaussian),
             read.eq(go & is_gaussian & ~dead),
             context.w_en.eq(go & ~dead & (head.kind != SurvivorKind.VOXEL)),
@@ -365,29 +369,33 @@ class Ffu(Component):
             with m.Default():
                 m.d.comb += [
                     told.kind.eq(Mux(head.kind == SurvivorKind.VOXEL_END, FineKind.VOXEL_END,
-                                       FineKind.GROUP_END)),
+                                     FineKind.GROUP_END)),
                     go.eq(waiting.r_rdy & (dead | context.w_rdy))]
         with m.If(go & (head.kind == SurvivorKind.VOXEL)):
             m.d.sync += voxel.eq(head.body.voxel)
         with m.If(sending & folded.i.ready):
             m.d.sync += beat.eq(Mux(beat == beats - 1, 0, beat + 1))
-        with m.If(sent):
-            m.d.sync += sending.eq(0)
+        m.d.sync += [fetched.eq(Mux(fetched, ~move | read, read)),
+                     sending.eq(Mux(sending, ~sent | move, move))]
         with m.If(read):
-            m.d.sync += [
-                sending.eq(1), gaussian.eq(head.body.gaussian),
-                of_voxel.eq(Cat(voxel.d_x, voxel.d_y, voxel.d_z, voxel.size))]
+            m.d.sync += [ahead.gaussian.eq(head.body.gaussian), *(
+                ahead[name].eq(voxel[name]) for name in ("d_x", "d_y", "d_z", "size"))]
 
+        # What memories give is in registers before anything is done with it.
+        entries = self._codebooks(m, arrived, read)
+        halves = Signal(data.ArrayLayout(16, len(entries)))
+        with m.If(move):
+            m.d.sync += [halves.eq(Cat(entries.values())), place.eq(ahead)]
+        gaussian = place.gaussian
         drop = BINARY32.width - design.floating.width
         one = C(BINARY32.bias, BINARY32.exponent_bits)
         words: dict[str, Value] = {"": C(0, BINARY32.width)}
-        words |= {name: Cat(C(0, drop), of_voxel[k])
-                  for k, name in enumerate(("d_x", "d_y", "d_z", "size"))}
+        words |= {name: Cat(C(0, drop), place[name]) for name in ("d_x", "d_y", "d_z", "size")}
         words |= {f"q_{axis}": Cat(
             C(0, BINARY32.fraction_bits - 16), gaussian[f"q_{axis}"], one, C(0, 1))
             for axis in "xyz"}
-        words |= {name: _widened(half) for name, half in {
-            "scale": gaussian.scale, **self._codebooks(m, arrived, read)}.items()}
+        words |= {"scale": _widened(gaussian.scale), **{
+            name: _widened(halves[n]) for n, name in enumerate(entries)}}
         with m.Switch(beat):
             for n in range(beats):
                 names = design.record[n * design.lanes:(n + 1) * design.lanes]

@@ -33,14 +33,16 @@ _VOXEL, _GAUSSIAN = int(SurvivorKind.VOXEL), int(SurvivorKind.GAUSSIAN)
 # come; the burst that waits for the bus, 0 beats if none does; beats of indices asked for that
 # have not been decoded; bursts in flight; levels of the queue of indices, and whether its output
 # register holds something. The queues of tokens in front of and beside the arithmetic: level,
-# output register, what came and what went. Whether a record goes to the arithmetic, and its next
-# beat. The stages and the output: a token's number or -1. Counts.
+# output register, what came and what went. Whether a record's entries have been read, whether one
+# goes to the arithmetic, and its next beat. The stages and the output: a token's number or -1.
+# Counts.
 (BURST, FLYING_LIMIT, BUFFER, WAITING, CONTEXT, BEATS, SCENE, RUN, RUN_BEATS, CLOSED, CLOSED_BEATS,
  BOOKS, BOOKS_LEFT, COMING, ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, ARRIVED, ARRIVED_OUT, QUEUED,
  QUEUED_OUT, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT, BESIDE_PUSHED, BESIDE_POPPED,
- SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY, STALLED, PROJECTED, KEPT) = range(39)
+ FETCHED, SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY, STALLED, PROJECTED,
+ KEPT) = range(40)
 #: Then the two rings of tokens, and the state of the arithmetic.
-RINGS = 39
+RINGS = 40
 
 
 def new_ffu(
@@ -230,11 +232,12 @@ def step(
     dead = tags[queued] < oldest
     gaussian = kinds[queued] == _GAUSSIAN
     sent = state[SENDING] != 0 and ready and state[BEAT] == state[BEATS] - 1
+    move = state[FETCHED] != 0 and (state[SENDING] == 0 or sent)
     room = state[BESIDE] < context - 1
     go = state[QUEUED_OUT] != 0
     if gaussian:
         go = go and state[ARRIVED_OUT] != 0 and (
-            dead or ((state[SENDING] == 0 or sent) and room))
+            dead or ((state[FETCHED] == 0 or move) and room))
     elif kinds[queued] != _VOXEL:
         go = go and (dead or room)
     folded.step(arithmetic, state[SENDING] != 0, passes)
@@ -242,8 +245,11 @@ def step(
         state[BEAT] = 0 if sent else state[BEAT] + 1
     if sent:
         state[SENDING] = 0
-    if go and gaussian and not dead:
+    if move:
         state[SENDING] = 1
+        state[FETCHED] = 0
+    if go and gaussian and not dead:
+        state[FETCHED] = 1
     goes_beside = go and not dead and kinds[queued] != _VOXEL
 
     _ask(state, stop, address_ready, beat, last, go and gaussian)
