@@ -153,6 +153,9 @@ def _notes(simulate: Mapping[str, Any]) -> list[str]:
         text for report in simulate["energy"] for text in report["not_modelled"])
     return [
         f"Clock: {simulate['clock_source']}.",
+        (f"At {simulate['assumed']['clock_hz'] / 1e6:g} MHz, "
+         f"{simulate['assumed']['clock_source']}: {simulate['assumed']['fps']:.4g} frames per "
+         "second."),
         (f"Of the evaluations that the array issued, {simulate['useful_share']:.1%} were of a live "
          "pixel with alpha of at least 1/255."),
         f"The energy leaves out: {'; '.join(missing)}.",

@@ -41,6 +41,9 @@ Measured blocks of the raster core, for energy (``splatforge energy``; tables ``
 ``<block>_leakage``                     leakage of all of the block, one microsecond
 ======================================  ========================================================
 
+Critical paths of the units, ``path.<design>.<unit>`` (table ``paths.toml``), are what
+:meth:`CostTable.clock` makes a clock of.
+
 The last library of :data:`LIBRARIES` says the value of a measured event, at its node and supply; it
 is brought to another node and to ``scaling.supply`` by the same rule. Its interval also holds what
 the other libraries say there. Leakage is not scaled: no rule holds over processes and their
@@ -466,6 +469,8 @@ class SramTable:
 
 #: Supplies at which a scaling rule must hold: those of ``scaling.supply``.
 _SUPPLY_RANGE_V = (0.8, 1.0)
+#: The scaling rule's tables.
+_FAMILIES = ("energy_hp", "energy_lp", "delay_hp", "delay_lp", "area")
 #: Coefficients by family and node.
 _Families = dict[str, dict[float, list[float]]]
 
@@ -517,7 +522,7 @@ def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> 
         except (AttributeError, TypeError, ValueError):
             raise ValueError(
                 f"{where}: scaling.{family} must be node -> coefficients, not {table!r}") from None
-        terms = 1 if family == "area" else 3
+        terms = {"area": 1, "energy": 3, "delay": 4}[family.partition("_")[0]]
         for node, numbers in families[family].items():
             factors = np.polyval(numbers, np.linspace(lowest, highest, 9))
             if node <= 0 or len(numbers) != terms or not np.all(factors > 0):
@@ -603,8 +608,9 @@ class CostTable:
 
     Notes
     -----
-    Nodes: polynomials in the supply voltage for energy and factors for area, from Stillmaker and
-    Baas (2017), interpolated in the logarithm of the node between the published ones.
+    Nodes: polynomials in the supply voltage for energy and delay and factors for area, from
+    Stillmaker and Baas (2017), interpolated in the logarithm of the node between the published
+    ones.
     """
 
     entries: Mapping[str, Entry]
@@ -628,7 +634,8 @@ class CostTable:
         libraries = dict[str, None]()
         folder = files("splatforge.sim")
         sources = [(name, folder.joinpath(name).read_bytes()) for name in
-                   ("costs.toml", "sram.toml", *(f"energy_{name}.toml" for name in LIBRARIES))]
+                   ("costs.toml", "sram.toml", "paths.toml",
+                    *(f"energy_{name}.toml" for name in LIBRARIES))]
         for path in paths:
             check_regular_file(path, "TOML")
         users = {str(path) for path in paths}
@@ -641,9 +648,9 @@ class CostTable:
             if "sram" in tree:
                 sram = _read_sram(where, tree.pop("sram"))
             if isinstance(rule := tree.get("scaling"), dict):
-                tables = {key: rule.pop(key) for key in ("energy_hp", "energy_lp", "area")
-                          if key in rule}
+                tables = {key: rule.pop(key) for key in _FAMILIES if key in rule}
                 scaling |= _read_scaling(where, tables)
+            tree.pop("rtl", None)  # what a table was measured from: of no cost
             for name in tree.get("measured", {}):
                 libraries.pop(name, None)  # a later file's library is the one in use
                 libraries[name] = None
@@ -668,7 +675,7 @@ class CostTable:
             raise ValueError(f"Cost {name!r} must be in the table: add a sourced entry") from None
 
     def _node_factor(self, family: str, node_nm: float, volts: float) -> float:
-        """Energy or area factor of a node, interpolated in its logarithm."""
+        """Energy, delay or area factor of a node, interpolated in its logarithm."""
         table = self.scaling[family]
         nodes = sorted(table)
         if not nodes[0] <= node_nm <= nodes[-1]:
@@ -679,16 +686,17 @@ class CostTable:
     def scale(
         self, quantity: str, from_nm: float, to_nm: float, *, supply_v: float | None = None
     ) -> Sourced:
-        """Factor on a logic cost between nodes.
+        """Factor on a logic cost, or on a delay, between nodes.
 
         Parameters
         ----------
         quantity : str
-            ``energy`` or ``area``.
+            ``energy``, ``delay`` or ``area``.
         from_nm, to_nm : float
             Nodes, 7 to 130.
         supply_v : float, optional
-            Supply at which an energy holds at `from_nm`; by default that of the other side.
+            Supply at which an energy or a delay holds at `from_nm`; by default that of the other
+            side.
 
         Returns
         -------
@@ -697,19 +705,19 @@ class CostTable:
 
         Notes
         -----
-        Energy: high-performance family, at ``scaling.supply``. Where the supply of the cost is not
-        known it is taken to be the same, so that no credit is taken for a lower one. The interval
-        spans both families over the interval of the supply, widened by what the rule missed on one
-        measured pair of libraries (``scaling.check_energy``, ``scaling.check_area``), in proportion
+        Energy and delay: high-performance family, at ``scaling.supply``. Where the supply of the
+        cost is not known it is taken to be the same, so that no credit is taken for a lower one.
+        The interval spans both families over the interval of the supply, widened by what the rule
+        missed on one measured pair of libraries (``scaling.check_energy`` and so on), in proportion
         to the distance.
         """
-        if quantity not in ("energy", "area"):
-            raise ValueError(f"Scaled quantity must be energy or area, not {quantity!r}")
+        if quantity not in ("energy", "delay", "area"):
+            raise ValueError(f"Scaled quantity must be energy, delay or area, not {quantity!r}")
         source = self.entry(f"scaling.check_{quantity}").cost.source
         if from_nm == to_nm and supply_v is None:
             return Sourced.exact(1.0, "1", source)
         supply = self.entry("scaling.supply").cost.to("V")
-        families = ("energy_hp", "energy_lp") if quantity == "energy" else ("area",)
+        families = ("area",) if quantity == "area" else (f"{quantity}_hp", f"{quantity}_lp")
         ratios = {(family, volts): self._node_factor(family, to_nm, volts)
                   / self._node_factor(family, from_nm, supply_v or volts)
                   for family in families for volts in (supply.value, supply.low, supply.high)}
@@ -724,7 +732,7 @@ class CostTable:
     def _at(self, entry: Entry, quantity: str, node_nm: float) -> Sourced:
         if entry.node_nm is None or (entry.node_nm == node_nm and entry.supply_v is None):
             return entry.cost
-        supply_v = entry.supply_v if quantity == "energy" else None
+        supply_v = None if quantity == "area" else entry.supply_v
         return entry.cost * self.scale(quantity, entry.node_nm, node_nm, supply_v=supply_v)
 
     def measured(self, block: str, what: str) -> Entry:
@@ -756,6 +764,32 @@ class CostTable:
         best = costs[-1]
         return replace(best, low=min(best.low, *(cost.value for cost in costs)),
                        high=max(best.high, *(cost.value for cost in costs)))
+
+    def clock(self, design: str, *, node_nm: float) -> Sourced:
+        """The clock in Hz that synthesis of a design's units supports: that of the slowest.
+
+        Parameters
+        ----------
+        design : str
+            Its name.
+        node_nm : float
+            Process node, 7 to 130.
+
+        Raises
+        ------
+        ValueError
+            If no critical path of the design's units is known.
+        """
+        start = f"path.{design}."
+        paths = {key: entry for key, entry in self.entries.items() if key.startswith(start)}
+        if not paths:
+            raise ValueError(f"Critical paths of {design} must be in the table: bench/paths.py")
+        slowest, entry = max(paths.items(), key=lambda each: each[1].cost.to("s").value)
+        source = (f"critical path of {slowest.removeprefix(start)}, {entry.cost}, of "
+                  f"{entry.cost.source}, brought to {node_nm:g} nm by "
+                  f"{self.entry('scaling.check_delay').cost.source}")
+        delay = replace(self._at(entry, "delay", node_nm), source=source)
+        return (Sourced.exact(1.0, "1", source) / delay).to("Hz")
 
     def _sram(self, what: str, bits: str, number: str, unit: str, node_nm: float) -> Sourced:
         nodes = self.sram.nodes_nm

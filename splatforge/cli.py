@@ -211,18 +211,22 @@ class MemoryOptions:
     )] = 32
     clock_mhz: Annotated[float | None, typer.Option(
         "--clock-mhz", min=0.001, max=10_000,
-        help="Clock; without it one that is assumed, and says so.")] = None
+        help="Clock; without it the one that synthesis of the units supports.")] = None
 
-    def clock(self) -> "Sourced":
+    def clock(self, design: "AcceleratorDesign", node_nm: float,
+              table: "CostTable | None" = None) -> "Sourced":
         """The clock in Hz, and who says so."""
-        from splatforge.sim.costs import Sourced
-        from splatforge.sim.simulate import ASSUMED_CLOCK
+        from splatforge.sim.costs import Sourced, default_costs
+        from splatforge.sim.simulate import ASSUMED_CLOCK, DESIGNS
 
-        if self.clock_mhz is None:
+        if self.clock_mhz is not None:
+            return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
+        if design.name not in DESIGNS:
             return ASSUMED_CLOCK
-        return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
+        return (table or default_costs()).clock(design.name, node_nm=node_nm)
 
-    def timing(self, stated: str = "fixed") -> "Memory":
+    def timing(self, design: "AcceleratorDesign", stated: str = "fixed", *, node_nm: float = 28.0,
+               table: "CostTable | None" = None) -> "Memory":
         """The memory: the one that is asked for, else what the preset has `stated`."""
         from fractions import Fraction
 
@@ -236,7 +240,8 @@ class MemoryOptions:
                 if getattr(self, name) != getattr(MemoryOptions, name):
                     raise ValueError(f"--{name.replace('_', '-')} must come with a fixed memory, "
                                      f"not with {memory}, which has its own")
-            return BankedMemory(dram=PRESETS[memory], clock_hz=self.clock().value)
+            return BankedMemory(dram=PRESETS[memory],
+                                clock_hz=self.clock(design, node_nm, table).value)
         if memory != "fixed":
             raise ValueError(f"Memory must be one of fixed, {', '.join(PRESETS)}, not {memory!r}")
         rates = []
@@ -580,7 +585,7 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("memory", (f"{memory['name']}, {memory['channels']} channels at "
                     f"{memory['clock_hz'] / 1e6:g} MHz, the accelerator at "
-                    f"{memory['accelerator_clock_hz'] / 1e6:g} MHz")),
+                    f"{memory['accelerator_clock_hz'] / 1e6:.4g} MHz")),
         ("row hits", (f"{memory['row_hit_rate']:.1%} of {memory['reads'] + memory['writes']:,} "
                      f"accesses, {memory['activates']:,} rows opened")),
         ("bandwidth", (f"{memory['bytes_per_s'] / 1e9:.3g} GB/s, {memory['share_of_peak']:.1%} of "
@@ -1055,7 +1060,7 @@ def cosim(
         _check_extension(output, ".png")
     _check_outputs(json_file, output, waves)
     accelerator = parameters.design(design)
-    timing = behind.timing(parameters.memory(design))
+    timing = behind.timing(accelerator, parameters.memory(design))
     stalls = Stall.every_channel(stall, seed)
     window = None if waves is None else Waves(
         path=waves, first_cycle=waves_cycles[0], last_cycle=waves_cycles[1])
@@ -1137,10 +1142,11 @@ def simulate(
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
     _check_outputs(json_file, memory_trace)
     accelerator = parameters.design(design)
-    timing = behind.timing(parameters.memory(design))
+    table = None if costs is None else CostTable.load(costs)
+    timing = behind.timing(
+        accelerator, parameters.memory(design), node_nm=node_nm, table=table)
     if memory_trace is not None and not isinstance(timing, BankedMemory):
         raise ValueError(f"{memory_trace}: a trace needs --memory with banks, not fixed")
-    table = None if costs is None else CostTable.load(costs)
     gaussians = drawn.load()
     views = drawn.cameras(gaussians, (320, 240))
     simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm,
@@ -1156,9 +1162,13 @@ def simulate(
     energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
     _publish(record, json_file, [
         ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
-        ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:g} MHz, "
+        ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:.4g} MHz, "
                  f"{record['fps']:.4g} frames per second")),
         ("clock", record["clock_source"]),
+        ("assumed", (f"{1e3 * record['assumed']['time_s']:.4g} ms at "
+                    f"{record['assumed']['clock_hz'] / 1e6:g} MHz, "
+                    f"{record['assumed']['fps']:.4g} frames per second: "
+                    f"{record['assumed']['clock_source'].removeprefix('assumed: ')}")),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         *_memory_lines(record["memory"]),
         ("energy", _rounded(next(energies), "uJ", *energies)),
@@ -1202,7 +1212,8 @@ def _simulate(
     with _progress(f"simulating {accelerator.name}") as advance:
         return run(
             accelerator.name, accelerator, scene, views, scene_name=drawn.name, timing=timing,
-            background=drawn.background, clock=behind.clock(), node_nm=node_nm, log=log,
+            background=drawn.background, clock=behind.clock(accelerator, node_nm, table),
+            node_nm=node_nm, log=log,
             table=table, progress=lambda done: advance(done, len(views)))
 
 
@@ -1366,7 +1377,7 @@ def report(
 
     _check_outputs(json_file, output)
     accelerator = parameters.design(design)
-    timing = behind.timing(parameters.memory(design))
+    timing = behind.timing(accelerator, parameters.memory(design), node_nm=node_nm)
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))
     simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm)

@@ -19,6 +19,7 @@ from splatforge.synth.energy import CLOCK_PARTS, PARTS, ModuleEnergy, module_ene
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import Library
 from splatforge.synth.netlist import gate_level
+from splatforge.synth.parts import rtl_table
 from splatforge.verification.lib.ports import UNITS, Recording
 
 __all__ = ["ACTIONS", "Block", "Measurement", "cost_table", "measure"]
@@ -306,7 +307,9 @@ def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> 
         "# apart. Outputs of all netlists were those of the RTL in every cycle.",
         "# <block>.flip_flops and .instances: of the whole core. <block>.<action>: of the data.",
         "# <block>.flip_flop_cycle: clock, one flip-flop, one cycle. <block>.leakage: one us, all.",
+        "# rtl: digests of the RTL that was measured; a test compares them with what it is now.",
         "",
+        *rtl_table(design, UNITS),
     ]
 
     def entry(

@@ -219,7 +219,7 @@ def _memories(text: str) -> list[tuple[str, str, Macro]]:
 
 def gate_level(
     unit: str, design: AcceleratorDesign, library: Library, *, period_ps: float = 1000.0,
-    flatten: bool = False, cache: Path | None = None,
+    max_fanout: int | None = None, flatten: bool = False, cache: Path | None = None,
 ) -> Netlist:
     """Netlist of a unit in the cells of a library, from the cache if it is there.
 
@@ -233,6 +233,9 @@ def gate_level(
         The cells.
     period_ps : float
         What ABC sizes the gates for; what cannot be reached is as fast as it gets.
+    max_fanout : int, optional
+        Of a gate before ABC puts buffers in; its own choice by default, 10, is slow where a net
+        goes to hundreds.
     flatten : bool
         One module, lanes and all: minutes for an array.
     cache : Path, optional
@@ -243,6 +246,8 @@ def gate_level(
     SynthesisError
         If Yosys is not installed or fails.
     """
+    script = _ABC if max_fanout is None else _ABC.replace(
+        "buffer,-c", f"buffer,-N,{max_fanout}")
     text = to_rtlil(part(unit, design), unit)
     tree = _hierarchy(text)
     top = f"\\{unit}"
@@ -269,12 +274,12 @@ def gate_level(
             for module, cell, macro in found)
         avoid = "".join(f" -dont_use {name}" for name in library.avoid)
         passes = "\n".join(
-            _ABC.format(avoid=avoid, liberty=liberty, period_ps=period_ps, module=name)
+            script.format(avoid=avoid, liberty=liberty, period_ps=period_ps, module=name)
             for name in (*shared, top))
         yosys.run(_MAP.format(top=unit, macros=macros, avoid=avoid, liberty=liberty, abc=passes),
                   work, "map")
 
-    key = digest(text, library.digest, yosys.version(), _COARSE, _MAP, _ABC, repr(shared),
+    key = digest(text, library.digest, yosys.version(), _COARSE, _MAP, script, repr(shared),
                  repr(period_ps), str(MACRO_BITS))
     folder, hit = cached(f"{unit}-{library.name}-{key}", make, _KEPT, cache)
     return Netlist(unit=unit, library=library, path=folder / "netlist.json", cached=hit,

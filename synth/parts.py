@@ -1,12 +1,15 @@
 """What of an accelerator is synthesised on its own: its units, and the shell around them."""
 
+from collections.abc import Iterable
+
 from amaranth.lib import wiring
 
 from splatforge.designs.shell import AcceleratorDesign
-from splatforge.hw.generate import UNITS, component
+from splatforge.hw.generate import UNITS, component, to_rtlil
 from splatforge.hw.lib.shell import Shell
+from splatforge.verification.lib.build import digest
 
-__all__ = ["SHELL", "part", "parts"]
+__all__ = ["SHELL", "part", "parts", "rtl_digests", "rtl_table"]
 
 #: Frame control, bus and counters around the units, the registers in it.
 SHELL = "shell"
@@ -31,3 +34,14 @@ def part(name: str, design: AcceleratorDesign) -> wiring.Component:
     if name not in known:
         raise ValueError(f"Unit must be one of {', '.join(sorted(known))}, not {name!r}")
     return component(name, design)
+
+
+def rtl_digests(design: AcceleratorDesign, units: Iterable[str]) -> dict[str, str]:
+    """Part -> digest of its RTL: what was measured, to tell when it is something else by now."""
+    return {unit: digest(to_rtlil(part(unit, design), unit)) for unit in units}
+
+
+def rtl_table(design: AcceleratorDesign, units: Iterable[str]) -> list[str]:
+    """Those digests as lines of TOML, a table ``rtl.<design>``."""
+    return [f"[rtl.{design.name}]",
+            *(f'{unit} = "{of}"' for unit, of in rtl_digests(design, units).items()), ""]

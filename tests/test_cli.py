@@ -21,6 +21,7 @@ from PIL import Image
 
 from splatforge import cli, scenes
 from splatforge.cli import main
+from splatforge.sim.costs import default_costs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import tiny_library
@@ -789,6 +790,14 @@ def test_simulate(capsys, scene_file):
     record = figures(capsys, *base)
     assert set(record) >= SIMULATE_KEYS
     assert record["time_s"] == pytest.approx(record["cycles"] / record["clock_hz"])
+    # The clock is what synthesis supports; what others assume stands beside it.
+    supported = default_costs().clock("raster", node_nm=28)
+    assert record["clock_hz"] == supported.value < 1e9
+    assert record["clock_band_hz"] == [supported.low, supported.high]
+    assumed = record["assumed"]
+    assert assumed["time_s"] == pytest.approx(record["cycles"] / 1e9)
+    assert assumed["speedup"]["orin_nx_16gb"] == pytest.approx(
+        record["baselines"]["orin_nx_16gb"]["speedup"] * assumed["clock_hz"] / record["clock_hz"])
     assert record["energy_band_j"][0] < record["energy_j"] < record["energy_band_j"][1]
     assert {stage["name"] for stage in record["stages"]} == {"fetch", "array", "resolve"}
     slow = figures(capsys, *base, "--clock-mhz", 50, "--memory-latency", 1000)

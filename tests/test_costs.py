@@ -123,12 +123,12 @@ def test_products_and_sums_hold_their_value(a: float, b: float, spread: float) -
 # --- the committed tables ---
 
 
-@pytest.mark.parametrize("name", ["costs.toml", "sram.toml", "devices.toml"])
+@pytest.mark.parametrize("name", ["costs.toml", "sram.toml", "devices.toml", "paths.toml"])
 def test_committed_entries_say_who_says_so(name: str) -> None:
     tree = tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
-    tree.get("scaling", {}).pop("energy_hp", None)
-    tree.get("scaling", {}).pop("energy_lp", None)
-    tree.get("scaling", {}).pop("area", None)
+    for key in ("energy_hp", "energy_lp", "delay_hp", "delay_lp", "area"):
+        tree.get("scaling", {}).pop(key, None)
+    tree.pop("rtl", None)
     for key in ("points", "interpolation", "source"):
         tree.get("sram", {}).pop(key, None)
     entries = read_entries(name, tree)
@@ -348,7 +348,7 @@ def test_events_that_have_no_cost(event: str, message: str) -> None:
 def test_requests_outside_the_tables() -> None:
     with pytest.raises(ValueError, match="Node must be 7 to 130 nm, not 5"):
         TABLE.energy_of("add_20", node_nm=5)
-    with pytest.raises(ValueError, match="energy or area, not 'speed'"):
+    with pytest.raises(ValueError, match="energy, delay or area, not 'speed'"):
         TABLE.scale("speed", 45, 28)
     with pytest.raises(ValueError, match=r"'energy\.hbm9' must be in the table"):
         TABLE.energy_of("dram_read_byte", node_nm=28, dram="hbm9")
@@ -567,3 +567,39 @@ def test_committed_points_come_out_again() -> None:
         point = cacti._run(Path(binary), configuration(
             node_nm=node, size_bytes=size, width_bits=width, cell="itrs-lstp"))
         assert point == pytest.approx(TABLE.sram.points[node, size, width], rel=5e-4)
+
+
+# --- delays ---
+
+
+def test_delay_scales_by_the_rule() -> None:
+    """A path at 130 nm and 1.2 V at 45 nm: the polynomials by hand, the families as its ends."""
+    def law(coefficients, volts):
+        a, b, c, d = coefficients
+        return ((a * volts + b) * volts + c) * volts + d
+
+    there = law((-76.65, 334.9, -493.4, 275.8), 1.2)
+    got = TABLE.scale("delay", 130, 45, supply_v=1.2)
+    assert got.value == pytest.approx(law((-501.6, 1567, -1619, 566.1), 0.9) / there)
+    # Low: the best supply, and what one pair of libraries does better than the rule.
+    assert got.low == pytest.approx(0.62 * law((-501.6, 1567, -1619, 566.1), 1.0) / there)
+    assert got.high == pytest.approx(law((-285.7, 1239, -1795, 898.8), 0.8) / there)
+
+
+def test_clock_is_that_of_the_slowest_unit() -> None:
+    paths = {key: entry.cost.value for key, entry in TABLE.entries.items()
+             if key.startswith("path.raster.")}
+    own = TABLE.clock("raster", node_nm=28)
+    longest = max(paths.values())
+    factor = TABLE.scale("delay", 130, 28, supply_v=1.2)
+    assert own.value == pytest.approx(1e9 / (longest * factor.value))
+    assert own.low == pytest.approx(1e9 / (1.4 * longest * factor.high), rel=1e-3)
+    assert own.high == pytest.approx(1e9 / (longest * factor.low))
+    assert "Stillmaker" in own.source
+    assert max(paths, key=paths.__getitem__).rpartition(".")[2] in own.source
+    # A unit that is slower is what the clock follows.
+    slow = replace(TABLE.entries["path.raster.fetch"], cost=Sourced.exact(1, "us", "test"))
+    slower = replace(TABLE, entries={**TABLE.entries, "path.raster.fetch": slow})
+    assert slower.clock("raster", node_nm=28).value == pytest.approx(1e6 / factor.value)
+    with pytest.raises(ValueError, match="Critical paths of lumina must be in the table"):
+        TABLE.clock("lumina", node_nm=28)

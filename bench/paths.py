@@ -1,0 +1,34 @@
+"""Map every unit of raster and gscore to IHP SG13G2 and write sim/paths.toml.
+
+    python bench/paths.py ../shared/liberty
+
+The folder holds the library, plain or gzipped; some minutes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.raster import RasterDesign
+from splatforge.scenes.atomic_file import atomic_file
+from splatforge.synth.liberty import Liberty
+from splatforge.synth.library import read_library
+from splatforge.synth.paths import path_table
+
+TABLE = Path(__file__).parents[1] / "sim" / "paths.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    paths = list(parser.parse_args().folder.glob("sg13g2_typ_1p20V_25C.lib*"))
+    text = path_table(
+        (RasterDesign(), GscoreDesign()), read_library(paths), Liberty(paths).supply_v,
+        "python bench/paths.py FOLDER", progress=lambda unit: print(unit, file=sys.stderr))
+    with atomic_file(TABLE) as file:
+        file.write(text.encode())
+
+
+if __name__ == "__main__":
+    main()
