@@ -1,6 +1,8 @@
 """Synthesis: libraries, netlists, macros, the lane that is made once, units on an FPGA."""
 
 import gzip
+import json
+import re
 import sys
 import tomllib
 from dataclasses import replace
@@ -350,3 +352,17 @@ def test_a_unit_that_misses_the_target_is_mapped_again(tiny, cache, monkeypatch)
         "fetch": 6, "registers": 5, "resolve": 7}
     assert tried == [("fetch", None), ("fetch", 24), ("registers", None), ("resolve", None),
                      ("resolve", 24)]
+
+
+def test_baselines_hold_what_make_synth_compares():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for design in (RasterDesign(), GscoreDesign()):
+        name = f"baseline_{design.name}.json"
+        record = json.loads((files("splatforge.synth") / name).read_text())
+        assert (record["design"], record["library"]) == (design.name, "osu018")
+        (call,) = re.findall(rf"synth {design.name} .*?--against synth/{name}", makefile, re.DOTALL)
+        compared = re.findall(r"--unit (\w+)", call)
+        assert set(compared) == set(record["units"]) <= set(parts(design))
+        for figures in record["units"].values():
+            assert figures["cells"] > 1000
+            assert figures["path_ns"] > 1
