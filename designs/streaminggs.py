@@ -65,6 +65,12 @@ class PartitionDesign:
 #: Performance counters in register order: (name, unit, what it counts).
 COUNTERS = (
     ("cycles", "cycles", "accepted START write to last write response"),
+    ("sorting", "cycles", "part of cycles before the first group"),
+    ("vsu_busy", "cycles", "a row of voxels was looked at for a group"),
+    ("vsu_stalled", "cycles", "a row of voxels waited for those before"),
+    ("cfu_stalled", "cycles", "Gaussians waited in front of the coarse filters"),
+    ("ffu_stalled", "cycles", "a projected Gaussian waited for the sorters"),
+    ("vsort_busy", "cycles", "rows of a voxel's features were read for a pass"),
     ("array_busy", "cycles", "the array issued a block of evaluations"),
     ("array_starved", "cycles", "a group had not ended, no splat had arrived"),
     ("array_skipped", "cycles", "a splat was consumed that reached no live block"),
@@ -72,8 +78,23 @@ COUNTERS = (
     ("resolve_busy", "cycles", "a beat of pixels was accepted"),
     ("resolve_stalled", "cycles", "a beat of pixels waited for the bus"),
     ("read_stalled", "cycles", "a read address waited for the bus"),
-    ("descriptor_bytes", "bytes", "read of the frame descriptor and the camera"),
+    ("descriptor_bytes", "bytes", "read of the frame descriptor"),
+    ("voxel_bytes", "bytes", "read of the camera and of the table of voxels"),
+    ("codebook_bytes", "bytes", "read of codebooks"),
+    ("coarse_bytes", "bytes", "read of coarse halves"),
+    ("fine_bytes", "bytes", "read of fine halves"),
     ("pixel_bytes", "bytes", "written to the framebuffer, strobed bytes only"),
+    ("voxels", "voxels", "of the table that were looked at"),
+    ("voxels_visible", "voxels", "of these, those that can be seen"),
+    ("voxels_loaded", "voxels", "looked up for a group"),
+    ("gaussians", "Gaussians", "through the coarse filters"),
+    ("gaussians_passed", "Gaussians", "that the coarse filters passed"),
+    ("gaussians_projected", "Gaussians", "through the fine filter"),
+    ("gaussians_kept", "Gaussians", "that the fine filter passed"),
+    ("voxels_sorted", "voxels", "whose features were sorted"),
+    ("splats", "splats", "taken by the array"),
+    ("groups", "groups", "finished"),
+    ("groups_stopped", "groups", "that ended before their voxels did"),
 )
 
 #: Frame descriptor: (name, byte offset, bytes).
@@ -124,7 +145,8 @@ class StreaminggsDesign:
     name: ClassVar[str] = "streaminggs"
     number: ClassVar[int] = 3
     counters: ClassVar[tuple[tuple[str, str, str], ...]] = COUNTERS
-    read_counters: ClassVar[tuple[str, ...]] = ("descriptor_bytes",)
+    read_counters: ClassVar[tuple[str, ...]] = (
+        "descriptor_bytes", "voxel_bytes", "codebook_bytes", "coarse_bytes", "fine_bytes")
     write_counters: ClassVar[tuple[str, ...]] = ("pixel_bytes",)
     descriptor_fields: ClassVar[tuple[tuple[str, int, int], ...]] = DESCRIPTOR_FIELDS
 

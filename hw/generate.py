@@ -40,6 +40,7 @@ from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 from splatforge.hw.setup import Setup
+from splatforge.hw.streaminggs import Streaminggs
 from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
 from splatforge.hw.vsu import Vsu
@@ -51,7 +52,8 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
     "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu, "raster": Raster,
-    "registers": Registers, "resolve": Resolve, "setup": Setup, "vru": Vru, "vsort": Vsort,
+    "registers": Registers, "resolve": Resolve, "setup": Setup, "streaminggs": Streaminggs,
+    "vru": Vru, "vsort": Vsort,
     "vsu": Vsu,
 }
 #: Units that every accelerator has.
@@ -60,7 +62,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "streaminggs": _COMMON | {"cfu", "ffu", "setup", "vsort", "vsu"},
+    "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -147,6 +149,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
                 return Ffu(design.ffu, design.shell)
             case "setup":
                 return Setup(design.setup, design.ffu)
+            case "streaminggs":
+                return Streaminggs(design)
             case "vsu":
                 return Vsu(design.vsu, design.shell)
         return Vsort(design.vsort, design.ffu)

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "entry", "main"]
 
-#: Accelerators: generated, simulated, co-simulated, synthesised, rendered bit by bit.
-DESIGNS = ("raster", "gscore")
-#: Designs that have a model of a frame, bit by bit.
-DRAWN_DESIGNS = (*DESIGNS, "streaminggs")
+#: Accelerators: generated, co-simulated, rendered bit by bit.
+DESIGNS = ("raster", "gscore", "streaminggs")
+#: Those whose time, energy and area are modeled, and that are synthesised.
+SIMULATED = ("raster", "gscore")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster",)
 
@@ -110,6 +110,8 @@ JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
+SimulatedArgument = Annotated[str, typer.Argument(
+    metavar="DESIGN", help=f"One of: {', '.join(SIMULATED)}.")]
 MeasuredArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(MEASURED)}.")]
 NodeOption = Annotated[float, typer.Option(
@@ -909,7 +911,7 @@ def render(
     )] = None,
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
-        help=f"Render as an accelerator does, bit by bit: {', '.join(DRAWN_DESIGNS)}.")] = None,
+        help=f"Render as an accelerator does, bit by bit: {', '.join(DESIGNS)}.")] = None,
     parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
@@ -923,7 +925,7 @@ def render(
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    fixed = None if design is None else parameters.design(design, DRAWN_DESIGNS)
+    fixed = None if design is None else parameters.design(design, DESIGNS)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
@@ -1120,7 +1122,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 )
 @grouped
 def simulate(
-    design: DesignArgument,
+    design: SimulatedArgument,
     drawn: PathOptions,
     parameters: DesignOptions,
     behind: MemoryOptions,
@@ -1141,7 +1143,7 @@ def simulate(
     if memory_trace is not None:
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
     _check_outputs(json_file, memory_trace)
-    accelerator = parameters.design(design)
+    accelerator = parameters.design(design, SIMULATED)
     table = None if costs is None else CostTable.load(costs)
     timing = behind.timing(
         accelerator, parameters.memory(design), node_nm=node_nm, table=table)
@@ -1307,7 +1309,7 @@ def synth(
         check_regular_file(against, "JSON")
     for path in liberty or ():
         check_regular_file(path, "Liberty")
-    accelerator = parameters.design(design)
+    accelerator = parameters.design(design, SIMULATED)
     other = None if against is None else json.loads(against.read_text("utf-8"))
     cells, absent = None, ""
     try:
@@ -1364,7 +1366,7 @@ def report(
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="Page to write.")] = Path("report.html"),
     design: Annotated[str, typer.Option(
-        "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
+        "--design", help=f"One of: {', '.join(SIMULATED)}.")] = "raster",
     node_nm: NodeOption = 28.0,
     processes: ProcessesOption = None,
     json_file: JsonOption = None,
@@ -1376,7 +1378,7 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
-    accelerator = parameters.design(design)
+    accelerator = parameters.design(design, SIMULATED)
     timing = behind.timing(accelerator, parameters.memory(design), node_nm=node_nm)
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))

@@ -426,7 +426,8 @@ def test_config_errors(tmp_path, text, message):
 
 
 def test_unknown_design_and_preset():
-    with pytest.raises(ValueError, match=r"^Design must be one of raster, gscore, not 'rester'$"):
+    message = r"^Design must be one of raster, gscore, streaminggs, not 'rester'$"
+    with pytest.raises(ValueError, match=message):
         cli._design("rester", None, None)
     with pytest.raises(ValueError, match=r"^Preset must be one of 16-lane, .*, not '63-lane'$"):
         cli._design("raster", "63-lane", None)

@@ -24,6 +24,7 @@ from splatforge.designs import (
     resolve,
     setup,
     shell,
+    streaminggs,
     vru,
     vsort,
     vsu,
@@ -41,7 +42,8 @@ DESIGNS = {
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign, "qsu": qsu.QsuDesign,
     "raster": raster.RasterDesign, "registers": shell.ShellDesign,
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
-    "setup": setup.SetupDesign, "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
+    "setup": setup.SetupDesign, "streaminggs": streaminggs.StreaminggsDesign,
+    "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
 }
 
 

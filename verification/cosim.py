@@ -13,20 +13,23 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from splatforge.algos import gscore, raster, reference
+from splatforge.algos import gscore, raster, reference, streaminggs
 from splatforge.algos.fetch import MemoryImage, pack
 from splatforge.algos.quality import psnr_db
+from splatforge.algos.streaminggs.frame import render_float
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.memory import Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign, FrameError
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.scenes import Camera, Scene, check_writable
 from splatforge.sim.dram import DramCounts
 from splatforge.sim.gscore import simulate as simulate_gscore
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.simulate import memory_record
+from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 from splatforge.verification.lib.build import Binary
 from splatforge.verification.lib.frame import (
     FrameJob,
@@ -327,7 +330,26 @@ def _model_gscore(
         float_image=exact.image, transmittance=exact.transmittance)
 
 
-_MODELS = {"gscore": _model_gscore, "raster": _model_raster}
+def _model_streaminggs(
+    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
+    background: Background,
+) -> _Modeled:
+    assert isinstance(design, StreaminggsDesign)
+    frame = streaminggs.prepare(scene, camera, design)
+    picture = streaminggs.render(frame, design, background)
+    exact = render_float(
+        frame.stored.cut, camera, group_tiles=design.array.side, scene=frame.stored.decode(),
+        background=background)
+    run = simulate_streaminggs(frame, picture.workload, design, timing)
+    return _Modeled(
+        picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
+        gaussians_saturated=picture.workload.array.gaussians_saturated,
+        pack=lambda pixel_format: streaminggs.pack(
+            frame, design, background=background, pixel_format=pixel_format),
+        float_image=exact.image, transmittance=exact.transmittance)
+
+
+_MODELS = {"gscore": _model_gscore, "raster": _model_raster, "streaminggs": _model_streaminggs}
 #: Designs that can be co-simulated.
 DESIGNS = tuple(_MODELS)
 

@@ -79,9 +79,9 @@ SMALL_STREAMINGGS = StreaminggsDesign(
     vsu=VsuDesign(voxels=64, scan_width=1, interval=2, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
     array=replace(SMALL.array, group_tiles=2), resolve=SMALL.resolve)
-#: Units with a proof of their own. Of GSCore as a whole there is none: what its arbiters' queues
-#: hold would have to be said as invariants. All that it is made of but these is proven, and benches
-#: and whole frames watch its bus in every cycle.
+#: Units with a proof of their own. Of GSCore and StreamingGS as a whole there is none: what their
+#: queues hold would have to be said as invariants. All that they are made of but the arbiters is
+#: proven, and benches and whole frames watch their bus in every cycle.
 UNITS = (
     "alpha", "array", "blend", "bsu", "ccu", "cfu", "fetch", "ffu", "lists", "qsu", "registers",
     "resolve", "raster", "setup", "vru", "vsort", "vsu")

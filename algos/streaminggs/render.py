@@ -6,7 +6,7 @@ in every tile of the group that it meets.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,10 @@ def store(scene: Scene, design: StreaminggsDesign) -> StoredScene:
         scene.select(cut.ids), design.ffu.codebooks, design.ffu.feature))
 
 
+#: What was stored last, for the next frame of the same scene.
+_stored = lru_cache(maxsize=1)(store)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreaminggsInput:
     """What is in memory when a frame starts.
@@ -137,7 +141,7 @@ def prepare(
     Parameters
     ----------
     scene : Scene or StoredScene
-        A scene is stored first; for more than a frame, do it once by :func:`store`.
+        A scene is stored first (:func:`store`), and kept for the next frame.
     camera : Camera
         In the scene's units.
     design : StreaminggsDesign
@@ -153,7 +157,7 @@ def prepare(
     width, height, side = camera.width, camera.height, design.shell.max_side
     if not (1 <= width <= side and 1 <= height <= side):
         raise ValueError(f"Frame must be 1x1 to {side}x{side} pixels, not {width}x{height}")
-    stored = scene if isinstance(scene, StoredScene) else store(scene, design)
+    stored = scene if isinstance(scene, StoredScene) else _stored(scene, design)
     cut = stored.cut
     weights = weights or order_weights(cut, camera)
     record = pack_stream_camera(
@@ -377,7 +381,7 @@ def render(
     frame: StreaminggsInput, design: StreaminggsDesign,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> StreaminggsFrame:
-    """Render a prepared frame in integers.
+    """Render a prepared frame, bit-true to :class:`splatforge.hw.streaminggs.Streaminggs`.
 
     Parameters
     ----------

@@ -195,3 +195,8 @@ def test_real_scene(name, shared_scene):
     want = render_float(stored.cut, view, scene=stored.decode())
     assert psnr_db(got.image, want.image) >= 55
     assert psnr_db(got.image, want.image, want.transmittance < 0.999) >= 48
+
+
+@pytest.mark.rtl
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("streaminggs", seed=11)
