@@ -322,7 +322,6 @@ def test_paths_become_a_clock(tiny, cache, monkeypatch, tmp_path):
     assert (entry.node_nm, entry.supply_v) == (45, 1.0)
 
 
-@pytest.mark.xfail(reason="array, resolve and ccu have changed since: python bench/paths.py FOLDER")
 def test_committed_paths_are_of_this_rtl():
     """What was mapped is what is generated."""
     made = tomllib.loads((files("splatforge.sim") / "paths.toml").read_text())
