@@ -40,7 +40,7 @@ def part_layout(side: int) -> data.StructLayout:
 
 def group_splat_layout(splat: SplatFormat, side: int) -> data.StructLayout:
     """A splat, and its tile among those of the group, row-major."""
-    return data.StructLayout({"splat": splat_layout(splat), "tile": range(side * side)})
+    return data.StructLayout({"splat": splat_layout(splat), "tile": range(max(2, side * side))})
 
 
 def lowest_bit(mask: Value) -> Value:
@@ -185,7 +185,7 @@ class Array(Component):
         dead = Signal(places)
         splat = Signal(splat_layout(self.splat))
         # Of the splat: its tile in the group.
-        tile = Signal(range(side * side))
+        tile = Signal(range(max(2, side * side)))
         splat_valid = Signal()
         pending = Signal(blocks)
 
@@ -202,11 +202,19 @@ class Array(Component):
         offered = Signal()
         masks = design.block_subtiles()
         arrives = self.i_group if grouped else self.i_tile
-        record = self.i_splat.p.splat if grouped else self.i_splat.p
-        no_more = ~more | self.finish if grouped else ~more
+        record = self.i_splat.p.splat if grouped else self.i_splat.payload
         incoming = Cat((record.subtiles & mask).any() for mask in masks)
-        # Of the tile whose splat is next.
-        next_tile = Mux(splat_free, self.i_splat.p.tile, tile) if grouped else C(0)
+        if grouped:
+            expects = more & ~self.finish
+            # Of the tile whose splat is next.
+            gone = dead.word_select(Mux(splat_free, self.i_splat.p.tile, tile), blocks)
+            told = [
+                self.ended.eq(end),
+                self.dead.eq(Cat(dead.word_select(n, blocks).all() for n in range(side * side)))]
+            waits = self.i_splat.ready & ~self.finish
+        else:
+            expects, gone, waits = more, dead, self.i_splat.ready
+            told = [self.skip.eq(active & all_dead & more)]
         m.d.comb += [
             lowest.eq(lowest_bit(candidates)),
             rest.eq(candidates & ~lowest),
@@ -214,23 +222,16 @@ class Array(Component):
             self.busy.eq(candidates.any()),
             self.skipped.eq(splat_valid & ~candidates.any()),
             self.i_splat.ready.eq(active & splat_free & more & ~all_dead),
-            end.eq(active & (all_dead | (splat_free & no_more))),
-            self.stopped.eq(active & all_dead & (~no_more | (pending.any() & splat_valid))),
-            self.starved.eq(
-                self.i_splat.ready & ~self.i_splat.valid & ~splat_valid & ~no_more),
+            end.eq(active & (all_dead | (splat_free & ~expects))),
+            *told,
+            self.stopped.eq(active & all_dead & (expects | (pending.any() & splat_valid))),
+            self.starved.eq(waits & ~self.i_splat.valid & ~splat_valid),
             offered.eq(self.i_splat.valid & active & more & ~all_dead),
             next_pending.eq(Mux(splat_free, incoming & offered.replicate(blocks), rest)),
         ]
-        if grouped:
-            m.d.comb += [
-                self.ended.eq(end),
-                self.dead.eq(Cat(dead.word_select(n, blocks).all() for n in range(side * side))),
-            ]
-        else:
-            m.d.comb += self.skip.eq(active & all_dead & more)
         m.d.sync += [
             pending.eq(next_pending),
-            candidates.eq(next_pending & ~dead.word_select(next_tile, blocks)),
+            candidates.eq(next_pending & ~gone),
             all_dead.eq(dead.all()),
         ]
         with m.If(splat_free):
@@ -253,10 +254,10 @@ class Array(Component):
         with m.If(end):
             m.d.sync += [active.eq(0), splat_valid.eq(0), candidates.eq(0)]
         with m.If(arrives.valid & arrives.ready):
-            m.d.sync += more.eq(1) if grouped else [
+            follow = [more.eq(1)] if grouped else [
                 remaining.eq(self.i_tile.p.splats), more.eq(self.i_tile.p.splats.any())]
             m.d.sync += [
-                active.eq(1), half.eq(~half), all_dead.eq(0),
+                active.eq(1), half.eq(~half), *follow, all_dead.eq(0),
                 columns[~half].eq(arrives.p.columns), rows[~half].eq(arrives.p.rows),
                 touched[~half].eq(0),
                 held.eq((held & ~free) | (Mux(half, 1, 2))),
@@ -275,22 +276,28 @@ class Array(Component):
         chosen = Signal(blocks)
         chosen_splat = Signal(splat_layout(self.splat), reset_less=True)
         chosen_half = Signal()
+        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half)]
         chosen_tile = Signal.like(tile)
-        mark = Cat(chosen & (chosen_tile == n).replicate(blocks) for n in range(side * side))
-        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half),
-                     chosen_tile.eq(tile)]
+        mark = chosen
+        if grouped:
+            m.d.sync += chosen_tile.eq(tile)
+            mark = Cat(chosen & (chosen_tile == n).replicate(blocks) for n in range(side * side))
         m.d.sync += touched[chosen_half].eq(touched[chosen_half] | mark)
         block = Signal(block_bits)
         m.d.comb += block.eq(Cat(
             Cat(chosen[number] for number in range(blocks) if number >> bit & 1).any()
             for bit in range(block_bits)))
         issue_carry = Signal(carry)
-        x0 = (chosen_tile % side) * TILE_PX + (block % design.blocks_x) * design.block_width
-        y0 = (chosen_tile // side) * TILE_PX + (block // design.blocks_x) * design.block_height
+        x0 = (block % design.blocks_x) * design.block_width
+        y0 = (block // design.blocks_x) * design.block_height
+        place = block
+        if grouped:
+            x0, y0 = x0 + chosen_tile % side * TILE_PX, y0 + chosen_tile // side * TILE_PX
+            place = chosen_tile * blocks + block
         m.d.comb += [
             issue_carry.color.as_value().eq(
                 Cat(chosen_splat.red, chosen_splat.green, chosen_splat.blue)),
-            issue_carry.slot.eq(chosen_half * places + chosen_tile * blocks + block),
+            issue_carry.slot.eq(chosen_half * places + place),
             issue_carry.first.eq(~(touched[chosen_half] & mark).any()),
             issue_carry.columns.eq(Cat(x0 + x < columns[chosen_half]
                                        for x in range(design.block_width))),
@@ -335,25 +342,27 @@ class Array(Component):
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
         started = Signal()
         move = Signal()
+        tile_columns, tile_rows = columns[read_half], rows[read_half]
         # Of a group: the tile, and what of the group lies from it on in the frame.
-        x, y = Signal(range(side)), Signal(range(side))
-        from_x = columns[read_half] - TILE_PX * x
-        from_y = rows[read_half] - TILE_PX * y
+        x, y = Signal(range(max(2, side))), Signal(range(max(2, side)))
+        from_x, from_y = tile_columns - TILE_PX * x, tile_rows - TILE_PX * y
         last_x, last_y = (from_x <= TILE_PX) | (x == side - 1), (from_y <= TILE_PX) | (
             y == side - 1)
-        last_tile = last_x & last_y
-        tile_columns, tile_rows = (Signal(range(TILE_PX + 1), name=f"tile_{name}")
-                                   for name in ("columns", "rows"))
+        if side > 1:
+            tile_columns, tile_rows = (Signal(range(TILE_PX + 1), name=f"tile_{name}")
+                                       for name in ("columns", "rows"))
+            m.d.comb += [
+                tile_columns.eq(Mux(from_x > TILE_PX, TILE_PX, from_x)),
+                tile_rows.eq(Mux(from_y > TILE_PX, TILE_PX, from_y))]
         m.d.comb += [
-            tile_columns.eq(Mux(from_x > TILE_PX, TILE_PX, from_x)),
-            tile_rows.eq(Mux(from_y > TILE_PX, TILE_PX, from_y)),
             self.o_tile.valid.eq(~running & waiting.any()),
             self.o_tile.p.columns.eq(tile_columns),
             self.o_tile.p.rows.eq(tile_rows),
             started.eq(self.o_tile.valid & self.o_tile.ready),
             move.eq(~self.o.valid | self.o.ready),
         ]
-        m.d.sync += waiting.eq(waiting + full - (started & last_tile))
+        m.d.sync += waiting.eq(
+            waiting + full - (started & last_x & last_y if side > 1 else started))
         with m.If(started):
             m.d.sync += [running.eq(1), asking.eq(1), row.eq(0), group.eq(0)]
 
@@ -365,7 +374,7 @@ class Array(Component):
             Signal(name=name) for name in ("last_group", "last_row", "asked", "last", "written"))
         read_within = Signal.like(within, reset_less=True)
         m.d.comb += [
-            here.eq((y * side + x) * blocks + block),
+            here.eq((y * side + x) * blocks + block if side > 1 else block),
             last_group.eq((group + 1) * PIXELS_PER_GROUP >= tile_columns),
             last_row.eq(row + 1 == tile_rows),
         ]
@@ -399,13 +408,13 @@ class Array(Component):
                 self.o.payload.eq(Mux(chosen_written, chosen.as_value(), untouched.as_value())),
             ]
             with m.If(asked & last):
-                m.d.sync += running.eq(0)
+                if side == 1:
+                    m.d.sync += [running.eq(0), read_half.eq(~read_half)]
+                    m.d.comb += free.eq(Mux(read_half, 2, 1))
+                    return
+                m.d.sync += [running.eq(0), x.eq(x + 1)]
                 with m.If(last_x):
-                    m.d.sync += x.eq(0)
+                    m.d.sync += [x.eq(0), y.eq(y + 1)]
                     with m.If(last_y):
                         m.d.sync += [y.eq(0), read_half.eq(~read_half)]
                         m.d.comb += free.eq(Mux(read_half, 2, 1))
-                    with m.Else():
-                        m.d.sync += y.eq(y + 1)
-                with m.Else():
-                    m.d.sync += x.eq(x + 1)

@@ -71,7 +71,7 @@ LINT_WAIVERS = ("-Wno-WIDTH", "-Wno-UNSIGNED", "-Wno-CASEINCOMPLETE")
 
 _MODULE = re.compile(r"^module (\\\S+ |\w+)(.*?)^endmodule\n", re.MULTILINE | re.DOTALL)
 #: "  <type> <name> (" with escaped names ending in a blank: an instance.
-_INSTANCE = re.compile(r"^  (\\\S+|\w+) +(?=\\\S+ \(|\w+ \()", re.MULTILINE)
+_INSTANCE = re.compile(r"^  (\\\S+|\w+) +(?=(?:\\\S+|\w+) +\()", re.MULTILINE)
 #: The same in RTLIL; attributes stand before the module.
 _RTLIL_MODULE = re.compile(
     r"^((?:attribute [^\n]*\n)*)module (\S+)(.*?)^end\n", re.MULTILINE | re.DOTALL)

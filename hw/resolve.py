@@ -278,10 +278,14 @@ class Resolve(Component):
         with m.If(finished):
             m.d.sync += [busy.eq(0), tile_column.eq(tile_column + 1),
                          tile_address.eq(tile_address + (TILE_PX << shift))]
-            ends_row, ends_group = self._in_group(m, tile_column, tile_row, last_column, tiles_y)
             bits = self.side.bit_length() - 1
+            below = band_address + (self.pitch_bytes << (4 + bits))
+            ends_band = tile_column == last_column
             if self.side > 1:
                 # The next row of the group begins where this one did, and the next group beside it.
+                ends_row = tile_column[:bits].all() | (tile_column == last_column)
+                ends_group = tile_row[:bits].all() | (tile_row + 1 == tiles_y)
+                ends_band = ends_band & ends_group
                 with m.If(ends_row & ~ends_group):
                     m.d.sync += [
                         tile_column.eq(tile_column[bits:] << bits), tile_row.eq(tile_row + 1),
@@ -294,19 +298,10 @@ class Resolve(Component):
                         tile_row.eq(tile_row[bits:] << bits), tile_address.eq(beside),
                         group_begin.eq(beside), row_begin.eq(beside),
                     ]
-            with m.If(ends_group & (tile_column == last_column)):
-                below = band_address + ((self.pitch_bytes << 4) << bits)
+            with m.If(ends_band):
                 m.d.sync += [
                     tile_column.eq(0), tile_row.eq(tile_row + 1), tile_address.eq(below),
                     band_address.eq(below), *(begin.eq(below) for begin in begins),
                 ]
         m.d.comb += self.done.eq((tile_row == tiles_y) & tiles_y.any() & self.idle)
         return m
-
-    def _in_group(self, m, column, row, last_column, tiles_y):
-        """Whether a tile is the last in its row of its group, and whether it is in the last row."""
-        if self.side == 1:
-            return C(1, 1), C(1, 1)
-        bits = self.side.bit_length() - 1
-        return (column[:bits].all() | (column == last_column),
-                row[:bits].all() | (row + 1 == tiles_y))

@@ -110,9 +110,8 @@ class Setup(Component):
         over, current = Signal(), Signal()
         issue, gone = Signal(), Signal()
         span = token.kept
-        met = Cat(
-            (x >= span.first_x) & (x <= span.last_x) & (y >= span.first_y) & (y <= span.last_y)
-            for y in range(side) for x in range(side))
+        met = Cat(self._between(span, x, "x") & self._between(span, y, "y")
+                  for y in range(side) for x in range(side))
         m.d.comb += [
             over.eq(is_older(token.tag, self.oldest)),
             # Of the group in the array it is known which tiles are over.
@@ -166,6 +165,12 @@ class Setup(Component):
             m.d.sync += masks[0].eq(self._subtiles(m, span, setup.x, setup.y, move))
             m.d.sync += out.subtiles.eq(masks[-1])
         return m
+
+    def _between(self, span, number, axis):
+        """Whether a column or row of the group is in the span; what is always so is left out."""
+        first, last = span[f"first_{axis}"], span[f"last_{axis}"]
+        parts = [first <= number] if number < self.ffu.group_tiles - 1 else []
+        return Cat(*parts, *([last >= number] if number else [])).all()
 
     def _groups(self, m, side):
         """Groups to the array, and where each lies in the frame by its number."""

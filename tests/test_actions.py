@@ -220,8 +220,6 @@ def test_committed_tables_hold_every_block() -> None:
             assert table.entry(f"measured.{library}.{name}.flip_flops").cost.value > 100
 
 
-@pytest.mark.xfail(reason="array and resolve have since learnt of groups of tiles: "
-                   "python bench/energy_tables.py FOLDER --size 96x80")
 def test_committed_tables_are_of_this_rtl() -> None:
     """What was measured is what is generated."""
     now = rtl_digests(RasterDesign(), UNITS)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from splatforge import cli, scenes
 from splatforge.cli import main
+from splatforge.designs.raster import RasterDesign
 from splatforge.sim.costs import default_costs
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -374,7 +375,7 @@ def test_every_option_is_declared_once():
     names = [name for each in declared for name in re.findall(r'"(-[^"/]*)', each)]
     assert len(names) > 40
     assert {name for name in names if names.count(name) > 1} == {
-        "-o", "--output", "--seed", "--against", "--design", "--liberty"}
+        "-o", "--output", "--seed", "--against", "--design", "--liberty", "--size"}
 
 
 def test_groups_of_options():
@@ -436,9 +437,9 @@ def test_unknown_design_and_preset():
 @pytest.mark.parametrize("rate", ["fast", "1/0", "0", "3/2"])
 def test_memory_rates(rate):
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli.MemoryOptions(memory_rate=rate).timing()
+        cli.MemoryOptions(memory_rate=rate).timing(RasterDesign())
     with pytest.raises(ValueError, match=r"Memory rate must be|Beats per cycle must be"):
-        cli.MemoryOptions(memory_rate="1/2", memory_write_rate=rate).timing()
+        cli.MemoryOptions(memory_rate="1/2", memory_write_rate=rate).timing(RasterDesign())
 
 
 @pytest.mark.parametrize(("option", "value"), [

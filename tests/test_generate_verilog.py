@@ -37,7 +37,7 @@ DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
 DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16)),
            "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16, group_tiles=2))}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
-INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) \(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
+INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) +\(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
