@@ -6,7 +6,10 @@ from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.fixed import Fixed
 
-__all__ = ["SetupDesign"]
+__all__ = ["QUEUED_GROUPS", "SetupDesign"]
+
+#: Groups that may have been announced and not yet be taken by the array.
+QUEUED_GROUPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)

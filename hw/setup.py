@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import SUBTILE_PX, TILE_PX
 from splatforge.designs.ffu import FfuDesign
-from splatforge.designs.setup import SetupDesign
+from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
 from splatforge.hw.array import group_splat_layout, part_layout
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift
@@ -20,10 +20,7 @@ from splatforge.hw.lib.tokens import group_layout
 from splatforge.hw.vru import is_older
 from splatforge.hw.vsort import sorted_token_layout
 
-__all__ = ["GROUPS_AHEAD", "Setup"]
-
-#: Groups that may have been announced and not yet be taken by the array.
-GROUPS_AHEAD = 8
+__all__ = ["Setup"]
 
 
 class Setup(Component):
@@ -175,7 +172,7 @@ class Setup(Component):
     def _groups(self, m, side):
         """Groups to the array, and where each lies in the frame by its number."""
         layout = group_layout(side)
-        m.submodules.groups = groups = SyncFIFOBuffered(width=layout.size, depth=GROUPS_AHEAD)
+        m.submodules.groups = groups = SyncFIFOBuffered(width=layout.size, depth=QUEUED_GROUPS)
         places = Memory(shape=24, depth=1 << TILE_TAG_BITS, init=[])
         m.submodules.places = places
         write, read = places.write_port(), places.read_port(domain="comb")

@@ -8,12 +8,14 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from splatforge.designs.setup import QUEUED_GROUPS
+
 __all__ = ["OLDEST", "behind", "new_setup", "offers", "step"]
 
 #: Stages of arithmetic, the output's register the last of them.
 STAGES = 6
 #: Groups that wait behind the one that is shown to the array.
-WAITING = 7
+WAITING = QUEUED_GROUPS - 1
 
 # The oldest group that is wanted, and whether the array has it; groups that wait, and whether one
 # is shown; the token in front of the arithmetic: whether there is one, its group, whether it is the

@@ -1,6 +1,5 @@
 """Testbench of the unit that projects Gaussians, amid a memory and what takes its results."""
 
-from collections import deque
 from functools import cache
 
 import cocotb
@@ -9,9 +8,9 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from splatforge.algos.ccu import CcuFrame, ccu_fixed, pack_camera, pack_gaussians
 from splatforge.hw.ccu import tile_entry_layout
-from splatforge.hw.fetch import address_layout, beat_layout
-from splatforge.hw.lib.axi import READ_GAUSSIANS, READ_SPLATS
+from splatforge.hw.lib.axi import READ_GAUSSIANS
 from splatforge.scenes import Camera, Scene
+from splatforge.verification.lib.reads import ReadSide
 from splatforge.verification.lib.runner import TESTED_GSCORE
 from splatforge.verification.lib.stream import port, start
 
@@ -59,7 +58,7 @@ class Frame:
 frame = cache(Frame)
 
 
-class Surroundings:
+class Surroundings(ReadSide):
     """What stands around the unit.
 
     Parameters
@@ -77,51 +76,12 @@ class Surroundings:
     def __init__(
         self, dut, frame: Frame, rng: np.random.Generator, gap: float, stall: float
     ) -> None:
-        self.dut, self.frame, self.rng, self.gap, self.stall = dut, frame, rng, gap, stall
-        self.asked: list[int] = []
-        self.beats: deque[tuple[int, int, bool]] = deque()
+        super().__init__(dut, frame.memory, rng, gap, stall, read_id=READ_GAUSSIANS,
+                         outstanding_bursts=CCU.outstanding_bursts)
+        self.frame = frame
         self.features: list[int] = []
         #: (tile, entry) of each.
         self.entries: list[tuple[int, int]] = []
-
-    def pause(self, probability: float) -> bool:
-        """Whether to sit out a cycle."""
-        return bool(self.rng.random() < probability)
-
-    async def serve(self) -> None:
-        """Take bursts and answer them, in order; beats of others come between."""
-        dut, address, beat = self.dut, port(self.dut, "o_address"), port(self.dut, "i_beat")
-        layout, cycle, bursts = beat_layout(SHELL), 0, 0
-        while True:
-            ready = not self.pause(self.stall)
-            address.ready.value = int(ready)
-            due = bool(self.beats) and self.beats[0][0] <= cycle and not self.pause(self.gap)
-            beat.valid.value = int(due or self.pause(0.3))
-            if due:
-                _, word, last = self.beats.popleft()
-                bursts -= last
-                beat.payload.value = layout.const(
-                    {"id": READ_GAUSSIANS, "data": word, "last": last}).as_value().value
-            else:
-                beat.payload.value = layout.const({
-                    "id": READ_SPLATS, "data": 0x55, "last": int(self.pause(0.5)),
-                }).as_value().value
-            await RisingEdge(dut.clk)
-            cycle += 1
-            assert beat.ready.value == 1, "a beat that was asked for has no room"
-            if ready and address.valid.value == 1:
-                burst = address_layout(SHELL).from_bits(int(address.payload.value))
-                assert burst.id == READ_GAUSSIANS
-                assert burst.address >> 12 == (burst.address + 16 * burst.length) >> 12
-                bursts += 1
-                assert bursts <= CCU.outstanding_bursts
-                at = cycle + int(self.rng.integers(1, 40))
-                if self.beats:
-                    at = max(at, self.beats[-1][0])
-                for n in range(burst.length + 1):
-                    self.asked.append(burst.address + 16 * n)
-                    self.beats.append(
-                        (at, self.frame.memory[self.asked[-1]], n == burst.length))
 
     async def take(self) -> None:
         """Take features and entries."""

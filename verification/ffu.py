@@ -1,6 +1,5 @@
 """Testbench of the fine filter, amid a memory, what sends survivors and what takes features."""
 
-from collections import deque
 from functools import cache
 from itertools import accumulate
 
@@ -10,10 +9,10 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.tokens import SurvivorKind
-from splatforge.hw.fetch import address_layout, beat_layout
-from splatforge.hw.lib.axi import READ_FINE, READ_SPLATS
+from splatforge.hw.lib.axi import READ_FINE
 from splatforge.hw.lib.tokens import survivor_layout
 from splatforge.verification.lib.fine import Survivors, survivor_fields
+from splatforge.verification.lib.reads import ReadSide
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.lib.stream import port, start
 
@@ -30,7 +29,7 @@ def survivors(seed: int) -> Survivors:
     return Survivors(FFU, seed, groups=8)
 
 
-class Surroundings:
+class Surroundings(ReadSide):
     """What stands around the unit.
 
     Parameters
@@ -51,55 +50,14 @@ class Surroundings:
         self, dut, scene: Survivors, rng: np.random.Generator, gap: float, stall: float,
         skip: float,
     ) -> None:
-        self.dut, self.scene, self.rng = dut, scene, rng
-        self.gap, self.stall, self.skip = gap, stall, skip
-        self.memory = scene.memory(CODEBOOKS, SCENE)
-        self.asked: list[tuple[int, int]] = []
-        self.beats: deque[tuple[int, int, bool]] = deque()
+        super().__init__(
+            dut, scene.memory(CODEBOOKS, SCENE), rng, gap, stall, read_id=READ_FINE,
+            outstanding_bursts=FFU.outstanding_bursts, burst_beats=FFU.burst_beats)
+        self.scene, self.skip = scene, skip
         self.tokens: list[int] = []
         self.given, self.announced, self.oldest = 0, -1, 0
         #: Groups that ended before their last token had come.
         self.skipped: set[int] = set()
-
-    def pause(self, probability: float) -> bool:
-        """Whether to sit out a cycle."""
-        return bool(self.rng.random() < probability)
-
-    async def serve(self) -> None:
-        """Take bursts and answer them, in order; beats of others come between."""
-        dut, address, beat = self.dut, port(self.dut, "o_address"), port(self.dut, "i_beat")
-        layout, cycle, bursts = beat_layout(SHELL), 0, 0
-        while True:
-            ready = not self.pause(self.stall)
-            address.ready.value = int(ready)
-            due = bool(self.beats) and self.beats[0][0] <= cycle and not self.pause(self.gap)
-            beat.valid.value = int(due or self.pause(0.3))
-            if due:
-                _, word, last = self.beats.popleft()
-                bursts -= last
-                beat.payload.value = layout.const(
-                    {"id": READ_FINE, "data": word, "last": last}).as_value().value
-            else:
-                beat.payload.value = layout.const({
-                    "id": READ_SPLATS, "data": 0x55, "last": int(self.pause(0.5)),
-                }).as_value().value
-            await RisingEdge(dut.clk)
-            cycle += 1
-            assert beat.ready.value == 1, "a beat that was asked for has no room"
-            if ready and address.valid.value == 1:
-                burst = address_layout(SHELL).from_bits(int(address.payload.value))
-                assert burst.id == READ_FINE
-                assert burst.address >> 12 == (burst.address + 16 * burst.length) >> 12
-                assert burst.length < FFU.burst_beats
-                bursts += 1
-                assert bursts <= FFU.outstanding_bursts
-                at = cycle + int(self.rng.integers(1, 40))
-                if self.beats:
-                    at = max(at, self.beats[-1][0])
-                self.asked.append((burst.address, burst.length + 1))
-                self.beats.extend(
-                    (at, self.memory[burst.address + 16 * n], n == burst.length)
-                    for n in range(burst.length + 1))
 
     async def send(self) -> None:
         """Send tokens; a group begins only when nothing of one that is over lingers."""
@@ -178,9 +136,9 @@ async def whole_frames(dut, seed: int, gap: float, stall: float, skip: float) ->
         word for word in scene.leaving.values() if tags[word] not in around.skipped]
     assert skip or not around.skipped
     # Codebooks once, and then indices: without an end ahead of time those of all Gaussians.
-    lengths = [beats for _, beats in around.asked]
+    lengths = [beats for _, beats in around.bursts]
     books = list(accumulate(lengths)).index(FFU.codebooks.beats) + 1
-    read = [address + 16 * n for address, beats in around.asked for n in range(beats)]
+    read = around.asked
     codebook_beats = read[:sum(lengths[:books])]
     assert codebook_beats == [CODEBOOKS + 16 * n for n in range(len(codebook_beats))]
     wanted = scene.expected.places[scene.tokens["kind"] == SurvivorKind.GAUSSIAN]

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import cocotb
 import numpy as np
@@ -104,6 +104,9 @@ class Driver:
         what the core sends is not taken.
     """
 
+    #: Performance counters of the core.
+    names: ClassVar[tuple[tuple[str, str, str], ...]] = COUNTERS
+
     def __init__(self, dut, rng: random.Random, gap: float, stall: float) -> None:
         self.dut = dut
         # The models say something of every access.
@@ -134,10 +137,10 @@ class Driver:
 
     async def counters(self) -> dict[str, int]:
         """All performance counters."""
-        answer = await self.axil.read(COUNTER_BASE, 8 * len(COUNTERS))
+        answer = await self.axil.read(COUNTER_BASE, 8 * len(self.names))
         assert answer.resp is AxiResp.OKAY
         return {name: int.from_bytes(answer.data[8 * n:8 * n + 8], "little")
-                for n, (name, _, _) in enumerate(COUNTERS)}
+                for n, (name, _, _) in enumerate(self.names)}
 
     async def start(self, memory: Memory, irq_enable: int = IRQ_DONE) -> None:
         """Start a frame."""
@@ -180,7 +183,7 @@ class Driver:
         assert counters["fetch_busy"] == counters["splat_bytes"] // 16
 
 
-async def begin(dut, gap: float = 0.0, stall: float = 0.0, seed: int = 0) -> Driver:
+async def quiet(dut) -> None:
     """Reset, and watch every channel that the core drives."""
     for name in ("awvalid", "wvalid", "arvalid", "bready", "rready"):
         getattr(dut, f"s_axil_{name}").value = 0
@@ -189,6 +192,11 @@ async def begin(dut, gap: float = 0.0, stall: float = 0.0, seed: int = 0) -> Dri
     await start(dut)
     for channel, payload in DRIVEN.items():
         cocotb.start_soon(check_stream(dut.clk, axi_port(dut, channel, payload)))
+
+
+async def begin(dut, gap: float = 0.0, stall: float = 0.0, seed: int = 0) -> Driver:
+    """Reset, and drive the core."""
+    await quiet(dut)
     return Driver(dut, random.Random(f"{cocotb.RANDOM_SEED} {seed}"), gap, stall)
 
 

@@ -9,14 +9,12 @@ from functools import cache
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
-from cocotbext.axi import AxiResp
 
 from splatforge.algos import streaminggs
 from splatforge.algos.streaminggs.render import StreaminggsInput
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
     CONTROL_ABORT,
-    COUNTER_BASE,
     DESCRIPTOR_BYTES,
     IDENTITY,
     FrameError,
@@ -24,8 +22,7 @@ from splatforge.designs.shell import (
 from splatforge.designs.streaminggs import COUNTERS
 from splatforge.scenes import default_camera, resolve
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
-from splatforge.verification.lib.stream import axi_port, check_stream, start
-from splatforge.verification.raster import BACKGROUND, BASE, DRIVEN, Driver, Memory
+from splatforge.verification.raster import BACKGROUND, BASE, Driver, Memory, quiet
 
 #: Few enough that the table holds their voxels.
 GAUSSIANS = 300
@@ -35,12 +32,7 @@ SIZE = (60, 35)
 class StreaminggsDriver(Driver):
     """Drives the registers as software would."""
 
-    async def counters(self) -> dict[str, int]:
-        """All performance counters."""
-        answer = await self.axil.read(COUNTER_BASE, 8 * len(COUNTERS))
-        assert answer.resp is AxiResp.OKAY
-        return {name: int.from_bytes(answer.data[8 * n:8 * n + 8], "little")
-                for n, (name, _, _) in enumerate(COUNTERS)}
+    names = COUNTERS
 
     async def check(self, frame: StreaminggsInput, kind: PixelFormat) -> None:
         """Run a frame; every pixel and what is counted against the model."""
@@ -85,14 +77,8 @@ def packed(frame: StreaminggsInput, kind: PixelFormat) -> Memory:
 
 
 async def begin(dut, gap: float = 0.0, stall: float = 0.0) -> StreaminggsDriver:
-    """Reset, and watch every channel that the core drives."""
-    for name in ("awvalid", "wvalid", "arvalid", "bready", "rready"):
-        getattr(dut, f"s_axil_{name}").value = 0
-    for name in ("arready", "awready", "wready", "rvalid", "bvalid"):
-        getattr(dut, f"m_axi_{name}").value = 0
-    await start(dut)
-    for channel, payload in DRIVEN.items():
-        cocotb.start_soon(check_stream(dut.clk, axi_port(dut, channel, payload)))
+    """Reset, and drive the core."""
+    await quiet(dut)
     return StreaminggsDriver(dut, random.Random(f"{cocotb.RANDOM_SEED}"), gap, stall)
 
 

@@ -62,7 +62,8 @@ class StreamWork:
         Gaussians in the group's tiles, tile by tile, until each of them had ended.
     drawn, crossing : int
         Gaussians in the lists of the frame's tiles, and those of them that come behind a deeper one
-        in a tile: Gaussians out of order, which only those at borders of voxels are.
+        in a tile. Not all are drawn wrongly: where a ray crosses both voxels, their order is
+        right and that of the centres is not (:mod:`splatforge.algos.streaminggs.tune`).
     """
 
     groups_x: int
