@@ -9,6 +9,7 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.streaminggs import PRESET_MEMORIES as STREAMINGGS_MEMORIES
 from splatforge.designs.streaminggs import PRESETS as STREAMINGGS_PRESETS
 from splatforge.designs.streaminggs import StreaminggsDesign
 
@@ -40,5 +41,5 @@ ACCELERATORS: dict[str, Accelerator] = {
         design=GscoreDesign(), presets=GSCORE_PRESETS, memories=GSCORE_MEMORIES),
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
     StreaminggsDesign.name: Accelerator(
-        design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS),
+        design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS, memories=STREAMINGGS_MEMORIES),
 }

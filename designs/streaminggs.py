@@ -6,7 +6,7 @@ group of tiles is rendered at a time: its voxels from front to back, and of ever
 Gaussians that pass a coarse filter, then a fine one, in the order of their depth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
@@ -19,7 +19,8 @@ from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 
-__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PartitionDesign", "StreaminggsDesign"]
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "PRESETS", "PRESET_MEMORIES", "PUBLISHED",
+           "PUBLISHED_MEMORY", "PartitionDesign", "StreaminggsDesign"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,5 +186,25 @@ class StreaminggsDesign:
         return self.setup.splat
 
 
+def _with_groups(design: StreaminggsDesign, tiles: int) -> StreaminggsDesign:
+    """The same with groups of so many tiles a side."""
+    return replace(design, **{
+        name: replace(getattr(design, name), group_tiles=tiles)
+        for name in ("cfu", "ffu", "vsu", "array")})
+
+
+#: What is published of StreamingGS (accelerators.md, 1.2 and 1.3), in our terms: groups of one
+#: tile, codebooks of 250 KB, several coarse filters in front of one fine filter, GSCore's bitonic
+#: sorter without its quick sort, GSCore's 64 rendering lanes. How many filters there are is not
+#: published: four, the most that a bus of 16 bytes a cycle feeds, and a fine filter that takes a
+#: Gaussian in four cycles, as often as GSCore's four projection units together. Nor are buffers,
+#: formats, and the memory, which here is GSCore's.
+PUBLISHED = _with_groups(
+    StreaminggsDesign(cfu=CfuDesign(units=4), ffu=FfuDesign(interval=4)), 1)
+#: The memory of :mod:`splatforge.designs.dram` behind it.
+PUBLISHED_MEMORY = "lpddr4-3200"
+
 #: Named configurations for ``--preset``.
-PRESETS = {"default": StreaminggsDesign()}
+PRESETS = {"default": StreaminggsDesign(), "published": PUBLISHED}
+#: Memory of those that state one.
+PRESET_MEMORIES = {"published": PUBLISHED_MEMORY}

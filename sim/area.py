@@ -171,14 +171,14 @@ def array_inventory(array: ArrayDesign) -> dict[str, int]:
     Notes
     -----
     The operators of :func:`lane_operators`, every result registered once at full width, and the
-    tile state in flip-flops, twice: it is less than 1 Kbit a lane. At 130 nm 64 lanes take 7.0
+    state of a tile, or of a group of them, in flip-flops, twice. At 130 nm 64 lanes take 7.0
     mm^2 by this, 2.9 to 12.6; ``splatforge synth raster --unit array`` with the cells of IHP SG13G2
     gave 11.0 (alpha in thirteen stages, control and multiplexers with it).
     """
     blend = array.blend
     pixel_bits = blend.transmittance.width + 3 * blend.accumulator.width
     inventory = dict[str, int]()
-    registers = 2 * (TILE_PX**2 // array.lanes) * pixel_bits
+    registers = 2 * array.side**2 * (TILE_PX**2 // array.lanes) * pixel_bits
     for part in lane_operators(array).values():
         for name, copies in part.items():
             inventory[name] = inventory.get(name, 0) + copies * array.lanes

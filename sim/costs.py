@@ -765,6 +765,10 @@ class CostTable:
         return replace(best, low=min(best.low, *(cost.value for cost in costs)),
                        high=max(best.high, *(cost.value for cost in costs)))
 
+    def is_timed(self, design: str) -> bool:
+        """Whether critical paths of a design's units are known."""
+        return any(key.startswith(f"path.{design}.") for key in self.entries)
+
     def clock(self, design: str, *, node_nm: float) -> Sourced:
         """The clock in Hz that synthesis of a design's units supports: that of the slowest.
 

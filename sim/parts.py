@@ -1,10 +1,10 @@
 """What stands in the units of an accelerator, and what happens there in a frame.
 
-Units are priced one by one: :func:`raster_events` and :func:`gscore_events` say what happened, in
-the vocabulary of :mod:`splatforge.sim.costs`, and :func:`raster_inventory` and
-:func:`gscore_inventory` what stands there. The units that the accelerators share take the measured
-blocks where their formats are those of the measurement, else the operators that the formats imply;
-GSCore's other units are :class:`Part`, from their parameters.
+Units are priced one by one: :func:`raster_events`, :func:`gscore_events` and
+:func:`streaminggs_events` say what happened, in the vocabulary of :mod:`splatforge.sim.costs`, and
+the functions of the same names with ``inventory`` what stands there. The units that the
+accelerators share take the measured blocks where their formats are those of the measurement, else
+the operators that the formats imply; the other units are :class:`Part`, from their parameters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,34 @@ from functools import cache
 
 from splatforge.algos.array import Workload
 from splatforge.algos.ccu import ccu_schedule
+from splatforge.algos.cfu import (
+    DILATED_DOWN,
+    FORM_DOWN,
+    OFFSET_UP,
+    REACH_DOWN,
+    RECORD,
+    cfu_schedule,
+)
+from splatforge.algos.ffu import decoded_beats, ffu_schedule, records_under_way
 from splatforge.algos.floating import log2_table, reciprocal_table
-from splatforge.algos.schedule import LATENCY, Unit
+from splatforge.algos.schedule import LATENCY, Schedule, Unit
+from splatforge.algos.vsu import vsu_schedule
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.blend import BlendDesign
+from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CAMERA_WORDS
+from splatforge.designs.cfu import (
+    COEFFICIENT,
+    DEPTH,
+    DILATION_BITS,
+    DISTANCE,
+    HALF,
+    LARGE,
+    NORM,
+    PLACE_BITS,
+    SCALE,
+)
+from splatforge.designs.codebook import entry_beats
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.floating import BINARY32, Floating
@@ -25,14 +48,28 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
 from splatforge.designs.shell import DESCRIPTOR_BYTES, AcceleratorDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
+from splatforge.designs.voxel import (
+    CELL_BITS,
+    CHILD_WEIGHT_BITS,
+    OCTREE_LEVELS,
+    POPULATION_BITS,
+    STREAM_CAMERA_WORDS,
+    VOXEL_BEATS,
+    WEIGHT_BITS,
+)
+from splatforge.designs.vsu import DIGIT_BITS, DIGITS, KEY_BITS, RECTANGLE
 from splatforge.sim.area import array_inventory, lane_operators
 from splatforge.sim.costs import CostTable
 from splatforge.sim.dram_energy import dram_events
 from splatforge.sim.run import Run
 
 __all__ = ["MACRO_BITS", "Macro", "Part", "flip_flops", "gscore_events", "gscore_inventory",
-           "gscore_parts", "is_measured", "raster_events", "raster_inventory"]
+           "gscore_parts", "is_measured", "raster_events", "raster_inventory",
+           "streaminggs_events", "streaminggs_inventory", "streaminggs_parts"]
 
 #: Events or items by name, and how many.
 Counts = dict[str, float]
@@ -45,8 +82,10 @@ MEASURED_BLOCKS = {
 LANE_BLOCKS = ("alpha", "blend")
 #: A memory with more bits is a macro, a smaller one flip-flops; as synthesis has it.
 MACRO_BITS = 1024
-#: Narrowest macro of the SRAM table, and the fewest words that each of its widths has.
+#: Narrowest macro of the SRAM table, and the fewest words that each of its widths has; the widest
+#: and the largest, of which a memory that is more takes several.
 MACRO_WIDTH, MACRO_WORDS = 32, 32
+WIDEST, LARGEST_BYTES = 512, 512 * 1024
 
 
 def _sum(counted: Iterable[tuple[str, float]]) -> Counts:
@@ -80,9 +119,9 @@ def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
     """Flip-flops of each measured block, for any number of lanes.
 
     The counts are those of the mapped netlists. Lanes multiply `alpha` and `blend`; a lane of
-    `blend` holds a colour and twice a T for each of its pixels of two tiles. Counters and the frame
-    descriptor of the core's top level count as registers; those of the raster core's counters that
-    can be read were measured with it.
+    `blend` holds a colour and twice a T for each of its pixels of two tiles or groups. Counters and
+    the frame descriptor of the core's top level count as registers; those of the raster core's
+    counters that can be read were measured with it.
     """
     array = design.array
     pixel = 2 * array.blend.transmittance.width + 3 * array.blend.accumulator.width
@@ -93,7 +132,7 @@ def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
             measured_lanes = table.measured(block, "instances").cost.value
             counts[block] *= array.lanes / measured_lanes
             if block == "blend":
-                pixels = 2 * TILE_PX**2 * (1 / array.lanes - 1 / measured_lanes)
+                pixels = 2 * TILE_PX**2 * (array.side**2 / array.lanes - 1 / measured_lanes)
                 counts[block] += array.lanes * pixels * pixel
     counters = 2 * len(design.counters) - len(COUNTERS)
     counts["registers"] += design.shell.counter_bits * counters + 8 * DESCRIPTOR_BYTES
@@ -216,11 +255,22 @@ class Macro:
     bits: int
 
     @property
+    def slices(self) -> int:
+        """Macros side by side, all of which an access takes."""
+        return -(-self.bits // WIDEST)
+
+    @property
+    def banks(self) -> int:
+        """Macros one behind the other, one of which an access takes."""
+        return -(-self.words * -(-self.bits // self.slices) // (8 * LARGEST_BYTES))
+
+    @property
     def item(self) -> str:
         """Name in the vocabulary of areas; what is smaller than the table costs its smallest."""
-        width = max(self.bits, MACRO_WIDTH)
+        bits, words = -(-self.bits // self.slices), -(-self.words // self.banks)
+        width = max(bits, MACRO_WIDTH)
         least = MACRO_WORDS * (1 << (width - 1).bit_length())
-        return f"sram_{width}b_{max(-(-self.words * self.bits // 8), least // 8)}B"
+        return f"sram_{width}b_{max(-(-words * bits // 8), least // 8)}B"
 
     @property
     def read(self) -> str:
@@ -253,13 +303,13 @@ class Part:
 
     def inventory(self) -> Counts:
         """Instances by item."""
-        items = _sum((macro.item, 1) for macro in self.memories.values())
+        items = _sum((macro.item, macro.slices * macro.banks) for macro in self.memories.values())
         return {**self.operators, "register_bit": self.register_bits, **items}
 
     def accesses(self, **times: tuple[float, float]) -> Counts:
         """Events of its memories, from (reads, writes) of each that is not all flip-flops."""
-        return _sum(each for name, macro in self.memories.items()
-                    for each in zip((macro.read, macro.write), times[name], strict=True))
+        return _sum((event, macro.slices * count) for name, macro in self.memories.items()
+                    for event, count in zip((macro.read, macro.write), times[name], strict=True))
 
 
 def _floating_operators(unit: Unit, fmt: Floating) -> Counts:
@@ -298,6 +348,26 @@ def _floating_operators(unit: Unit, fmt: Floating) -> Counts:
         (f"add_{c1 + 1}", 1), (f"add_{c0 + table.c0_up}", 1), rounding])
 
 
+def _folded(plan: Schedule, fmt: Floating) -> tuple[Counts, int]:
+    """Operators and register bits of folded arithmetic, its buffer and its results apart.
+
+    A unit's pipeline holds one and a half words a cycle: the word, its sign and exponent apart, and
+    guard bits.
+    """
+    operators, registers = Counts(), plan.register_bits
+    for unit in plan.units:
+        width = (BINARY32 if unit.kind.startswith("wide_") else fmt).width
+        registers += 2 * width + 3 * LATENCY[unit.kind] * width // 2
+        operators = _add(operators, _floating_operators(unit, fmt))
+    return operators, registers
+
+
+def _evaluated(plan: Schedule, fmt: Floating) -> Counts:
+    """Operators at work for one record: every operation of the graph."""
+    return _add(*(_times(_floating_operators(unit, fmt), len(unit.placed))
+                  for unit in plan.units))
+
+
 def _walk_operators(design: GscoreDesign) -> tuple[Counts, Counts]:
     """Of the CCU, behind its arithmetic: per Gaussian, and per tile that is walked.
 
@@ -318,8 +388,7 @@ def _walk_operators(design: GscoreDesign) -> tuple[Counts, Counts]:
 def _ccu_part(design: GscoreDesign) -> Part:
     """Folded arithmetic, its registers and buffer; camera; eight places that hold a Gaussian.
 
-    A unit's pipeline holds one and a half words a cycle: the word, its sign and exponent apart, and
-    guard bits. Each of the eight places holds a feature, a depth, and some six sums of the walk.
+    Each of the eight places holds a feature, a depth, and some six sums of the walk.
     """
     ccu = design.ccu
     plan = ccu_schedule(ccu)
@@ -327,11 +396,8 @@ def _ccu_part(design: GscoreDesign) -> Part:
     # One multiplier takes the five products of a Gaussian in turn.
     operators = _add(tile, {name: 1 if name.startswith("multiply") else number
                             for name, number in gaussian.items()})
-    registers = plan.register_bits
-    for unit in plan.units:
-        width = (BINARY32 if unit.kind.startswith("wide_") else ccu.floating).width
-        registers += 2 * width + 3 * LATENCY[unit.kind] * width // 2
-        operators = _add(operators, _floating_operators(unit, ccu.floating))
+    folded, registers = _folded(plan, ccu.floating)
+    operators = _add(operators, folded)
     total = ccu.position.width + 2 + ccu.axis.width + 1
     place = ccu.feature.width + ccu.entry.depth_bits + 6 * total
     registers += 8 * place + BINARY32.width * len(CAMERA_WORDS)
@@ -387,9 +453,9 @@ def _qsu_part(design: GscoreDesign) -> Part:
         memories={"reader": _reader_macro(lists)})
 
 
-def _exchange(design: GscoreDesign) -> str:
+def _exchange(bsu: BsuDesign) -> str:
     """Operator of a compare-exchange."""
-    return f"add_{design.bsu.entry.width + 1}"
+    return f"add_{bsu.entry.width + 1}"
 
 
 def _bsu_part(design: GscoreDesign) -> Part:
@@ -405,14 +471,13 @@ def _bsu_part(design: GscoreDesign) -> Part:
         registers += bsu.units * bsu.width * bank.words * bank.bits
     else:
         memories |= {f"bank_{number}": bank for number in range(bsu.units * bsu.width)}
-    return Part(operators={_exchange(design): bsu.units * network}, register_bits=registers,
+    return Part(operators={_exchange(bsu): bsu.units * network}, register_bits=registers,
                 memories=memories)
 
 
-def _setup_operators(design: GscoreDesign) -> Counts:
+def _setup_operators(setup: SetupDesign) -> Counts:
     """Of a splat: slopes in fixed point, the distance, three products, rounding."""
-    vru = design.vru
-    slope, distance, splat = vru.slope.width, vru.setup.distance.width, vru.splat
+    slope, distance, splat = setup.slope.width, setup.distance.width, setup.splat
     return _sum([
         (f"shift_{slope}", 3), (f"add_{slope}", 3), (f"add_{distance}", 2),
         (f"multiply_{slope}x{distance}", 3), (f"add_{slope + distance + 1}", 1),
@@ -427,7 +492,7 @@ def _vru_part(design: GscoreDesign) -> Part:
     passing = feature - 2 * vru.feature.mean.width - 3 * vru.feature.slope.width + 4
     waiting = vru.index_bits + entry.subtile_bits + 5
     return Part(
-        operators=_setup_operators(design),
+        operators=_setup_operators(vru.setup),
         register_bits=(24 << TILE_TAG_BITS) + 3 * feature + 6 * (passing + 4) + 2 * distance
         + 4 * 3 * slope + 2 * 3 * (slope + distance) + vru.splat.width
         + 2 * design.shell.data_bits + waiting,
@@ -453,6 +518,24 @@ def _logic_um2(part: Part, table: CostTable) -> float:
                for item, count in {**part.operators, "register_bit": part.register_bits}.items())
 
 
+def _synthesised(
+    design: str, parts: Mapping[str, Part], default: Mapping[str, Part], table: CostTable
+) -> dict[str, Counts]:
+    """Units of a design, their operators and flip-flops by what was synthesised if that is known.
+
+    The entry ``area.<design>_<unit>`` is of the default parameters.
+    """
+    units: dict[str, Counts] = {}
+    for name, part in parts.items():
+        items = part.inventory()
+        if f"area.{design}_{name}" in table.entries:
+            for item in (*part.operators, "register_bit"):
+                del items[item]
+            items[f"{design}_{name}"] = _logic_um2(part, table) / _logic_um2(default[name], table)
+        units[name] = items
+    return units
+
+
 def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts]:
     """GSCore by unit.
 
@@ -460,15 +543,7 @@ def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts
     (``area.gscore_<unit>``), times what the laws say of these parameters over the default ones;
     without such an entry what the laws say.
     """
-    default = gscore_parts(GscoreDesign())
-    units: dict[str, Counts] = {}
-    for name, part in gscore_parts(design).items():
-        items = part.inventory()
-        if f"area.gscore_{name}" in table.entries:
-            for item in (*part.operators, "register_bit"):
-                del items[item]
-            items[f"gscore_{name}"] = _logic_um2(part, table) / _logic_um2(default[name], table)
-        units[name] = items
+    units = _synthesised("gscore", gscore_parts(design), gscore_parts(GscoreDesign()), table)
     return {**units, **_shared_inventory(design, table)}
 
 
@@ -476,9 +551,7 @@ def _ccu_events(design: GscoreDesign, run: Run, walked: int) -> Counts:
     """Every operation of the graph for every Gaussian; the walk's for every tile."""
     ccu, counters = design.ccu, run.counters
     gaussian, tile = _walk_operators(design)
-    arithmetic = _add(gaussian, *(
-        _times(_floating_operators(unit, ccu.floating), len(unit.placed))
-        for unit in ccu_schedule(ccu).units))
+    arithmetic = _add(gaussian, _evaluated(ccu_schedule(ccu), ccu.floating))
     events = _add(_times(arithmetic, counters["gaussians"]),
                   _times(tile, walked))
     beats = counters["ccu_busy"]
@@ -517,7 +590,7 @@ def _bsu_events(design: GscoreDesign, run: Run) -> Counts:
     beats = run.counters["chunk_bytes"] // design.shell.data_bytes
     part = gscore_parts(design)["bsu"]
     banks = dict.fromkeys(part.memories, (rows / bsu.units, rows / bsu.units))
-    return {_exchange(design): rows * bsu.stages * bsu.width // 2,
+    return {_exchange(bsu): rows * bsu.stages * bsu.width // 2,
             **part.accesses(**banks | {"reader": (beats, beats)})}
 
 
@@ -525,7 +598,7 @@ def _vru_events(design: GscoreDesign, run: Run) -> Counts:
     """Every entry looks its feature up and is set up; the tags are cleared before a frame."""
     misses = run.counters["feature_misses"]
     entries = run.counters["feature_hits"] + misses
-    return {**_times(_setup_operators(design), entries),
+    return {**_times(_setup_operators(design.vru.setup), entries),
             **gscore_parts(design)["vru"].accesses(
                 tags=(entries, misses + design.vru.cache_features),
                 features=(entries, misses), waiting=(entries, entries),
@@ -554,5 +627,352 @@ def gscore_events(
         "vru": _vru_events(design, run)}
     for name, events in units.items():
         events["register_bit_clock"] = gscore_parts(design)[name].register_bits * run.cycles
+    return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
+            "memory": _memory_events(run)}
+
+
+# ---- StreamingGS --------------------------------------------------------------------------------
+
+
+def _part(operators: Mapping[str, float], registers: float, **memories: Macro) -> Part:
+    """A unit whose memories are macros where they are large enough, else flip-flops."""
+    small = [macro for macro in memories.values() if macro.words * macro.bits <= MACRO_BITS]
+    return Part(
+        operators=operators,
+        register_bits=int(registers + sum(macro.words * macro.bits for macro in small)),
+        memories={name: macro for name, macro in memories.items() if macro not in small})
+
+
+def _accesses(part: Part, **times: tuple[float, float]) -> Counts:
+    """Events of those memories of a unit that are macros."""
+    return part.accesses(**{name: times[name] for name in part.memories})
+
+
+def _voxel_bits(fmt: Floating) -> int:
+    """What is kept of a voxel: three distances and the size, the count, the address."""
+    return 4 * fmt.width + POPULATION_BITS + 32
+
+
+def _visit_bits(fmt: Floating) -> int:
+    """A voxel of a group, or a group's end."""
+    return _voxel_bits(fmt) + TILE_TAG_BITS + 2 * GROUP_BITS + 1
+
+
+def _keep_operators() -> Counts:
+    """Of a voxel of the table, behind its arithmetic.
+
+    Four sides of its rectangle, moved and cut to the image at both ends; of each axis how far its
+    cell is, and the product with the weight; in every level of the tree which child is nearest.
+    """
+    steps = CELL_BITS + WEIGHT_BITS
+    return _sum([
+        (f"add_{RECTANGLE.width + 1}", 4 * 3), (f"add_{CELL_BITS}", 3 * 2),
+        (f"add_{CELL_BITS + OCTREE_LEVELS}", 3 * OCTREE_LEVELS),
+        (f"add_{CHILD_WEIGHT_BITS}", 2 * OCTREE_LEVELS),
+        (f"multiply_{CELL_BITS}x{WEIGHT_BITS}", 3), (f"add_{steps + 2}", 2)])
+
+
+def _vsu_part(design: StreaminggsDesign) -> Part:
+    """Arithmetic; camera; voxels, keys, orders, counts and rows of the scan in memories.
+
+    Three stages hold a voxel behind the arithmetic, three a row that is scanned, two what was
+    found.
+    """
+    vsu, fmt = design.vsu, design.vsu.floating
+    plan = vsu_schedule(vsu)
+    folded, registers = _folded(plan, fmt)
+    index = vsu.voxels.bit_length() - 1
+    rectangle = 4 * vsu.group_bits(design.shell)
+    voxel, place = _voxel_bits(fmt), TILE_TAG_BITS + 2 * GROUP_BITS + 1
+    row = place + vsu.scan_width * (1 + index)
+    beats = vsu.buffer_beats // VOXEL_BEATS + plan.finish // plan.interval + 3
+    side = fmt.width + 64 + 3 * CELL_BITS
+    banks = {f"bank_{lane}": Macro(vsu.voxels // vsu.scan_width, index + rectangle)
+             for lane in range(vsu.scan_width)}
+    return _part(
+        _add(folded, _keep_operators(), _sum([
+            # What a scanned row is compared by; counts of digits one more, and their sums.
+            (f"add_{vsu.group_bits(design.shell)}", 4 * vsu.scan_width),
+            (f"add_{index + 1}", 2 * DIGITS)])),
+        registers + design.shell.data_bits + sum(
+            output.to.width if output.to else fmt.width for output in plan.outputs)
+        + BINARY32.width * len(STREAM_CAMERA_WORDS)
+        + 3 * (voxel + rectangle) + 3 * fmt.width + 4 * (RECTANGLE.width + 1)
+        + 3 * CELL_BITS + 3 * (CELL_BITS + WEIGHT_BITS) + KEY_BITS
+        + place + vsu.scan_width + 2 * row + voxel + 2 * place
+        + 4 * index + rectangle + DIGITS * (index + 1 + 2 * DIGIT_BITS)
+        + 8 * design.shell.address_bits,
+        buffer=Macro(vsu.buffer_beats, design.shell.data_bits),
+        side=Macro(1 << (beats - 1).bit_length(), side),
+        records=Macro(vsu.voxels, voxel), places=Macro(vsu.voxels, KEY_BITS + rectangle),
+        **{f"order_{digit}": Macro(vsu.voxels, index) for digit in range(DIGITS - 1)},
+        **{f"counts_{digit}": Macro(1 << DIGIT_BITS, index + 1) for digit in range(DIGITS)},
+        waiting=Macro(vsu.waiting_rows, row), **banks)
+
+
+def _filter_operators() -> Counts:
+    """Of a Gaussian in a coarse filter.
+
+    Three forms of the place in the cube; the scale in the voxel's unit; how far it lies beyond the
+    group, what it reaches at its depth, and the squares of both.
+    """
+    form = COEFFICIENT.width + PLACE_BITS
+    offset = form + OFFSET_UP - FORM_DOWN
+    point = DEPTH.width + DILATION_BITS - DILATED_DOWN + 1
+    reach = SCALE.width + NORM.width - REACH_DOWN + 1
+    return _sum([
+        (f"multiply_{COEFFICIENT.width}x{PLACE_BITS}", 9), (f"add_{form + 1}", 9),
+        (f"shift_{2 * SCALE.width}", 1), (f"add_{SCALE.width}", 1), ("add_8", 1),
+        (f"add_{DEPTH.width + 1}", 2), (f"add_{offset}", 2),
+        (f"multiply_{DEPTH.width}x{HALF.width}", 1),
+        (f"multiply_{DEPTH.width}x{DILATION_BITS}", 1),
+        (f"multiply_{SCALE.width}x{LARGE.width}", 1), (f"add_{DEPTH.width}", 1),
+        (f"add_{offset + 2}", 2), (f"add_{point}", 1), (f"multiply_{point}x{point}", 1),
+        (f"multiply_{SCALE.width}x{NORM.width}", 2), (f"add_{reach}", 2),
+        (f"multiply_{reach}x{reach}", 2), (f"add_{2 * reach}", 4),
+        (f"multiply_{DISTANCE.width}x{DISTANCE.width}", 2)])
+
+
+def _cfu_part(design: StreaminggsDesign) -> Part:
+    """Arithmetic of voxels; filters; voxels and Gaussians that wait.
+
+    A filter's stages hold three words of each form, then some seven of a Gaussian; beside the
+    filters go what they know of the voxel. A voxel stands in three places, in two more in front of
+    the arithmetic, a token in one.
+    """
+    cfu, fmt = design.cfu, design.cfu.floating
+    visit = _visit_bits(fmt)
+    gaussian = INDEX_BITS + 3 * PLACE_BITS + 16
+    number = cfu.voxels_ahead.bit_length() + 1
+    operators, registers = Counts(), 3.0 * visit + gaussian * cfu.units + fmt.width * 8
+    memories = {
+        **{f"beats_{bank}": Macro(cfu.buffer_beats // cfu.banks - 1, design.shell.data_bits)
+           for bank in range(cfu.banks)},
+        **{f"queue_{bank}": Macro(cfu.queue // cfu.units, gaussian + number)
+           for bank in range(cfu.units)},
+        **{name: Macro(cfu.voxels_ahead - 1, visit) for name in ("headers", "opened")}}
+    if cfu.filters:
+        plan = cfu_schedule(cfu)
+        operators, folded = _folded(plan, fmt)
+        operators = _add(operators, _times(_filter_operators(), cfu.units))
+        form = COEFFICIENT.width + PLACE_BITS
+        results = sum(output.to.width if output.to else fmt.width for output in plan.outputs)
+        registers += (
+            folded + 2 * visit + 2 * BINARY32.width * len(RECORD) + 3 * results
+            + 4 * (HALF.width + 2 * NORM.width + DEPTH.width)
+            + cfu.units * (3 * (3 * form + 2 * (form + 1) + OFFSET_UP + DEPTH.width)
+                           + 10 * 7 * DISTANCE.width))
+        memories |= {
+            "past": Macro(10, cfu.units * gaussian + number),
+            "buffer": Macro(cfu.voxels_ahead, BINARY32.width * len(RECORD))}
+    return _part(operators, registers, **memories)
+
+
+def _token_bits(design: StreaminggsDesign) -> dict[str, int]:
+    """Widths of tokens of the fine filter: what comes, what is beside the arithmetic, what leaves.
+
+    And ``kept``, what the sorters keep of the latter.
+    """
+    fields = {name: width for name, width, _ in design.ffu.token_fields()}
+    head = 2 + TILE_TAG_BITS
+    voxel, gaussian = 4 * design.ffu.floating.width + 2 * GROUP_BITS, 3 * PLACE_BITS + 16
+    return {"waiting": head + max(voxel, gaussian), "beside": head + 2 * GROUP_BITS,
+            "out": sum(fields.values()),
+            "kept": sum(fields.values()) - head - fields["depth"]}
+
+
+def _finish_operators(design: StreaminggsDesign) -> Counts:
+    """Of a Gaussian behind the fine filter's arithmetic: its box, opacity, tiles of the group."""
+    ffu = design.ffu
+    position, extent = ffu.position.width + 2, ffu.extent.width
+    return _sum([
+        (f"add_{extent}", 4), (f"add_{ffu.logarithm.width + 3}", 4),
+        (f"add_{ffu.feature.mean.width}", 4), (f"add_{position}", 2 * (2 + 2 + 2))])
+
+
+def _ffu_part(design: StreaminggsDesign) -> Part:
+    """Arithmetic; codebooks; tokens that wait, indices that came.
+
+    Of a Gaussian the entries stand in registers once, what waits for them twice, and four stages
+    hold a token behind the arithmetic.
+    """
+    ffu, books = design.ffu, design.ffu.codebooks
+    plan = ffu_schedule(ffu)
+    folded, registers = _folded(plan, ffu.floating)
+    bits = _token_bits(design)
+    lanes = BINARY32.width * plan.lanes
+    entries = books.codebooks()
+    return _part(
+        _add(folded, _finish_operators(design)),
+        registers + lanes + sum(
+            output.to.width if output.to
+            else (BINARY32 if output.wide else ffu.floating).width for output in plan.outputs)
+        + 16 * sum(len(names) for _, _, names in entries)
+        + design.shell.data_bits * (max(entry_beats(len(names)) for *_, names in entries) - 1)
+        + 2 * (4 * ffu.floating.width + 3 * PLACE_BITS + 16) + 3 * bits["waiting"]
+        + 4 * (bits["out"] + bits["beside"]) + 4 * design.shell.address_bits,
+        waiting=Macro(ffu.waiting - 1, bits["waiting"]),
+        arrived=Macro(ffu.buffer_beats, books.index_bits),
+        beside=Macro(records_under_way(ffu) - 1, bits["beside"]),
+        buffer=Macro(decoded_beats(ffu), lanes),
+        **{name: Macro(number, 16 * len(names)) for name, number, names in entries})
+
+
+def _vsort_part(design: StreaminggsDesign) -> Part:
+    """Features; of each sorter the network with a register behind each stage, and the banks."""
+    vsort, sorter = design.vsort, design.vsort.sorter
+    kept = _token_bits(design)["kept"]
+    network = sorter.stages * sorter.width
+    return _part(
+        {_exchange(sorter): vsort.units * network // 2},
+        vsort.units * network * (sorter.entry.width + 2) + 2 * sorter.entry.width
+        + 2 * vsort.units * (1 + TILE_TAG_BITS) + 8 * vsort.units * sorter.levels,
+        features=Macro(vsort.units * vsort.capacity, kept),
+        **{f"bank_{number}": Macro(sorter.rows, sorter.entry.width)
+           for number in range(vsort.units * sorter.width)})
+
+
+def _subtile_operators(design: StreaminggsDesign) -> Counts:
+    """Of a splat: ends of its box from the tile's corner, and eight centres on either axis."""
+    bits = design.ffu.position.width + 2
+    return {f"add_{bits}": 2 * (1 + 2 * 2) + 2 * 2 * 4}
+
+
+def _setup_part(design: StreaminggsDesign) -> Part:
+    """A token in front; six stages, of them two for products; groups that wait, where they lie."""
+    setup = design.setup
+    slope, distance = setup.slope.width, setup.distance.width
+    feature, splat = setup.feature, setup.splat
+    token = _token_bits(design)["kept"] + 1 + TILE_TAG_BITS
+    passing = splat.log_opacity.width + 3 * splat.color.width
+    tiles = design.array.side**2
+    return _part(
+        _add(_setup_operators(setup), _subtile_operators(design)),
+        token + tiles + feature.width + 2 * 12 + 6 * (passing + 2 + TILE_TAG_BITS)
+        + 5 * 16 + 4 * (design.ffu.position.width + 2) + 2 * distance + 4 * 3 * slope
+        + 2 * 3 * (slope + distance) + splat.width + QUEUED_GROUPS * 2 * (16 + TILE_TAG_BITS)
+        + 24 * (1 << TILE_TAG_BITS))
+
+
+@cache
+def streaminggs_parts(design: StreaminggsDesign) -> dict[str, Part]:
+    """StreamingGS's own units by name."""
+    return {"vsu": _vsu_part(design), "cfu": _cfu_part(design), "ffu": _ffu_part(design),
+            "vsort": _vsort_part(design), "setup": _setup_part(design)}
+
+
+def streaminggs_inventory(design: StreaminggsDesign, table: CostTable) -> dict[str, Counts]:
+    """StreamingGS by unit; operators and flip-flops as in :func:`gscore_inventory`."""
+    units = _synthesised(
+        "streaminggs", streaminggs_parts(design), streaminggs_parts(StreaminggsDesign()), table)
+    return {**units, **_shared_inventory(design, table)}
+
+
+def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
+    """The graph for every voxel of the table; three passes over those that are visible.
+
+    A pass reads a voxel's number but for the first, its key and the next place of its digit, counts
+    that on and writes the number; the last writes it into its row, of which all are read where a
+    row is scanned.
+    """
+    vsu, counters = design.vsu, run.counters
+    part = streaminggs_parts(design)["vsu"]
+    table, kept = counters["voxels"], counters["voxels_visible"]
+    hits, rows = counters["voxels_loaded"], counters["vsu_busy"]
+    index = vsu.voxels.bit_length() - 1
+    sums = 1 << DIGIT_BITS
+    events = _add(
+        _times(_add(_evaluated(vsu_schedule(vsu), vsu.floating), _keep_operators()), table),
+        _times({f"add_{index + 1}": DIGITS}, 2 * kept + sums),
+        _times({f"add_{vsu.group_bits(design.shell)}": 4 * vsu.scan_width}, rows))
+    return {**events, **_accesses(
+        part, buffer=(VOXEL_BEATS * table, VOXEL_BEATS * table), side=(table, table),
+        records=(hits, kept), places=(DIGITS * kept, kept),
+        **{f"order_{digit}": (kept, kept) for digit in range(DIGITS - 1)},
+        **{f"counts_{digit}": (2 * kept + sums, 2 * kept + 2 * sums) for digit in range(DIGITS)},
+        # At most a row for every hit, and for the end of every group.
+        waiting=(hits + counters["groups"], hits + counters["groups"]),
+        **{f"bank_{lane}": (rows, kept / vsu.scan_width) for lane in range(vsu.scan_width)})}
+
+
+def _cfu_events(design: StreaminggsDesign, run: Run) -> Counts:
+    """The graph for every voxel of a group, a filter for every Gaussian.
+
+    What goes beside the filters is written and read in every cycle, since its place is the time.
+    """
+    cfu, counters = design.cfu, run.counters
+    part = streaminggs_parts(design)["cfu"]
+    voxels = counters["voxels_loaded"] + counters["groups"]
+    beats = counters["coarse_bytes"] // design.shell.data_bytes
+    events = Counts()
+    if cfu.filters:
+        events = _add(
+            _times(_evaluated(cfu_schedule(cfu), cfu.floating), counters["voxels_loaded"]),
+            _times(_filter_operators(), counters["gaussians"]))
+    passed = counters["gaussians_passed"] / cfu.units
+    return {**events, **_accesses(
+        part, past=(run.cycles, run.cycles), buffer=(voxels, voxels),
+        headers=(voxels, voxels), opened=(voxels, voxels),
+        **{f"beats_{bank}": (beats / cfu.banks, beats / cfu.banks) for bank in range(cfu.banks)},
+        **{f"queue_{bank}": (passed, passed) for bank in range(cfu.units)})}
+
+
+def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
+    """The graph and an entry of every codebook for every Gaussian that is projected.
+
+    Codebooks are written where they were read; a token is at least one for every Gaussian that
+    passed, and two for every voxel of which something is sorted.
+    """
+    ffu, counters = design.ffu, run.counters
+    part = streaminggs_parts(design)["ffu"]
+    done = counters["gaussians_projected"]
+    beats = counters["fine_bytes"] // design.shell.data_bytes
+    ends = counters["voxels_sorted"] + counters["groups"]
+    tokens = counters["gaussians_passed"] + counters["voxels_sorted"] + ends
+    records = len(ffu_schedule(ffu).reads) * done
+    loads = counters["codebook_bytes"] / (design.shell.data_bytes * ffu.codebooks.beats)
+    events = _times(_add(
+        _evaluated(ffu_schedule(ffu), ffu.floating), _finish_operators(design)), done)
+    return {**events, **_accesses(
+        part, waiting=(tokens, tokens), arrived=(beats, beats), beside=(done + ends, done + ends),
+        buffer=(records, records),
+        **{name: (done, loads * number) for name, number, _ in ffu.codebooks.codebooks()})}
+
+
+def _vsort_events(design: StreaminggsDesign, run: Run) -> Counts:
+    """Every row of a pass goes through all stages of the network; a feature waits in a memory."""
+    vsort, sorter = design.vsort, design.vsort.sorter
+    part = streaminggs_parts(design)["vsort"]
+    rows, kept = run.actions["rows_sorted"], run.counters["gaussians_kept"]
+    banks = dict.fromkeys(part.memories, (rows / vsort.units, rows / vsort.units))
+    return {_exchange(sorter): rows * sorter.stages * sorter.width // 2,
+            **part.accesses(**banks | {"features": (kept, kept)})}
+
+
+def _splat_events(design: StreaminggsDesign, run: Run) -> Counts:
+    """Every splat is set up."""
+    return _times(_add(_setup_operators(design.setup), _subtile_operators(design)),
+                  run.counters["splats"])
+
+
+def streaminggs_events(
+    design: StreaminggsDesign, run: Run, *, pixels: int, significant: int, clock_hz: float,
+    table: CostTable,
+) -> dict[str, Counts]:
+    """Events of one frame by unit.
+
+    Operators work where there is something to work on; every register is clocked in every cycle.
+
+    Parameters
+    ----------
+    design, run, pixels, significant, clock_hz, table
+        As :func:`gscore_events` takes them.
+    """
+    units = {
+        "vsu": _vsu_events(design, run), "cfu": _cfu_events(design, run),
+        "ffu": _ffu_events(design, run), "vsort": _vsort_events(design, run),
+        "setup": _splat_events(design, run)}
+    for name, events in units.items():
+        events["register_bit_clock"] = streaminggs_parts(design)[name].register_bits * run.cycles
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from splatforge.algos import gscore as gscore_algorithm
 from splatforge.algos import raster as raster_algorithm
 from splatforge.algos import reference
+from splatforge.algos import streaminggs as streaminggs_algorithm
 from splatforge.algos.array import Workload
+from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import Camera, Scene
@@ -26,17 +29,37 @@ from splatforge.sim.parts import (
     gscore_inventory,
     raster_events,
     raster_inventory,
+    streaminggs_events,
+    streaminggs_inventory,
 )
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.run import Run
+from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
-__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Simulation", "memory_record",
-           "simulate"]
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Rival", "Simulation", "clock_of",
+           "memory_record", "simulate"]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
 #: The clock that papers assume, shown beside that which synthesis supports.
 ASSUMED_CLOCK = Sourced.exact(1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm")
+
+
+def clock_of(design_name: str, table: CostTable, node_nm: float) -> Sourced:
+    """What synthesis of a design's units supports, in Hz; what is assumed where they are untimed.
+
+    Parameters
+    ----------
+    design_name : str
+        Of the design.
+    table : CostTable
+        Its critical paths.
+    node_nm : float
+        Process node, 7 to 130.
+    """
+    if not table.is_timed(design_name):
+        return ASSUMED_CLOCK
+    return table.clock(design_name, node_nm=node_nm)
 
 
 def memory_record(timing: Memory, counts: Sequence[DramCounts | None]) -> dict[str, Any]:
@@ -131,13 +154,16 @@ class _Models:
 
     `frame` runs one frame of a design, `inventory` is what stands on the chip by unit, `stages` are
     the names of its units in a result with their busy and stall counters (none where it never
-    waits), and `gpu_stages` those that a GPU must do in its place.
+    waits; the former may be Gaussians, which take a number of cycles each), and `gpu_stages` those
+    that a GPU must do in its place. `rival` is the accelerator that it is compared with, if any.
     """
 
     frame: Callable[[_View, Any], Frame]
     inventory: Callable[[Any, CostTable], Mapping[str, Mapping[str, float]]]
     stages: tuple[tuple[str, str, str | None], ...]
     gpu_stages: tuple[str, ...]
+    cycles_of: Callable[[Any], Mapping[str, float]] = lambda design: {}
+    rival: str = ""
 
 
 def _raster_frame(view: _View, design: Any) -> Frame:
@@ -159,6 +185,23 @@ def _gscore_frame(view: _View, design: Any) -> Frame:
         walked=int(workload.ccu.walked.sum()), clock_hz=view.clock_hz, table=view.table))
 
 
+def _streaminggs_frame(view: _View, design: Any) -> Frame:
+    stored = streaminggs_algorithm.prepare(view.scene, view.camera, design)
+    workload = streaminggs_algorithm.render(stored, design, view.background).workload
+    run = simulate_streaminggs(stored, workload, design, view.timing, log=view.log)
+    return Frame(counts=FrameCounts.of(workload.array), run=run, events=streaminggs_events(
+        design, run, pixels=view.camera.width * view.camera.height,
+        significant=int(workload.array.significant.sum()), clock_hz=view.clock_hz,
+        table=view.table))
+
+
+def _gscore_preset(cameras: Sequence[Camera]) -> str:
+    """The published configuration, with lists for as many tiles as the frames have."""
+    tiles = max(-(-camera.width // TILE_PX) * -(-camera.height // TILE_PX) for camera in cameras)
+    published = GSCORE_PRESETS["published"]
+    return "published" if tiles <= published.lists.tiles else "large"
+
+
 _ARRAY_STAGES = (("array", "array_busy", "array_starved"),
                  ("resolve", "resolve_busy", "resolve_stalled"))
 _MODELS = {
@@ -173,9 +216,56 @@ _MODELS = {
                 ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
         gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
     ),
+    "streaminggs": _Models(
+        frame=_streaminggs_frame, inventory=streaminggs_inventory,
+        stages=(("vsu", "vsu_busy", "vsu_stalled"), ("cfu", "gaussians", "cfu_stalled"),
+                ("ffu", "gaussians_projected", "ffu_stalled"), ("vsort", "vsort_busy", None),
+                *_ARRAY_STAGES),
+        gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
+        cycles_of=lambda design: {"cfu": 1 / design.cfu.units, "ffu": design.ffu.interval},
+        rival="gscore",
+    ),
 }
 #: Designs that can be simulated.
 DESIGNS = tuple(_MODELS)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rival:
+    """Another accelerator on the same frames, behind the same memory.
+
+    Parameters
+    ----------
+    design, preset : str
+        Its name, and that of its parameters.
+    runs, clock, energies, areas :
+        As of :class:`Simulation`.
+    """
+
+    design: str
+    preset: str
+    runs: tuple[Run, ...]
+    clock: Sourced
+    energies: tuple[EnergyReport, ...]
+    areas: AreaReport
+
+    def baseline(self, time_s: float, energy_j: float, band_j: Sequence[float]) -> dict[str, Any]:
+        """Its figures, over time and energy of ours."""
+        cycles = sum(run.cycles for run in self.runs)
+        time = cycles / self.clock.value
+        times = [cycles / self.clock.high, cycles / self.clock.low]
+        spent = sum(report.energy_j for report in self.energies)
+        spent_band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
+        return {
+            "preset": self.preset, "cycles": cycles, "clock_hz": self.clock.value,
+            "time_s": time, "time_band_s": times,
+            "energy_j": spent, "energy_band_j": spent_band,
+            "speedup": time / time_s, "speedup_band": [each / time_s for each in times],
+            "energy_saving": spent / energy_j,
+            "energy_saving_band": [spent_band[0] / band_j[1], spent_band[1] / band_j[0]],
+            "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
+            "bytes_read": sum(run.bytes_read for run in self.runs),
+            "bytes_written": sum(run.bytes_written for run in self.runs)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,6 +292,8 @@ class Simulation:
         Of the design.
     gpus : tuple of tuple of GpuRun
         For each baseline the frames, of them the stages that the accelerator replaces.
+    rival : Rival or None
+        The accelerator that it is compared with.
     """
 
     design: str
@@ -214,6 +306,7 @@ class Simulation:
     energies: tuple[EnergyReport, ...]
     areas: AreaReport
     gpus: tuple[tuple[GpuRun, ...], ...]
+    rival: Rival | None = None
 
     @property
     def cycles(self) -> int:
@@ -272,6 +365,14 @@ class Simulation:
             baselines |= compare(
                 time_s=time_s, energy_j=energy_j, gpu_runs=[whole],
                 energy_band_j=(band[0], band[1]))
+        speedups = {name: each["time_s"] / assumed_s for name, each in baselines.items()}
+        if self.rival is not None:
+            theirs = self.rival.baseline(time_s, energy_j, band)
+            baselines[self.rival.design] = theirs
+            # Both at the clock that is assumed.
+            speedups[self.rival.design] = theirs["cycles"] / self.cycles
+        models = _MODELS[self.design]
+        cycles_of = models.cycles_of(self.parameters)
         return {
             "design": self.design, "scene": self.scene, "frames": frames,
             "cycles": self.cycles, "frame_cycles": [run.cycles for run in self.runs],
@@ -281,9 +382,11 @@ class Simulation:
             "assumed": {
                 "clock_hz": ASSUMED_CLOCK.value, "clock_source": ASSUMED_CLOCK.source,
                 "time_s": assumed_s, "fps": frames / assumed_s,
-                "speedup": {name: each["time_s"] / assumed_s for name, each in baselines.items()}},
+                "speedup": speedups},
             "bytes_read": sum(run.bytes_read for run in self.runs),
             "bytes_written": sum(run.bytes_written for run in self.runs),
+            "bytes": {name.removesuffix("_bytes"): counters[name] for name in (
+                *self.parameters.read_counters, *self.parameters.write_counters)},
             "energy_j": energy_j, "energy_band_j": band,
             "energy": [report.record() for report in self.energies],
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
@@ -295,11 +398,11 @@ class Simulation:
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
-            "stages": [{"name": name, "busy": counters[busy],
+            "stages": [{"name": name, "busy": round(counters[busy] * cycles_of.get(name, 1)),
                         "stall": 0 if stall is None else counters[stall]}
-                       for name, busy, stall in _MODELS[self.design].stages],
+                       for name, busy, stall in models.stages],
             "workload": {name: sum(each[name] for each in totals) for name in totals[0]},
-            "gpu_stages": list(_MODELS[self.design].gpu_stages),
+            "gpu_stages": list(models.gpu_stages),
             "baselines": baselines,
             "gpu": [[run.record() for run in runs] for runs in self.gpus],
         }
@@ -318,6 +421,7 @@ def simulate(
     node_nm: float = 28,
     log: bool = False,
     gpus: Sequence[str] = GPUS,
+    rival: bool = True,
     table: CostTable | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Simulation:
@@ -340,11 +444,13 @@ def simulate(
     background : tuple of float
         Linear red, green, blue in [0, 1].
     clock : Sourced, optional
-        Clock in Hz; by default what synthesis supports, :meth:`CostTable.clock`.
+        Clock in Hz; by default that of :func:`clock_of`.
     node_nm : float
         Process node of energy and area.
     gpus : sequence of str
         Baselines, names of :func:`splatforge.sim.gpu.devices`.
+    rival : bool
+        Whether to run the accelerator that the design is compared with, if there is one.
     table : CostTable, optional
         Costs of energy and area; the committed tables by default.
     progress : callable, optional
@@ -370,24 +476,43 @@ def simulate(
         raise ValueError("Cameras must hold at least one view, not 0")
     models = _MODELS[design_name]
     table = table or default_costs()
-    clock = clock or table.clock(design_name, node_nm=node_nm)
+    clock = clock or clock_of(design_name, table, node_nm)
     of_dram: dict[str, Any] = {}
     if isinstance(timing, BankedMemory):
         of_dram = {"dram": timing.dram.name, "costs": dram_costs(timing.dram)}
     tell = progress or (lambda done: None)
+    other, other_design = None, models.rival if rival else ""
+    preset = ""
+    if other_design:
+        preset = _gscore_preset(cameras)
+        other = _MODELS[other_design]
     runs, kept, energies = [], [], []
+    their_runs, their_energies = [], []
+    their_clock = clock_of(other_design, table, node_nm) if other else clock
     gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
     for number, camera in enumerate(cameras):
         # Of a frame's workload only the tiles' counts are kept.
-        modeled = models.frame(
-            _View(scene=scene, camera=camera, timing=timing, background=background, log=log,
-                  clock_hz=clock.value, table=table,
-                  progress=lambda share, number=number: tell(number + share)), design)
+        def view(at: Sourced, share: float, begun: float, number: int = number,
+                 camera: Camera = camera) -> _View:
+            memory = timing
+            if isinstance(timing, BankedMemory) and at is not clock:
+                memory = replace(timing, clock_hz=at.value)
+            return _View(scene=scene, camera=camera, timing=memory, background=background, log=log,
+                         clock_hz=at.value, table=table,
+                         progress=lambda done: tell(number + begun + share * done))
+
+        modeled = models.frame(view(clock, 0.5 if other else 1.0, 0.0), design)
         counts = modeled.counts
         runs.append(modeled.run)
         kept.append(counts)
         energies.append(
             energy_of_units(modeled.events, node_nm=node_nm, table=table, **of_dram))
+        if other:
+            tell(number + 0.5)
+            theirs = other.frame(view(their_clock, 0.5, 0.5), GSCORE_PRESETS[preset])
+            their_runs.append(theirs.run)
+            their_energies.append(
+                energy_of_units(theirs.events, node_nm=node_nm, table=table, **of_dram))
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:
@@ -404,4 +529,8 @@ def simulate(
         runs=tuple(runs), counts=tuple(kept), clock=clock, energies=tuple(energies),
         areas=area_of_units(models.inventory(design, table), node_nm=node_nm, table=table),
         gpus=tuple(tuple(each) for each in gpu_runs),
+        rival=None if other is None else Rival(
+            design=other_design, preset=preset, runs=tuple(their_runs), clock=their_clock,
+            energies=tuple(their_energies), areas=area_of_units(
+                other.inventory(GSCORE_PRESETS[preset], table), node_nm=node_nm, table=table)),
     )

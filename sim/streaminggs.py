@@ -435,7 +435,8 @@ def simulate(
         "groups": groups, "groups_stopped": of_array[array_steps.STOPPED],
     }
     return Run.of(
-        design, {name: int(values[name]) for name, _, _ in COUNTERS}, group_ends, actions={},
+        design, {name: int(values[name]) for name, _, _ in COUNTERS}, group_ends,
+        actions={"rows_sorted": int(of_vsort[vsort.ROWS])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,
         requests=logged_requests(m) if log and banked else None)

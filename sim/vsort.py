@@ -12,7 +12,7 @@ from splatforge.designs.tokens import FineKind
 from splatforge.designs.vsort import VsortDesign
 from splatforge.sim import sorter
 
-__all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "SORTED", "behind", "new_sorters",
+__all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "ROWS", "SORTED", "behind", "new_sorters",
            "new_vsort", "offers", "step"]
 
 FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
@@ -21,9 +21,9 @@ FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 # next and the one that gives; the output's register; what was put into the queue and taken out, and
 # how many fit; counts.
 (COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END, OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH,
- BUSY, SORTED) = range(15)
+ BUSY, SORTED, ROWS) = range(16)
 #: Then a ring of the queue: (end of a group, tag, place of the first feature).
-QUEUE = 15
+QUEUE = 16
 
 
 def new_vsort(design: VsortDesign) -> npt.NDArray[np.int64]:
@@ -125,7 +125,9 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
 
     busy = False
     for number in range(units):
-        busy = busy or sorter.offers(sorters[number])[1]
+        reads = sorter.offers(sorters[number])[1]
+        busy = busy or reads
+        state[ROWS] += reads
         of = chosen and number == give
         sorter.step(
             sorters[number], state[COUNT] if sends and number == load else 0, whole,

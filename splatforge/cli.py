@@ -39,7 +39,7 @@ __all__ = ["app", "entry", "main"]
 #: Accelerators: generated, co-simulated, rendered bit by bit.
 DESIGNS = ("raster", "gscore", "streaminggs")
 #: Those whose time, energy and area are modeled, and that are synthesised.
-SIMULATED = ("raster", "gscore")
+SIMULATED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster",)
 
@@ -219,13 +219,11 @@ class MemoryOptions:
               table: "CostTable | None" = None) -> "Sourced":
         """The clock in Hz, and who says so."""
         from splatforge.sim.costs import Sourced, default_costs
-        from splatforge.sim.simulate import ASSUMED_CLOCK, DESIGNS
+        from splatforge.sim.simulate import clock_of
 
         if self.clock_mhz is not None:
             return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
-        if design.name not in DESIGNS:
-            return ASSUMED_CLOCK
-        return (table or default_costs()).clock(design.name, node_nm=node_nm)
+        return clock_of(design.name, table or default_costs(), node_nm)
 
     def timing(self, design: "AcceleratorDesign", stated: str = "fixed", *, node_nm: float = 28.0,
                table: "CostTable | None" = None) -> "Memory":
@@ -1172,6 +1170,8 @@ def simulate(
                     f"{record['assumed']['fps']:.4g} frames per second: "
                     f"{record['assumed']['clock_source'].removeprefix('assumed: ')}")),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
+        ("of them", ", ".join(f"{name.replace('_', ' ')} {number:,}"
+                              for name, number in record["bytes"].items() if number)),
         *_memory_lines(record["memory"]),
         ("energy", _rounded(next(energies), "uJ", *energies)),
         ("not in it", "; ".join(record["energy"][0]["not_modelled"])),
@@ -1182,12 +1182,20 @@ def simulate(
         *((f"{stage['name']}", f"busy {stage['busy']:,}, stalled {stage['stall']:,} cycles")
           for stage in record["stages"]),
         *_unit_lines(record["units"]),
-        *((name, (f"{_rounded(1e3 * each['time_s'])} ms, {_rounded(1e3 * each['energy_j'])} mJ for "
-                  f"{', '.join(record['gpu_stages'])}: {{}} to {{}} times our time, {{}} to {{}} "
-                  "times our energy").format(*map(_rounded, (
+        *((name, (f"{_rounded(1e3 * each['time_s'])} ms, {_rounded(1e3 * each['energy_j'])} mJ "
+                  f"{_doing(each, record['gpu_stages'])}: {{}} to {{}} times our time, "
+                  "{} to {} times our energy").format(*map(_rounded, (
                       *each["speedup_band"], *each["energy_saving_band"]))))
           for name, each in record["baselines"].items()),
     ])
+
+
+def _doing(baseline: Mapping[str, Any], stages: Sequence[str]) -> str:
+    """What a baseline's figures are of."""
+    if "cycles" not in baseline:
+        return f"for {', '.join(stages)}"
+    return (f"with {baseline['cycles']:,} cycles at {baseline['clock_hz'] / 1e6:.4g} MHz, "
+            f"{_rounded(baseline['area_mm2'], 'mm^2', *baseline['area_band_mm2'])}")
 
 
 def _unit_lines(units: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -1280,7 +1288,7 @@ def energy(
 @grouped
 def synth(
     design: Annotated[str, typer.Argument(
-        metavar="DESIGN", help="One of: raster, gscore.")],
+        metavar="DESIGN", help=f"One of: {', '.join(SIMULATED)}.")],
     parameters: DesignOptions,
     library: Annotated[str | None, typer.Option(
         "--library", metavar="NAME", help="Installed cell library: osu018, sky130hd, sg13g2. "

@@ -833,6 +833,23 @@ def test_simulate_gscore(capsys, scene_file):
         assert words in out
 
 
+def test_simulate_streaminggs(capsys, scene_file):
+    """The same figures; GSCore stands beside it."""
+    base = ["simulate", "streaminggs", "--scene", scene_file, "--size", "64x48"]
+    record = figures(capsys, *base)
+    assert set(record) >= SIMULATE_KEYS
+    assert [stage["name"] for stage in record["stages"]] == [
+        "vsu", "cfu", "ffu", "vsort", "array", "resolve"]
+    assert record["baselines"]["gscore"]["cycles"] > 0
+    published = figures(capsys, *base, "--preset", "published")
+    assert published["memory"]["name"] == published["energy"][0]["dram"] == "lpddr4-3200"
+    assert published["counters"]["groups"] == 12 > record["counters"]["groups"] == 4
+    status, out, _ = run(capsys, *base)
+    assert status == 0
+    for words in ("of cfu", "of memory", "codebook", "gscore", " cycles at "):
+        assert words in out
+
+
 def test_simulate_banked_memory(capsys, tmp_path, scene_file):
     base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48"]
     for name in ("lpddr3-1600", "lpddr4-3200", "lpddr5-6400"):

@@ -1,10 +1,11 @@
 """What stands in GSCore's units is what stands in the RTL, and a frame's total by hand."""
 
-import re
+import sys
 import tomllib
 from collections import Counter
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,15 @@ from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.gscore import PRESETS, GscoreDesign
 from splatforge.designs.vru import VruDesign
-from splatforge.hw.generate import component, to_rtlil
 from splatforge.scenes import default_camera, resolve
 from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
 from splatforge.sim.gscore import simulate as simulate_gscore
-from splatforge.sim.parts import MACRO_BITS, gscore_events, gscore_inventory, gscore_parts
+from splatforge.sim.parts import gscore_events, gscore_inventory, gscore_parts
 from splatforge.sim.simulate import simulate
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from standing import standing
 
 DESIGN = GscoreDesign()
 OWN = ("bsu", "ccu", "lists", "qsu", "vru")
@@ -32,40 +36,6 @@ OTHERS = {
         ccu=CcuDesign(interval=64, buffer_beats=128), bsu=BsuDesign(chunk=1024, width=32, units=2),
         vru=VruDesign(cache_features=1024, waiting=64)),
 }
-
-
-def standing(name, design):
-    """(flip-flop bits, memories that can be written) of the RTL before synthesis."""
-    bits, memories, inside = Counter(), {}, {}
-    written = Counter()
-    for line in to_rtlil(component(name, design), name).splitlines():
-        words = line.split()
-        if not words:
-            continue
-        if words[0] == "module":
-            module, kind = words[1], ""
-            inside[module], memories[module] = Counter(), []
-        elif words[0] == "cell":
-            kind = words[1]
-            inside[module][kind] += 1
-            written[module] += kind.startswith("$memwr")
-        elif words[:2] == ["parameter", "\\WIDTH"] and kind == "$dff":
-            bits[module] += int(words[2])
-        elif match := re.match(r"memory width (\d+) size (\d+)", line.strip()):
-            memories[module].append((int(match[2]), int(match[1])))
-
-    def total(module):
-        # A module that has a memory and never writes is a table.
-        own = memories[module] if written[module] else []
-        sums = [(copies, *total(kind)) for kind, copies in inside[module].items()
-                if kind in inside]
-        return (bits[module] + sum(copies * of for copies, of, _ in sums),
-                own + [each for copies, _, of in sums for each in copies * of])
-
-    found, all_memories = total(f"\\{name}")
-    small = [words * width for words, width in all_memories if words * width <= MACRO_BITS]
-    return found + sum(small), sorted(
-        each for each in all_memories if each[0] * each[1] > MACRO_BITS)
 
 
 @pytest.mark.parametrize(("name", "other"), [

@@ -1,0 +1,311 @@
+"""What stands in StreamingGS's units is what stands in the RTL, and a frame's total by hand."""
+
+import sys
+import tomllib
+from collections import Counter
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge.algos import streaminggs
+from splatforge.algos.cfu import cfu_schedule
+from splatforge.algos.ffu import ffu_schedule
+from splatforge.algos.vsu import vsu_schedule
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.cfu import CfuDesign
+from splatforge.designs.ffu import FfuDesign
+from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
+from splatforge.designs.streaminggs import PRESETS, StreaminggsDesign
+from splatforge.designs.vsort import VsortDesign
+from splatforge.designs.vsu import VsuDesign
+from splatforge.scenes import default_camera, resolve
+from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
+from splatforge.sim.parts import Macro, streaminggs_events, streaminggs_inventory, streaminggs_parts
+from splatforge.sim.simulate import simulate
+from splatforge.sim.streaminggs import simulate as simulate_streaminggs
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from standing import standing
+
+DESIGN = StreaminggsDesign()
+OWN = ("cfu", "ffu", "setup", "vsort", "vsu")
+CLOCK = Sourced.exact(200e6, "Hz", "test")
+#: Designs that are not the default in what the parts depend on.
+OTHERS = {
+    "one-tile": StreaminggsDesign(
+        vsu=VsuDesign(group_tiles=1, voxels=8192, scan_width=8),
+        cfu=CfuDesign(group_tiles=1, units=4, queue=256), ffu=FfuDesign(group_tiles=1, interval=8),
+        vsort=VsortDesign(units=1), array=ArrayDesign(group_tiles=1)),
+    "unfiltered": replace(DESIGN, cfu=CfuDesign(filters=False, units=1)),
+}
+
+
+@pytest.mark.parametrize(("name", "other"), [
+    *((name, "") for name in OWN), *(
+        pytest.param(name, other, marks=pytest.mark.matrix) if name == "ffu" else (name, other)
+        for name, other in (("vsu", "one-tile"), ("cfu", "one-tile"), ("ffu", "one-tile"),
+                            ("vsort", "one-tile"), ("cfu", "unfiltered")))])
+def test_parts_are_those_of_the_rtl(name, other):
+    """Every macro to the bit; flip-flops within a fifth."""
+    design = OTHERS.get(other, DESIGN)
+    flip_flops, memories = standing(name, design)
+    part = streaminggs_parts(design)[name]
+    assert sorted((each.words, each.bits) for each in part.memories.values()) == memories
+    assert part.register_bits == pytest.approx(flip_flops, rel=0.2)
+
+
+def test_codebooks_are_macros():
+    part = streaminggs_parts(DESIGN)["ffu"]
+    books = DESIGN.ffu.codebooks
+    bits = sum(macro.words * macro.bits for name, macro in part.memories.items()
+               if name in [book for book, _, _ in books.codebooks()])
+    assert bits == 8 * books.size_bytes == 8 * 245_760
+
+
+def test_wide_and_deep_memories_take_several_macros():
+    wide = Macro(128, 1056)
+    assert (wide.slices, wide.banks, wide.item) == (3, 1, "sram_352b_5632B")
+    deep = Macro(65536, 152)
+    assert (deep.slices, deep.banks, deep.item) == (1, 3, "sram_152b_415074B")
+    table = default_costs()
+    assert table.area_of(deep.item, node_nm=28).value > 0
+
+
+def entries_of(name):
+    return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
+
+
+def events_of(workload, design, run):
+    return streaminggs_events(
+        design, run, pixels=64 * 48, significant=int(workload.array.significant.sum()),
+        clock_hz=1e9, table=default_costs())
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """A frame of the default scene, as it was run."""
+    scene = resolve("default")
+    scene = scene.select(np.linspace(0, scene.gaussians - 1, 3000).astype(np.int64))
+    view = default_camera(scene, 64, 48)
+    packed = streaminggs.prepare(scene, view, DESIGN)
+    workload = streaminggs.render(packed, DESIGN).workload
+    return scene, view, workload, simulate_streaminggs(packed, workload, DESIGN)
+
+
+def test_a_frame_by_hand(frame):
+    """Counts times the numbers of the files, at 65 nm, where the SRAM needs no scaling."""
+    scene, view, workload, run = frame
+    c = run.counters
+    done = simulate("streaminggs", DESIGN, scene, [view], node_nm=65, gpus=(), clock=CLOCK,
+                    rival=False)
+    (report,) = done.energies
+    table = default_costs()
+    logic = table.scale("energy", 45, 65).value
+    register = table.scale("energy", 40, 65).value * 9.0e-3
+    shifter = table.scale("energy", 40, 65).value * 2.6e-3
+    multiply, add = 3.1e-3 * logic, 3.4e-3 * logic
+
+    def shift(bits):
+        return bits * int(np.ceil(np.log2(bits))) * shifter
+
+    points = np.array(entries_of("sram.toml")["sram"]["points"])
+
+    def sram(words, bits):
+        """(read, write) by the logarithms, as the table is read."""
+        wide, size = max(32, bits), -(-words * bits // 8)
+        of = {tuple(row[1:3].astype(int)): np.log(row[3:5]) for row in points if row[0] == 65}
+        sizes, widths = (sorted({key[n] for key in of}) for n in (0, 1))
+        size = max(size, 4 << (wide - 1).bit_length())
+        low, lower = max(s for s in sizes if s <= size), max(w for w in widths if w <= wide)
+        high, upper = min(s for s in sizes if s >= size), min(w for w in widths if w >= wide)
+        share = np.log(size / low) / np.log(high / low) if high > low else 0
+        part = np.log(wide / lower) / np.log(upper / lower) if upper > lower else 0
+        return np.exp(
+            (1 - share) * (1 - part) * of[low, lower] + share * (1 - part) * of[high, lower]
+            + (1 - share) * part * of[low, upper] + share * part * of[high, upper])
+
+    clock = {name: streaminggs_parts(DESIGN)[name].register_bits * run.cycles * register
+             for name in OWN}
+
+    # Arithmetic in FP(8,17) and binary32, as in GSCore's projection; a reciprocal or logarithm has
+    # two narrow products and sums, which are compared roughly below.
+    product = 18 * 18 * multiply + (10 + 27) * add
+    wide = 24 * 24 * multiply + (10 + 33) * add
+    total = (25 + 9 + 9 + 21 + 10 + 27) * add + 2 * shift(21)
+    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * add + 2 * shift(27)
+
+    def graph(plan):
+        placed = Counter()
+        fixed = 0
+        for unit in plan.units:
+            placed[unit.kind] += len(unit.placed)
+            if unit.kind == "to_fixed":
+                bits = max(each.to.width for each in unit.placed)
+                fixed += len(unit.placed) * (shift(bits) + (bits + 10) * add)
+        known = (
+            placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * add
+            + placed["wide_multiply"] * wide + placed["wide_add"] * wide_total
+            + placed["narrow"] * 33 * add + fixed)
+        return known, placed["reciprocal"] + placed["log2"]
+
+    def rest_of(unit, known, tables):
+        """What is left of a unit's energy is that of its tables."""
+        left = report.units[unit][0] * 1e12 - known
+        assert 0.5 < left / (tables * 2 * 14 * 12 * multiply) < 2, unit
+
+    # Voxels: the table, three passes over the visible ones, rows of four for every group.
+    of_voxel, tables = graph(vsu_schedule(DESIGN.vsu))
+    voxels, kept, hits, rows = (
+        c[name] for name in ("voxels", "voxels_visible", "voxels_loaded", "vsu_busy"))
+    keep = (12 * 19 + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * add + 3 * 10 * 8 * multiply
+    orders, counts, banks = sram(4096, 12), sram(128, 13), sram(1024, 44)
+    records, places = sram(4096, 152), sram(4096, 53)
+    rest_of("vsu", (
+        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 16 * rows * 8) * add
+        + voxels * (2 * sum(sram(64, 128)) + sum(sram(64, 120)))
+        + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
+        + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
+        + 3 * (2 * kept + 256) * counts[1] + 4 * rows * banks[0] + kept * banks[1]
+        + clock["vsu"]), voxels * tables)
+
+    # Coarse filters: 9 products of 18x16, and as below.
+    of_visit, tables = graph(cfu_schedule(DESIGN.cfu))
+    given, entering = c["gaussians"], hits + c["groups"]
+    parts = streaminggs_parts(DESIGN)["cfu"].operators
+    filters = {name: parts[name] for name in ("multiply_18x16", "add_35", "shift_36")}
+    assert filters == {"multiply_18x16": 18, "add_35": 18, "shift_36": 2}
+    only_filters = Counter(parts)
+    for unit in cfu_schedule(DESIGN.cfu).units:
+        assert unit.kind != "log2"
+    events = events_of(workload, DESIGN, run)["cfu"]
+    assert events["multiply_18x16"] == 9 * given
+    assert events["shift_36"] == given
+    assert only_filters["add_35"] / 2 * given == events["add_35"]
+    memories = (
+        run.cycles * sum(sram(10, 150)) + entering * (sum(sram(16, 192)) + 2 * sum(sram(15, 181)))
+        + c["coarse_bytes"] / 16 * sum(sram(255, 128))
+        + c["gaussians_passed"] * sum(sram(64, 78)))
+    # Of a Gaussian beside the forms: products of 18x18, of 18x12 and two squares, some twenty sums.
+    form = given * (9 * 18 * 16 * multiply + 9 * 35 * add)
+    other = given * (7 * 18 * 18 * multiply + 18 * 12 * multiply + 2 * 19 * 19 * multiply
+                     + 20 * 24 * add)
+    known = form + other + hits * of_visit + memories + clock["cfu"]
+    assert report.units["cfu"][0] == pytest.approx(known * 1e-12, rel=0.05)
+
+    # The fine filter: an entry of every codebook, two beats of a record and more.
+    of_gaussian, tables = graph(ffu_schedule(DESIGN.ffu))
+    seen, beats = c["gaussians_projected"], c["fine_bytes"] / 16
+    ends = c["voxels_sorted"] + c["groups"]
+    tokens = c["gaussians_passed"] + c["voxels_sorted"] + ends
+    books = {"rotation": [(4096, 64), (1024, 64)], "ratios": [(1024, 32)], "opacity": [(256, 32)],
+             "color": [(2048, 48), (512, 48)], "sh1": [(1024, 144)] * 2, "sh2": [(1024, 240)] * 2,
+             "sh3": [(1024, 336)] * 2}
+    entries = [each for of in books.values() for each in of]
+    reads = sum(sram(*each)[0] for each in entries)
+    writes = sum(each[0] * sram(*each)[1] for each in entries)
+    finish = (4 * 18 + 4 * 22 + 4 * DESIGN.ffu.feature.mean.width + 12 * 21) * add
+    read_beats = len(ffu_schedule(DESIGN.ffu).reads)
+    rest_of("ffu", (
+        seen * (of_gaussian + finish + reads + read_beats * 3 * sum(sram(128, 352))) + writes
+        + tokens * sum(sram(63, 134)) + beats * sum(sram(64, 120))
+        + (seen + ends) * sum(sram(63, 30)) + clock["ffu"]), seen * tables)
+
+    vsort = (run.actions["rows_sorted"] * 32 * 30 * add + clock["vsort"]
+             + c["gaussians_kept"] * sum(sram(512, 212)))
+    setup = c["splats"] * (
+        3 * shift(26) + 3 * 26 * 28 * multiply
+        + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14 + 26 * 21) * add) + clock["setup"]
+    memory = (run.bytes_read + run.bytes_written) * 64.0
+    for name, by_hand in (("vsort", vsort), ("setup", setup), ("memory", memory)):
+        assert report.units[name][0] == pytest.approx(by_hand * 1e-12, rel=1e-3), name
+
+    # Array, resolve and registers: the measured blocks; of four tiles the state is four times.
+    costs = entries_of(f"energy_{LIBRARIES[-1]}.toml")["measured"][LIBRARIES[-1]]
+    law = entries_of("costs.toml")["scaling"]["energy_hp"]
+    scale = np.polyval(law["65"], 0.9) / np.polyval(
+        law["130"], costs["alpha"]["evaluation"]["supply_v"])
+    issued, significant = 64 * c["array_busy"], int(workload.array.significant.sum())
+    actions = [
+        (issued, "alpha", "evaluation"), (significant, "alpha", "significant"),
+        (issued, "blend", "evaluation"), (significant, "blend", "significant"),
+        (c["array_busy"], "array", "block"), (64 * 48, "resolve", "pixel"),
+        (run.cycles, "registers", "cycle")]
+    measured = sum(count * costs[block][what]["value"] for count, block, what in actions)
+    # 31 counters of 40 bits, and copies of them, of which those of 16 were measured.
+    more = {"registers": (2 * 31 - 16) * 40 + 64 * 8, "blend": 3 * 2 * 256 * (2 * 18 + 3 * 21)}
+    leakage = 0
+    for name in ("alpha", "blend", "array", "resolve", "registers"):
+        block = costs[name]
+        measured += (run.cycles * (block["flip_flops"]["value"] + more.get(name, 0))
+                     * block["flip_flop_cycle"]["value"])
+        leakage += block["leakage"]["value"] * run.cycles / 200
+    rest = sum(report.units[name][0] for name in ("array", "resolve", "shell"))
+    assert rest == pytest.approx((measured * scale + leakage) * 1e-12, rel=1e-3)
+    assert report.energy_j == pytest.approx(
+        1e-12 * (vsort + setup + memory + measured * scale + leakage)
+        + sum(report.units[name][0] for name in ("vsu", "cfu", "ffu")), rel=1e-3)
+    assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
+
+
+def test_rows_are_sorted_as_often_as_voxels_need(frame):
+    run = frame[-1]
+    assert run.actions["rows_sorted"] >= run.counters["vsort_busy"] > 0
+    # From one row and a level of it up to 16 rows of 12 passes.
+    assert run.counters["voxels_sorted"] <= run.actions["rows_sorted"]
+    assert run.actions["rows_sorted"] <= run.counters["voxels_sorted"] * 16 * 12
+
+
+def test_every_event_and_item_is_priced(frame):
+    """In units that add up, at any node, with any preset."""
+    *_, workload, run = frame
+    table = default_costs()
+    for design in (*PRESETS.values(), *OTHERS.values()):
+        inventory = streaminggs_inventory(design, table)
+        events = events_of(workload, design, run)
+        assert set(events) - set(inventory) == {"memory"}
+        assert set(inventory) == set(OWN) | {"array", "resolve", "shell"}
+        for node in (7, 32, 130):
+            for unit, items in inventory.items():
+                assert all(table.area_of(item, node_nm=node).value > 0 for item in items), unit
+                assert all(table.energy_of(event, node_nm=node).value > 0 or not count
+                           for event, count in events[unit].items()), unit
+
+
+def test_presets():
+    """What is published stands there."""
+    published = PRESETS["published"]
+    assert {published.vsu.group_tiles, published.cfu.group_tiles, published.ffu.group_tiles,
+            published.array.group_tiles} == {1}
+    assert published.array.lanes == 64
+    assert published.ffu.codebooks.size_bytes <= 250 * 1024
+
+
+def test_gscore_stands_beside_it(frame):
+    """The same frame behind the same memory, each at its own clock; at the assumed one cycles."""
+    scene, view, _, run = frame
+    record = simulate("streaminggs", DESIGN, scene, [view], gpus=("orin_nx_16gb",)).record()
+    assert list(record["baselines"]) == ["orin_nx_16gb", "gscore"]
+    theirs = record["baselines"]["gscore"]
+    published = GSCORE_PRESETS["published"]
+    alone = simulate("gscore", published, scene, [view], gpus=())
+    assert theirs["cycles"] == alone.cycles
+    assert theirs["energy_j"] == pytest.approx(alone.energies[0].energy_j)
+    assert theirs["time_s"] == pytest.approx(alone.cycles / alone.clock.value)
+    assert theirs["speedup"] == pytest.approx(theirs["time_s"] / record["time_s"])
+    low, high = theirs["speedup_band"]
+    assert low <= theirs["speedup"] <= high
+    assert record["assumed"]["speedup"]["gscore"] == pytest.approx(theirs["cycles"] / run.cycles)
+    assert theirs["energy_saving"] == pytest.approx(theirs["energy_j"] / record["energy_j"])
+    assert record["bytes"]["coarse"] == run.counters["coarse_bytes"]
+    assert sum(record["bytes"].values()) == record["bytes_read"] + record["bytes_written"]
+    stages = {stage["name"]: stage["busy"] for stage in record["stages"]}
+    assert stages["cfu"] == round(run.counters["gaussians"] / 2)
+    assert stages["ffu"] == 4 * run.counters["gaussians_projected"]
+    units = record["units"]
+    for figure in ("energy_j", "area_mm2"):
+        known = [unit[figure] for unit in units.values() if unit[figure] is not None]
+        assert sum(known) == pytest.approx(record[figure])
