@@ -16,6 +16,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.setup import SetupDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
+from splatforge.designs.tokens import INDEX_BITS
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 
@@ -175,10 +176,11 @@ class StreaminggsDesign:
                 f"Sorters must take depths of {self.ffu.depth_bits} bits, "
                 f"not {self.vsort.depth_bits!r}")
         self.vsu.group_bits(self.shell)
-        if self.partition.capacity > self.vsort.capacity:
-            raise ValueError(
-                f"Voxels must have at most {self.vsort.capacity} Gaussians, which a sorter holds, "
-                f"not {self.partition.capacity!r}")
+        for most, who in ((self.vsort.capacity, "a sorter holds"),
+                          (1 << INDEX_BITS, "tokens tell apart")):
+            if self.partition.capacity > most:
+                raise ValueError(f"Voxels must have at most {most} Gaussians, which {who}, "
+                                 f"not {self.partition.capacity!r}")
 
     @property
     def splat(self) -> SplatFormat:
@@ -204,7 +206,11 @@ PUBLISHED = _with_groups(
 #: The memory of :mod:`splatforge.designs.dram` behind it.
 PUBLISHED_MEMORY = "lpddr4-3200"
 
-#: Named configurations for ``--preset``.
-PRESETS = {"default": StreaminggsDesign(), "published": PUBLISHED}
+#: Named configurations for ``--preset``; `city` keeps as many visible voxels as captures of whole
+#: quarters have at 1080p (semarang 54,561 of them from above), and looks at sixteen in a cycle.
+PRESETS = {
+    "default": StreaminggsDesign(), "published": PUBLISHED,
+    "city": StreaminggsDesign(vsu=VsuDesign(voxels=65536, scan_width=16)),
+}
 #: Memory of those that state one.
 PRESET_MEMORIES = {"published": PUBLISHED_MEMORY}

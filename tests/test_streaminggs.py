@@ -19,6 +19,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.streaminggs import DESCRIPTOR_FIELDS, PartitionDesign, StreaminggsDesign
 from splatforge.designs.voxel import STREAM_CAMERA_WORDS
+from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import default_camera, load
 
@@ -177,6 +178,8 @@ def test_wrong_frames_are_named():
      "Tiles of a group's side must be the same of all units, not {1, 2}"),
     ({"partition": PartitionDesign(capacity=257)},
      "Voxels must have at most 256 Gaussians, which a sorter holds, not 257"),
+    ({"partition": PartitionDesign(capacity=257), "vsort": VsortDesign(capacity=1024, width=32)},
+     "Voxels must have at most 256 Gaussians, which tokens tell apart, not 257"),
 ])
 def test_wrong_designs_are_named(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
