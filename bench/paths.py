@@ -1,8 +1,9 @@
-"""Map every unit of raster and gscore to IHP SG13G2 and write sim/paths.toml.
+"""Map every unit of all accelerators to IHP SG13G2 and write sim/paths.toml.
 
     python bench/paths.py ../shared/liberty
 
-The folder holds the library, plain or gzipped; some minutes.
+Critical paths, and areas of the units that an accelerator has for itself. The folder holds the
+library, plain or gzipped; half an hour, or what has changed since the cache was filled.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import RasterDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import read_library
@@ -23,9 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     paths = list(parser.parse_args().folder.glob("sg13g2_typ_1p20V_25C.lib*"))
+    designs = (RasterDesign(), GscoreDesign(), StreaminggsDesign())
     text = path_table(
-        (RasterDesign(), GscoreDesign()), read_library(paths), Liberty(paths).supply_v,
-        "python bench/paths.py FOLDER", progress=lambda unit: print(unit, file=sys.stderr))
+        designs, read_library(paths), Liberty(paths).supply_v, "python bench/paths.py FOLDER",
+        progress=lambda unit: print(unit, file=sys.stderr))
     with atomic_file(TABLE) as file:
         file.write(text.encode())
 

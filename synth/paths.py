@@ -1,17 +1,19 @@
-"""Critical paths of the accelerators' units in one library, and the table that holds them.
+"""Critical paths and areas of the accelerators' units in one library, and the table of them.
 
-The clock of a time is made of them, see :meth:`splatforge.sim.costs.CostTable.clock`.
+The clock of a time is made of the paths, see :meth:`splatforge.sim.costs.CostTable.clock`. Areas
+are of the units that an accelerator has for itself, see :mod:`splatforge.sim.parts`.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.synth.library import Library
-from splatforge.synth.netlist import gate_level
-from splatforge.synth.parts import parts, rtl_table
+from splatforge.synth.netlist import Netlist, gate_level
+from splatforge.synth.parts import SHELL, parts, rtl_table
 
-__all__ = ["HIGH", "path_table", "timed_units"]
+__all__ = ["HIGH", "own_units", "path_table", "timed_units"]
 
 #: What a critical path may be longer than ABC's.
 HIGH = 1.4
@@ -27,11 +29,20 @@ def timed_units(design: AcceleratorDesign) -> tuple[str, ...]:
     return tuple(unit for unit in parts(design) if unit not in ("alpha", "blend"))
 
 
+def own_units(design: AcceleratorDesign) -> tuple[str, ...]:
+    """Those of them whose area :mod:`splatforge.sim.parts` scales as one.
+
+    Raster's are all shared by the accelerators.
+    """
+    shared = {*timed_units(RasterDesign()), SHELL}
+    return tuple(unit for unit in timed_units(design) if unit not in shared)
+
+
 def path_table(
     designs: Sequence[AcceleratorDesign], library: Library, supply_v: float, command: str, *,
     cache: Path | None = None, progress: Callable[[str], None] | None = None,
 ) -> str:
-    """Map every unit of the designs to a library; their paths as a table (TOML) for ``sim``.
+    """Map every unit of the designs to a library; their paths and areas as a table for ``sim``.
 
     Parameters
     ----------
@@ -54,10 +65,11 @@ def path_table(
         If Yosys fails.
     """
     lines = [
-        f"# Critical paths of the units in {library.title} ({library.licence}).",
+        f"# Critical paths and areas of the units in {library.title} ({library.licence}).",
         f"# Made by: {command}",
         "# Pre-layout, by ABC, with clock-to-output and setup; paths end and begin at memories",
-        "# above 1 Kbit. rtl: digests of what was mapped; a test compares them.",
+        "# above 1 Kbit, which no area holds. Areas are of the default parameters.",
+        "# rtl: digests of what was mapped; a test compares them.",
         "",
     ]
     for design in designs:
@@ -79,4 +91,17 @@ def path_table(
                 'kind = "measured"', 'confidence = "medium"',
                 f'source = "this RTL in {library.title}, by Yosys and ABC"',
                 f'interval = "{_INTERVAL}"', f'note = "in module {module.name}"', ""]
+            if unit in own_units(design):
+                lines += _area_lines(f"{design.name}_{unit}", netlist)
     return "\n".join(lines)
+
+
+def _area_lines(name: str, netlist: Netlist) -> list[str]:
+    """Area of a unit as an entry."""
+    area, library = f"{netlist.area_um2:.4g}", netlist.library
+    return [
+        f"[area.{name}]", f"value = {area}", 'unit = "um^2"', f"low = {area}", f"high = {area}",
+        f"node_nm = {library.node_nm:g}", 'kind = "measured"', 'confidence = "medium"',
+        (f'source = "synthesis of this RTL in {library.title} ({library.licence}): '
+         f'{netlist.cells:,} cells, of them {netlist.flip_flops:,} flip-flops; before placement"'),
+        'interval = "that of the scaling between nodes comes on top"', ""]

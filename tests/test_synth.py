@@ -18,6 +18,7 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import RasterDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw.generate import rtlil
 from splatforge.sim.costs import CostTable
 from splatforge.synth import ecp5, library, netlist, paths, synthesize, yosys
@@ -320,6 +321,23 @@ def test_paths_become_a_clock(tiny, cache, monkeypatch, tmp_path):
     assert entry.cost.value == entry.cost.low == pytest.approx(ns, rel=1e-3)
     assert (entry.cost.high, entry.cost.unit) == (pytest.approx(1.4 * ns, rel=2e-3), "ns")
     assert (entry.node_nm, entry.supply_v) == (45, 1.0)
+
+
+def test_areas_are_of_the_units_that_a_design_has_for_itself(tiny, cache, monkeypatch, tmp_path):
+    assert paths.own_units(RasterDesign()) == ()
+    assert paths.own_units(GscoreDesign()) == ("bsu", "ccu", "lists", "qsu", "vru")
+    assert paths.own_units(StreaminggsDesign()) == ("cfu", "ffu", "setup", "vsort", "vsu")
+    monkeypatch.setattr(paths, "timed_units", lambda design: ("registers", "fetch"))
+    monkeypatch.setattr(paths, "own_units", lambda design: ("fetch",))
+    (tmp_path / "paths.toml").write_text(
+        paths.path_table([SMALL], tiny, 1.0, "bench", cache=cache))
+    netlist = gate_level("fetch", SMALL, tiny, cache=cache)
+    entries = CostTable.load(tmp_path / "paths.toml").entries
+    assert "area.raster_registers" not in entries
+    entry = entries["area.raster_fetch"]
+    assert entry.cost.to("um^2").value == pytest.approx(netlist.area_um2, rel=1e-3)
+    assert f"{netlist.flip_flops:,} flip-flops" in entry.cost.source
+    assert entry.node_nm == 45
 
 
 def test_committed_paths_are_of_this_rtl():
