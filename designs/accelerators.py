@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from splatforge.designs.gscore import PRESET_MEMORIES as GSCORE_MEMORIES
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import PRESETS as LUMINA_PRESETS
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
@@ -39,6 +41,7 @@ class Accelerator:
 ACCELERATORS: dict[str, Accelerator] = {
     GscoreDesign.name: Accelerator(
         design=GscoreDesign(), presets=GSCORE_PRESETS, memories=GSCORE_MEMORIES),
+    LuminaDesign.name: Accelerator(design=LuminaDesign(), presets=LUMINA_PRESETS),
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
     StreaminggsDesign.name: Accelerator(
         design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS, memories=STREAMINGGS_MEMORIES),

@@ -9,7 +9,14 @@ from splatforge.scenes.generate_object import make_object
 from splatforge.scenes.read_cameras import DistortionWarning, load_cameras, load_eyenavgs
 from splatforge.scenes.regular_file import check_regular_file
 from splatforge.scenes.scene import Scene, SceneError, merge
-from splatforge.scenes.trajectory import Trajectory, fly_through, head_jitter, orbit
+from splatforge.scenes.trajectory import (
+    Trajectory,
+    extrapolate,
+    fly_through,
+    head_jitter,
+    orbit,
+    turn_deg,
+)
 from splatforge.scenes.transform import transform
 from splatforge.scenes.view import default_camera, guess_up, surround
 
@@ -24,6 +31,7 @@ __all__ = [
     "check_regular_file",
     "check_writable",
     "default_camera",
+    "extrapolate",
     "fly_through",
     "get",
     "guess_up",
@@ -41,4 +49,5 @@ __all__ = [
     "save",
     "surround",
     "transform",
+    "turn_deg",
 ]

@@ -206,6 +206,24 @@ def head_jitter(
     )
 
 
+def extrapolate(before: Camera, now: Camera, frames: float) -> Camera:
+    """Return the view ``frames`` after ``now``, a frame after ``before``, if motion goes on.
+
+    The eye goes on along a line, the view turns on about its axis, both as fast as they did.
+    Everything else is as in ``now``.
+    """
+    rotation = now.w2c[:3, :3]
+    turn = _rotation_vector(rotation @ before.w2c[:3, :3].T)
+    eye = now.position + frames * (now.position - before.position)
+    return _placed(now, _rotation(frames * turn) @ rotation, eye)
+
+
+def turn_deg(before: Camera, now: Camera) -> float:
+    """Return the angle between two views, in degrees, from 0 to 180."""
+    turn = _rotation_vector(now.w2c[:3, :3] @ before.w2c[:3, :3].T)
+    return float(np.degrees(np.linalg.norm(turn)))
+
+
 def _check_path(frames: int, duration_s: float) -> None:
     if int(frames) != frames or frames < 1:
         raise ValueError(f"Trajectory frames must be a whole number of at least 1, not {frames!r}")

@@ -38,6 +38,8 @@ __all__ = ["app", "entry", "main"]
 
 #: Accelerators: generated, co-simulated, rendered bit by bit.
 DESIGNS = ("raster", "gscore", "streaminggs")
+#: Those that are rendered bit by bit.
+RENDERED = (*DESIGNS, "lumina")
 #: Those whose time, energy and area are modeled, and that are synthesised.
 SIMULATED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
@@ -909,7 +911,7 @@ def render(
     )] = None,
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
-        help=f"Render as an accelerator does, bit by bit: {', '.join(DESIGNS)}.")] = None,
+        help=f"Render as an accelerator does, bit by bit: {', '.join(RENDERED)}.")] = None,
     parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
@@ -923,7 +925,7 @@ def render(
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    fixed = None if design is None else parameters.design(design, DESIGNS)
+    fixed = None if design is None else parameters.design(design, RENDERED)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")
@@ -944,6 +946,12 @@ def render(
     stored = model.store(gaussians, fixed) if hasattr(model, "store") else gaussians
     times, stages, pictures_psnr, pictures_ssim, outputs = [], [], [], [], []
     fixed_psnr: list[float] = []
+    fixed_frames = iter(())
+    if hasattr(model, "render_sequence"):
+        fixed_frames = model.render_sequence(gaussians, views, fixed, background)
+    elif model is not None:
+        fixed_frames = (model.render(model.prepare(stored, view, fixed), fixed, background)
+                        for view in views)
     with _progress("rendering") as advance:
         for number, view in enumerate(views):
             advance(number, len(views))
@@ -954,7 +962,7 @@ def render(
             picture = frame.image
             if model is not None:
                 start = time.perf_counter()
-                picture = model.render(model.prepare(stored, view, fixed), fixed, background).image
+                picture = next(fixed_frames).image
                 times[-1] = 1e3 * (time.perf_counter() - start)
                 fixed_psnr.append(quality.psnr_db(picture, frame.image))
             path = _numbered(output, number, len(views))

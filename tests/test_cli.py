@@ -555,6 +555,12 @@ def test_render_as_an_accelerator(capsys, tmp_path, scene_file):
         assert 45 < record["psnr_db_vs_float"] < 90
     streamed = figures(capsys, *base, "--design", "streaminggs")
     assert 20 < streamed["psnr_db_vs_float"] < record["psnr_db_vs_float"]
+    # Frames of a path go on from one another.
+    path = [*base, "--design", "lumina", "--trajectory", "head-jitter", "--frames", 4]
+    plain, shared, cached = (figures(capsys, *path, "--preset", preset)["psnr_db_vs_float"]
+                             for preset in ("plain", "sharing", "caching"))
+    assert 45 < shared < plain
+    assert 20 < cached < plain
     config = tmp_path / "a.toml"
     config.write_text("[array.alpha]\ntable_entries = 2\n")
     coarse = figures(capsys, *base, "--design", "gscore", "--preset", "aabb", "--config", config)
@@ -566,8 +572,8 @@ def test_render_refusals(capsys, tmp_path, scene_file):
     assert "extension must be" in refusal(capsys, *base, "-o", tmp_path / "a.bmp")
     assert "extension must be" in refusal(capsys, *base, "--statistics", tmp_path / "a.txt")
     assert "must come with --design" in refusal(capsys, *base, "--preset", "aabb")
-    assert "Design must be one of raster, gscore, streaminggs" in refusal(
-        capsys, *base, "--design", "lumina")
+    assert "Design must be one of raster, gscore, streaminggs, lumina" in refusal(
+        capsys, *base, "--design", "lumin")
     assert "must come without --design" in refusal(
         capsys, *base, "--design", "gscore", "--statistics", tmp_path / "a.json")
     text = tmp_path / "text.png"
