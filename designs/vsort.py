@@ -22,6 +22,9 @@ class VsortDesign:
     units : int
         Sorters, 1 to 16. With two, one takes the next voxel's features while the other sorts and
         gives those before: enough for a fine filter that takes four cycles a Gaussian.
+    waiting : int
+        Tokens between the fine filter and the sorters, 4 to 4096, a power of two: so the filter
+        goes on while all sorters are full, as behind a large voxel.
     depth_bits : int
         Bits of the depth that comes with a feature. Those of one depth keep their order.
 
@@ -34,11 +37,15 @@ class VsortDesign:
     capacity: int = 256
     width: int = 16
     units: int = 2
+    waiting: int = 256
     depth_bits: int = 20
 
     def __post_init__(self) -> None:
         if self.depth_bits < 1:
             raise ValueError(f"Depth must have 1 bit or more, not {self.depth_bits!r}")
+        if self.waiting & (self.waiting - 1) or not 4 <= self.waiting <= 4096:
+            raise ValueError(
+                f"Waiting tokens must be a power of two from 4 to 4096, not {self.waiting!r}")
         self.sorter  # noqa: B018 - checks the rest
 
     @property

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -36,15 +36,17 @@ class Vsort(Component):
     Bit-true model: :func:`splatforge.algos.vsort.vsort_fixed`. Cycle model:
     :mod:`splatforge.sim.vsort`.
 
-    A feature waits in a memory at the place that its number among those of its voxel says; depth
-    and number go to a sorter, two features at a time. What belongs to a group that is over is
-    dropped: as it comes, or when it is the next to be given. What such a group has left in a sorter
-    that still loads is sorted all the same, and dropped then.
+    Tokens come through a queue, so that those before this unit go on while all sorters are full:
+    voxels differ in size, and behind a large one a small one waits long. A feature then waits in a
+    memory at the place that its number among those of its voxel says; depth and number go to a
+    sorter, two features at a time. What belongs to a group that is over is dropped: as it leaves
+    the queue, or when it is the next to be given. What such a group has left in a sorter that still
+    loads is sorted all the same, and dropped then.
 
     Latency: from the end of a voxel to its first feature on ``o_token`` the sorter's
-    (:func:`splatforge.sim.sorter.sort_cycles`) and two cycles more; from the end of a group, with
+    (:func:`splatforge.sim.sorter.sort_cycles`) and four cycles more; from the end of a group, with
     nothing before it, :attr:`latency`. Throughput: a token a cycle in, one out, and between two
-    voxels one cycle. Stall: ``o_token`` may stall for ever; sorters then fill up, and tokens wait.
+    voxels one cycle. Stall: ``o_token`` may stall for ever; sorters then fill up, then the queue.
     No ``ready`` depends on an input combinationally.
 
     Parameters
@@ -75,7 +77,7 @@ class Vsort(Component):
     o_token: stream.Interface
 
     #: Cycles from the transfer of a group's end to the first in which it can transfer behind.
-    latency = 2
+    latency = 4
 
     def __init__(
         self,
@@ -105,8 +107,17 @@ class Vsort(Component):
         order = data.StructLayout({"end": 1, "tag": TILE_TAG_BITS})
         m.submodules.queue = queue = SyncFIFO(width=order.size, depth=2 * units)
 
+        # ---- Tokens wait.
+        layout = fine_token_layout(self.ffu)
+        m.submodules.waiting = waiting = SyncFIFOBuffered(
+            width=layout.size, depth=design.waiting)
+        token = data.View(layout, waiting.r_data)
+        m.d.comb += [
+            self.i_token.ready.eq(waiting.w_rdy), waiting.w_en.eq(self.i_token.valid),
+            waiting.w_data.eq(self.i_token.payload),
+        ]
+
         # ---- Features come: the last two are kept, until it is known whether they are the last.
-        token = self.i_token.p
         load = Signal(range(units))
         number = Signal(design.number_bits)
         count = Signal(2)
@@ -121,12 +132,12 @@ class Vsort(Component):
             # What is held belongs to a group that is over: nothing more of it comes.
             stale.eq(count.any() & is_older(tag, self.oldest)),
             room.eq(free & queue.w_rdy),
-            self.i_token.ready.eq(room & ~stale),
-            take.eq(self.i_token.valid & self.i_token.ready),
-            dead.eq(is_older(token.tag, self.oldest)),
-            feature.eq(take & ~dead & (token.kind == FineKind.FEATURE)),
-            voxel_end.eq(take & ~dead & (token.kind == FineKind.VOXEL_END)),
-            group_end.eq(take & ~dead & (token.kind == FineKind.GROUP_END)),
+            dead.eq(waiting.r_rdy & is_older(token.tag, self.oldest)),
+            take.eq(waiting.r_rdy & ~dead & room & ~stale),
+            waiting.r_en.eq(take | dead),
+            feature.eq(take & (token.kind == FineKind.FEATURE)),
+            voxel_end.eq(take & (token.kind == FineKind.VOXEL_END)),
+            group_end.eq(take & (token.kind == FineKind.GROUP_END)),
             whole.eq((voxel_end & count.any()) | (stale & room)),
             sends.eq(whole | (feature & (count == 2))),
             write.addr.eq(load * design.capacity + number),
@@ -175,7 +186,7 @@ class Vsort(Component):
             self.o_token.valid.eq(valid), self.o_token.p.end.eq(end),
             self.o_token.p.tag.eq(out_tag), self.o_token.p.kept.eq(read.data),
             self.behind.eq(
-                (valid & is_older(out_tag, self.oldest)) | over | stale),
+                (valid & is_older(out_tag, self.oldest)) | over | stale | dead),
         ]
         for at, sorter in enumerate(sorters):
             chosen = queue.r_rdy & ~head.end & (give == at)

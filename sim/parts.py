@@ -819,15 +819,17 @@ def _ffu_part(design: StreaminggsDesign) -> Part:
 
 
 def _vsort_part(design: StreaminggsDesign) -> Part:
-    """Features; of each sorter the network with a register behind each stage, and the banks."""
+    """Tokens that wait; features; of each sorter network, registers behind stages, banks."""
     vsort, sorter = design.vsort, design.vsort.sorter
-    kept = _token_bits(design)["kept"]
+    bits = _token_bits(design)
     network = sorter.stages * sorter.width
     return _part(
         {_exchange(sorter): vsort.units * network // 2},
-        vsort.units * network * (sorter.entry.width + 2) + 2 * sorter.entry.width
+        bits["out"]
+        + vsort.units * network * (sorter.entry.width + 2) + 2 * sorter.entry.width
         + 2 * vsort.units * (1 + TILE_TAG_BITS) + 8 * vsort.units * sorter.levels,
-        features=Macro(vsort.units * vsort.capacity, kept),
+        waiting=Macro(vsort.waiting - 1, bits["out"]),
+        features=Macro(vsort.units * vsort.capacity, bits["kept"]),
         **{f"bank_{number}": Macro(sorter.rows, sorter.entry.width)
            for number in range(vsort.units * sorter.width)})
 
@@ -940,13 +942,18 @@ def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
 
 
 def _vsort_events(design: StreaminggsDesign, run: Run) -> Counts:
-    """Every row of a pass goes through all stages of the network; a feature waits in a memory."""
+    """Every row of a pass goes through all stages of the network; a feature waits in two memories.
+
+    The first of them holds ends, too, of voxels and of groups.
+    """
     vsort, sorter = design.vsort, design.vsort.sorter
     part = streaminggs_parts(design)["vsort"]
     rows, kept = run.actions["rows_sorted"], run.counters["gaussians_kept"]
+    tokens = kept + run.counters["voxels_sorted"] + run.counters["groups"]
     banks = dict.fromkeys(part.memories, (rows / vsort.units, rows / vsort.units))
     return {_exchange(sorter): rows * sorter.stages * sorter.width // 2,
-            **part.accesses(**banks | {"features": (kept, kept)})}
+            **part.accesses(**banks | {
+                "features": (kept, kept), "waiting": (tokens, tokens)})}
 
 
 def _splat_events(design: StreaminggsDesign, run: Run) -> Counts:

@@ -162,7 +162,7 @@ def _compile_frame(digest: str):
                         of_array[array_steps.BLOCKED] += 1
                 group_ready, sorted_ready, _, _, _, _ = setup.offers(
                     of_setup, dead, take_splat, ends_here)
-                fine_ready, sorted_out = vsort.offers(of_vsort, sorters, oldest)
+                fine_ready, sorted_out = vsort.offers(of_vsort)
                 fine_beats, fine_out = ffu.offers(of_ffu)
                 voxel_ready, coarse_beats, token = cfu.offers(of_cfu)
                 voxel_beats, group_out, voxel_out = vsu.offers(of_vsu)

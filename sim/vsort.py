@@ -17,20 +17,22 @@ __all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "ROWS", "SORTED", "behind"
 
 FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 
-# Features that are kept, the tag and the first place of the voxel that loads; the sorter that loads
-# next and the one that gives; the output's register; what was put into the queue and taken out, and
-# how many fit; counts.
-(COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END, OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH,
- BUSY, SORTED, ROWS) = range(16)
-#: Then a ring of the queue: (end of a group, tag, place of the first feature).
-QUEUE = 16
+# Tokens that fit in front of the sorters; how many wait, whether one is shown, how many came and
+# went. Features that are kept, the tag and the first place of the voxel that loads; the sorter that
+# loads next and the one that gives; the output's register; what was put into the queue and taken
+# out, and how many fit; counts.
+(WAITING, WAITS, SHOWN, CAME, WENT, COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END, OUT_TAG,
+ OUT_PLACE, PUSHED, POPPED, DEPTH, BUSY, SORTED, ROWS) = range(21)
+#: Then a ring of the queue: (end of a group, tag, place of the first feature); and one of tokens:
+#: (kind, tag, place).
+QUEUE = 21
 
 
 def new_vsort(design: VsortDesign) -> npt.NDArray[np.int64]:
     """State of the unit before a frame; its sorters have states of their own."""
     depth = 2 * design.units
-    state = np.zeros(QUEUE + 3 * depth, np.int64)
-    state[DEPTH] = depth
+    state = np.zeros(QUEUE + 3 * (depth + design.waiting), np.int64)
+    state[DEPTH], state[WAITING] = depth, design.waiting
     return state
 
 
@@ -58,9 +60,15 @@ def _room(state, sorters):
 
 
 @nb.njit
-def offers(state, sorters, oldest):
+def _waiting(state, went):
+    """Where the token stands that comes behind so many."""
+    return QUEUE + 3 * (state[DEPTH] + went % state[WAITING])
+
+
+@nb.njit
+def offers(state):
     """Whether a token is taken in this cycle, and one offered."""
-    return _room(state, sorters) and not _stale(state, oldest), state[OUT] != 0
+    return state[WAITS] < state[WAITING] - 1, state[OUT] != 0
 
 
 @nb.njit
@@ -68,6 +76,7 @@ def behind(state, oldest):
     """Whether something of a group before `oldest` is inside."""
     head = QUEUE + 3 * (state[POPPED] % state[DEPTH])
     return ((state[OUT] != 0 and _is_older(state[OUT_TAG], oldest))
+            or (state[SHOWN] != 0 and _is_older(state[_waiting(state, state[WENT]) + 1], oldest))
             or (state[PUSHED] != state[POPPED] and _is_older(state[head + 1], oldest))
             or _stale(state, oldest))
 
@@ -99,8 +108,16 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     """
     units = len(sorters)
     load, give = state[LOAD], state[GIVE]
+    came = kind >= 0 and state[WAITS] < state[WAITING] - 1
+    if came:
+        at = _waiting(state, state[CAME])
+        state[at], state[at + 1], state[at + 2] = kind, tag, place
     room, stale = _room(state, sorters), _stale(state, oldest)
-    taken = kind >= 0 and room and not stale and not _is_older(tag, oldest)
+    first = _waiting(state, state[WENT])
+    kind, tag, place = state[first], state[first + 1], state[first + 2]
+    dead = _is_older(tag, oldest)
+    leaves = state[SHOWN] != 0 and (dead or (room and not stale))
+    taken = leaves and not dead
     feature = taken and kind == FEATURE
     whole = (taken and kind == VOXEL_END and state[COUNT] != 0) or (stale and room)
     sends = whole or (feature and state[COUNT] == 2)
@@ -151,3 +168,11 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
         state[COUNT] = 2 if state[COUNT] == 1 else 1
     elif taken and kind != VOXEL_END:
         _push(state, 1, tag, 0)
+
+    # What comes in front has its oldest in a register.
+    inner = state[WAITS] > 0 and (not state[SHOWN] or leaves)
+    state[CAME] += came
+    state[WENT] += leaves
+    state[WAITS] += came
+    state[WAITS] -= inner
+    state[SHOWN] = inner or (state[SHOWN] != 0 and not leaves)

@@ -21,7 +21,7 @@ import streams
 
 DESIGN = VsortDesign()
 #: Full soon; many features are equally deep.
-SMALL = VsortDesign(capacity=16, width=4, units=2, depth_bits=8)
+SMALL = VsortDesign(capacity=16, width=4, units=2, waiting=8, depth_bits=8)
 SMALL_FFU = FfuDesign(depth_bits=8)
 
 
@@ -50,6 +50,7 @@ def test_what_does_not_fit_is_refused(depth, message):
     ({"width": 12}, "Width of a sorter must be a power of two from 2 to 64, not 12"),
     ({"capacity": 512}, "Chunk must be a power of two from 16 to 256, not 512"),
     ({"units": 0}, "Sorters must be 1 to 16, not 0"),
+    ({"waiting": 2}, "Waiting tokens must be a power of two from 4 to 4096, not 2"),
 ])
 def test_wrong_designs_are_refused(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -120,7 +121,7 @@ class Play:
                 ctx.set(dut.i_token.payload, layout.const(fields))
             ctx.set(dut.i_token.valid, kind >= 0)
 
-            ready, valid = model.offers(state, sorters, oldest)
+            ready, valid = model.offers(state)
             end, tag, sorted_place = (
                 int(state[n]) for n in (model.OUT_END, model.OUT_TAG, model.OUT_PLACE))
             before = state[[model.BUSY, model.SORTED]]
@@ -180,7 +181,7 @@ def test_pace(count, interval, most):
     at = given = cycle = 0
     while given < 20 * count:
         token = tokens[at] if at < len(tokens) and cycle % interval == 0 else (-1, 0, 0)
-        ready, valid = model.offers(state, sorters, 0)
+        ready, valid = model.offers(state)
         model.step(state, sorters, 0, *token, True)
         at += ready and token[0] >= 0
         given += valid

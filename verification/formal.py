@@ -75,7 +75,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
         interval=16, waiting=16, buffer_beats=16, burst_beats=4, outstanding_bursts=2,
         codebooks=CodebookDesign(rotation=(1,), ratios=(1,), opacity=(1,), color=(1,),
                                  sh_degree=0)),
-    partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4),
+    partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4, waiting=4),
     vsu=VsuDesign(voxels=64, scan_width=1, interval=2, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
     array=replace(SMALL.array, group_tiles=2), resolve=SMALL.resolve)

@@ -55,7 +55,7 @@ TESTED_STREAMINGGS = StreaminggsDesign(
         waiting=16, buffer_beats=16, burst_beats=8, outstanding_bursts=2,
         codebooks=CodebookDesign(rotation=(5, 3), ratios=(4,), opacity=(4,), color=(4, 2),
                                  sh1=(3, 2), sh2=(3,), sh3=(2, 1))),
-    partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4),
+    partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4, waiting=16),
     vsu=VsuDesign(voxels=128, scan_width=2, interval=3, buffer_beats=16, burst_beats=4,
                   outstanding_bursts=2, waiting_rows=2),
     array=replace(TESTED.array, group_tiles=2), resolve=TESTED.resolve)
