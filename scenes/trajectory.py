@@ -1,7 +1,7 @@
 """Camera paths: the trajectory and the generators of orbits, fly-throughs and head motion."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -204,6 +204,15 @@ def head_jitter(
     return Trajectory(
         name="head-jitter", cameras=tuple(cameras), times_s=np.arange(frames) / rate_hz
     )
+
+
+def follow(first: Camera, trace: Sequence[Camera]) -> tuple[Camera, ...]:
+    """Return the motion of ``trace`` from ``first`` on, which takes the place of its first camera.
+
+    A unit of the trace is one of the scene; sizes and lenses are those of ``first``.
+    """
+    start = np.linalg.inv(trace[0].w2c)
+    return tuple(replace(first, w2c=pose.w2c @ start @ first.w2c) for pose in trace)
 
 
 def extrapolate(before: Camera, now: Camera, frames: float) -> Camera:

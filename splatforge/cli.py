@@ -495,17 +495,14 @@ def _trajectory(
 
 def _head_motion(path: Path, first: "Camera", frames: int) -> "tuple[Camera, ...]":
     """The motion of a recorded head, from ``first`` on, a metre being a unit of the scene."""
-    import numpy as np
-
-    from splatforge.scenes import load_eyenavgs
+    from splatforge.scenes import follow, load_eyenavgs
 
     trace = load_eyenavgs(path).cameras
     if frames > len(trace):
         raise ValueError(
             f"Frames must be at most {len(trace)}, the samples of {path}, not {frames}"
         )
-    start = np.linalg.inv(trace[0].w2c)
-    return tuple(replace(first, w2c=pose.w2c @ start @ first.w2c) for pose in trace[:frames])
+    return follow(first, trace[:frames])
 
 
 def _design(

@@ -1,9 +1,11 @@
 """Trajectories and their generators."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from splatforge.scenes import Camera, Trajectory, fly_through, head_jitter, orbit
+from splatforge.scenes import Camera, Trajectory, fly_through, follow, head_jitter, orbit
 
 FIRST = Camera.look_at((0, -1, -4), (0, 0, 0), (0, -1, 0), width=64, height=48, near=0.1)
 
@@ -125,3 +127,15 @@ def test_wrong_trajectories_are_refused(cameras, times, message):
 def test_wrong_paths_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_follow_moves_as_the_trace_does():
+    trace = orbit(FIRST, (0, 0, 0), (0, -1, 0), frames=12).cameras
+    other = Camera.look_at((5, 2, 1), (0, 3, 0), (0, 1, 0), width=32, height=20)
+    path = follow(other, trace)
+    np.testing.assert_allclose(path[0].w2c, other.w2c, atol=1e-12)
+    for (a, b), (c, d) in zip(pairwise(path),
+                              pairwise(trace), strict=True):
+        np.testing.assert_allclose(
+            b.w2c @ np.linalg.inv(a.w2c), d.w2c @ np.linalg.inv(c.w2c), atol=1e-12)
+        assert (b.width, b.fx) == (32, other.fx)

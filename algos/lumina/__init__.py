@@ -3,7 +3,8 @@
 :mod:`~splatforge.algos.lumina.sharing` divides frames into windows and makes their lists,
 :mod:`~splatforge.algos.lumina.frame` renders frames in floating point,
 :mod:`~splatforge.algos.lumina.render` in integers, with what is in memory before each. The cache is
-:mod:`splatforge.algos.radiance`, blending :mod:`splatforge.algos.nru`.
+:mod:`splatforge.algos.radiance`, blending :mod:`splatforge.algos.nru`;
+:mod:`~splatforge.algos.lumina.tune` fine-tunes a scene for the cache.
 """
 
 from splatforge.algos.lumina.frame import render_float, render_sequence_float
