@@ -9,7 +9,7 @@ import pytest
 
 from splatforge.algos.setup import setup_fixed, subtiles_met
 from splatforge.designs.ffu import FfuDesign
-from splatforge.designs.setup import SetupDesign
+from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
 from splatforge.hw.setup import Setup
 from splatforge.hw.vsort import sorted_token_layout
 from splatforge.sim import setup as model
@@ -196,6 +196,34 @@ def test_features_against_both_models(pace):
     play = Play(gap=pace[0], stall=pace[1])
     bench().play(play.play)
     assert play.check() == 0
+
+
+def test_groups_wait_for_room():
+    """More groups than there is room for, though none is announced so far ahead, come in order."""
+    async def play(ctx):
+        dut, state = bench().dut, model.new_setup()
+        offered, taken = 0, []
+        ctx.set(dut.i_token.valid, 0)
+        ctx.set(dut.ended, 0)
+        for cycle in range(60):
+            more, ready = offered < 12, cycle >= 30
+            ctx.set(dut.i_group.payload, dut.i_group.payload.shape().const({
+                "tag": offered, "columns": offered + 1, "rows": 32}))
+            ctx.set(dut.i_group.valid, more)
+            ctx.set(dut.o_group.ready, ready)
+            group_ready, _, shown, _, _, _ = model.offers(state, 0, False, False)
+            model.step(state, more, -1, False, -1, 0, ready, False, 0, False)
+            _, _, *seen, columns = await ctx.tick().sample(
+                dut.i_group.ready, dut.o_group.valid, dut.o_group.p.columns)
+            assert seen == [group_ready, shown], cycle
+            offered += more and group_ready
+            if shown and ready:
+                taken.append(columns)
+            if cycle == 29:
+                assert offered == QUEUED_GROUPS
+        assert taken == list(range(1, 13))
+
+    bench().play(play)
 
 
 @pytest.mark.parametrize("seed", range(3))
