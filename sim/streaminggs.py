@@ -337,6 +337,7 @@ def simulate(
     timing: Memory = MemoryTiming(),  # noqa: B008
     pixel_format: PixelFormat = PixelFormat.RGBA8,
     *,
+    load_codebooks: bool = True,
     log: bool = False,
 ) -> Run:
     """Step one frame to its last write response, and on until nothing is in flight.
@@ -355,6 +356,8 @@ def simulate(
         The memory.
     pixel_format : PixelFormat
         Of the framebuffer.
+    load_codebooks : bool
+        Whether the frame loads its codebooks, or finds those of an earlier one on chip.
     log : bool
         Whether to keep commands and requests of a banked memory.
 
@@ -385,7 +388,7 @@ def simulate(
         voxel_address=place.voxel_address, shell=design.shell)
     of_cfu = cfu.new_cfu(design.cfu, design.shell, scene_address=place.scene_address)
     of_ffu = ffu.new_ffu(
-        design.ffu, load=True, codebook_address=place.codebook_address,
+        design.ffu, load=load_codebooks, codebook_address=place.codebook_address,
         scene_address=place.scene_address, shell=design.shell)
     of_vsort, of_setup = vsort.new_vsort(design.vsort), setup.new_setup()
     block_masks = np.array(design.array.block_subtiles(), np.int64)

@@ -1045,6 +1045,8 @@ def cosim(
     stall: Annotated[float, typer.Option(
         "--stall", help="Probability that a channel of the bus sits out a cycle.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the stalls.")] = 1,
+    keep_codebooks: Annotated[bool, typer.Option(
+        "--keep-codebooks", help="Of streaminggs: only the first frame loads codebooks.")] = False,
     processes: ProcessesOption = None,
     waves: Annotated[Path | None, typer.Option(
         "--waves", metavar="FILE", help="Waves to write: .fst, or .vcd which needs no library."
@@ -1084,8 +1086,8 @@ def cosim(
     with _stages() as tell:
         result = run(
             design, accelerator, gaussians, views, scene_name=drawn.name, timing=timing,
-            background=drawn.background, stall=stalls, waves=window, progress=tell,
-            processes=processes or _processors(), pictures=show)
+            background=drawn.background, stall=stalls, keep_codebooks=keep_codebooks, waves=window,
+            progress=tell, processes=processes or _processors(), pictures=show)
     record = result.to_json()
     lines = _cosim_lines(record)
     if stall:

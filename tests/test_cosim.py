@@ -273,6 +273,8 @@ def test_a_long_path_takes_the_memory_of_a_few_frames(scene, cameras, monkeypatc
      r"^Design must be one of \['gscore', 'raster', 'streaminggs'\], not 'lumina'$"),
     ({"cameras": []}, r"^Cameras must be at least one, not none$"),
     ({"processes": 0}, r"^Processes must be at least 1, not 0$"),
+    ({"keep_codebooks": True},
+     r"^Codebooks must be kept of streaminggs, not of raster, which has none$"),
     ({"waves": Waves(path=Path("/dev/null/a.vcd"))},
      r"^/dev/null/a\.vcd: cannot be written \(Not a directory\)"),
 ])

@@ -10,7 +10,7 @@ import pytest
 from splatforge.algos.quality import psnr_db
 from splatforge.algos.streaminggs.frame import render_float
 from splatforge.algos.streaminggs.order import OrderWeights, voxel_ranks
-from splatforge.algos.streaminggs.render import pack, prepare, render, store
+from splatforge.algos.streaminggs.render import lay_out, pack, prepare, render, store
 from splatforge.algos.vsort import vsort_fixed
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.cfu import CfuDesign
@@ -22,6 +22,7 @@ from splatforge.designs.voxel import STREAM_CAMERA_WORDS
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import default_camera, load
+from splatforge.sim.streaminggs import simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import camera, random_scene
@@ -157,6 +158,23 @@ def test_packed_frame(kind):
     spans = sorted([(a, a + len(data)) for a, data in image.segments]
                    + [(image.frame_address, image.frame_address + image.frame_bytes)])
     assert all(one[1] <= two[0] for one, two in pairwise(spans))
+
+
+def test_codebooks_may_stay_on_chip():
+    frame = prepare(random_scene(90, 7, sh_degree=1), VIEW, DESIGN)
+    loading, keeping = (pack(frame, DESIGN, load_codebooks=load) for load in (True, False))
+    at, size = next((offset, size) for name, offset, size in DESCRIPTOR_FIELDS
+                    if name == "codebook_address")
+    assert loading.segments[0][1][at:at + size].any()
+    assert not keeping.segments[0][1][at:at + size].any()
+    addresses = [[address for address, _ in image.segments] for image in (loading, keeping)]
+    assert set(addresses[0]) - set(addresses[1]) == {lay_out(frame).codebook_address}
+    workload = render(frame, DESIGN).workload
+    runs = [simulate(frame, workload, DESIGN, load_codebooks=load) for load in (True, False)]
+    assert [run.counters["codebook_bytes"] for run in runs] == [16 * BOOKS.beats, 0]
+    assert runs[1].cycles < runs[0].cycles
+    for name in ("voxel_bytes", "coarse_bytes", "fine_bytes", "splats"):
+        assert runs[0].counters[name] == runs[1].counters[name]
 
 
 def test_wrong_frames_are_named():

@@ -1,7 +1,9 @@
 """StreamingGS's Verilog on whole frames: every pixel, counter and byte as the models say."""
 
+import sys
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from splatforge.designs.streaminggs import PRESETS, StreaminggsDesign
 from splatforge.scenes import Scene, default_camera, resolve
 from splatforge.verification.cosim import cosim
 from splatforge.verification.lib.frame import Stall
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gaussians import camera
 
 pytestmark = pytest.mark.rtl
 
@@ -63,6 +68,16 @@ def test_groups_end_early():
     assert result.frames[0].rtl_counters["groups_stopped"] > 5
 
 
+def test_codebooks_stay_on_chip():
+    """Frames behind the first do not load them again, and could not: they are not in memory."""
+    scene = few(1000)
+    result = cosim("streaminggs", SMALL, scene, [
+        default_camera(scene, *size) for size in ((40, 30), (33, 47))], keep_codebooks=True)
+    check(result)
+    loaded = [frame.rtl_counters["codebook_bytes"] for frame in result.frames]
+    assert loaded == [16 * SMALL.ffu.codebooks.beats, 0]
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_stalls_change_no_pixel(seed):
@@ -80,6 +95,52 @@ def test_stalls_change_no_pixel(seed):
 def test_before_other_memories(timing):
     scene = few(4000)
     check(cosim("streaminggs", SMALL, scene, [default_camera(scene, 64, 48)], timing=timing))
+
+
+def scattered(means, log_scale, logit=2.0):
+    """Gaussians of about one scale in front of, around or behind a camera at the origin."""
+    means = np.asarray(means, np.float32).reshape(-1, 3)
+    count = len(means)
+    rng = np.random.default_rng(1)
+    return Scene(
+        means=means, log_scales=rng.normal(log_scale, 0.3, (count, 3)).astype(np.float32),
+        quats=rng.normal(size=(count, 4)).astype(np.float32),
+        opacity_logits=np.full(count, logit, np.float32),
+        sh=rng.uniform(-1, 1, (count, 1, 3)).astype(np.float32))
+
+
+def hostile():
+    """Scenes that no capture is like."""
+    rng = np.random.default_rng(3)
+    box = rng.uniform(-1, 1, (3000, 3))
+    return {
+        "empty": scattered([], -3),
+        "one Gaussian": scattered([0.1, 0.05, 2], -3),
+        "all behind": scattered(box[:300] - [0, 0, 4], -3),
+        "one point": scattered(np.tile([0.1, 0.05, 2.0], (700, 1)), -2.5, -2),
+        "one voxel": scattered([0, 0, 3] + 1e-4 * box[:700], -2.5, -2),
+        "huge across the near plane": scattered(box[:400], 1, -3),
+        "around the camera": scattered(3 * box, -2.5),
+        "seven octaves": scattered(box[:500] * 10.0 ** rng.uniform(-3, 4, (500, 1)), 0),
+        "a plane": scattered([0, 0, 2] + [2, 2, 0] * box[:800], -3),
+        "points": scattered(box[:500] + np.array([0, 0, 2]), -20),
+    }
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if number < 3 else pytest.mark.matrix)
+    for number, name in enumerate(hostile())])
+def test_hostile_scenes(name):
+    result = cosim("streaminggs", SMALL, hostile()[name], [camera(64, 48), camera(33, 70)],
+                   background=(0.5, 0.25, 1.0))
+    check(result)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (32, 32), (17, 1), (1, 33), (65, 31)])
+def test_sizes_around_a_tile_and_a_group(size):
+    scene = few(1000)
+    check(cosim("streaminggs", SMALL, scene, [default_camera(scene, *size)]))
 
 
 @pytest.mark.matrix

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -332,7 +333,7 @@ def _model_gscore(
 
 def _model_streaminggs(
     scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
-    background: Background,
+    background: Background, load_codebooks: bool = True,
 ) -> _Modeled:
     assert isinstance(design, StreaminggsDesign)
     frame = streaminggs.prepare(scene, camera, design)
@@ -340,12 +341,14 @@ def _model_streaminggs(
     exact = render_float(
         frame.stored.cut, camera, group_tiles=design.array.side, scene=frame.stored.decode(),
         background=background)
-    run = simulate_streaminggs(frame, picture.workload, design, timing)
+    run = simulate_streaminggs(
+        frame, picture.workload, design, timing, load_codebooks=load_codebooks)
     return _Modeled(
         picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
         gaussians_saturated=picture.workload.array.gaussians_saturated,
         pack=lambda pixel_format: streaminggs.pack(
-            frame, design, background=background, pixel_format=pixel_format),
+            frame, design, background=background, pixel_format=pixel_format,
+            load_codebooks=load_codebooks),
         float_image=exact.image, transmittance=exact.transmittance)
 
 
@@ -370,9 +373,11 @@ class _Expected:
 
 def _expect(
     scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
-    background: Background, formats: Sequence[PixelFormat],
+    background: Background, formats: Sequence[PixelFormat], load_codebooks: bool,
 ) -> _Expected:
-    model = _MODELS[design.name](scene, camera, design, timing, background)
+    modeled = _MODELS[design.name] if load_codebooks else partial(
+        _model_streaminggs, load_codebooks=False)
+    model = modeled(scene, camera, design, timing, background)
     return _Expected(
         picture=model.picture, gaussians_saturated=model.gaussians_saturated,
         jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
@@ -539,6 +544,7 @@ def cosim(
     background: Background = (0.0, 0.0, 0.0),
     state: bool = True,
     stall: Stall = Stall(),  # noqa: B008
+    keep_codebooks: bool = False,
     processes: int = 1,
     waves: Waves | None = None,
     cache: Path | None = None,
@@ -570,6 +576,9 @@ def cosim(
         Whether to run every frame a second time and compare colour and T at accumulator width.
     stall : Stall
         Random stalls of the bus; pixels must not change, cycles do.
+    keep_codebooks : bool
+        Whether the first frame alone loads the codebooks of StreamingGS, and the others, all in one
+        simulation behind it, find them on chip.
     processes : int
         Simulations side by side, each with a part of the frames.
     waves : Waves, optional
@@ -589,8 +598,8 @@ def cosim(
     Raises
     ------
     ValueError
-        If there is no such design, no camera, a number of processes below 1, or no file can be
-        written where waves are to be.
+        If there is no such design, no camera, a number of processes below 1, codebooks are to be
+        kept that the design does not have, or no file can be written where waves are to be.
     BuildError
         If the simulation cannot be built.
     SimulationError
@@ -603,12 +612,16 @@ def cosim(
         raise ValueError("Cameras must be at least one, not none")
     if processes < 1:
         raise ValueError(f"Processes must be at least 1, not {processes!r}")
+    if keep_codebooks and design_name != StreaminggsDesign.name:
+        raise ValueError(f"Codebooks must be kept of {StreaminggsDesign.name}, not of "
+                         f"{design_name}, which has none")
     if waves is not None:
         check_writable(waves.path)
     tell = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]
-    count = 1 if waves is not None else min(processes, len(cameras) * len(formats))
+    alone = waves is not None or keep_codebooks
+    count = 1 if alone else min(processes, len(cameras) * len(formats))
     lanes = [_Lane() for _ in range(count)]
     running = _Running(lanes, len(cameras), pictures)
     # Enough frames for every simulation to have one at hand when it has finished another.
@@ -633,7 +646,9 @@ def cosim(
             working = [pool.submit(lane.work, building, options, report) for lane in lanes]
             for number, camera in enumerate(cameras):
                 tell("prepare", number, len(cameras))
-                running.send(_expect(scene, camera, design, timing, background, formats))
+                running.send(_expect(
+                    scene, camera, design, timing, background, formats,
+                    number == 0 or not keep_codebooks))
                 if len(running) > ahead:
                     running.finish()
             while running:

@@ -223,6 +223,7 @@ def pack(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     pixel_format: PixelFormat = PixelFormat.RGBA8,
     base_address: int = 0x1000_0000,
+    load_codebooks: bool = True,
 ) -> MemoryImage:
     """Lay a frame out in memory.
 
@@ -238,6 +239,9 @@ def pack(
         What the framebuffer is to hold.
     base_address : int
         Where the descriptor goes, a multiple of 4096; the rest follows.
+    load_codebooks : bool
+        Whether the frame loads its codebooks; if not, those of an earlier frame of the same scene
+        must be on chip, where they stay, and are not in memory.
 
     Returns
     -------
@@ -259,13 +263,15 @@ def pack(
         "background_blue": blue, "scene_address": place.scene_address,
         "voxel_address": place.voxel_address, "frame_address": place.frame_address,
         "pitch_bytes": place.pitch_bytes, "voxels": len(frame.stored.table),
-        "camera_address": place.camera_address, "codebook_address": place.codebook_address,
+        "camera_address": place.camera_address,
+        "codebook_address": place.codebook_address if load_codebooks else 0,
     }
+    codebooks = frame.stored.codebook_beats if load_codebooks else ()
     segments = tuple(
         (address, np.ascontiguousarray(words).reshape(-1).view(np.uint8))
         for address, words in (
             (place.camera_address, frame.camera), (place.voxel_address, frame.stored.table),
-            (place.codebook_address, frame.stored.codebook_beats),
+            (place.codebook_address, codebooks),
             (place.scene_address, frame.stored.beats))
         if len(words))
     return MemoryImage(
