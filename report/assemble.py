@@ -25,6 +25,7 @@ _BEAT_BYTES, _TILE_SLOTS = 16, 256
 #: spends none on it.
 _CYCLES = (
     ("projecting", "projecting"),
+    ("sorting", "sorting voxels"),
     ("array_busy", "evaluating"),
     ("array_skipped", "skipping splats"),
     ("array_starved", "waiting for splats"),
@@ -144,7 +145,11 @@ def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:
 def _bands(baseline: Mapping[str, Any], stages: Sequence[str]) -> str:
     low, high = baseline["speedup_band"]
     least, most = baseline["energy_saving_band"]
-    return (f"roofline of {', '.join(stages)}; speedup {ratio(low)} to {ratio(high)}, "
+    how = f"roofline of {', '.join(stages)}"
+    if "cycles" in baseline:
+        how = (f"cycle model, {baseline['cycles']:,} cycles behind the same memory at "
+               f"{baseline['clock_hz'] / 1e6:.4g} MHz, {baseline['area_mm2']:.2g} mm²")
+    return (f"{how}; speedup {ratio(low)} to {ratio(high)}, "
             f"saving {ratio(least)} to {ratio(most)}")
 
 

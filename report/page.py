@@ -55,6 +55,8 @@ def html(report: Report) -> str:
         parameters=list(_flat(plain(report.design))),
         memory=list(_flat(plain(report.cosim.get("memory", {})))),
         scene=list(_flat(plain(report.scene))),
+        units=list(_units(report.simulate.get("units", {}))),
+        streams=list(_streams(report.simulate.get("bytes", {}))),
         si=plots.si, ratio=plots.ratio, frames=_frames(report),
         css=Markup((page / "page.css").read_text("utf-8")),
         js=Markup((page / "page.js").read_text("utf-8")),
@@ -167,6 +169,28 @@ def _figures(report: Report) -> Iterator[_Figure]:
         note = f"{band[0]:.2g} to {band[1]:.2g} mm² " if band else ""
         yield _Figure(label="area", value=f"{simulate['area_mm2']:.2g} mm²",
                       note=f"{note}from the cost table, not placed")
+
+
+def _units(units: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Rows of energy and area of every unit, a dash where one is not known."""
+    for name, unit in units.items():
+        energy = area = ("-", "-")
+        if unit["energy_j"] is not None:
+            low, high = unit["energy_band_j"]
+            energy = (plots.si(unit["energy_j"], "J", 2),
+                      f"{plots.si(low, 'J', 2)} to {plots.si(high, 'J', 2)}")
+        if unit["area_mm2"] is not None:
+            low, high = unit["area_band_mm2"]
+            area = f"{unit['area_mm2']:.2g} mm²", f"{low:.2g} to {high:.2g} mm²"
+        yield name, *energy, *area
+
+
+def _streams(streams: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """Rows of the bytes of every stream of which there are any."""
+    whole = sum(streams.values())
+    for name, number in streams.items():
+        if number:
+            yield name.replace("_", " "), f"{number:,}", f"{number / whole:.1%}"
 
 
 def _traffic_verdict(cosim: Mapping[str, Any]) -> tuple[str, str]:

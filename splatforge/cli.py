@@ -1405,8 +1405,13 @@ def report(
     shown = result.worst.number
     work = simulated.counts[shown]
     rows, columns = -(-work.height // 16), -(-work.width // 16)
+    # What ends at once: a tile, or a group of tiles, which all show its cycles.
+    side = accelerator.array.side
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    ended = row // side * -(-columns // side) + column // side
     counts = {
-        "cycles": np.diff(simulated.runs[shown].tile_ends, prepend=0),
+        "cycles" if side == 1 else "cycles of the group": np.diff(
+            simulated.runs[shown].tile_ends, prepend=0)[ended],
         **{name: getattr(work, name) for name in
            ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
     }

@@ -41,6 +41,12 @@ def record(**changes) -> report.Report:
             "cycles": 9_990, "clock_hz": 2e8, "time_s": 4.995e-5, "fps": 20_020.0,
             "energy_j": 3e-6, "energy_band_j": [2e-6, 5e-6], "area_mm2": 1.25,
             "area_band_mm2": [0.81, 2.04],
+            "units": {
+                "array": {"energy_j": 2.5e-6, "energy_band_j": [2e-6, 4e-6], "area_mm2": 0.75,
+                          "area_band_mm2": [0.5, 1.25]},
+                "memory": {"energy_j": 5e-7, "energy_band_j": [4e-7, 6e-7], "area_mm2": None,
+                           "area_band_mm2": None}},
+            "bytes": {"list": 30_000, "feature_written": 10_000, "empty": 0},
         },
         "design": {"array": {"lanes": 64}},
         "rendered": rendered,
@@ -102,6 +108,19 @@ def test_page_says_the_figures(page):
                    "1,234,567", "array.lanes", "20 \u00d7",
                    "The clock is assumed.", "8 pJ/bit", "splatforge report --scene 'a<b>.ply'"):
         assert figure in text, figure
+
+
+def test_units_and_streams_are_listed(page):
+    """What is not known is a dash; what is nothing is left out."""
+    text = "".join(Tags(page).text.split())
+    for row in ("array 2.5 µJ 2 µJ to 4 µJ 0.75 mm² 0.5 to 1.2 mm²",
+                "memory 500 nJ 400 nJ to 600 nJ - -",
+                "list 30,000 75.0%", "feature written 10,000 25.0%"):
+        assert row.replace(" ", "") in text, row
+    assert "empty" not in text
+    bare = Tags(report.html(record(simulate={"cycles": 1}))).text
+    assert "By unit" not in bare
+    assert "by stream" not in bare
 
 
 @pytest.mark.parametrize(("scene", "title"), [
