@@ -24,10 +24,10 @@ from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
 from splatforge.sim.gpu import FrameWork, GpuRun, devices, gpu_frame
 
-__all__ = ["RECIPES", "Recipe", "bandwidth", "count", "duplicates", "frame_rate", "iterated",
-           "masked", "parameter_bytes", "parameters", "peak", "preprocess_flop",
-           "preprocess_intensity", "significant", "stage_share", "traffic", "traffic_share",
-           "utilisation", "workload"]
+__all__ = ["RECIPES", "Recipe", "bandwidth", "count", "duplicates", "frame_rate",
+           "intermediate_share", "iterated", "masked", "parameter_bytes", "parameters", "peak",
+           "preprocess_flop", "preprocess_intensity", "significant", "stage_share", "traffic",
+           "traffic_share", "utilisation", "workload"]
 
 _COUNTED = "counted by the float reference"
 _TABLE = Path(str(files("splatforge.claims"))) / "workloads.json"
@@ -67,7 +67,7 @@ _OBJECTS = {
     "tarot": "tarot_115k.splat", "angel": "statue_angel_71k.sog",
 }
 #: Six objects, and a district of a city from low and from above, at the sizes of Mip-NeRF 360 in
-#: GBU (smallest and largest), of Tanks and Temples and of QHD.
+#: GBU (smallest and largest), of Tanks and Temples, of QHD, and of HD from above.
 RECIPES: dict[str, Recipe] = {
     **{f"{name}_800x800": Recipe(captures=(file,), width=800, height=800)
        for name, file in _OBJECTS.items()},
@@ -75,6 +75,8 @@ RECIPES: dict[str, Recipe] = {
                                                position=position)
        for view, position in (("street", (0.0, -40.0, -150.0)), ("above", (0.0, -250.0, -500.0)))
        for width, height in ((779, 519), (980, 545), (1245, 825), (2560, 1440))},
+    "city_above_1920x1080": Recipe(captures=_CITY, width=1920, height=1080,
+                                   position=(0.0, -250.0, -500.0)),
 }
 
 
@@ -170,6 +172,23 @@ def traffic_share(device: str, workloads: Sequence[str], stages: Sequence[str]) 
         return Sourced(part.value / (part.value + rest.value), "1", _COUNTED,
                        part.low / (part.low + rest.high), part.high / (part.high + rest.low),
                        part.points | rest.points)
+    return _over(workloads, figure)
+
+
+def intermediate_share(device: str, workloads: Sequence[str]) -> Sourced:
+    """Share of the DRAM traffic of a frame on a GPU that is neither Gaussians nor pixels.
+
+    Of Gaussians outside of the image only the mean is read.
+    """
+    def figure(work: FrameWork) -> Sourced:
+        run = _run(device, work)
+        culled = Sourced.exact(3 * 4, "B", "our scenes") * (work.gaussians - work.gaussians_visible)
+        outside = (parameter_bytes(work.sh_degree).to("B") * work.gaussians_visible + culled
+                   + _bytes(run.part("write")))
+        total = _bytes(run)
+        return Sourced(1 - outside.value / total.value, "1", _COUNTED,
+                       1 - outside.high / total.low, 1 - outside.low / total.high,
+                       total.points)
     return _over(workloads, figure)
 
 
