@@ -108,27 +108,35 @@ class Registers(Component):
         m.d.sync += write_ready.eq(
             both & ~write_ready & (~self.s_axil_bvalid | self.s_axil_bready))
         m.d.comb += [
-            write.eq(both & write_ready),
+            write.eq(write_ready),
             self.s_axil_awready.eq(write_ready), self.s_axil_wready.eq(write_ready),
             word.eq(self.s_axil_awaddr >> 2),
             strobe.eq(Cat(self.s_axil_wstrb[n].replicate(8) for n in range(4))),
         ]
         value = self.s_axil_wdata & strobe
-        asked = {flag: value[flag.bit_length() - 1] for flag in (
+        # What has been offered stays until it is taken: so commands, which many registers far away
+        # wait for, are decoded in the cycle before.
+        start, abort, reset, snapshot_asked = (Signal(name=f"asked_{name}") for name in (
+            "start", "abort", "reset", "snapshot"))
+        asked = {flag: value[flag.bit_length() - 1] & (word == offset["CONTROL"] >> 2) for flag in (
             CONTROL_START, CONTROL_ABORT, CONTROL_RESET, CONTROL_SNAPSHOT)}
+        m.d.sync += [
+            start.eq(asked[CONTROL_START] & ~asked[CONTROL_ABORT] & ~asked[CONTROL_RESET]),
+            abort.eq(asked[CONTROL_ABORT]), reset.eq(asked[CONTROL_RESET]),
+            snapshot_asked.eq(asked[CONTROL_SNAPSHOT]),
+        ]
+        m.d.comb += [
+            self.start.eq(write & start & ~self.busy),
+            self.abort.eq(write & abort), self.reset.eq(write & reset),
+            take_snapshot.eq(write & snapshot_asked),
+        ]
         with m.If(self.s_axil_bready):
             m.d.sync += self.s_axil_bvalid.eq(0)
         with m.If(write):
             m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(OKAY)]
             with m.Switch(word):
                 with m.Case(offset["CONTROL"] >> 2):
-                    m.d.comb += [
-                        self.start.eq(asked[CONTROL_START] & ~self.busy
-                                      & ~asked[CONTROL_ABORT] & ~asked[CONTROL_RESET]),
-                        self.abort.eq(asked[CONTROL_ABORT]),
-                        self.reset.eq(asked[CONTROL_RESET]),
-                        take_snapshot.eq(asked[CONTROL_SNAPSHOT]),
-                    ]
+                    pass  # see `asked`
                 with m.Case(offset["IRQ_STATUS"] >> 2):
                     m.d.sync += irq_status.eq(irq_status & ~value[:2])
                 with m.Case(offset["IRQ_ENABLE"] >> 2):
@@ -156,18 +164,27 @@ class Registers(Component):
         }
         with m.If(self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
+        # Low and high words of the counters in turns, of as many as the address can tell apart.
+        bits = (self.counters - 1).bit_length() + 1
+        words = Signal(data.ArrayLayout(32, 1 << bits))
+        for number in range(self.counters):
+            m.d.comb += Cat(words[2 * number], words[2 * number + 1]).eq(snapshot[number])
+        place, counted, in_counters = Signal.like(word), Signal(32), Signal()
+        m.d.comb += [
+            place.eq(read_word - (COUNTER_BASE >> 2)), counted.eq(words[place[:bits]]),
+            in_counters.eq(place < 2 * self.counters),
+        ]
         with m.If(read):
             m.d.sync += [self.s_axil_rvalid.eq(1), self.s_axil_rresp.eq(OKAY)]
             with m.Switch(read_word):
                 for name, content in contents.items():
                     with m.Case(offset[name] >> 2):
                         m.d.sync += self.s_axil_rdata.eq(content)
-                for number in range(self.counters):
-                    for half in range(2):
-                        with m.Case((COUNTER_BASE >> 2) + 2 * number + half):
-                            m.d.sync += self.s_axil_rdata.eq(snapshot[number][32 * half:])
                 with m.Default():
-                    m.d.sync += [self.s_axil_rdata.eq(0), self.s_axil_rresp.eq(SLVERR)]
+                    m.d.sync += [
+                        self.s_axil_rdata.eq(Mux(in_counters, counted, 0)),
+                        self.s_axil_rresp.eq(Mux(in_counters, OKAY, SLVERR)),
+                    ]
 
         with m.If(self.start):
             m.d.sync += [done.eq(0), failed.eq(0), error.eq(0)]

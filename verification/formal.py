@@ -349,6 +349,7 @@ def _raster_invariants() -> tuple[str, ...]:
         f"(= {rows('data_rows')} (bvadd {rows('address_rows')} {rows('granted')} {asked}))",
         "(=> (not [dut.resolve.busy]) (= [dut.resolve.data_rows] #b00000))",
         "(= [dut.resolve.granted_any] (not (= [dut.resolve.granted] #b00000)))",
+        "(= [dut.shell.busy] (not (= [dut.shell.frame_state] #b000)))",
     )
 
 

@@ -172,6 +172,7 @@ class Shell(Component):
         ask = Signal()
         in_flight = Signal()
         running = Signal()
+        busy = Signal()
         bad = Signal(4)
         side = shell.max_side
         with m.If(fields.version != DESCRIPTOR_VERSION):
@@ -193,6 +194,7 @@ class Shell(Component):
                 # The driver may write the register while the burst waits for the bus.
                 m.d.sync += descriptor_address.eq(registers.descriptor_address)
                 with m.If(registers.start):
+                    m.d.sync += busy.eq(1)
                     # A descriptor address that is not aligned must not reach the bus.
                     with m.If(registers.descriptor_address[:6].any()):
                         m.d.sync += error.eq(FrameError.ALIGNMENT)
@@ -224,8 +226,8 @@ class Shell(Component):
                     self.clear.eq(1), registers.finish.eq(~resetting),
                     registers.clear.eq(resetting),
                 ]
+                m.d.sync += busy.eq(0)
                 m.next = "idle"
-        busy = ~frame.ongoing("idle")
         m.d.comb += [
             registers.busy.eq(busy), registers.error.eq(error),
             self.stop.eq(frame.ongoing("drain")),
