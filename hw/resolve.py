@@ -254,7 +254,8 @@ class Resolve(Component):
         ]
 
         # ---- Tiles in raster order.
-        finished = Signal()
+        finished, moves = Signal(), Signal()
+        next_address = Signal.like(row_address)
         m.d.comb += [
             finished.eq(busy & (data_rows == 1) & row_end),
             self.i_tile.ready.eq(~busy & ~self.stop),
@@ -273,35 +274,49 @@ class Resolve(Component):
                 busy.eq(1), columns.eq(self.i_tile.p.columns), left.eq(self.i_tile.p.columns),
                 beats_behind.eq(beats_behind_first(self.i_tile.p.columns)), beat.eq(0),
                 address_rows.eq(self.i_tile.p.rows), data_rows.eq(self.i_tile.p.rows),
-                row_address.eq(tile_address),
+                row_address.eq(Mux(moves, next_address, tile_address)),
             ]
+        # Where the next tile lies is in registers before a tile ends: nothing that it depends on
+        # changes meanwhile. The counts of tiles move in the cycle behind the end, `moves`, and two
+        # registers follow them; from one end to the next it is at least four cycles.
+        m.d.sync += moves.eq(finished)
         with m.If(finished):
-            m.d.sync += [busy.eq(0), tile_column.eq(tile_column + 1),
-                         tile_address.eq(tile_address + (TILE_PX << shift))]
-            bits = self.side.bit_length() - 1
-            below = band_address + (self.pitch_bytes << (4 + bits))
-            ends_band = tile_column == last_column
-            if self.side > 1:
-                # The next row of the group begins where this one did, and the next group beside it.
-                ends_row = tile_column[:bits].all() | (tile_column == last_column)
-                ends_group = tile_row[:bits].all() | (tile_row + 1 == tiles_y)
-                ends_band = ends_band & ends_group
-                with m.If(ends_row & ~ends_group):
+            m.d.sync += busy.eq(0)
+        bits = self.side.bit_length() - 1
+        at_last_column, ends_row, ends_group = (
+            Signal(name=name) for name in ("at_last_column", "ends_row", "ends_group"))
+        m.d.sync += at_last_column.eq(tile_column == last_column)
+        step = tile_address + (TILE_PX << shift)
+        below = band_address + (self.pitch_bytes << (4 + bits))
+        with m.If(moves):
+            m.d.sync += [tile_address.eq(next_address), tile_column.eq(tile_column + 1)]
+        if self.side == 1:
+            m.d.sync += next_address.eq(Mux(at_last_column, below, step))
+            ends_band = moves & at_last_column
+        else:
+            # The next row of the group begins where this one did, and the next group beside it.
+            m.d.sync += [
+                ends_row.eq(tile_column[:bits].all() | (tile_column == last_column)),
+                ends_group.eq(tile_row[:bits].all() | (tile_row + 1 == tiles_y)),
+                next_address.eq(Mux(
+                    ends_row,
+                    Mux(ends_group,
+                        Mux(at_last_column, below,
+                            group_begin + ((TILE_PX * self.side) << shift)),
+                        row_begin + (self.pitch_bytes << 4)),
+                    step)),
+            ]
+            with m.If(moves & ends_row):
+                m.d.sync += row_begin.eq(next_address)
+                with m.If(ends_group):
                     m.d.sync += [
-                        tile_column.eq(tile_column[bits:] << bits), tile_row.eq(tile_row + 1),
-                        tile_address.eq(row_begin + (self.pitch_bytes << 4)),
-                        row_begin.eq(row_begin + (self.pitch_bytes << 4)),
-                    ]
-                with m.Elif(ends_row):
-                    beside = group_begin + ((TILE_PX * self.side) << shift)
+                        group_begin.eq(next_address), tile_row.eq(tile_row[bits:] << bits)]
+                with m.Else():
                     m.d.sync += [
-                        tile_row.eq(tile_row[bits:] << bits), tile_address.eq(beside),
-                        group_begin.eq(beside), row_begin.eq(beside),
-                    ]
-            with m.If(ends_band):
-                m.d.sync += [
-                    tile_column.eq(0), tile_row.eq(tile_row + 1), tile_address.eq(below),
-                    band_address.eq(below), *(begin.eq(below) for begin in begins),
-                ]
+                        tile_column.eq(tile_column[bits:] << bits), tile_row.eq(tile_row + 1)]
+            ends_band = moves & at_last_column & ends_group
+        with m.If(ends_band):
+            m.d.sync += [
+                tile_column.eq(0), tile_row.eq(tile_row + 1), band_address.eq(next_address)]
         m.d.comb += self.done.eq((tile_row == tiles_y) & tiles_y.any() & self.idle)
         return m
