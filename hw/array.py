@@ -9,6 +9,7 @@ from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, SplatFormat
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.blend import Blend
 from splatforge.hw.lib.component import Component
+from splatforge.hw.lib.copies import copy_of
 from splatforge.hw.lib.fixed import shape_of
 
 __all__ = ["PIXELS_PER_GROUP", "Array", "group_splat_layout", "lowest_bit", "part_layout",
@@ -43,15 +44,27 @@ def group_splat_layout(splat: SplatFormat, side: int) -> data.StructLayout:
     return data.StructLayout({"splat": splat_layout(splat), "tile": range(max(2, side * side))})
 
 
-def lowest_bit(mask: Value) -> Value:
-    """`mask` without all but its lowest bit, as a tree of groups of four."""
-    groups = [mask[at:at + 4] for at in range(0, len(mask), 4)]
-    found, below = list[Value](), C(0, 1)
-    for group in groups:
-        alone = [group[bit] & ~group[:bit].any() if bit else group[0] for bit in range(len(group))]
-        found += [bit & ~below for bit in alone]
-        below = below | group.any()
-    return Cat(found)
+def fours(mask: Value) -> list[Value]:
+    """The bits of `mask` in groups of four."""
+    return [mask[at:at + 4] for at in range(0, len(mask), 4)]
+
+
+def lowest_bit(mask: Value, any_of_four: Value | None = None) -> Value:
+    """`mask` without all but its lowest bit, as a tree of groups of four.
+
+    Parameters
+    ----------
+    mask : Value
+        Of any width.
+    any_of_four : Value, optional
+        Of each group of four bits whether one is set, where that is known.
+    """
+    groups = fours(mask)
+    if any_of_four is None:
+        any_of_four = Cat(group.any() for group in groups)
+    return Cat(
+        bit & ~Cat(group[:place], any_of_four[:number]).any() if place or number else bit
+        for number, group in enumerate(groups) for place, bit in enumerate(group))
 
 
 def several_bits(mask: Value) -> Value:
@@ -60,7 +73,7 @@ def several_bits(mask: Value) -> Value:
         return C(0, 1)
     if len(mask) <= 4:
         return Cat(mask[bit] & mask[:bit].any() for bit in range(1, len(mask))).any()
-    groups = [mask[at:at + 4] for at in range(0, len(mask), 4)]
+    groups = fours(mask)
     return (Cat(several_bits(group) for group in groups).any()
             | several_bits(Cat(group.any() for group in groups)))
 
@@ -190,59 +203,80 @@ class Array(Component):
         pending = Signal(blocks)
 
         # Issue: the lowest pending block with a live pixel. Which blocks are candidates and whether
-        # all are dead is in registers: `dead` counts from the next cycle on.
+        # all are dead is in registers: `dead` counts from the next cycle on. So is whether there
+        # are any, or several, in each four of the candidates: whether the splat's next block is its
+        # last decides in the same cycle about everything else.
         candidates = Signal(blocks)
+        number_of_fours = len(fours(candidates))
+        any_of_four, several_of_four = (
+            Signal(number_of_fours, name=name) for name in ("any_of_four", "several_of_four"))
         all_dead = Signal()
         rest = Signal(blocks)
         lowest = Signal(blocks)
         more = Signal()
         splat_free = Signal()
         end = Signal()
-        next_pending = Signal(blocks)
         offered = Signal()
         masks = design.block_subtiles()
         arrives = self.i_group if grouped else self.i_tile
         record = self.i_splat.p.splat if grouped else self.i_splat.payload
-        incoming = Cat((record.subtiles & mask).any() for mask in masks)
+        incoming = Signal(blocks)
+        m.d.comb += incoming.eq(Cat((record.subtiles & mask).any() for mask in masks))
         if grouped:
             expects = more & ~self.finish
-            # Of the tile whose splat is next.
-            gone = dead.word_select(Mux(splat_free, self.i_splat.p.tile, tile), blocks)
+            # Of the tile whose splat comes, and of that whose splat stays.
+            gone = [dead.word_select(of, blocks) for of in (self.i_splat.p.tile, tile)]
             told = [
                 self.ended.eq(end),
                 self.dead.eq(Cat(dead.word_select(n, blocks).all() for n in range(side * side)))]
             waits = self.i_splat.ready & ~self.finish
         else:
-            expects, gone, waits = more, dead, self.i_splat.ready
+            expects, gone, waits = more, [dead, dead], self.i_splat.ready
             told = [self.skip.eq(active & all_dead & more)]
         m.d.comb += [
-            lowest.eq(lowest_bit(candidates)),
+            lowest.eq(lowest_bit(candidates, any_of_four)),
             rest.eq(candidates & ~lowest),
-            splat_free.eq(~splat_valid | ~several_bits(candidates)),
-            self.busy.eq(candidates.any()),
-            self.skipped.eq(splat_valid & ~candidates.any()),
+            splat_free.eq(~several_of_four.any() & ~several_bits(any_of_four)),
+            self.busy.eq(any_of_four.any()),
+            self.skipped.eq(splat_valid & ~any_of_four.any()),
             self.i_splat.ready.eq(active & splat_free & more & ~all_dead),
             end.eq(active & (all_dead | (splat_free & ~expects))),
             *told,
             self.stopped.eq(active & all_dead & (expects | (pending.any() & splat_valid))),
             self.starved.eq(waits & ~self.i_splat.valid & ~splat_valid),
             offered.eq(self.i_splat.valid & active & more & ~all_dead),
-            next_pending.eq(Mux(splat_free, incoming & offered.replicate(blocks), rest)),
         ]
+        comes, stays = incoming & ~gone[0], rest & ~gone[1]
+
+        def follows(comes, stays):
+            return Mux(splat_free, comes & offered.replicate(len(comes)), stays)
+
         m.d.sync += [
-            pending.eq(next_pending),
-            candidates.eq(next_pending & ~gone),
+            pending.eq(follows(incoming, rest)),
+            candidates.eq(follows(comes, stays)),
+            *(after.eq(Cat(follows(of(one), of(other))
+                           for one, other in zip(fours(comes), fours(stays), strict=True)))
+              for after, of in ((any_of_four, Value.any), (several_of_four, several_bits))),
             all_dead.eq(dead.all()),
         ]
+        # Splats are counted a cycle late. So it is known what is left behind one, and behind two.
+        took, one_left, two_left = (Signal(name=name) for name in ("took", "one_left", "two_left"))
+        if not grouped:
+            m.d.sync += [
+                took.eq(splat_free & offered),
+                one_left.eq(Mux(took, remaining == 2, remaining == 1)),
+                two_left.eq(Mux(took, remaining == 3, remaining == 2)),
+            ]
+            with m.If(took):
+                m.d.sync += remaining.eq(remaining - 1)
+        # What is not valid may be anything, so that little decides whether a splat moves.
         with m.If(splat_free):
-            m.d.sync += splat_valid.eq(offered)
-            with m.If(active & more & ~all_dead):
-                m.d.sync += splat.eq(record)
-                if grouped:
-                    m.d.sync += tile.eq(self.i_splat.p.tile)
-                else:
-                    with m.If(self.i_splat.valid):
-                        m.d.sync += [remaining.eq(remaining - 1), more.eq(remaining != 1)]
+            m.d.sync += [splat_valid.eq(offered), splat.eq(record)]
+            if grouped:
+                m.d.sync += tile.eq(self.i_splat.p.tile)
+            else:
+                with m.If(offered):
+                    m.d.sync += more.eq(~Mux(took, two_left, one_left))
 
         # Tiles come and go. The next one starts in the cycle after the last one's end.
         m.d.comb += [
@@ -252,24 +286,28 @@ class Array(Component):
         free = Signal(2)
         m.d.sync += held.eq(held & ~free)
         with m.If(end):
-            m.d.sync += [active.eq(0), splat_valid.eq(0), candidates.eq(0)]
+            m.d.sync += active.eq(0)
         with m.If(arrives.valid & arrives.ready):
             follow = [more.eq(1)] if grouped else [
-                remaining.eq(self.i_tile.p.splats), more.eq(self.i_tile.p.splats.any())]
+                remaining.eq(self.i_tile.p.splats), more.eq(self.i_tile.p.splats.any()),
+                one_left.eq(self.i_tile.p.splats == 1), two_left.eq(self.i_tile.p.splats == 2)]
             m.d.sync += [
                 active.eq(1), half.eq(~half), *follow, all_dead.eq(0),
                 columns[~half].eq(arrives.p.columns), rows[~half].eq(arrives.p.rows),
                 touched[~half].eq(0),
                 held.eq((held & ~free) | (Mux(half, 1, 2))),
             ]
-            m.d.sync += dead.eq(Cat(
-                (TILE_PX * (n % side) + (number % design.blocks_x) * design.block_width
-                 >= arrives.p.columns)
-                | (TILE_PX * (n // side) + (number // design.blocks_x) * design.block_height
-                   >= arrives.p.rows)
-                for n in range(side * side) for number in range(blocks)))
-        with m.Elif(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // places == half)):
-            m.d.sync += dead.eq(dead | (1 << (blend.o.p.slot % places)))
+        outside = Signal(places)
+        m.d.comb += outside.eq(Cat(
+            (TILE_PX * (n % side) + (number % design.blocks_x) * design.block_width
+             >= arrives.p.columns)
+            | (TILE_PX * (n // side) + (number // design.blocks_x) * design.block_height
+               >= arrives.p.rows)
+            for n in range(side * side) for number in range(blocks)))
+        ended = Signal(places)
+        with m.If(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // places == half)):
+            m.d.comb += ended.eq(1 << (blend.o.p.slot % places))
+        m.d.sync += dead.eq(Mux(arrives.valid & arrives.ready, outside, dead | ended))
         m.d.comb += blend.o.ready.eq(1)
 
         # From the issue to the lanes: a register of the choice, and one of what follows from it.
@@ -394,19 +432,31 @@ class Array(Component):
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
 
-        # The group itself: in a register, then whether it was touched at all. Behind the last one
-        # the half of the state is free.
-        chosen = Signal(self.group_layout(design), reset_less=True)
-        chosen_valid, chosen_written = Signal(), Signal(reset_less=True)
-        untouched = Signal(self.group_layout(design))
-        m.d.comb += [pixel.transmittance.eq(design.blend.one) for pixel in untouched]
+        # The groups of a block lie across the whole array. So neighbours are chosen among first,
+        # about as many as are left to choose among in the next cycle, when it is known whether
+        # they were touched at all. Each pixel of a group has a choice of its own. Behind the last
+        # group the half of the state is free.
+        bits = (design.lanes // PIXELS_PER_GROUP).bit_length() - 1
+        near = bits // 2
+        far = 1 << bits - near
+        state = Blend.state_layout(design)
+        untouched = state.const({"transmittance": design.blend.one}).as_value()
+        for number in range(PIXELS_PER_GROUP):
+            lanes = [blend.state[at] for at in range(number, design.lanes, PIXELS_PER_GROUP)]
+            select_near, select_far, chosen_written = (copy_of(m, value, move) for value in (
+                within[:near], read_within[near:bits], written))
+            chosen = Signal(data.ArrayLayout(state, far), name=f"chosen_{number}", reset_less=True)
+            with m.If(move):
+                m.d.sync += [
+                    *(chosen[n].eq(Cat(lanes[n << near:(n + 1) << near]).word_select(
+                        select_near, state.size)) for n in range(far)),
+                    self.o.payload[number].eq(Mux(
+                        chosen_written, chosen.as_value().word_select(select_far, state.size),
+                        untouched)),
+                ]
+        chosen_valid = Signal()
         with m.If(move):
-            m.d.sync += [
-                chosen.eq(blend.state.as_value().word_select(read_within, chosen.shape().size)),
-                chosen_valid.eq(asked), chosen_written.eq(written),
-                self.o.valid.eq(chosen_valid),
-                self.o.payload.eq(Mux(chosen_written, chosen.as_value(), untouched.as_value())),
-            ]
+            m.d.sync += [chosen_valid.eq(asked), self.o.valid.eq(chosen_valid)]
             with m.If(asked & last):
                 if side == 1:
                     m.d.sync += [running.eq(0), read_half.eq(~read_half)]
