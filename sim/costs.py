@@ -16,6 +16,7 @@ Events, for energy:
 ``register_bit_clock``                  one flip-flop bit, one clock cycle, not gated
 ``sram_read_128b_4KiB``                 one read of 128 bits from an SRAM of 4 KiB
 ``sram_write_128b_4KiB``                one write of the same
+``sram_leakage_128b_4KiB``              leakage of the same, one microsecond
 ``dram_read_byte``, ``dram_write_byte``  one byte over the DRAM interface
 ======================================  ========================================================
 
@@ -373,12 +374,14 @@ class SramTable:
     Parameters
     ----------
     points : dict
-        (node_nm, size_bytes, width_bits) -> (read pJ, write pJ, area um^2).
+        (node_nm, size_bytes, width_bits) -> read pJ, write pJ, area um^2, leakage uW, and the
+        leakage of the leakiest cells that the macro may be made of.
     energy_model, area_model : Sourced
         Dimensionless factors whose intervals say how far CACTI is from other cells and from
         foundry macros.
-    interpolation : float
-        Relative error of interpolating over sizes, at least `interpolation_error`.
+    interpolation, width_interpolation : float
+        Relative error of interpolating over sizes and over widths, at least
+        `interpolation_error`.
     source : str
         Tool, version and configuration.
 
@@ -386,13 +389,14 @@ class SramTable:
     -----
     One read-write port, one bank. Logarithm of the cost, linear in the logarithms of size and
     width; no extrapolation. At a node that the table does not hold, the nearest one (in the
-    logarithm) is used and scaled as logic.
+    logarithm) is used and scaled as logic; leakage is not scaled.
     """
 
-    points: Mapping[tuple[int, int, int], tuple[float, float, float]]
+    points: Mapping[tuple[int, int, int], tuple[float, float, float, float, float]]
     energy_model: Sourced
     area_model: Sourced
     interpolation: float
+    width_interpolation: float
     source: str
 
     @property
@@ -411,12 +415,12 @@ class SramTable:
         return [(below, 1.0 - share), (above, share)]
 
     def cost(self, what: str, *, size_bytes: int, width_bits: int, node_nm: float) -> Sourced:
-        """Energy of one access or area of one macro.
+        """Energy of one access, area or leakage of one macro.
 
         Parameters
         ----------
         what : str
-            ``read`` or ``write`` (pJ), or ``area`` (um^2).
+            ``read`` or ``write`` (pJ), ``area`` (um^2) or ``leakage`` (uW).
         size_bytes, width_bits : int
             Capacity and port width, inside the table.
         node_nm : float
@@ -429,41 +433,57 @@ class SramTable:
         """
         if node_nm not in self.nodes_nm:
             raise ValueError(f"SRAM node must be one of {self.nodes_nm}, not {node_nm!r}")
-        column = ("read", "write", "area").index(what)
-        sizes = sorted({size for _, size, _ in self.points})
-        widths = sorted({width for _, _, width in self.points})
-        logarithm, exact = 0.0, True
-        for size, size_share in self._corners(size_bytes, sizes, "SRAM size in bytes"):
-            for width, width_share in self._corners(width_bits, widths, "SRAM width in bits"):
-                share = size_share * width_share
-                exact = exact and share == 1.0
+        column = ("read", "write", "area", "leakage").index(what)
+        sizes = self._corners(size_bytes, self._grid(1), "SRAM size in bytes")
+        widths = self._corners(width_bits, self._grid(2), "SRAM width in bits")
+        # The last column is the upper end of the leakage.
+        logarithm, leaky = 0.0, 0.0
+        for size, size_share in sizes:
+            for width, width_share in widths:
                 try:
                     point = self.points[int(node_nm), size, width]
                 except KeyError:
                     raise ValueError(
                         f"SRAM of {width} bits must be larger than {size} bytes: "
                         "CACTI finds no organisation; count it as registers") from None
-                logarithm += share * math.log(point[column])
+                logarithm += size_share * width_share * math.log(point[column])
+                leaky += size_share * width_share * math.log(point[-1])
         value = math.exp(logarithm)
-        spread = 1.0 if exact else 1.0 + self.interpolation
+        spread = (1.0 + self.interpolation * (len(sizes) > 1)) * (
+            1.0 + self.width_interpolation * (len(widths) > 1))
+        if what == "leakage":
+            return Sourced(value, "uW", self.source, value / spread, math.exp(leaky) * spread)
         unit, model = ("um^2", self.area_model) if what == "area" else ("pJ", self.energy_model)
         return Sourced(value, unit, self.source, value / spread, value * spread) * model
 
-    def interpolation_error(self) -> float:
-        """Largest relative error of energy or area over inner sizes, each left out in turn."""
+    def _grid(self, axis: int) -> list[int]:
+        """Sizes (1) or widths (2) of the table, smallest first."""
+        return sorted({key[axis] for key in self.points})
+
+    def interpolation_error(self, axis: int = 1) -> float:
+        """Largest relative error of any figure over inner points of an axis, each left out in turn.
+
+        Parameters
+        ----------
+        axis : int
+            1 for sizes, 2 for widths.
+        """
         worst = 0.0
-        sizes = sorted({size for _, size, _ in self.points})
-        for (node, size, width), point in self.points.items():
-            index = sizes.index(size)
-            if not 0 < index < len(sizes) - 1:
+        grid = self._grid(axis)
+        for key, point in self.points.items():
+            index = grid.index(key[axis])
+            if not 0 < index < len(grid) - 1:
                 continue
-            below = self.points.get((node, sizes[index - 1], width))
-            above = self.points.get((node, sizes[index + 1], width))
-            if below is None or above is None:
+            below, at, above = grid[index - 1:index + 2]
+            node, size, width = key
+            first, second = (self.points.get(
+                (node, end, width) if axis == 1 else (node, size, end)) for end in (below, above))
+            if first is None or second is None:
                 continue
-            for column in range(3):
-                guess = math.sqrt(below[column] * above[column])
-                worst = max(worst, guess / point[column] - 1, point[column] / guess - 1)
+            share = math.log(at / below) / math.log(above / below)
+            for low, high, figure in zip(first, second, point, strict=True):
+                guess = low ** (1 - share) * high**share
+                worst = max(worst, guess / figure - 1, figure / guess - 1)
         return worst
 
 
@@ -476,7 +496,7 @@ _Families = dict[str, dict[float, list[float]]]
 
 
 def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
-    """The ``sram`` table: ``points`` rows of node, size, width, read, write, area."""
+    """The ``sram`` table: ``points`` rows of node, size, width and what a macro costs."""
     if not isinstance(tree, Mapping):
         raise ValueError(f"{where}: sram must be a table, not {tree!r}")
     for key in ("points", "energy_model", "area_model", "interpolation", "source"):
@@ -484,30 +504,38 @@ def _read_sram(where: str, tree: Mapping[str, object]) -> SramTable:
             raise ValueError(f"{where}: sram.{key} is missing: every SRAM table states it")
     models = read_entries(
         where, {key: tree[key] for key in ("energy_model", "area_model")}, "sram.")
-    interpolation = tree["interpolation"]
-    if not isinstance(interpolation, int | float) or not 0 <= interpolation < 10:
-        raise ValueError(
-            f"{where}: sram.interpolation must be a relative error, not {interpolation!r}")
-    points = dict[tuple[int, int, int], tuple[float, float, float]]()
+    errors = list[float]()
+    for key in ("interpolation", "width_interpolation"):
+        error = tree.get(key, tree["interpolation"])
+        if not isinstance(error, int | float) or not 0 <= error < 10:
+            raise ValueError(f"{where}: sram.{key} must be a relative error, not {error!r}")
+        errors.append(float(error))
+    points = dict[tuple[int, int, int], tuple[float, float, float, float, float]]()
     rows: npt.NDArray[np.float64] = np.empty((0, 0))
     with contextlib.suppress(TypeError, ValueError):
         rows = np.array(tree["points"], dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] != 6 or not np.all(np.isfinite(rows) & (rows > 0)):
+    if rows.ndim != 2 or rows.shape[1] != 8 or not np.all(np.isfinite(rows) & (rows > 0)):
         raise ValueError(
-            f"{where}: sram.points must be rows of six positive numbers (node, size, width, "
-            "read, write, area)")
-    for node, size, width, read, write, area in rows.tolist():
+            f"{where}: sram.points must be rows of eight positive numbers (node, size, width, "
+            "read, write, area, leakage, its upper end)")
+    for node, size, width, *figures in rows.tolist():
         key = (int(node), int(size), int(width))
         if key in points:
             raise ValueError(f"{where}: sram.points must hold each macro once, not {key} twice")
-        points[key] = (read, write, area)
+        read, write, area, leakage, leaky = figures
+        if leaky < leakage:
+            raise ValueError(f"{where}: sram.points of {key} must have an upper end of the leakage "
+                             f"of at least {leakage:g}, not {leaky:g}")
+        points[key] = (read, write, area, leakage, leaky)
     table = SramTable(points=points, energy_model=models["sram.energy_model"].cost,
                       area_model=models["sram.area_model"].cost,
-                      interpolation=float(interpolation), source=str(tree["source"]))
-    if interpolation < (least := table.interpolation_error()):
-        raise ValueError(
-            f"{where}: sram.interpolation must be at least {least:.3g}, the error at its own "
-            f"points, not {interpolation!r}")
+                      interpolation=errors[0], width_interpolation=errors[1],
+                      source=str(tree["source"]))
+    for axis, key in ((1, "interpolation"), (2, "width_interpolation")):
+        if errors[axis - 1] < (least := table.interpolation_error(axis)):
+            raise ValueError(
+                f"{where}: sram.{key} must be at least {least:.3g}, the error at its own points, "
+                f"not {errors[axis - 1]!r}")
     return table
 
 
@@ -535,7 +563,7 @@ def _read_scaling(where: str, tree: Mapping[str, Mapping[str, list[float]]]) -> 
 _MULTIPLY = re.compile(r"multiply_(\d+)x(\d+)")
 _ADD = re.compile(r"add_(\d+)")
 _SHIFT = re.compile(r"shift_(\d+)")
-_SRAM_EVENT = re.compile(r"sram_(read|write)_(\d+)b_(\d+)(B|KiB|MiB)")
+_SRAM_EVENT = re.compile(r"sram_(read|write|leakage)_(\d+)b_(\d+)(B|KiB|MiB)")
 _SRAM_ITEM = re.compile(r"sram_(\d+)b_(\d+)(B|KiB|MiB)")
 _DRAM = re.compile(r"dram_(read|write)_byte")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2}
@@ -800,6 +828,8 @@ class CostTable:
         nearest = min(nodes, key=lambda node: abs(math.log(node / node_nm)))
         cost = self.sram.cost(what, size_bytes=int(number) * _BYTES[unit], width_bits=int(bits),
                               node_nm=nearest)
+        if what == "leakage":
+            return _times(cost, 1, "us")
         if nearest == node_nm:
             return cost
         return cost * self.scale("area" if what == "area" else "energy", nearest, node_nm)
