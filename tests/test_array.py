@@ -508,7 +508,9 @@ class GroupFeeder:
 
 
 @pytest.mark.parametrize(("lanes", "side", "gap", "stall"), [
-    (16, 1, 0.0, 0.0), (16, 2, 0.3, 0.3), (64, 2, 0.0, 0.0), (64, 4, 0.1, 0.0)])
+    (16, 1, 0.0, 0.0), (16, 2, 0.3, 0.3), (16, 4, 0.1, 0.0),
+    pytest.param(64, 2, 0.0, 0.0, marks=pytest.mark.matrix),
+    pytest.param(64, 4, 0.1, 0.0, marks=pytest.mark.matrix)])
 def test_groups_against_fixed_and_steps(lanes, side, gap, stall):
     """Colour and T of every pixel, and every cycle's events; groups that the frame cuts."""
     lists = random_lists(53, 41, 5, longest=60, opaque=(0.5, 0.8))

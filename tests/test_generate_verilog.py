@@ -87,9 +87,15 @@ def test_text_tells_nothing_of_its_making(raster):
     assert raster.count("(* src") == 0
 
 
-@pytest.mark.parametrize("name", sorted(COMPONENTS))
-def test_every_component_has_verilog(name, raster):
-    text = raster if name == "raster" else verilog(name, DESIGNS[home(name)])
+@pytest.fixture(scope="module", params=sorted(COMPONENTS))
+def named(request, raster):
+    """Name and text of every component in turn: tests of one come together, and it is made once."""
+    name = request.param
+    return name, raster if name == "raster" else verilog(name, DESIGNS[home(name)])
+
+
+def test_every_component_has_verilog(named):
+    name, text = named
     names = [module for module, _, _ in MODULE.findall(text)]
     assert names.count(name) == 1
     assert len(set(names)) == len(names)
@@ -102,9 +108,8 @@ def test_every_component_has_verilog(name, raster):
 CONSTANT = re.compile(r"always @\*\n\s+\S+(?: \[[^]]*\])? = \d+'[hb][0-9a-f]+;\n(?!\s+(?:if|case))")
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_no_constant_waits_for_a_change_that_never_comes(name):
-    assert not CONSTANT.findall(verilog(name, DESIGNS[home(name)]))
+def test_no_constant_waits_for_a_change_that_never_comes(named):
+    assert not CONSTANT.findall(named[1])
 
 
 def test_a_constant_that_waits_would_be_seen():
@@ -169,12 +174,12 @@ def test_sharing_by_hand():
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("name", sorted(COMPONENTS))
-def test_verilator_finds_nothing(name, tmp_path, raster):
+def test_verilator_finds_nothing(named, tmp_path):
     """Warnings are errors, but for those that the FuseSoC file waives."""
     from splatforge.verification.lib.build import verilator_root
+    name, text = named
     source = tmp_path / f"{name}.v"
-    source.write_text(raster if name == "raster" else verilog(name, DESIGNS[home(name)]))
+    source.write_text(text)
     root = verilator_root()
     # A port `abort` is a name that C++ knows, where it is a top: the registers are none but here.
     own = ["-Wno-SYMRSVDWORD"] if name == "registers" else []
