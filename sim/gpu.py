@@ -15,6 +15,8 @@ A stage takes the longer of its operations over what the warp schedulers issue a
 the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the issue rate
 is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured copy;
 no scene was fitted, and no frame rate, but for the low end of the memory one (Neo, AGX Orin).
+Whether issue slots or lanes limit, that utilisation does not tell: where a multiprocessor has more
+lanes than on the Xavier NX, the upper end of the rate is what they would do.
 Devices, efficiencies and counts stand in ``devices.toml``, each with its source, its interval and,
 where it was calibrated on a published figure, the id of that claim; the band of a result puts all
 of them at their low or high end at once.
@@ -25,20 +27,22 @@ and traffic: ``splatforge claims``.
 
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.designs.fetch import TILE_PX
+from splatforge.scenes import check_regular_file
 from splatforge.sim.costs import Entry, Sourced, read_entries
 
 __all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
-           "compare", "devices", "gpu_frame"]
+           "compare", "devices", "gpu_frame", "read_devices"]
 
 #: What no stage holds.
 NOT_MODELLED = (
@@ -53,6 +57,8 @@ _TILE_PIXELS = TILE_PX**2
 _WARP = 32
 _RADIX_BITS, _DEPTH_BITS = 8, 32
 _DEFINITION = "definition"
+#: What a device's card says, and its dimension.
+_CARD = {"sms": "1", "cores": "1", "clock": "Hz", "bandwidth": "B/s", "power": "W"}
 
 
 class TileCounts(Protocol):
@@ -201,7 +207,9 @@ class GpuDevice:
         """Floating-point operations issued per second by a kernel that masks and waits."""
         entries = _constants()
         schedulers = self.sms * entries["architecture.schedulers"].cost
-        return schedulers * _count(_WARP, "FLOP") * self.clock * entries["efficiency.issue"].cost
+        slots = schedulers * _count(_WARP, "FLOP") * self.clock * entries["efficiency.issue"].cost
+        lanes = self.cores * _count(1, "FLOP") * self.clock * entries["efficiency.lanes"].cost
+        return replace(slots, high=max(slots.high, lanes.high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,16 +335,56 @@ def _constants() -> dict[str, Entry]:
     return read_entries(where, tomllib.loads(text))
 
 
+def _cards(entries: Mapping[str, Entry]) -> dict[str, GpuDevice]:
+    """The devices of some entries ``device.<name>.<part>``."""
+    names = dict.fromkeys(key.split(".")[1] for key in entries if key.startswith("device."))
+    return {name: GpuDevice(name=name, **{part: entries[f"device.{name}.{part}"].cost
+                                          for part in _CARD})
+            for name in names}
+
+
 @cache
 def devices() -> dict[str, GpuDevice]:
     """The committed devices by name."""
-    entries = _constants()
-    names = dict.fromkeys(key.split(".")[1] for key in entries if key.startswith("device."))
-    return {
-        name: GpuDevice(name=name, **{part: entries[f"device.{name}.{part}"].cost
-                                      for part in ("sms", "cores", "clock", "bandwidth", "power")})
-        for name in names
-    }
+    return _cards(_constants())
+
+
+def read_devices(path: Path) -> dict[str, GpuDevice]:
+    """Devices of a user's file, by name.
+
+    Parameters
+    ----------
+    path : Path
+        TOML with tables ``device.<name>.sms``, ``.cores``, ``.clock``, ``.bandwidth`` and
+        ``.power``, each with value, unit, low, high and source, as in ``sim/devices.toml``.
+
+    Raises
+    ------
+    ValueError
+        If the file is not there or no TOML, holds something else, or a card is not whole.
+    """
+    check_regular_file(path, "TOML")
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from None
+    entries = read_entries(str(path), tree)
+    for key, entry in entries.items():
+        kind, *rest = key.split(".")
+        if kind != "device" or len(rest) != 2 or rest[1] not in _CARD:
+            raise ValueError(f"{path}: {key} must be device.NAME with one of {', '.join(_CARD)}")
+        try:
+            entry.cost.to(_CARD[rest[1]])
+        except ValueError:
+            raise ValueError(f"{path}: {key}.unit must be one of {_CARD[rest[1]]}, "
+                             f"not {entry.cost.unit!r}") from None
+        if entry.cost.low <= 0:
+            raise ValueError(f"{path}: {key}.low must be above zero, not {entry.cost.low!r}")
+    for name in dict.fromkeys(key.split(".")[1] for key in entries):
+        for part in _CARD:
+            if f"device.{name}.{part}" not in entries:
+                raise ValueError(f"{path}: device.{name}.{part} is missing: every card states it")
+    return _cards(entries)
 
 
 def _count(number: float, unit: str = "1") -> Sourced:

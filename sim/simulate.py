@@ -22,7 +22,7 @@ from splatforge.sim.costs import CostTable, Sourced, default_costs
 from splatforge.sim.dram import DramCounts
 from splatforge.sim.dram_energy import dram_costs, dram_record
 from splatforge.sim.energy import EnergyReport, energy_of_units
-from splatforge.sim.gpu import FrameWork, GpuRun, compare, devices, gpu_frame
+from splatforge.sim.gpu import FrameWork, GpuDevice, GpuRun, compare, devices, gpu_frame
 from splatforge.sim.gscore import simulate as simulate_gscore
 from splatforge.sim.parts import (
     gscore_events,
@@ -420,7 +420,7 @@ def simulate(
     clock: Sourced | None = None,
     node_nm: float = 28,
     log: bool = False,
-    gpus: Sequence[str] = GPUS,
+    gpus: Sequence[str | GpuDevice] = GPUS,
     rival: bool = True,
     table: CostTable | None = None,
     progress: Callable[[float], None] | None = None,
@@ -447,8 +447,8 @@ def simulate(
         Clock in Hz; by default that of :func:`clock_of`.
     node_nm : float
         Process node of energy and area.
-    gpus : sequence of str
-        Baselines, names of :func:`splatforge.sim.gpu.devices`.
+    gpus : sequence of str or GpuDevice
+        Baselines: names of :func:`splatforge.sim.gpu.devices`, or devices of one's own.
     rival : bool
         Whether to run the accelerator that the design is compared with, if there is one.
     table : CostTable, optional
@@ -469,9 +469,11 @@ def simulate(
     if design_name not in DESIGNS:
         raise ValueError(f"Design must be one of {', '.join(DESIGNS)}, not {design_name!r}")
     known = devices()
-    for name in gpus:
-        if name not in known:
-            raise ValueError(f"GPU must be one of {', '.join(known)}, not {name!r}")
+    boards = list[GpuDevice]()
+    for each in gpus:
+        if isinstance(each, str) and each not in known:
+            raise ValueError(f"GPU must be one of {', '.join(known)}, not {each!r}")
+        boards.append(known[each] if isinstance(each, str) else each)
     if not cameras:
         raise ValueError("Cameras must hold at least one view, not 0")
     models = _MODELS[design_name]
@@ -489,7 +491,7 @@ def simulate(
     runs, kept, energies = [], [], []
     their_runs, their_energies = [], []
     their_clock = clock_of(other_design, table, node_nm) if other else clock
-    gpu_runs: list[list[GpuRun]] = [[] for _ in gpus]
+    gpu_runs: list[list[GpuRun]] = [[] for _ in boards]
     for number, camera in enumerate(cameras):
         # Of a frame's workload only the tiles' counts are kept.
         def view(at: Sourced, share: float, begun: float, number: int = number,
@@ -521,8 +523,8 @@ def simulate(
             frame.statistics, gaussians=counts.gaussians,
             gaussians_visible=counts.gaussians_visible, sh_degree=counts.sh_degree,
             pixels=camera.width * camera.height)
-        for place, name in enumerate(gpus):
-            gpu_runs[place].append(gpu_frame(work, known[name]).part(*models.gpu_stages))
+        for place, board in enumerate(boards):
+            gpu_runs[place].append(gpu_frame(work, board).part(*models.gpu_stages))
         tell(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,

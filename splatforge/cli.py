@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from splatforge.designs.shell import AcceleratorDesign
     from splatforge.scenes import Camera, Scene
     from splatforge.sim.costs import CostTable, Sourced
+    from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
     from splatforge.verification.cosim import CosimPictures
 
@@ -1139,6 +1140,12 @@ def simulate(
     costs: Annotated[Path | None, typer.Option(
         "--costs", metavar="TOML", help="Cost table whose entries replace those that come with "
         "the program, such as one that `splatforge energy` wrote.")] = None,
+    gpu: Annotated[list[str] | None, typer.Option(
+        "--gpu", metavar="NAME", help="A GPU to stand beside it, of ours or of --gpu-cards; may be "
+        "repeated. Orin NX and AGX Xavier without it.")] = None,
+    gpu_cards: Annotated[Path | None, typer.Option(
+        "--gpu-cards", metavar="TOML", help="Cards of more GPUs: device.NAME.sms, .cores, .clock, "
+        ".bandwidth, .power, as in sim/devices.toml.")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Work out cycles, traffic, energy and area, beside mobile GPUs."""
@@ -1150,6 +1157,7 @@ def simulate(
     _check_outputs(json_file, memory_trace)
     accelerator = parameters.design(design, SIMULATED)
     table = None if costs is None else CostTable.load(costs)
+    gpus = _gpus(gpu, gpu_cards)
     timing = behind.timing(
         accelerator, parameters.memory(design), node_nm=node_nm, table=table)
     if memory_trace is not None and not isinstance(timing, BankedMemory):
@@ -1157,7 +1165,7 @@ def simulate(
     gaussians = drawn.load()
     views = drawn.cameras(gaussians, (320, 240))
     simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm,
-                          log=memory_trace is not None, table=table)
+                          log=memory_trace is not None, table=table, gpus=gpus)
     if memory_trace is not None:
         from splatforge.sim.dram_trace import trace_text
 
@@ -1219,18 +1227,34 @@ def _unit_lines(units: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]
     return lines
 
 
+def _gpus(names: list[str] | None, cards: Path | None) -> "list[GpuDevice] | None":
+    """The baselines that were asked for; without names all of the cards, None without either."""
+    from splatforge.sim.gpu import devices, read_devices
+
+    own = {} if cards is None else read_devices(cards)
+    if not names:
+        return list(own.values()) or None
+    known = devices() | own
+    for name in names:
+        if name not in known:
+            raise ValueError(f"GPU must be one of {', '.join(known)}, not {name!r}")
+    return [known[name] for name in names]
+
+
 def _simulate(
     accelerator: "AcceleratorDesign", timing: "Memory", scene: "Scene",
     views: "tuple[Camera, ...]", drawn: PathOptions, behind: MemoryOptions, node_nm: float, *,
     log: bool = False, table: "CostTable | None" = None,
+    gpus: "Sequence[GpuDevice] | None" = None,
 ) -> "Simulation":
+    from splatforge.sim.simulate import GPUS
     from splatforge.sim.simulate import simulate as run
 
     with _progress(f"simulating {accelerator.name}") as advance:
         return run(
             accelerator.name, accelerator, scene, views, scene_name=drawn.name, timing=timing,
             background=drawn.background, clock=behind.clock(accelerator, node_nm, table),
-            node_nm=node_nm, log=log,
+            node_nm=node_nm, log=log, gpus=GPUS if gpus is None else gpus,
             table=table, progress=lambda done: advance(done, len(views)))
 
 

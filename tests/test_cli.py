@@ -317,6 +317,7 @@ INPUTS = {
     "--against of floats": (["render", "--scene", "default"], "a.npy"),
     "--config": (["simulate", "raster", "--scene", "default"], "a.toml"),
     "--costs": (["simulate", "raster", "--scene", "default", "--size", "16x16"], "a.toml"),
+    "--gpu-cards": (["simulate", "raster", "--scene", "default", "--size", "16x16"], "a.toml"),
     "--liberty": (["energy", "raster", "--scene", "default"], "a.lib"),
 }
 
@@ -898,6 +899,24 @@ def test_saturated_colors_are_counted(capsys, tmp_path, scene_file, verb):
     assert status == 0
     assert re.search(rf"^saturated +{record['gaussians_saturated']} Gaussians have a colour above "
                      r"3\.9\d+ and are drawn as 3\.9\d+$", out, re.MULTILINE)
+
+
+def test_simulate_beside_gpus_of_the_user(capsys, scene_file, tmp_path):
+    """A card is a device like ours: twice of everything of Orin NX takes half of the time."""
+    path = tmp_path / "cards.toml"
+    parts = {"sms": (16, "1"), "cores": (2048, "1"), "clock": (918, "MHz"),
+             "bandwidth": (204.8, "GB/s"), "power": (15, "W")}
+    path.write_text("".join(
+        f'[device.wide.{part}]\nvalue = {value}\nlow = {value}\nhigh = {value}\nunit = "{unit}"\n'
+        'source = "a user"\n' for part, (value, unit) in parts.items()))
+    base = ["simulate", "raster", "--scene", scene_file, "--size", "64x48", "--gpu-cards", path]
+    record = figures(capsys, *base, "--gpu", "wide", "--gpu", "orin_nx_16gb")
+    wide, orin = (record["baselines"][name] for name in ("wide", "orin_nx_16gb"))
+    assert wide["time_s"] == pytest.approx(orin["time_s"] / 2)
+    assert list(figures(capsys, *base)["baselines"]) == ["wide"]
+    assert "GPU must be one of " in refusal(capsys, *base, "--gpu", "narrow")
+    path.write_text(path.read_text().replace("wide.power", "wide.watts"))
+    assert "watts must be device.NAME" in refusal(capsys, *base)
 
 
 def test_simulate_with_costs_of_the_user(capsys, scene_file, tmp_path):
