@@ -2,8 +2,8 @@
 
     python bench/paths.py ../shared/liberty
 
-Critical paths, and areas of the units that an accelerator has for itself. The folder holds the
-library, plain or gzipped; half an hour, or what has changed since the cache was filled.
+Critical paths, areas and leakage. The folder holds the library, plain or gzipped; half an hour, or
+what has changed since the cache was filled.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     paths = list(parser.parse_args().folder.glob("sg13g2_typ_1p20V_25C.lib*"))
     designs = (RasterDesign(), GscoreDesign(), StreaminggsDesign())
     text = path_table(
-        designs, read_library(paths), Liberty(paths).supply_v, "python bench/paths.py FOLDER",
+        designs, read_library(paths), Liberty(paths), "python bench/paths.py FOLDER",
         progress=lambda unit: print(unit, file=sys.stderr))
     with atomic_file(TABLE) as file:
         file.write(text.encode())

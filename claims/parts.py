@@ -10,11 +10,11 @@ from splatforge.claims.frames import significant
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.dram import PRESETS, Dram
 from splatforge.designs.raster import RasterDesign
-from splatforge.sim.area import area, array_inventory
+from splatforge.sim.area import area_of_units
 from splatforge.sim.costs import Sourced, default_costs
 from splatforge.sim.dram import replay
 from splatforge.sim.dram_energy import dram_costs, dram_events
-from splatforge.sim.parts import flip_flops
+from splatforge.sim.parts import flip_flops, raster_inventory
 
 __all__ = ["array_area", "array_power", "dram_over_sram", "dram_peak", "random_over_streaming",
            "scaled_area", "sram_area"]
@@ -37,7 +37,7 @@ def scaled_area(area_mm2: float, from_nm: float, to_nm: float) -> Sourced:
 
 
 def array_area(lanes: int, node_nm: float, built: int = 64) -> Sourced:
-    """Cell area in mm^2 of some lanes of our rendering array.
+    """Cell area in mm^2 of some lanes of our rendering array, with their share of what is shared.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def array_area(lanes: int, node_nm: float, built: int = 64) -> Sourced:
     built : int
         Lanes of the array they are of.
     """
-    rows = area(array_inventory(ArrayDesign(lanes=built)), node_nm=node_nm).rows
-    return reduce(add, (row.area for row in rows)) * (lanes / built)
+    inventory = raster_inventory(RasterDesign(array=ArrayDesign(lanes=built)), default_costs())
+    array = area_of_units({"array": inventory["array"]}, node_nm=node_nm).units["array"]
+    return array * (lanes / built)
 
 
 def array_power(lanes: int, node_nm: float, clock_hz: float, workloads: Sequence[str]) -> Sourced:

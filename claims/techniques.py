@@ -192,11 +192,10 @@ def chip_area(node_nm: float) -> Sourced:
 
 
 def memory_bytes() -> Sourced:
-    """Bytes of all macros of the published configuration, and of the sorters' banks."""
+    """Bytes of all memories of the published configuration that are not flip-flops."""
     bits = sum(macro.words * macro.bits for part in gscore_parts(PUBLISHED).values()
                for macro in part.memories.values())
-    bsu = PUBLISHED.bsu
-    return Sourced.exact((bits + bsu.units * bsu.chunk * bsu.entry.width) / 8, "B", "our memories")
+    return Sourced.exact(bits / 8, "B", "our memories")
 
 
 def _power(name: str, node_nm: float, keep: Callable[[str, str], bool]) -> Sourced:
@@ -215,7 +214,7 @@ def unit_power(unit: str, parts: int, node_nm: float, frames: Sequence[str]) -> 
 
 
 def memory_power(node_nm: float, frames: Sequence[str]) -> Sourced:
-    """Dynamic power in W of all macros."""
+    """Power in W of all macros: accesses, and what they leak."""
     return _over(frames, lambda name: _power(
         name, node_nm, lambda _, event: _is_memory(event)))
 

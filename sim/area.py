@@ -1,9 +1,10 @@
-"""Area of a design: instances times sourced costs. An estimate until synthesis of our own RTL.
+"""Area of a design: instances times sourced costs.
 
 :func:`area` prices any inventory of the vocabulary of :mod:`splatforge.sim.costs`;
 :func:`array_inventory` writes down the operators and flip-flops that the formats of the rendering
 array imply. It follows the data flow of `designs`, not the RTL: sharing, retiming and constant
-folding by synthesis are not seen. A synthesised unit replaces it as one entry ``area.<name>``.
+folding by synthesis are not seen. A synthesised unit stands in its place as one entry
+``area.<design>_<unit>``, and the operators say how it grows with the parameters.
 """
 
 import math
@@ -14,15 +15,15 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.fetch import TILE_PX
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
-__all__ = ["NOT_MODELLED", "AreaReport", "AreaRow", "area", "area_of_units", "array_inventory",
-           "lane_operators"]
+__all__ = ["NOT_MODELLED", "NOT_MODELLED_OF_OPERATORS", "AreaReport", "AreaRow", "area",
+           "area_of_units", "array_inventory", "lane_operators"]
 
 #: What no row of a report holds.
-NOT_MODELLED = (
-    "control, multiplexers and FIFO pointers",
-    "the exponential's table",
-    "placement (utilisation below one), wires and clock tree",
-    "the bus adapters of the shell",
+NOT_MODELLED = ("placement (utilisation below one), wires and clock tree",)
+#: What it also leaves out where a unit is made of operators and flip-flops.
+NOT_MODELLED_OF_OPERATORS = (
+    "control, multiplexers and FIFO pointers of units that were not synthesised",
+    "their tables in logic, such as the exponential's",
 )
 
 
@@ -111,7 +112,10 @@ def area_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
                     f"Number of {item} must be finite and non-negative, not {count!r}")
             rows.append(AreaRow(item=item, count=float(count), unit=unit,
                                 cost=table.area_of(item, node_nm=node_nm)))
-    return AreaReport(rows=tuple(rows), node_nm=node_nm)
+    missing = NOT_MODELLED
+    if any("register_bit" in inventory for inventory in units.values()):
+        missing += NOT_MODELLED_OF_OPERATORS
+    return AreaReport(rows=tuple(rows), node_nm=node_nm, not_modelled=missing)
 
 
 def lane_operators(array: ArrayDesign) -> dict[str, dict[str, int]]:

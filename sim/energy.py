@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
-__all__ = ["NOT_MODELLED", "NOT_MODELLED_OF_OPERATORS", "EnergyReport", "EnergyRow", "component",
-           "energy", "energy_of_units"]
+__all__ = ["NOT_MODELLED", "NOT_MODELLED_LEAKAGE", "NOT_MODELLED_OF_OPERATORS", "EnergyReport",
+           "EnergyRow", "component", "energy", "energy_of_units"]
 
 #: What no row of a report holds.
 NOT_MODELLED = (
-    "leakage of SRAM",
     "wires, glitches and the clock tree above the flip-flops, which are in the band alone",
     "frame control and bus multiplexers of the core's top level, but for their clock",
     "DRAM background and refresh power while idle, and the memory controller",
 )
 #: What it also leaves out where a design's energy is made of operators.
 NOT_MODELLED_OF_OPERATORS = (
-    "leakage of logic",
     "control logic, FIFO pointers and bus adapters that no event counts",
     "tables in logic, such as the exponential's (a look-up has no sourced cost)",
 )
+#: Where the leakage of a unit's cells is not known.
+NOT_MODELLED_LEAKAGE = "leakage of logic that was not synthesised"
 #: What stands in the place of the last of them where the DRAM was simulated.
 NOT_MODELLED_DRAM = "DRAM power-down, the memory controller and its PHY"
 
@@ -34,7 +34,7 @@ NOT_MODELLED_DRAM = "DRAM power-down, the memory controller and its PHY"
 def component(event: str) -> str:
     """What an event belongs to: ``arithmetic``, ``registers``, ``leakage``, ``sram``, ``dram``."""
     kind = event.partition("_")[0]
-    if event.endswith("_leakage"):
+    if event.endswith("_leakage") or event.startswith("sram_leakage_"):
         return "leakage"
     if event.endswith("_flip_flop_cycle"):
         return "registers"
@@ -202,7 +202,7 @@ def energy_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
     """
     table = table or default_costs()
     rows = list[EnergyRow]()
-    of_operators = False
+    of_operators = leaks = False
     for unit, counts in units.items():
         for event, count in counts.items():
             if not (math.isfinite(count) and count >= 0):
@@ -214,7 +214,11 @@ def energy_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
                                   cost=cost, unit=unit))
         of_operators |= not any(
             event.endswith("_flip_flop_cycle") or component(event) == "dram" for event in counts)
+        leaks |= not any(
+            event.endswith("_leakage") or component(event) == "dram" for event in counts)
     missing = NOT_MODELLED if costs is None else (*NOT_MODELLED[:-1], NOT_MODELLED_DRAM)
     if of_operators:
         missing += NOT_MODELLED_OF_OPERATORS
+    if leaks:
+        missing += (NOT_MODELLED_LEAKAGE,)
     return EnergyReport(rows=tuple(rows), node_nm=node_nm, dram=dram, not_modelled=missing)

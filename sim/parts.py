@@ -80,7 +80,8 @@ MEASURED_BLOCKS = {
     "shell": ("registers",)}
 #: Blocks that a design has once a lane.
 LANE_BLOCKS = ("alpha", "blend")
-#: A memory with more bits is a macro, a smaller one flip-flops; as synthesis has it.
+#: A memory with more bits is a macro, in one piece or in equal banks, a smaller one flip-flops; as
+#: synthesis has it.
 MACRO_BITS = 1024
 #: Narrowest macro of the SRAM table, and the fewest words that each of its widths has; the widest
 #: and the largest, of which a memory that is more takes several.
@@ -176,12 +177,45 @@ def _clocked(unit: str, design: AcceleratorDesign, run: Run, clock_hz: float, ta
     return events
 
 
-def _shared_inventory(design: AcceleratorDesign, table: CostTable) -> dict[str, Counts]:
-    """Array, resolve and shell; of the latter two only the flip-flops are counted."""
-    clocked = flip_flops(design, table)
-    return {"array": dict(array_inventory(design.array)),
-            "resolve": {"register_bit": clocked["resolve"]},
-            "shell": {"register_bit": clocked["registers"]}}
+def _logic_um2(items: Mapping[str, float], table: CostTable) -> float:
+    """Area of operators and flip-flops by the laws, at the node that they are given at."""
+    node_nm = table.entry("area.add").node_nm
+    assert node_nm is not None  # the loader of the committed table is tested for it
+    return sum(table.area_of(item, node_nm=node_nm).value * count for item, count in items.items())
+
+
+def _synthesised(
+    design: str, units: Mapping[str, Counts], default: Mapping[str, Counts], table: CostTable
+) -> dict[str, Counts]:
+    """Operators and flip-flops of units by what was synthesised, where that is known.
+
+    What synthesis gave for the default parameters (``area.<design>_<unit>``), times what the laws
+    say of these parameters over the default ones.
+    """
+    return {
+        name: {f"{design}_{name}": _logic_um2(items, table) / _logic_um2(default[name], table)}
+        if f"area.{design}_{name}" in table.entries else items
+        for name, items in units.items()}
+
+
+def _shared_inventory(
+    design: AcceleratorDesign, default: AcceleratorDesign, table: CostTable
+) -> dict[str, Counts]:
+    """Array, resolve and shell, as :func:`_synthesised`; by the laws flip-flops alone of the last.
+
+    Parameters
+    ----------
+    design, default : AcceleratorDesign
+        Its parameters, and those that were synthesised.
+    table : CostTable
+        Areas, and flip-flops of the measured blocks.
+    """
+    def laws(of: AcceleratorDesign) -> dict[str, Counts]:
+        clocked = flip_flops(of, table)
+        return {"array": _add(array_inventory(of.array)),
+                "resolve": {"register_bit": clocked["resolve"]},
+                "shell": {"register_bit": clocked["registers"]}}
+    return _synthesised(design.name, laws(design), laws(default), table)
 
 
 def _memory_events(run: Run) -> Counts:
@@ -215,27 +249,38 @@ def raster_events(
     table : CostTable
         Flip-flops of the measured blocks.
     """
-    splats = run.counters["fetch_busy"]
+    buffer, ahead = _fetch_memories(design)
+    us = 1e6 * run.cycles / clock_hz
     dropped = run.counters["overfetch_bytes"] // design.shell.data_bytes
-    buffer = _splat_buffer(design)
+    splats = run.counters["fetch_busy"]
+    entries = run.counters["table_bytes"] // design.shell.data_bytes
     fetch: Counts = {}
     if is_measured(design):
         fetch = {"fetch_splat": splats, **_clocked("fetch", design, run, clock_hz, table)}
     return {
         **_shared_events(design, run, workload.width * workload.height,
                          int(workload.significant.sum()), clock_hz, table),
-        "fetch": {**fetch, buffer.write: splats, buffer.read: splats - dropped},
+        # A word of the table holds two entries, and is read for each.
+        "fetch": _add(fetch, {buffer.write: splats, buffer.read: splats - dropped},
+                      {ahead.write: entries, ahead.read: 2 * entries},
+                      {buffer.leakage: us}, {ahead.leakage: us}),
         "memory": _memory_events(run)}
 
 
 def raster_inventory(design: RasterDesign, table: CostTable) -> dict[str, Counts]:
-    """The raster core by unit; of `fetch` its flip-flops and the splat buffer."""
-    return {**_shared_inventory(design, table), "fetch": {
-        "register_bit": flip_flops(design, table)["fetch"], _splat_buffer(design).item: 1}}
+    """The raster core by unit, as :func:`gscore_inventory`; by the laws no operators of `fetch`."""
+    default = RasterDesign()
+    fetch = {"fetch": {"register_bit": flip_flops(design, table)["fetch"]}}
+    units = {**_shared_inventory(design, default, table),
+             **_synthesised(design.name, fetch, fetch, table)}
+    return {**units, "fetch": _add(
+        units["fetch"], *({macro.item: 1} for macro in _fetch_memories(design)))}
 
 
-def _splat_buffer(design: RasterDesign) -> "Macro":
-    return Macro(design.fetch.buffer_splats, design.shell.data_bits)
+def _fetch_memories(design: RasterDesign) -> tuple["Macro", "Macro"]:
+    """The splat buffer, and what is read ahead of the tile table: two bursts."""
+    beats = design.shell.data_bits
+    return Macro(design.fetch.buffer_splats, beats), Macro(2 * design.fetch.burst_beats, beats)
 
 
 # ---- GSCore -------------------------------------------------------------------------------------
@@ -249,10 +294,18 @@ class Macro:
     ----------
     words, bits : int
         Depth and width.
+    together : int
+        Equal memories, this among them, that are the banks of one.
     """
 
     words: int
     bits: int
+    together: int = 1
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is flip-flops."""
+        return self.words * self.bits * self.together <= MACRO_BITS
 
     @property
     def slices(self) -> int:
@@ -282,6 +335,11 @@ class Macro:
         """Event of a write."""
         return self.item.replace("sram_", "sram_write_")
 
+    @property
+    def leakage(self) -> str:
+        """Event of a microsecond's leakage."""
+        return self.item.replace("sram_", "sram_leakage_")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -301,10 +359,20 @@ class Part:
     register_bits: int
     memories: Mapping[str, Macro]
 
-    def inventory(self) -> Counts:
-        """Instances by item."""
-        items = _sum((macro.item, macro.slices * macro.banks) for macro in self.memories.values())
-        return {**self.operators, "register_bit": self.register_bits, **items}
+    @property
+    def logic(self) -> Counts:
+        """Operators and flip-flops."""
+        return {**self.operators, "register_bit": self.register_bits}
+
+    @property
+    def macros(self) -> Counts:
+        """Instances of its other memories by item."""
+        return _sum((macro.item, macro.slices * macro.banks) for macro in self.memories.values())
+
+    def standby(self) -> Counts:
+        """A microsecond of its memories' leakage."""
+        return _sum((macro.leakage, macro.slices * macro.banks)
+                    for macro in self.memories.values())
 
     def accesses(self, **times: tuple[float, float]) -> Counts:
         """Events of its memories, from (reads, writes) of each that is not all flip-flops."""
@@ -453,6 +521,26 @@ def _qsu_part(design: GscoreDesign) -> Part:
         memories={"reader": _reader_macro(lists)})
 
 
+def _part(operators: Mapping[str, float], registers: float, **memories: Macro) -> Part:
+    """A unit whose memories are macros where they are large enough, else flip-flops."""
+    small = [macro for macro in memories.values() if macro.is_small]
+    return Part(
+        operators=operators,
+        register_bits=int(registers + sum(macro.words * macro.bits for macro in small)),
+        memories={name: macro for name, macro in memories.items() if not macro.is_small})
+
+
+def _accesses(part: Part, **times: tuple[float, float]) -> Counts:
+    """Events of those memories of a unit that are macros."""
+    return part.accesses(**{name: times[name] for name in part.memories})
+
+
+def _sorter_banks(bsu: BsuDesign) -> dict[str, Macro]:
+    """Of each sorter the banks of its chunk."""
+    return {f"bank_{number}": Macro(bsu.rows, bsu.entry.width, together=bsu.width)
+            for number in range(bsu.units * bsu.width)}
+
+
 def _exchange(bsu: BsuDesign) -> str:
     """Operator of a compare-exchange."""
     return f"add_{bsu.entry.width + 1}"
@@ -462,17 +550,11 @@ def _bsu_part(design: GscoreDesign) -> Part:
     """A reader; of each sorter the network with a register behind each stage, and the banks."""
     bsu, lists = design.bsu, design.lists
     network = bsu.stages * bsu.width // 2
-    bank = Macro(bsu.rows, bsu.entry.width)
-    small = bank.words * bank.bits <= MACRO_BITS
     sorter = bsu.stages * bsu.width * (bsu.entry.width + 2)
-    registers = _reader_bits(lists) + 2 * bsu.entry.width + bsu.units * sorter
-    memories = {"reader": _reader_macro(lists)}
-    if small:
-        registers += bsu.units * bsu.width * bank.words * bank.bits
-    else:
-        memories |= {f"bank_{number}": bank for number in range(bsu.units * bsu.width)}
-    return Part(operators={_exchange(bsu): bsu.units * network}, register_bits=registers,
-                memories=memories)
+    return _part(
+        {_exchange(bsu): bsu.units * network},
+        _reader_bits(lists) + 2 * bsu.entry.width + bsu.units * sorter,
+        reader=_reader_macro(lists), **_sorter_banks(bsu))
 
 
 def _setup_operators(setup: SetupDesign) -> Counts:
@@ -510,41 +592,44 @@ def gscore_parts(design: GscoreDesign) -> dict[str, Part]:
             "bsu": _bsu_part(design), "vru": _vru_part(design)}
 
 
-def _logic_um2(part: Part, table: CostTable) -> float:
-    """Area of a unit's operators and flip-flops by the laws, at the node that they are given at."""
-    node_nm = table.entry("area.add").node_nm
-    assert node_nm is not None  # the loader of the committed table is tested for it
-    return sum(table.area_of(item, node_nm=node_nm).value * count
-               for item, count in {**part.operators, "register_bit": part.register_bits}.items())
-
-
-def _synthesised(
+def _of_parts(
     design: str, parts: Mapping[str, Part], default: Mapping[str, Part], table: CostTable
 ) -> dict[str, Counts]:
-    """Units of a design, their operators and flip-flops by what was synthesised if that is known.
+    """Units of a design with their macros."""
+    logic = _synthesised(design, {name: part.logic for name, part in parts.items()},
+                         {name: part.logic for name, part in default.items()}, table)
+    return {name: {**items, **parts[name].macros} for name, items in logic.items()}
 
-    The entry ``area.<design>_<unit>`` is of the default parameters.
+
+def _always(
+    design: str, parts: Mapping[str, Part], default: Mapping[str, Part], run: Run, clock_hz: float,
+    table: CostTable,
+) -> dict[str, Counts]:
+    """What the units of a design spend in every cycle: clock, and leakage of cells and macros.
+
+    Cells leak as those of the default parameters (``energy.<design>_<unit>_leakage``), times what
+    the laws say of the areas.
     """
+    us = 1e6 * run.cycles / clock_hz
     units: dict[str, Counts] = {}
     for name, part in parts.items():
-        items = part.inventory()
-        if f"area.{design}_{name}" in table.entries:
-            for item in (*part.operators, "register_bit"):
-                del items[item]
-            items[f"{design}_{name}"] = _logic_um2(part, table) / _logic_um2(default[name], table)
-        units[name] = items
+        units[name] = {"register_bit_clock": part.register_bits * run.cycles,
+                       **_times(part.standby(), us)}
+        if f"energy.{design}_{name}_leakage" in table.entries:
+            units[name][f"{design}_{name}_leakage"] = (
+                us * _logic_um2(part.logic, table) / _logic_um2(default[name].logic, table))
     return units
 
 
 def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts]:
-    """GSCore by unit.
+    """GSCore by unit: macros, and operators and flip-flops by what was synthesised.
 
-    Operators and flip-flops of a unit are what synthesis gave for the default parameters
-    (``area.gscore_<unit>``), times what the laws say of these parameters over the default ones;
-    without such an entry what the laws say.
+    That is for the default parameters (``area.gscore_<unit>``); others take as much more as the
+    laws say. Without such an entry what the laws say.
     """
-    units = _synthesised("gscore", gscore_parts(design), gscore_parts(GscoreDesign()), table)
-    return {**units, **_shared_inventory(design, table)}
+    default = GscoreDesign()
+    return {**_of_parts(design.name, gscore_parts(design), gscore_parts(default), table),
+            **_shared_inventory(design, default, table)}
 
 
 def _ccu_events(design: GscoreDesign, run: Run, walked: int) -> Counts:
@@ -625,27 +710,14 @@ def gscore_events(
         "ccu": _ccu_events(design, run, walked), "lists": _lists_events(design, run),
         "qsu": _qsu_events(design, run), "bsu": _bsu_events(design, run),
         "vru": _vru_events(design, run)}
-    for name, events in units.items():
-        events["register_bit_clock"] = gscore_parts(design)[name].register_bits * run.cycles
+    for name, events in _always("gscore", gscore_parts(design), gscore_parts(GscoreDesign()), run,
+                                clock_hz, table).items():
+        units[name] |= events
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}
 
 
 # ---- StreamingGS --------------------------------------------------------------------------------
-
-
-def _part(operators: Mapping[str, float], registers: float, **memories: Macro) -> Part:
-    """A unit whose memories are macros where they are large enough, else flip-flops."""
-    small = [macro for macro in memories.values() if macro.words * macro.bits <= MACRO_BITS]
-    return Part(
-        operators=operators,
-        register_bits=int(registers + sum(macro.words * macro.bits for macro in small)),
-        memories={name: macro for name, macro in memories.items() if macro not in small})
-
-
-def _accesses(part: Part, **times: tuple[float, float]) -> Counts:
-    """Events of those memories of a unit that are macros."""
-    return part.accesses(**{name: times[name] for name in part.memories})
 
 
 def _voxel_bits(fmt: Floating) -> int:
@@ -830,8 +902,7 @@ def _vsort_part(design: StreaminggsDesign) -> Part:
         + 2 * vsort.units * (1 + TILE_TAG_BITS) + 8 * vsort.units * sorter.levels,
         waiting=Macro(vsort.waiting - 1, bits["out"]),
         features=Macro(vsort.units * vsort.capacity, bits["kept"]),
-        **{f"bank_{number}": Macro(sorter.rows, sorter.entry.width)
-           for number in range(vsort.units * sorter.width)})
+        **_sorter_banks(sorter))
 
 
 def _subtile_operators(design: StreaminggsDesign) -> Counts:
@@ -864,10 +935,10 @@ def streaminggs_parts(design: StreaminggsDesign) -> dict[str, Part]:
 
 
 def streaminggs_inventory(design: StreaminggsDesign, table: CostTable) -> dict[str, Counts]:
-    """StreamingGS by unit; operators and flip-flops as in :func:`gscore_inventory`."""
-    units = _synthesised(
-        "streaminggs", streaminggs_parts(design), streaminggs_parts(StreaminggsDesign()), table)
-    return {**units, **_shared_inventory(design, table)}
+    """StreamingGS by unit, as :func:`gscore_inventory`."""
+    default = StreaminggsDesign()
+    return {**_of_parts(design.name, streaminggs_parts(design), streaminggs_parts(default), table),
+            **_shared_inventory(design, default, table)}
 
 
 def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
@@ -979,7 +1050,9 @@ def streaminggs_events(
         "vsu": _vsu_events(design, run), "cfu": _cfu_events(design, run),
         "ffu": _ffu_events(design, run), "vsort": _vsort_events(design, run),
         "setup": _splat_events(design, run)}
-    for name, events in units.items():
-        events["register_bit_clock"] = streaminggs_parts(design)[name].register_bits * run.cycles
+    for name, events in _always(
+            "streaminggs", streaminggs_parts(design), streaminggs_parts(StreaminggsDesign()), run,
+            clock_hz, table).items():
+        units[name] |= events
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}

@@ -3,7 +3,8 @@
 Lanes are synthesised once and multiplied: a module with :data:`SHARED_INSTANCES` instances or more
 keeps its place in the hierarchy, everything else is flattened. Memories above
 :data:`MACRO_BITS` that can be written stay cells of their own, ``sram_<words>x<bits>``, to be
-counted as macros; smaller ones are flip-flops, ROMs are logic.
+counted as macros, and so do equal memories of one module, its banks, that are as large together;
+smaller ones are flip-flops, ROMs are logic.
 
 The critical path is ABC's, pre-layout: Liberty delays under the loads of the pins, with
 ``driver`` at every input and flip-flop output and ``load_pf`` on every output, no wires. The
@@ -13,7 +14,7 @@ slowest clock-to-output and setup time of the flip-flops used are added from the
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ __all__ = ["Macro", "Module", "Netlist", "gate_level"]
 
 #: A module with as many instances in a unit keeps its place in the hierarchy.
 SHARED_INSTANCES = 4
-#: A memory with more bits is a macro.
+#: A memory with more bits is a macro, be it in one piece or in equal banks.
 MACRO_BITS = 1024
 
 _COARSE = """
@@ -202,8 +203,22 @@ def _instances(tree: Mapping[str, Counter[str]], top: str) -> Counter[str]:
     return total
 
 
-def _memories(text: str) -> list[tuple[str, str, Macro]]:
-    """Module, cell and shape of every memory with a write port above `MACRO_BITS`."""
+def _banks(text: str) -> list[tuple[int, int]]:
+    """Shapes, words and bits, of small memories that a module has so many of that they are macros.
+
+    The RTL's modules, before they are flattened.
+    """
+    found = set()
+    for body in re.findall(r"^module \S+(.*?)^end$", text, re.MULTILINE | re.DOTALL):
+        counts = Counter((int(words), int(bits)) for bits, words in re.findall(
+            r"^  memory width (\d+) size (\d+)", body, re.MULTILINE))
+        found |= {(words, bits) for (words, bits), count in counts.items()
+                  if words * bits <= MACRO_BITS < words * bits * count}
+    return sorted(found)
+
+
+def _memories(text: str, banks: Collection[tuple[int, int]]) -> list[tuple[str, str, Macro]]:
+    """Module, cell and shape of every memory with a write port that is a macro."""
     found = []
     for module, body in re.findall(r"^module (\S+)(.*?)^end$", text, re.MULTILINE | re.DOTALL):
         for cell, rest in re.findall(r"^  cell \$mem_v2 (\S+)(.*?)^  end$", body,
@@ -212,7 +227,8 @@ def _memories(text: str) -> list[tuple[str, str, Macro]]:
                 r"parameter (?:signed )?\\(\w+) (\d+)$", rest, re.MULTILINE)}
             macro = Macro(words=number["SIZE"], bits=number["WIDTH"],
                           read_ports=number["RD_PORTS"], write_ports=number["WR_PORTS"])
-            if macro.write_ports and macro.words * macro.bits > MACRO_BITS:
+            large = macro.words * macro.bits > MACRO_BITS
+            if macro.write_ports and (large or (macro.words, macro.bits) in banks):
                 found.append((module, cell, macro))
     return found
 
@@ -255,6 +271,8 @@ def gate_level(
     shared = [] if flatten else [
         name for name, count in counts.items() if name != top and count >= SHARED_INSTANCES]
 
+    banks = _banks(text)
+
     def make(work: Path) -> None:
         (work / "unit.il").write_text(text)
         (work / "unit.constr").write_text(
@@ -266,7 +284,7 @@ def gate_level(
             liberty += f" -liberty library_{number}.lib"
         keep = "\n".join(f"setattr -mod -set keep_hierarchy 1 {name}" for name in shared)
         yosys.run(_COARSE.format(top=unit, keep=keep), work, "coarse")
-        found = _memories((work / "coarse.il").read_text())
+        found = _memories((work / "coarse.il").read_text(), banks)
         (work / "memories.json").write_text(json.dumps(
             [(module, asdict(macro)) for module, _, macro in found]))
         macros = "\n".join(
@@ -280,7 +298,7 @@ def gate_level(
                   work, "map")
 
     key = digest(text, library.digest, yosys.version(), _COARSE, _MAP, script, repr(shared),
-                 repr(period_ps), str(MACRO_BITS))
+                 repr(period_ps), str(MACRO_BITS), *([repr(banks)] if banks else []))
     folder, hit = cached(f"{unit}-{library.name}-{key}", make, _KEPT, cache)
     return Netlist(unit=unit, library=library, path=folder / "netlist.json", cached=hit,
                    modules=_modules(folder, library, counts, unit))

@@ -1,22 +1,28 @@
-"""Critical paths and areas of the accelerators' units in one library, and the table of them.
+"""Critical paths, areas and leakage of the accelerators' units in one library; their table.
 
-The clock of a time is made of the paths, see :meth:`splatforge.sim.costs.CostTable.clock`. Areas
-are of the units that an accelerator has for itself, see :mod:`splatforge.sim.parts`.
+The clock of a time is made of the paths, see :meth:`splatforge.sim.costs.CostTable.clock`. Leakage
+is of the units that an accelerator has for itself, whose energy is not measured, see
+:mod:`splatforge.sim.parts`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import Library
 from splatforge.synth.netlist import Netlist, gate_level
 from splatforge.synth.parts import SHELL, parts, rtl_table
 
-__all__ = ["HIGH", "own_units", "path_table", "timed_units"]
+__all__ = ["HIGH", "LEAKAGE", "own_units", "path_table", "timed_units"]
 
 #: What a critical path may be longer than ABC's.
 HIGH = 1.4
+#: What a unit may leak, of what its cells say: the least that blocks of the raster core leak in
+#: SKY130 of what they do in SG13G2 (tables ``energy_*.toml``, compared by a test); twice.
+LEAKAGE = (0.0158, 2.0)
 #: A unit that misses this path is mapped again with fewer, larger buffers; the better one stands.
 TARGET_NS, MAX_FANOUT = 5.5, 24
 _INTERVAL = (
@@ -30,28 +36,23 @@ def timed_units(design: AcceleratorDesign) -> tuple[str, ...]:
 
 
 def own_units(design: AcceleratorDesign) -> tuple[str, ...]:
-    """Those of them whose area :mod:`splatforge.sim.parts` scales as one.
-
-    Raster's are all shared by the accelerators.
-    """
+    """Those of them that are not raster's, whose energy is measured."""
     shared = {*timed_units(RasterDesign()), SHELL}
     return tuple(unit for unit in timed_units(design) if unit not in shared)
 
 
 def path_table(
-    designs: Sequence[AcceleratorDesign], library: Library, supply_v: float, command: str, *,
+    designs: Sequence[AcceleratorDesign], library: Library, liberty: Liberty, command: str, *,
     cache: Path | None = None, progress: Callable[[str], None] | None = None,
 ) -> str:
-    """Map every unit of the designs to a library; their paths and areas as a table for ``sim``.
+    """Map every unit of the designs to a library; what ``sim`` wants to know of them as a table.
 
     Parameters
     ----------
     designs : sequence of AcceleratorDesign
         Whose units.
-    library : Library
-        The cells.
-    supply_v : float
-        Their supply.
+    library, liberty : Library, Liberty
+        The cells, and what they leak and are supplied with.
     command : str
         How to make the table again, for its head.
     cache : Path, optional
@@ -65,10 +66,11 @@ def path_table(
         If Yosys fails.
     """
     lines = [
-        f"# Critical paths and areas of the units in {library.title} ({library.licence}).",
+        f"# Critical paths, areas, leakage of the units in {library.title} ({library.licence}).",
         f"# Made by: {command}",
         "# Pre-layout, by ABC, with clock-to-output and setup; paths end and begin at memories",
-        "# above 1 Kbit, which no area holds. Areas are of the default parameters.",
+        "# above 1 Kbit, banks together, which no area holds. Areas and leakage are of the default",
+        "# parameters; energy.<design>_<unit>_leakage: one microsecond.",
         "# rtl: digests of what was mapped; a test compares them.",
         "",
     ]
@@ -87,12 +89,13 @@ def path_table(
             lines += [
                 f"[path.{design.name}.{unit}]", f"value = {path}", 'unit = "ns"', f"low = {path}",
                 f"high = {HIGH * float(path):.4g}",
-                f"node_nm = {library.node_nm:g}", f"supply_v = {supply_v:g}",
+                f"node_nm = {library.node_nm:g}", f"supply_v = {liberty.supply_v:g}",
                 'kind = "measured"', 'confidence = "medium"',
                 f'source = "this RTL in {library.title}, by Yosys and ABC"',
                 f'interval = "{_INTERVAL}"', f'note = "in module {module.name}"', ""]
+            lines += _area_lines(f"{design.name}_{unit}", netlist)
             if unit in own_units(design):
-                lines += _area_lines(f"{design.name}_{unit}", netlist)
+                lines += _leakage_lines(f"{design.name}_{unit}", netlist, liberty)
     return "\n".join(lines)
 
 
@@ -105,3 +108,21 @@ def _area_lines(name: str, netlist: Netlist) -> list[str]:
         (f'source = "synthesis of this RTL in {library.title} ({library.licence}): '
          f'{netlist.cells:,} cells, of them {netlist.flip_flops:,} flip-flops; before placement"'),
         'interval = "that of the scaling between nodes comes on top"', ""]
+
+
+def _leakage_lines(name: str, netlist: Netlist, liberty: Liberty) -> list[str]:
+    """A microsecond's leakage of a unit as an entry; it is not scaled, so it has no node."""
+    kinds = Counter[str]()
+    for module in netlist.modules:
+        for kind, count in module.cells.items():
+            kinds[kind] += module.instances * count
+    leakage = sum(count * liberty.cell(kind).leakage_nw for kind, count in kinds.items()) / 1e3
+    low, high = (factor * leakage for factor in LEAKAGE)
+    library = netlist.library
+    return [
+        f"[energy.{name}_leakage]", f"value = {leakage:.4g}", 'unit = "pJ"', f"low = {low:.4g}",
+        f"high = {high:.4g}", 'kind = "measured"', 'confidence = "low"',
+        (f'source = "leakage of the cells of this RTL in {library.title}, the file\'s figure for '
+         'each or the mean of its states"'),
+        'interval = "low: as much less as blocks of the raster core leak in SKY130; high: twice"',
+        ""]

@@ -30,14 +30,17 @@ def standing(name, design):
             memories[module].append((int(match[2]), int(match[1])))
 
     def total(module):
-        # A module that has a memory and never writes is a table.
-        own = memories[module] if written[module] else []
+        # A module that has a memory and never writes is a table. Equal memories of one are banks.
+        counts = Counter(memories[module] if written[module] else [])
+        own = [(*shape, copies) for shape, copies in counts.items() for _ in range(copies)]
         sums = [(copies, *total(kind)) for kind, copies in inside[module].items()
                 if kind in inside]
         return (bits[module] + sum(copies * of for copies, of, _ in sums),
                 own + [each for copies, _, of in sums for each in copies * of])
 
     found, all_memories = total(f"\\{name}")
-    small = [words * width for words, width in all_memories if words * width <= MACRO_BITS]
+    small = [words * width for words, width, banks in all_memories
+             if words * width * banks <= MACRO_BITS]
     return found + sum(small), sorted(
-        each for each in all_memories if each[0] * each[1] > MACRO_BITS)
+        (words, width) for words, width, banks in all_memories
+        if words * width * banks > MACRO_BITS)

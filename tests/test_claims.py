@@ -21,10 +21,9 @@ from splatforge.claims.claim import (
 from splatforge.claims.ledger import Row, accept, committed, evaluate, record, worse
 from splatforge.claims.status import STATUSES, band_width, status
 from splatforge.cli import main
-from splatforge.designs.array import ArrayDesign
 from splatforge.designs.dram import PRESETS
 from splatforge.scenes import default_camera, load, resolve
-from splatforge.sim.area import area, array_inventory
+from splatforge.sim.area import area
 from splatforge.sim.costs import Sourced, default_costs
 from splatforge.sim.dram_energy import dram_costs
 from splatforge.sim.gpu import devices, gpu_frame
@@ -410,8 +409,8 @@ def test_areas() -> None:
 
 
 def test_lanes() -> None:
-    """Operators and registers of 64 lanes; half of them are half as large."""
-    by_hand = area(array_inventory(ArrayDesign(lanes=64)), node_nm=28)
+    """The synthesised array; half of its lanes are half as large."""
+    by_hand = area({"raster_array": 1}, node_nm=28)
     whole = parts.array_area(64, 28)
     assert whole.to("mm^2").value == pytest.approx(by_hand.area_mm2)
     assert (whole.low, whole.high) == pytest.approx(by_hand.band_mm2)

@@ -114,10 +114,10 @@ def test_a_frame_by_hand(frame):
 
     points = np.array(entries_of("sram.toml")["sram"]["points"])
 
-    def sram(words, bits):
+    def sram(words, bits, columns=slice(3, 5)):
         """(read, write) by the logarithms, as the table is read."""
         wide, size = max(32, bits), -(-words * bits // 8)
-        of = {tuple(row[1:3].astype(int)): np.log(row[3:5]) for row in points if row[0] == 65}
+        of = {tuple(row[1:3].astype(int)): np.log(row[columns]) for row in points if row[0] == 65}
         sizes, widths = (sorted({key[n] for key in of}) for n in (0, 1))
         size = max(size, 4 << (wide - 1).bit_length())
         low, lower = max(s for s in sizes if s <= size), max(w for w in widths if w <= wide)
@@ -130,6 +130,13 @@ def test_a_frame_by_hand(frame):
 
     clock = {name: streaminggs_parts(DESIGN)[name].register_bits * run.cycles * register
              for name in OWN}
+    # What leaks in a microsecond, of which a frame has cycles / 200: cells if known, and macros.
+    cells = entries_of("paths.toml")["energy"]
+    for name in OWN:
+        known = cells.get(f"streaminggs_{name}_leakage", {"value": 0})["value"]
+        clock[name] += run.cycles / 200 * (known + sum(
+            each.slices * sram(each.words, each.bits // each.slices, slice(6, 7)).sum()
+            for each in streaminggs_parts(DESIGN)[name].memories.values()))
 
     # Arithmetic in FP(8,17) and binary32, as in GSCore's projection; a reciprocal or logarithm has
     # two narrow products and sums, which are compared roughly below.
@@ -214,8 +221,9 @@ def test_a_frame_by_hand(frame):
         + tokens * sum(sram(63, 134)) + beats * sum(sram(64, 120))
         + (seen + ends) * sum(sram(63, 30)) + clock["ffu"]), seen * tables)
 
-    vsort = (run.actions["rows_sorted"] * 32 * 30 * add + clock["vsort"]
-             + c["gaussians_kept"] * sum(sram(512, 212)))
+    vsort = (run.actions["rows_sorted"] * (32 * 30 * add + 16 * sum(sram(16, 29))) + clock["vsort"]
+             + c["gaussians_kept"] * sum(sram(512, 212))
+             + (c["gaussians_kept"] + ends) * sum(sram(255, 238)))
     setup = c["splats"] * (
         3 * shift(26) + 3 * 26 * 28 * multiply
         + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14 + 26 * 21) * add) + clock["setup"]

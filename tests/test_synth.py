@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from amaranth.hdl import Module
@@ -15,12 +16,14 @@ from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw.generate import rtlil
-from splatforge.sim.costs import CostTable
+from splatforge.sim.costs import CostTable, default_costs
 from splatforge.synth import ecp5, library, netlist, paths, synthesize, yosys
 from splatforge.synth.library import LibraryError, find_library, read_library
 from splatforge.synth.netlist import Macro, gate_level
@@ -32,6 +35,11 @@ from cells import tiny_library
 SMALL = RasterDesign(
     array=ArrayDesign(lanes=16),
     fetch=FetchDesign(buffer_splats=32, burst_beats=4, outstanding_bursts=2))
+
+
+#: What the tiny library's cells leak, ten times their area, and their supply.
+LEAKY = SimpleNamespace(supply_v=1.0, cell=lambda name: SimpleNamespace(
+    leakage_nw=10 * {"INV": 1, "BUF": 2, "NAND": 2, "NOR": 2.5, "DFF": 6}[name]))
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +321,7 @@ def test_names_are_given_up_where_yosys_stumbles_over_them(monkeypatch, tmp_path
 def test_paths_become_a_clock(tiny, cache, monkeypatch, tmp_path):
     """A table of two units is read by the models, and says what it was made from."""
     monkeypatch.setattr(paths, "timed_units", lambda design: ("registers", "fetch"))
-    text = paths.path_table([SMALL], tiny, 1.0, "bench", cache=cache)
+    text = paths.path_table([SMALL], tiny, LEAKY, "bench", cache=cache)
     (tmp_path / "paths.toml").write_text(text)
     assert tomllib.loads(text)["rtl"]["raster"] == rtl_digests(SMALL, ("registers", "fetch"))
     entry = CostTable.load(tmp_path / "paths.toml").entries["path.raster.registers"]
@@ -323,21 +331,49 @@ def test_paths_become_a_clock(tiny, cache, monkeypatch, tmp_path):
     assert (entry.node_nm, entry.supply_v) == (45, 1.0)
 
 
-def test_areas_are_of_the_units_that_a_design_has_for_itself(tiny, cache, monkeypatch, tmp_path):
+def test_areas_and_leakage_come_with_the_paths(tiny, cache, monkeypatch, tmp_path):
+    """Areas of every unit, leakage of those whose energy is not measured: counts times cells."""
     assert paths.own_units(RasterDesign()) == ()
     assert paths.own_units(GscoreDesign()) == ("bsu", "ccu", "lists", "qsu", "vru")
     assert paths.own_units(StreaminggsDesign()) == ("cfu", "ffu", "setup", "vsort", "vsu")
     monkeypatch.setattr(paths, "timed_units", lambda design: ("registers", "fetch"))
     monkeypatch.setattr(paths, "own_units", lambda design: ("fetch",))
     (tmp_path / "paths.toml").write_text(
-        paths.path_table([SMALL], tiny, 1.0, "bench", cache=cache))
-    netlist = gate_level("fetch", SMALL, tiny, cache=cache)
+        paths.path_table([SMALL], tiny, LEAKY, "bench", cache=cache))
     entries = CostTable.load(tmp_path / "paths.toml").entries
-    assert "area.raster_registers" not in entries
-    entry = entries["area.raster_fetch"]
-    assert entry.cost.to("um^2").value == pytest.approx(netlist.area_um2, rel=1e-3)
-    assert f"{netlist.flip_flops:,} flip-flops" in entry.cost.source
-    assert entry.node_nm == 45
+    for unit in ("registers", "fetch"):
+        netlist = gate_level(unit, SMALL, tiny, cache=cache)
+        entry = entries[f"area.raster_{unit}"]
+        assert entry.cost.to("um^2").value == pytest.approx(netlist.area_um2, rel=1e-3)
+        assert f"{netlist.flip_flops:,} flip-flops" in entry.cost.source
+        assert entry.node_nm == 45
+    assert "energy.raster_registers_leakage" not in entries
+    leakage = entries["energy.raster_fetch_leakage"]
+    # nW for a microsecond are fJ; every cell leaks ten times its area.
+    assert leakage.cost.to("fJ").value == pytest.approx(
+        10 * gate_level("fetch", SMALL, tiny, cache=cache).area_um2, rel=1e-3)
+    assert leakage.cost.high == pytest.approx(2 * leakage.cost.value, rel=1e-3)
+    assert leakage.node_nm is None
+
+
+def test_leakage_reaches_down_to_the_least_of_the_libraries():
+    """Of the blocks of the raster core, SKY130 over SG13G2."""
+    table = default_costs()
+    ratios = [table.entry(f"measured.sky130hd.{block}.leakage").cost.value
+              / table.entry(f"measured.sg13g2.{block}.leakage").cost.value
+              for block in ("alpha", "blend", "array", "fetch", "resolve", "registers")]
+    assert min(ratios) == pytest.approx(paths.LEAKAGE[0], rel=0.01)
+
+
+def test_banks_of_a_large_memory_are_macros(tiny, cache):
+    """A sorter's banks are less than a kilobit each, and of a memory that is more."""
+    design = GscoreDesign(bsu=BsuDesign(chunk=32, width=8, units=1), qsu=QsuDesign(chunk=32))
+    made = gate_level("bsu", design, tiny, cache=cache)
+    bits = design.bsu.entry.width
+    assert 4 * bits <= netlist.MACRO_BITS < 8 * 4 * bits
+    bank = Macro(words=4, bits=bits, read_ports=1, write_ports=1)
+    assert made.macros[bank] == 8
+    assert sum(made.macros.values()) == 9  # and the reader's buffer
 
 
 def test_committed_paths_are_of_this_rtl():
@@ -364,7 +400,7 @@ def test_a_unit_that_misses_the_target_is_mapped_again(tiny, cache, monkeypatch)
 
     monkeypatch.setattr(paths, "gate_level", mapped)
     monkeypatch.setattr(paths, "timed_units", lambda design: ("fetch", "registers", "resolve"))
-    found = tomllib.loads(paths.path_table([SMALL], tiny, 1.0, "bench", cache=cache))["path"]
+    found = tomllib.loads(paths.path_table([SMALL], tiny, LEAKY, "bench", cache=cache))["path"]
     assert {unit: entry["value"] for unit, entry in found["raster"].items()} == {
         "fetch": 6, "registers": 5, "resolve": 7}
     assert tried == [("fetch", None), ("fetch", 24), ("registers", None), ("resolve", None),
