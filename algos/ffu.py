@@ -29,7 +29,12 @@ from splatforge.algos.records import decode_record, encode_record
 from splatforge.algos.schedule import Schedule, schedule
 from splatforge.designs.ccu import CAMERA_WORDS, FLAG_ANTIALIASED
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
-from splatforge.designs.codebook import ENTRY_WORDS, CodebookDesign, entry_beats
+from splatforge.designs.codebook import (
+    ENTRY_WORDS,
+    CodebookDesign,
+    codebook_degree,
+    entry_beats,
+)
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import TILE_PX
@@ -334,11 +339,15 @@ def encode_fine(design: CodebookDesign, indices: Mapping[str, npt.ArrayLike]) ->
 
 
 def decode_fine(
-    design: FfuDesign, codebooks: Codebooks, beats: UInt64Array
+    design: FfuDesign, codebooks: Codebooks, beats: UInt64Array, sh_degree: int = 3
 ) -> dict[str, Int64Array]:
-    """Words of all codebooks' entries that beats of indices mean, shape [N] each."""
+    """Words of all codebooks' entries that beats of indices mean, shape [N] each.
+
+    Those of SH of a degree above `sh_degree`, the scene's, are zero.
+    """
     indices = decode_record(design.codebooks.fields(), beats)
     return {name: widen(design.floating, codebooks[book][indices[book], k])
+            if codebook_degree(book) <= sh_degree else np.zeros(len(beats), np.int64)
             for book, _, names in design.codebooks.codebooks() for k, name in enumerate(names)}
 
 
@@ -507,7 +516,7 @@ class FfuFrame:
 
 def ffu_fixed(
     design: FfuDesign, tokens: Mapping[str, Int64Array], fine: UInt64Array, codebooks: Codebooks,
-    camera: UInt32Array, width: int, height: int,
+    camera: UInt32Array, width: int, height: int, sh_degree: int = 3,
 ) -> FfuFrame:
     """Tokens of a frame, bit-true to :class:`splatforge.hw.ffu.Ffu`.
 
@@ -527,6 +536,8 @@ def ffu_fixed(
         The camera's record.
     width, height : int
         Frame in pixels.
+    sh_degree : int
+        Of the scene: SH of higher degrees are zero, whatever the codebooks say.
     """
     kind = tokens["kind"]
     number = np.arange(len(kind))
@@ -537,7 +548,7 @@ def ffu_fixed(
     q = np.stack([tokens[f"q_{axis}"][gaussians] for axis in "xyz"], axis=1)
     words = {name: tokens[name][voxel] for name in ("d_x", "d_y", "d_z", "size")}
     words |= place_words(design, q, tokens["scale"][gaussians])
-    words |= decode_fine(design, codebooks, fine[places[gaussians]])
+    words |= decode_fine(design, codebooks, fine[places[gaussians]], sh_degree)
     seen = project_fine(design, words, camera)
     spans, kept = spans_in_group(
         design, seen, tokens["column"][voxel], tokens["row"][voxel], width, height)

@@ -7,7 +7,8 @@ there.
 
 from dataclasses import dataclass
 
-__all__ = ["ENTRY_WORDS", "FINE_BYTES", "VECTORS", "CodebookDesign", "entry_beats"]
+__all__ = ["ENTRY_WORDS", "FINE_BYTES", "VECTORS", "CodebookDesign", "codebook_degree",
+           "entry_beats"]
 
 #: Bytes of a Gaussian's indices in memory, one beat of the bus.
 FINE_BYTES = 16
@@ -108,7 +109,17 @@ class CodebookDesign:
     @property
     def beats(self) -> int:
         """Beats of all codebooks in memory, each entry padded to whole ones."""
-        return sum(entries * entry_beats(len(numbers)) for _, entries, numbers in self.codebooks())
+        return self.loaded_beats(self.sh_degree)
+
+    def loaded_beats(self, sh_degree: int) -> int:
+        """Beats of the codebooks that a scene of `sh_degree` needs: those of SH come last."""
+        return sum(entries * entry_beats(len(numbers)) for name, entries, numbers in
+                   self.codebooks() if codebook_degree(name) <= sh_degree)
+
+
+def codebook_degree(name: str) -> int:
+    """SH degree for which a scene needs the codebook of that name."""
+    return int(name[2]) if name.startswith("sh") else 0
 
 
 def entry_beats(numbers: int) -> int:

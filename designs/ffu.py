@@ -52,6 +52,9 @@ class FfuDesign:
         Longest burst, 1 to 64, a power of two, at most half of the buffer.
     outstanding_bursts : int
         Bursts that may be in flight.
+    codebook_bursts : int
+        Bursts of codebooks that may be in flight, at least one, at most as many: what other units
+        ask for at the start of a frame comes behind no more than these.
 
     Raises
     ------
@@ -67,10 +70,11 @@ class FfuDesign:
     extent: Fixed = Fixed(int_bits=15, frac_bits=3)
     logarithm: Fixed = Fixed(int_bits=9, frac_bits=10, signed=True)
     group_tiles: int = 2
-    waiting: int = 64
-    buffer_beats: int = 64
+    waiting: int = 256
+    buffer_beats: int = 256
     burst_beats: int = 16
     outstanding_bursts: int = 32
+    codebook_bursts: int = 8
 
     def __post_init__(self) -> None:
         if not 2 <= self.interval <= 64:
@@ -92,6 +96,10 @@ class FfuDesign:
                 f"not {self.burst_beats!r}")
         if not 1 <= self.outstanding_bursts <= 64:
             raise ValueError(f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")
+        if not 1 <= self.codebook_bursts <= self.outstanding_bursts:
+            raise ValueError(
+                f"Bursts of codebooks must be 1 to {self.outstanding_bursts}, which may be "
+                f"outstanding, not {self.codebook_bursts!r}")
 
     @property
     def lanes(self) -> int:

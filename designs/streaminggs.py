@@ -102,6 +102,7 @@ COUNTERS = (
 #: Frame descriptor: (name, byte offset, bytes).
 DESCRIPTOR_FIELDS = (
     *DESCRIPTOR_HEAD,
+    ("sh_degree", 9, 1),
     ("scene_address", 16, 8),
     ("voxel_address", 24, 8),
     ("frame_address", 32, 8),

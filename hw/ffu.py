@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.algos.ffu import decoded_beats, ffu_graph, ffu_schedule, records_under_way
 from splatforge.designs.ccu import FLAG_ANTIALIASED
-from splatforge.designs.codebook import entry_beats
+from splatforge.designs.codebook import codebook_degree, entry_beats
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
@@ -63,7 +63,10 @@ class Ffu(Component):
     What is of a group before ``oldest`` is dropped, ends included: where it comes in, where it
     waits to be decoded, and before it is sent; a run of it that is open is still asked for.
 
-    With ``load`` at ``start`` the codebooks are read first; else they are what they were.
+    With ``load`` at ``start`` the codebooks are read first, those of SH as far as the scene has it;
+    else they are what they were. Of these fewer bursts are in flight than may be, and ``patient``
+    tells that the burst that is offered is one: nothing waits for them but this unit's tokens, and
+    these wait for what others read.
 
     Latency: :attr:`latency` cycles from the transfer of results inside to their token on
     ``o_token``; before it the schedule's. Throughput: a Gaussian every ``interval`` cycles, an end
@@ -86,6 +89,8 @@ class Ffu(Component):
         Ask for nothing more.
     load : ``In(1)``
         Whether the codebooks are read, with ``start``.
+    sh_degree : ``In(2)``
+        Of the scene: SH of higher degrees are zero.
     width, height : ``In(16)``
         Frame in pixels.
     codebook_address, scene_address : ``In(address_bits)``
@@ -99,6 +104,8 @@ class Ffu(Component):
         See :func:`splatforge.hw.lib.tokens.survivor_layout`; numbers of a voxel's Gaussians ascend.
     o_address : ``Out(stream.Signature(Burst))``
         To the read address channel, ID 3.
+    patient : ``Out(1)``
+        The burst there is of codebooks.
     i_beat : ``In(stream.Signature(Beat))``
         From the read data channel, beats of ID 3; others are not looked at.
     o_token : ``Out(stream.Signature(FineToken))``
@@ -128,7 +135,8 @@ class Ffu(Component):
     ) -> None:
         self.design, self.shell = design, shell
         super().__init__({
-            "start": In(1), "stop": In(1), "load": In(1), "width": In(16), "height": In(16),
+            "start": In(1), "stop": In(1), "load": In(1), "sh_degree": In(2),
+            "width": In(16), "height": In(16),
             "codebook_address": In(shell.address_bits), "scene_address": In(shell.address_bits),
             "camera": In(data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))),
             "oldest": In(TILE_TAG_BITS),
@@ -136,8 +144,8 @@ class Ffu(Component):
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_token": Out(stream.Signature(fine_token_layout(design))),
-            "behind": Out(1), "idle": Out(1), "coded": Out(1), "busy": Out(1), "stalled": Out(1),
-            "projected": Out(1), "kept": Out(1),
+            "patient": Out(1), "behind": Out(1), "idle": Out(1), "coded": Out(1), "busy": Out(1),
+            "stalled": Out(1), "projected": Out(1), "kept": Out(1),
         })
 
     def elaborate(self, platform):
@@ -253,7 +261,7 @@ class Ffu(Component):
                     & (in_flight != design.outstanding_bursts)),
             space.eq(beats - place[:(beats - 1).bit_length()]),
             length.eq(Mux(left < space, left, space)),
-            asks_books.eq(free & left.any()),
+            asks_books.eq(free & left.any() & (in_flight < design.codebook_bursts)),
             asked.eq(free & ~left.any() & some_run
                      & (reserved + run.length <= design.buffer_beats)),
             self.i_beat.ready.eq(1),
@@ -265,7 +273,8 @@ class Ffu(Component):
         with m.If(self.o_address.ready):
             m.d.sync += self.o_address.valid.eq(0)
         with m.If(asks_books | asked):
-            m.d.sync += [self.o_address.valid.eq(1), self.o_address.p.id.eq(READ_FINE)]
+            m.d.sync += [self.o_address.valid.eq(1), self.o_address.p.id.eq(READ_FINE),
+                         self.patient.eq(asks_books)]
         with m.If(asks_books):
             m.d.sync += [
                 self.o_address.p.address.eq(place << beat_bits),
@@ -284,8 +293,12 @@ class Ffu(Component):
         with m.If(self.coded):
             m.d.sync += coming.eq(coming - 1)
         with m.If(self.start & self.load):
-            m.d.sync += [place.eq(self.codebook_address >> beat_bits), left.eq(books.beats),
-                         coming.eq(books.beats)]
+            m.d.sync += place.eq(self.codebook_address >> beat_bits)
+            with m.Switch(self.sh_degree):
+                for degree in range(4):
+                    with m.Case(degree):
+                        beats = books.loaded_beats(degree)
+                        m.d.sync += [left.eq(beats), coming.eq(beats)]
         return arrived
 
     def _codebooks(self, m, arrived, read) -> dict[str, Value]:
@@ -309,12 +322,14 @@ class Ffu(Component):
                 shape=16 * len(names), depth=entries, init=[])
             write, port = memory.write_port(), memory.read_port()
             parts = entry_beats(len(names))
+            degree = codebook_degree(name)
+            is_there = self.sh_degree >= degree if degree else C(1, 1)
             m.d.comb += [
                 write.addr.eq(entry),
                 write.data.eq(Cat(*(earlier[n] for n in reversed(range(parts - 1))),
                                   self.i_beat.p.data)),
                 write.en.eq(self.coded & (number == place) & (part == parts - 1)),
-                port.addr.eq(indices[name]), port.en.eq(read),
+                port.addr.eq(indices[name]), port.en.eq(read & is_there),
             ]
             with m.If(self.coded & (number == place)):
                 m.d.sync += part.eq(part + 1)
@@ -322,7 +337,8 @@ class Ffu(Component):
                     m.d.sync += [part.eq(0), entry.eq(entry + 1)]
                     with m.If(entry == entries - 1):
                         m.d.sync += [entry.eq(0), number.eq(number + 1)]
-            words |= {word: port.data[16 * k:16 * k + 16] for k, word in enumerate(names)}
+            words |= {word: Mux(is_there, port.data[16 * k:16 * k + 16], 0)
+                      for k, word in enumerate(names)}
         return words
 
     def _decode(self, m, waiting, arrived, folded):

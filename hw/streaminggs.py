@@ -90,15 +90,24 @@ class Streaminggs(Component):
         m.submodules.array = array = renewed(Array(design.array, design.splat))
         m.submodules.resolve = resolve = renewed(Resolve(
             design.array.blend, design.resolve, design.shell, design.array.side))
-        m.submodules.reads = reads = renewed(ReadArbiter(3, design.shell))
+        m.submodules.reads = reads = renewed(ReadArbiter(4, design.shell))
 
-        # ---- The bus. What is nearer to the framebuffer goes first.
+        # ---- The bus. What is nearer to the framebuffer goes first, but for the codebooks: what
+        # others ask for in the meantime is then there when these are.
         beat = shell.o_beat
         m.d.comb += beat.ready.eq(1)
-        for port, unit in enumerate((ffu, cfu, vsu)):
-            wiring.connect(m, unit.o_address, getattr(reads, f"i_{port}"))
+        for unit in (ffu, cfu, vsu):
             m.d.comb += [
                 unit.i_beat.payload.eq(beat.payload), unit.i_beat.valid.eq(beat.valid)]
+        wiring.connect(m, cfu.o_address, reads.i_1)
+        wiring.connect(m, vsu.o_address, reads.i_2)
+        fine, last = ffu.o_address, reads.i_3
+        m.d.comb += [
+            reads.i_0.payload.eq(fine.payload), last.payload.eq(fine.payload),
+            reads.i_0.valid.eq(fine.valid & ~ffu.patient),
+            last.valid.eq(fine.valid & ffu.patient),
+            fine.ready.eq(Mux(ffu.patient, last.ready, reads.i_0.ready)),
+        ]
         wiring.connect(m, reads.o, shell.i_address)
         wiring.connect(m, resolve.o_address, shell.i_write_address)
         wiring.connect(m, resolve.o_data, shell.i_write_data)
@@ -129,7 +138,7 @@ class Streaminggs(Component):
             vsu.voxel_address.eq(fields.voxel_address),
             vsu.others_behind.eq(cfu.behind | ffu.behind | vsort.behind | setup.behind),
             ffu.load.eq(fields.codebook_address.any()),
-            ffu.codebook_address.eq(fields.codebook_address),
+            ffu.codebook_address.eq(fields.codebook_address), ffu.sh_degree.eq(fields.sh_degree),
             array.finish.eq(setup.finish), setup.dead.eq(array.dead), setup.ended.eq(array.ended),
             resolve.frame_address.eq(fields.frame_address),
             resolve.pitch_bytes.eq(fields.pitch_bytes),
@@ -142,7 +151,9 @@ class Streaminggs(Component):
         shift = fields.pixel_format[:2] + 6
         bits = design.shell.address_bits
         bad = Signal(4)
-        with m.If(
+        with m.If(fields.sh_degree > 3):
+            m.d.comb += bad.eq(FrameError.FORMAT)
+        with m.Elif(
             fields.scene_address[:8].any() | fields.camera_address[:8].any()
             | fields.voxel_address[:8].any() | fields.codebook_address[:8].any()
             | (fields.frame_address & ((1 << shift) - 1)[:8]).any()

@@ -26,7 +26,7 @@ def new_arbiter(outstanding: int = 0) -> npt.NDArray[np.int64]:
 
 
 @nb.njit
-def grant(state, ready, first, second, third):
+def grant(state, ready, first, second, third, fourth=False):
     """The port whose burst is taken in this cycle, or -1.
 
     Parameters
@@ -35,7 +35,7 @@ def grant(state, ready, first, second, third):
         From :func:`new_arbiter`.
     ready : bool
         The bus takes an address.
-    first, second, third : bool
+    first, second, third, fourth : bool
         The unit at this port asks.
     """
     move = not state[VALID] or ready
@@ -47,7 +47,9 @@ def grant(state, ready, first, second, third):
         return 0
     if second:
         return 1
-    return 2 if third else -1
+    if third:
+        return 2
+    return 3 if fourth else -1
 
 
 @nb.njit

@@ -18,7 +18,7 @@ from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import SurvivorKind
 from splatforge.sim import folded
 
-__all__ = ["behind", "cycles", "is_idle", "new_ffu", "offers", "step", "takes"]
+__all__ = ["behind", "cycles", "is_idle", "is_patient", "new_ffu", "offers", "step", "takes"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -26,28 +26,28 @@ Int64Array = npt.NDArray[np.int64]
 _PAGE_BEATS = 256
 _VOXEL, _GAUSSIAN = int(SurvivorKind.VOXEL), int(SurvivorKind.GAUSSIAN)
 
-# Constants of the frame: beats of a burst, bursts in flight, beats of indices; places of the two
-# queues of tokens; beats of a decoded record; the scene's address in beats. Of the runs: the open
-# one's first beat and its length or 0, the same of the one that waits to be asked for. Of the
-# fetch: the next beat of the codebooks, how many have not been asked for, and how many have not
-# come; the burst that waits for the bus, 0 beats if none does; beats of indices asked for that
-# have not been decoded; bursts in flight; levels of the queue of indices, and whether its output
-# register holds something. The queues of tokens in front of and beside the arithmetic: level,
-# output register, what came and what went. Whether a record's entries have been read, whether one
-# goes to the arithmetic, and its next beat. The stages and the output: a token's number or -1.
-# Counts.
-(BURST, FLYING_LIMIT, BUFFER, WAITING, CONTEXT, BEATS, SCENE, RUN, RUN_BEATS, CLOSED, CLOSED_BEATS,
- BOOKS, BOOKS_LEFT, COMING, ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, ARRIVED, ARRIVED_OUT, QUEUED,
- QUEUED_OUT, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT, BESIDE_PUSHED, BESIDE_POPPED,
- FETCHED, SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY, STALLED, PROJECTED,
- KEPT) = range(40)
+# Constants of the frame: beats of a burst, bursts in flight, of codebooks, beats of indices; places
+# of the two queues of tokens; beats of a decoded record; the scene's address in beats. Of the runs:
+# the open one's first beat and its length or 0, the same of the one that waits to be asked for. Of
+# the fetch: the next beat of the codebooks, how many have not been asked for, and how many have not
+# come; the burst that waits for the bus, 0 beats if none does, and whether it is theirs; beats of
+# indices asked for that have not been decoded; bursts in flight; levels of the queue of indices,
+# and whether its output register holds something. The queues of tokens in front of and beside the
+# arithmetic: level, output register, what came and what went. Whether a record's entries have been
+# read, whether one goes to the arithmetic, and its next beat. The stages and the output: a token's
+# number or -1. Counts.
+(BURST, FLYING_LIMIT, BOOKS_LIMIT, BUFFER, WAITING, CONTEXT, BEATS, SCENE, RUN, RUN_BEATS, CLOSED,
+ CLOSED_BEATS, BOOKS, BOOKS_LEFT, COMING, ADDRESS, ADDRESS_BEATS, PATIENT, RESERVED, FLYING,
+ ARRIVED, ARRIVED_OUT, QUEUED, QUEUED_OUT, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT,
+ BESIDE_PUSHED, BESIDE_POPPED, FETCHED, SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY,
+ STALLED, PROJECTED, KEPT) = range(42)
 #: Then the two rings of tokens, and the state of the arithmetic.
-RINGS = 40
+RINGS = 42
 
 
 def new_ffu(
     design: FfuDesign, *, load: bool, codebook_address: int, scene_address: int,
-    shell: ShellDesign = ShellDesign(),  # noqa: B008
+    sh_degree: int = 3, shell: ShellDesign = ShellDesign(),  # noqa: B008
 ) -> Int64Array:
     """State in the cycle behind ``start``.
 
@@ -59,6 +59,8 @@ def new_ffu(
         Whether the codebooks are read.
     codebook_address, scene_address : int
         Of the codebooks and the scene, in bytes.
+    sh_degree : int
+        Of the scene.
     shell : ShellDesign
         Bus.
     """
@@ -69,10 +71,11 @@ def new_ffu(
     state[RINGS + rings:] = arithmetic
     state[BURST], state[FLYING_LIMIT] = design.burst_beats, design.outstanding_bursts
     state[BUFFER], state[BEATS] = design.buffer_beats, len(plan.reads)
+    state[BOOKS_LIMIT] = design.codebook_bursts
     state[WAITING], state[CONTEXT] = design.waiting, records_under_way(design)
     state[SCENE], state[BOOKS] = (
         address // shell.data_bytes for address in (scene_address, codebook_address))
-    state[BOOKS_LEFT] = state[COMING] = load * design.codebooks.beats
+    state[BOOKS_LEFT] = state[COMING] = load * design.codebooks.loaded_beats(sh_degree)
     for place in (FIRST, SECOND, THIRD, OUT):
         state[place] = -1
     return state
@@ -99,6 +102,12 @@ def takes(state, kinds, tags, places, number, oldest):
 def offers(state):
     """Beats of the burst that is asked for or 0, and the number of the token offered or -1."""
     return state[ADDRESS_BEATS], state[OUT]
+
+
+@nb.njit
+def is_patient(state):
+    """Whether the burst that waits is of codebooks."""
+    return state[PATIENT] != 0
 
 
 @nb.njit
@@ -155,8 +164,8 @@ def _ask(state, stop, address_ready, came, last, decoded):
     """The fetch: what is asked for, and what comes."""
     free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
             and state[FLYING] < state[FLYING_LIMIT])
-    asks_books = free and state[BOOKS_LEFT] > 0
-    asks = (free and not asks_books and state[CLOSED_BEATS] > 0
+    asks_books = free and state[BOOKS_LEFT] > 0 and state[FLYING] < state[BOOKS_LIMIT]
+    asks = (free and state[BOOKS_LEFT] == 0 and state[CLOSED_BEATS] > 0
             and state[RESERVED] + state[CLOSED_BEATS] <= state[BUFFER])
     if address_ready:
         state[ADDRESS_BEATS] = 0
@@ -164,9 +173,11 @@ def _ask(state, stop, address_ready, came, last, decoded):
         length = min(state[BOOKS_LEFT], state[BURST] - state[BOOKS] % state[BURST])
         state[ADDRESS] = state[BOOKS]
         state[ADDRESS_BEATS] = length
+        state[PATIENT] = 1
         state[BOOKS] += length
         state[BOOKS_LEFT] -= length
     if asks:
+        state[PATIENT] = 0
         state[ADDRESS] = state[SCENE] + state[CLOSED]
         state[ADDRESS_BEATS] = state[CLOSED_BEATS]
         state[RESERVED] += state[CLOSED_BEATS]

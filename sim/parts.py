@@ -40,7 +40,7 @@ from splatforge.designs.cfu import (
     PLACE_BITS,
     SCALE,
 )
-from splatforge.designs.codebook import entry_beats
+from splatforge.designs.codebook import codebook_degree, entry_beats
 from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.floating import BINARY32, Floating
@@ -993,8 +993,9 @@ def _cfu_events(design: StreaminggsDesign, run: Run) -> Counts:
 def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
     """The graph and an entry of every codebook for every Gaussian that is projected.
 
-    Codebooks are written where they were read; a token is at least one for every Gaussian that
-    passed, and two for every voxel of which something is sorted.
+    Codebooks are written where they were read; of SH only those are, and are looked at, that the
+    scene has. A token is at least one for every Gaussian that passed, and two for every voxel of
+    which something is sorted.
     """
     ffu, counters = design.ffu, run.counters
     part = streaminggs_parts(design)["ffu"]
@@ -1003,13 +1004,15 @@ def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
     ends = counters["voxels_sorted"] + counters["groups"]
     tokens = counters["gaussians_passed"] + counters["voxels_sorted"] + ends
     records = len(ffu_schedule(ffu).reads) * done
-    loads = counters["codebook_bytes"] / (design.shell.data_bytes * ffu.codebooks.beats)
+    loads = counters["codebook_bytes"] > 0
+    books = {
+        name: (done, loads * number) if codebook_degree(name) <= run.actions["sh_degree"]
+        else (0, 0) for name, number, _ in ffu.codebooks.codebooks()}
     events = _times(_add(
         _evaluated(ffu_schedule(ffu), ffu.floating), _finish_operators(design)), done)
     return {**events, **_accesses(
         part, waiting=(tokens, tokens), arrived=(beats, beats), beside=(done + ends, done + ends),
-        buffer=(records, records),
-        **{name: (done, loads * number) for name, number, _ in ffu.codebooks.codebooks()})}
+        buffer=(records, records), **books)}
 
 
 def _vsort_events(design: StreaminggsDesign, run: Run) -> Counts:

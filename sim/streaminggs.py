@@ -113,7 +113,7 @@ def _compile_frame(digest: str):
                 if read_ready:
                     moved = True
                     bus.read(m, banked, now, reads[arbiter.ADDRESS], reads[arbiter.BEATS])
-                    burst_kinds[asked % BURSTS] = OF_FINE - reads[arbiter.PORT]
+                    burst_kinds[asked % BURSTS] = OF_FINE - reads[arbiter.PORT] % OF_FINE
                     asked += 1
                 else:
                     counts[READ_STALLED] += 1
@@ -188,11 +188,13 @@ def _compile_frame(digest: str):
                     visit = group + (group_starts[group + 1] if of_vsu[vsu.TOKEN_END]
                                      else of_vsu[vsu.TOKEN_AT])
 
-                # ---- Whose bursts go on.
+                # ---- Whose bursts go on: those of codebooks behind all others.
+                patient = ffu.is_patient(of_ffu)
                 port = arbiter.grant(
-                    reads, read_ready, fine_beats > 0, coarse_beats > 0, voxel_beats > 0)
+                    reads, read_ready, fine_beats > 0 and not patient, coarse_beats > 0,
+                    voxel_beats > 0, fine_beats > 0 and patient)
                 address, beats = np.int64(0), np.int64(0)
-                if port == 0:
+                if port == 0 or port == 3:
                     address, beats = of_ffu[ffu.ADDRESS] * 16, fine_beats
                 elif port == 1:
                     address, beats = of_cfu[cfu.ADDRESS] * 16, coarse_beats
@@ -246,8 +248,8 @@ def _compile_frame(digest: str):
                         else _FINE_GROUP_END)
                 vsort.step(of_vsort, sorters, oldest, fine_kind, fine_tag, fine_number,
                            sorted_ready)
-                ffu.step(of_ffu, kinds, groups, places, kept, survivor, oldest, stop, port == 0,
-                         kind == OF_FINE, last, fine_ready)
+                ffu.step(of_ffu, kinds, groups, places, kept, survivor, oldest, stop,
+                         port == 0 or port == 3, kind == OF_FINE, last, fine_ready)
                 cfu.step(of_cfu, visit_groups, visit_counts, visit_addresses, visit_starts, passed,
                          visit, stop, port == 1, kind == OF_COARSE, last, oldest, survivor_ready)
                 vsu.step(of_vsu, visible, rows, stop, port == 2, kind == OF_VOXELS, last, oldest,
@@ -389,7 +391,7 @@ def simulate(
     of_cfu = cfu.new_cfu(design.cfu, design.shell, scene_address=place.scene_address)
     of_ffu = ffu.new_ffu(
         design.ffu, load=load_codebooks, codebook_address=place.codebook_address,
-        scene_address=place.scene_address, shell=design.shell)
+        scene_address=place.scene_address, sh_degree=frame.stored.sh_degree, shell=design.shell)
     of_vsort, of_setup = vsort.new_vsort(design.vsort), setup.new_setup()
     block_masks = np.array(design.array.block_subtiles(), np.int64)
     of_array = array_steps.new_array(len(block_masks), side * side)
@@ -439,7 +441,7 @@ def simulate(
     }
     return Run.of(
         design, {name: int(values[name]) for name, _, _ in COUNTERS}, group_ends,
-        actions={"rows_sorted": int(of_vsort[vsort.ROWS])},
+        actions={"rows_sorted": int(of_vsort[vsort.ROWS]), "sh_degree": frame.stored.sh_degree},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,
         requests=logged_requests(m) if log and banked else None)

@@ -411,8 +411,11 @@ def test_culls():
     ({"waiting": 48}, "Queue of tokens must hold a power of two from 16 to 1024, not 48"),
     ({"buffer_beats": 8}, "Buffer must hold a power of two from 16 to 1024, not 8"),
     ({"burst_beats": 128}, "Burst must hold a power of two from 1 to 64, not 128"),
-    ({"burst_beats": 64}, "Burst must be at most half of the buffer's 64 beats, not 64"),
+    ({"burst_beats": 64, "buffer_beats": 64},
+     "Burst must be at most half of the buffer's 64 beats, not 64"),
     ({"outstanding_bursts": 65}, "Outstanding bursts must be 1 to 64, not 65"),
+    ({"codebook_bursts": 33},
+     "Bursts of codebooks must be 1 to 32, which may be outstanding, not 33"),
     ({"floating": Floating(fraction_bits=16)}, "Slopes of features must be FP(8,16), not FP(8,17)"),
 ])
 def test_wrong_designs_are_refused(change, message):
@@ -451,7 +454,8 @@ def unit(interval=8, sh_degree=1, **change):
     books = CodebookDesign(rotation=(3, 2), ratios=(2,), opacity=(3,), color=(2,), sh1=(3, 1),
                            sh2=(2,), sh3=(1, 1), sh_degree=sh_degree)
     return FfuDesign(**{"interval": interval, "codebooks": books, "waiting": 32,
-                        "buffer_beats": 16, "burst_beats": 4, "outstanding_bursts": 2} | change)
+                        "buffer_beats": 16, "burst_beats": 4, "outstanding_bursts": 2,
+                        "codebook_bursts": 1} | change)
 
 
 SMALL, SPARSE = unit(), unit(
@@ -498,7 +502,8 @@ class Play:
         memory = scene.memory(CODEBOOKS, SCENE)
         for name, value in (
             ("width", scene.width), ("height", scene.height), ("codebook_address", CODEBOOKS),
-            ("scene_address", SCENE), ("load", self.load), ("start", 1),
+            ("scene_address", SCENE), ("sh_degree", scene.sh_degree), ("load", self.load),
+            ("start", 1),
         ):
             ctx.set(getattr(dut, name), value)
         for n, word in enumerate(scene.camera.tolist()):
@@ -507,7 +512,8 @@ class Play:
         ctx.set(dut.start, 0)
         ctx.set(dut.load, 0)
         state = self.state = model.new_ffu(
-            design, load=self.load, codebook_address=CODEBOOKS, scene_address=SCENE)
+            design, load=self.load, codebook_address=CODEBOOKS, scene_address=SCENE,
+            sh_degree=scene.sh_degree)
         kinds, tags = scene.tokens["kind"], scene.tokens["tag"]
         frame, total = scene.expected, len(scene.tokens["kind"])
         beats, given, announced = deque(), 0, -1
@@ -515,7 +521,7 @@ class Play:
             dut.i_token.ready, dut.o_address.valid, dut.o_address.p.address,
             dut.o_address.p.length, dut.o_address.p.id, dut.o_token.valid,
             dut.o_token.payload.as_value(), dut.behind, dut.idle, dut.coded, dut.busy, dut.stalled,
-            dut.projected, dut.kept)
+            dut.projected, dut.kept, dut.patient)
         counts = [model.CODED, model.BUSY, model.STALLED, model.PROJECTED, model.KEPT]
         quiet, offered, held = 0, False, None
         for cycle in range(50_000):
@@ -555,7 +561,7 @@ class Play:
             idle = bool(model.is_idle(state))
             at, before = int(state[model.ADDRESS]), state[counts].copy()
             (_, _, ready, address_valid, address, length, read_id, valid, token, is_behind, is_idle,
-             *events) = await ctx.tick().sample(*watched)
+             *events, patient) = await ctx.tick().sample(*watched)
             model.step(state, kinds, tags, frame.places, frame.kept, number, self.oldest, stop,
                        address_ready, due, last, token_ready)
             # The model shows what the unit shows.
@@ -571,6 +577,7 @@ class Play:
             assert held is None or (valid and token == held)
             held = token if valid and not token_ready else None
             if address_valid:
+                assert patient == (address < SCENE)
                 assert (address, read_id) == (16 * at, READ_FINE)
                 assert address >> 12 == (address + 16 * length) >> 12
             if address_valid and address_ready:
@@ -609,7 +616,7 @@ def test_rtl_against_both_models(design, seed, gap, stall, latency):
     read = [(address - base) // 16 for base in (CODEBOOKS, SCENE) for first, beats in play.asked
             if (first >= SCENE) == (base == SCENE) for address in range(
                 first, first + 16 * beats, 16)]
-    books = design.codebooks.beats
+    books = design.codebooks.loaded_beats(scene.sh_degree)
     assert read[:books] == list(range(books))
     places = scene.expected.places[scene.tokens["kind"] == SurvivorKind.GAUSSIAN]
     assert read[books:] == places.tolist()
@@ -645,11 +652,12 @@ def test_everything_fills_up(voxels, population):
     assert play.state[model.STALLED] > 500
 
 
-def test_codebooks_stay():
-    """A frame with those of the frame before."""
+@pytest.mark.parametrize("sh_degree", [0, 1])
+def test_codebooks_stay(sh_degree):
+    """A frame with those of the frame before, as far as it has SH."""
     first = Play(SMALL, seed=1)
     second = Play(SMALL, seed=9, load=False)
-    second.scene = Survivors(SMALL, 9, codebooks=first.scene.codebooks)
+    second.scene = Survivors(SMALL, 9, codebooks=first.scene.codebooks, sh_degree=sh_degree)
 
     async def both(ctx):
         await first.play(ctx)
@@ -658,6 +666,14 @@ def test_codebooks_stay():
     bench(SMALL).play(both)
     assert second.taken == list(second.scene.leaving)
     assert min(address for address, _ in second.asked) >= SCENE
+
+
+def test_codebooks_of_no_sh_are_not_loaded():
+    """What a scene does not have takes no time, and means nothing."""
+    play = Play(SMALL, seed=3, sh_degree=0).check()
+    assert play.taken == list(play.scene.leaving)
+    loaded = sum(beats for address, beats in play.asked if address < SCENE)
+    assert 0 < loaded < SMALL.codebooks.beats == SMALL.codebooks.loaded_beats(3)
 
 
 def test_stop():

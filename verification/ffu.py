@@ -26,7 +26,7 @@ AHEAD = 6
 @cache
 def survivors(seed: int) -> Survivors:
     """Tokens, memory, and what must come."""
-    return Survivors(FFU, seed, groups=8)
+    return Survivors(FFU, seed, groups=8, sh_degree=seed)
 
 
 class Surroundings(ReadSide):
@@ -103,6 +103,7 @@ async def begin(dut, scene: Survivors) -> None:
     """Reset, then start a frame."""
     for name in ("stop", "start", "load", "oldest"):
         getattr(dut, name).value = 0
+    dut.sh_degree.value = scene.sh_degree
     dut.width.value, dut.height.value = scene.width, scene.height
     dut.codebook_address.value, dut.scene_address.value = CODEBOOKS, SCENE
     dut.camera.value = sum(int(word) << 32 * n for n, word in enumerate(scene.camera))
@@ -137,7 +138,8 @@ async def whole_frames(dut, seed: int, gap: float, stall: float, skip: float) ->
     assert skip or not around.skipped
     # Codebooks once, and then indices: without an end ahead of time those of all Gaussians.
     lengths = [beats for _, beats in around.bursts]
-    books = list(accumulate(lengths)).index(FFU.codebooks.beats) + 1
+    books = list(accumulate(lengths)).index(
+        FFU.codebooks.loaded_beats(scene.sh_degree)) + 1
     read = around.asked
     codebook_beats = read[:sum(lengths[:books])]
     assert codebook_beats == [CODEBOOKS + 16 * n for n in range(len(codebook_beats))]

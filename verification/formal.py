@@ -73,6 +73,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
                   outstanding_bursts=2, queue=32),
     ffu=FfuDesign(
         interval=16, waiting=16, buffer_beats=16, burst_beats=4, outstanding_bursts=2,
+        codebook_bursts=1,
         codebooks=CodebookDesign(rotation=(1,), ratios=(1,), opacity=(1,), color=(1,),
                                  sh_degree=0)),
     partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4, waiting=4),

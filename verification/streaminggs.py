@@ -4,6 +4,7 @@ Large frames and exact memory timing are :mod:`splatforge.verification.lib.frame
 """
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import cocotb
@@ -19,7 +20,7 @@ from splatforge.designs.shell import (
     IDENTITY,
     FrameError,
 )
-from splatforge.designs.streaminggs import COUNTERS
+from splatforge.designs.streaminggs import COUNTERS, DESCRIPTOR_FIELDS
 from splatforge.scenes import default_camera, resolve
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
 from splatforge.verification.raster import BACKGROUND, BASE, Driver, Memory, quiet
@@ -107,6 +108,12 @@ async def errors_end_a_frame(dut) -> None:
         memory.faults.add(address)
         await driver.start(memory)
         assert await driver.finish() is error
+    image = packed(frame, PixelFormat.RGBA8).image
+    (base, descriptor), *rest = image.segments
+    descriptor = descriptor.copy()
+    descriptor[next(at for name, at, _ in DESCRIPTOR_FIELDS if name == "sh_degree")] = 4
+    await driver.start(Memory(image=replace(image, segments=((base, descriptor), *rest))))
+    assert await driver.finish() is FrameError.FORMAT
     crowded = frame_of(3000)
     assert len(crowded.stored.table) > 2 * TESTED_STREAMINGGS.vsu.voxels
     await driver.start(packed(crowded, PixelFormat.RGBA8))

@@ -81,10 +81,17 @@ class StoredScene:
         """Entries of every codebook by name."""
         return self.quantized.codebooks
 
+    @property
+    def sh_degree(self) -> int:
+        """SH degree of the scene, as far as codebooks have it."""
+        return min(self.cut.scene.sh_degree, self.quantized.design.sh_degree)
+
     @cached_property
     def codebook_beats(self) -> UInt16Array:
-        """Codebooks as they lie in memory, halves of shape [beats, 8]."""
-        return pack_codebooks(self.quantized.design, self.quantized.codebooks)
+        """Codebooks that the scene needs as they lie in memory, halves of shape [beats, 8]."""
+        design = self.quantized.design
+        return pack_codebooks(design, self.quantized.codebooks)[
+            :design.loaded_beats(self.sh_degree)]
 
     def decode(self) -> Scene:
         """The Gaussians that the hardware sees, in the voxels' order."""
@@ -259,7 +266,8 @@ def pack(
     red, green, blue = design.resolve.background.quantize(background).tolist()
     values = {
         "version": DESCRIPTOR_VERSION, "width": frame.width, "height": frame.height,
-        "pixel_format": int(pixel_format), "background_red": red, "background_green": green,
+        "pixel_format": int(pixel_format), "sh_degree": frame.stored.sh_degree,
+        "background_red": red, "background_green": green,
         "background_blue": blue, "scene_address": place.scene_address,
         "voxel_address": place.voxel_address, "frame_address": place.frame_address,
         "pitch_bytes": place.pitch_bytes, "voxels": len(frame.stored.table),
@@ -425,7 +433,7 @@ def render(
     words |= place_words(design.ffu, cfu.places[passed[first]], cfu.scales[passed[first]])
     words |= decode_fine(
         design.ffu, stored.codebooks,
-        np.ascontiguousarray(stored.quantized.beats()[unique]).view(np.uint64))
+        np.ascontiguousarray(stored.quantized.beats()[unique]).view(np.uint64), stored.sh_degree)
     fine = _select(project_fine(design.ffu, words, frame.camera), inverse)
     spans, kept = spans_in_group(
         design.ffu, fine, visits.columns[visit], visits.rows[visit], frame.width, frame.height)

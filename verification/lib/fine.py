@@ -58,6 +58,8 @@ class Survivors:
         Voxels of the scene, and Gaussians of each, at most.
     codebooks : dict, optional
         Those of another frame.
+    sh_degree : int
+        Of the scene.
 
     Attributes
     ----------
@@ -72,9 +74,10 @@ class Survivors:
     def __init__(
         self, design: FfuDesign, seed: int, *, groups: int = 5, voxels: int = 6,
         population: int = 12, codebooks: dict[str, npt.NDArray[np.uint16]] | None = None,
+        sh_degree: int = 3,
     ) -> None:
         rng = np.random.default_rng(seed)
-        self.design = design
+        self.design, self.sh_degree = design, sh_degree
         view = Camera.look_at((0.1, -0.2, -0.4), (0.1, 0.1, 3), (0.1, -1, 0.2), width=self.width,
                               height=self.height, fov_x_deg=60)
         self.camera = pack_stream_camera(
@@ -117,7 +120,8 @@ class Survivors:
         for name in ("kind", "tag", *_VOXEL, *_GAUSSIAN):
             self.tokens[name] = np.array([row.get(name, 0) for row in rows], np.int64)
         self.expected: FfuFrame = ffu_fixed(
-            design, self.tokens, self.fine, self.codebooks, self.camera, self.width, self.height)
+            design, self.tokens, self.fine, self.codebooks, self.camera, self.width, self.height,
+            sh_degree)
         #: Number of every token that leaves the unit, and what it then is.
         self.leaving = {
             int(number): sum(int(word) << 64 * k for k, word in enumerate(token))

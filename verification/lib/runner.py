@@ -52,7 +52,7 @@ TESTED_STREAMINGGS = StreaminggsDesign(
     cfu=CfuDesign(voxels_ahead=4, buffer_beats=64, burst_beats=16, outstanding_bursts=3,
                   queue=32),
     ffu=FfuDesign(
-        waiting=16, buffer_beats=16, burst_beats=8, outstanding_bursts=2,
+        waiting=16, buffer_beats=16, burst_beats=8, outstanding_bursts=2, codebook_bursts=1,
         codebooks=CodebookDesign(rotation=(5, 3), ratios=(4,), opacity=(4,), color=(4, 2),
                                  sh1=(3, 2), sh2=(3,), sh3=(2, 1))),
     partition=PartitionDesign(capacity=16), vsort=VsortDesign(capacity=16, width=4, waiting=16),
