@@ -35,12 +35,11 @@ from splatforge.designs.codebook import (
     codebook_degree,
     entry_beats,
 )
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import PLACE_WORDS, FfuDesign, record_words
 from splatforge.designs.floating import BINARY32, Floating
-from splatforge.designs.tokens import FineKind, SurvivorKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, FineKind, SurvivorKind
 from splatforge.scenes import Scene
 
 __all__ = [
@@ -558,7 +557,7 @@ def ffu_fixed(
     columns = {"kind": np.zeros(len(kind), np.int64)}
     for before, after in ends.items():
         columns["kind"][kind == before] = after
-    columns["tag"] = tokens["tag"] % (1 << TILE_TAG_BITS)
+    columns["tag"] = tokens["tag"] % (1 << GROUP_TAG_BITS)
     found = {**seen.feature, "depth": seen.depth, "extent_x": seen.extent_x,
              "extent_y": seen.extent_y, "first_x": spans[:, 0], "first_y": spans[:, 1],
              "last_x": spans[:, 2], "last_y": spans[:, 3]}

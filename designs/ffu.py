@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from splatforge.designs.ccu import check_formats
 from splatforge.designs.codebook import CodebookDesign
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import Floating
+from splatforge.designs.tokens import GROUP_TAG_BITS
 
 __all__ = ["PLACE_WORDS", "FfuDesign", "record_words"]
 
@@ -142,7 +142,7 @@ class FfuDesign:
         """
         tile_bits = (self.group_tiles - 1).bit_length()
         return (
-            ("kind", 2, False), ("tag", TILE_TAG_BITS, False), *self.feature.fields(),
+            ("kind", 2, False), ("tag", GROUP_TAG_BITS, False), *self.feature.fields(),
             ("depth", self.depth_bits, False), ("extent_x", self.extent.width, False),
             ("extent_y", self.extent.width, False),
             *((f"{end}_{axis}", tile_bits, False) for end in ("first", "last") for axis in "xy"))

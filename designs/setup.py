@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from splatforge.designs.feature import FeatureFormat
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.fixed import Fixed
+from splatforge.designs.tokens import GROUP_TAG_BITS
 
 __all__ = ["QUEUED_GROUPS", "SetupDesign"]
 
 #: Groups that may have been announced and not yet be taken by the array.
-QUEUED_GROUPS = 8
+QUEUED_GROUPS = 1 << (GROUP_TAG_BITS - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

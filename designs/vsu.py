@@ -12,7 +12,6 @@ __all__ = [
     "DIGITS",
     "DIGIT_BITS",
     "DISTANCE_BITS",
-    "GROUPS_AHEAD",
     "GROUP_TILES",
     "KEY_BITS",
     "RECTANGLE",
@@ -21,8 +20,6 @@ __all__ = [
 
 #: Tiles on the side of a group that there may be.
 GROUP_TILES = (1, 2, 4)
-#: Groups that may be announced beyond the oldest that is still wanted.
-GROUPS_AHEAD = 6
 #: Bits of the weighted distance of two base cells, the sum over three axes; what is farther is
 #: equally far.
 DISTANCE_BITS = 12
@@ -75,7 +72,7 @@ class VsuDesign:
     """
 
     voxels: int = 4096
-    scan_width: int = 4
+    scan_width: int = 8
     interval: int = 4
     group_tiles: int = 2
     floating: Floating = Floating()

@@ -28,10 +28,9 @@ from splatforge.algos.cfu import (
     cfu_schedule,
 )
 from splatforge.designs.cfu import DEPTH, DILATION_BITS, DISTANCE, NORM, SCALE, CfuDesign
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.tokens import INDEX_BITS, SurvivorKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, INDEX_BITS, SurvivorKind
 from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_COARSE
@@ -243,7 +242,7 @@ class Cfu(Component):
     camera : ``In(ArrayLayout(32))``
         The camera's record, :data:`splatforge.designs.voxel.STREAM_CAMERA_WORDS`; holds from before
         the first voxel on.
-    oldest : ``In(4)``
+    oldest : ``In(5)``
         Number of the oldest group that is still wanted.
     i_voxel : ``In(stream.Signature(Visit))``
         Voxels of the groups in order, see
@@ -284,7 +283,7 @@ class Cfu(Component):
         super().__init__({
             "start": In(1), "stop": In(1), "scene_address": In(shell.address_bits),
             "camera": In(data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))),
-            "oldest": In(TILE_TAG_BITS),
+            "oldest": In(GROUP_TAG_BITS),
             "i_voxel": In(stream.Signature(voxel_token_layout(design.floating))),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
@@ -468,7 +467,7 @@ class Cfu(Component):
             width=layout.size, depth=design.voxels_ahead)
         closed = Signal()
         voxel = Signal(data.StructLayout({
-            "valid": 1, "tag": TILE_TAG_BITS, "left": INDEX_BITS + 1,
+            "valid": 1, "tag": GROUP_TAG_BITS, "left": INDEX_BITS + 1,
             "number": self._number_bits}), name="voxel", init={
                 "number": (1 << self._number_bits) - 1})
         enters = Signal()

@@ -11,12 +11,11 @@ from amaranth.lib.wiring import In, Out
 from splatforge.algos.ffu import decoded_beats, ffu_graph, ffu_schedule, records_under_way
 from splatforge.designs.ccu import FLAG_ANTIALIASED
 from splatforge.designs.codebook import codebook_degree, entry_beats
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS, FineKind, SurvivorKind
+from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, INDEX_BITS, FineKind, SurvivorKind
 from splatforge.designs.voxel import STREAM_CAMERA_WORDS
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_FINE
@@ -98,7 +97,7 @@ class Ffu(Component):
     camera : ``In(ArrayLayout(32, ...))``
         The camera's record, :data:`splatforge.designs.voxel.STREAM_CAMERA_WORDS`; holds from before
         the first token on.
-    oldest : ``In(4)``
+    oldest : ``In(5)``
         Number of the oldest group that is still wanted.
     i_token : ``In(stream.Signature(Survivor))``
         See :func:`splatforge.hw.lib.tokens.survivor_layout`; numbers of a voxel's Gaussians ascend.
@@ -139,7 +138,7 @@ class Ffu(Component):
             "width": In(16), "height": In(16),
             "codebook_address": In(shell.address_bits), "scene_address": In(shell.address_bits),
             "camera": In(data.ArrayLayout(BINARY32.width, len(STREAM_CAMERA_WORDS))),
-            "oldest": In(TILE_TAG_BITS),
+            "oldest": In(GROUP_TAG_BITS),
             "i_token": In(stream.Signature(survivor_layout(design.floating))),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
@@ -182,7 +181,7 @@ class Ffu(Component):
         given: Any = survivor_layout(self.design.floating).members["body"]
         voxel, gaussian = (given.members[name].members for name in ("voxel", "gaussian"))
         return data.StructLayout({
-            "kind": 2, "tag": TILE_TAG_BITS, "body": data.UnionLayout({
+            "kind": 2, "tag": GROUP_TAG_BITS, "body": data.UnionLayout({
                 "voxel": data.StructLayout({name: shape for name, shape in voxel.items()
                                             if name != "address"}),
                 "gaussian": data.StructLayout({name: shape for name, shape in gaussian.items()
@@ -191,7 +190,7 @@ class Ffu(Component):
     def _context_layout(self):
         """What is told of a token while it is in the arithmetic, or beside it."""
         return data.StructLayout({
-            "kind": 2, "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS})
+            "kind": 2, "tag": GROUP_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS})
 
     def _collect(self, m):
         """Take tokens into a queue, and neighbours into runs; one run may wait to be asked for."""

@@ -8,10 +8,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import SUBTILE_PX, TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
+from splatforge.designs.tokens import GROUP_TAG_BITS
 from splatforge.hw.array import group_splat_layout, part_layout
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift
@@ -62,7 +62,7 @@ class Setup(Component):
         Tiles of the group in the array that want no more splats.
     ended : ``In(1)``
         The group in the array ends in this cycle.
-    oldest : ``Out(4)``
+    oldest : ``Out(5)``
         Tag of the oldest group that is wanted: the one in the array, or the next one.
     behind : ``Out(1)``
         Something of a group before `oldest` is inside.
@@ -89,7 +89,7 @@ class Setup(Component):
             "o_group": Out(stream.Signature(part_layout(side))),
             "o_splat": Out(stream.Signature(group_splat_layout(design.splat, side))),
             "finish": Out(1), "dead": In(side * side), "ended": In(1),
-            "oldest": Out(TILE_TAG_BITS), "behind": Out(1),
+            "oldest": Out(GROUP_TAG_BITS), "behind": Out(1),
         })
 
     def elaborate(self, platform):
@@ -133,7 +133,7 @@ class Setup(Component):
         # ---- Through the arithmetic.
         m.submodules.setup = setup = SplatSetup(self.design)
         passing = data.StructLayout({
-            "valid": 1, "end": 1, "tag": TILE_TAG_BITS, "tile": range(side * side)})
+            "valid": 1, "end": 1, "tag": GROUP_TAG_BITS, "tile": range(side * side)})
         line = [Signal(passing, name="passing_0")] + [
             Signal(passing, name=f"passing_{n}") for n in range(1, setup.latency + 1)]
         masks = [Signal(16, name=f"subtiles_{n}") for n in range(2, setup.latency)]
@@ -173,7 +173,7 @@ class Setup(Component):
         """Groups to the array, and where each lies in the frame by its number."""
         layout = group_layout(side)
         m.submodules.groups = groups = SyncFIFOBuffered(width=layout.size, depth=QUEUED_GROUPS)
-        places = Memory(shape=24, depth=1 << TILE_TAG_BITS, init=[])
+        places = Memory(shape=24, depth=1 << GROUP_TAG_BITS, init=[])
         m.submodules.places = places
         write, read = places.write_port(), places.read_port(domain="comb")
         head = data.View(layout, groups.r_data)

@@ -38,8 +38,8 @@ class Streaminggs(Component):
     of their Gaussians and passes those that may reach the group; :class:`splatforge.hw.ffu.Ffu`
     reads the rest of these, decodes and projects them; :class:`splatforge.hw.vsort.Vsort` sorts
     what is left of each voxel; :class:`splatforge.hw.setup.Setup` makes splats for the tiles, and
-    the rendering array blends them into the group's pixels. All are at work at once, on up to seven
-    groups. What belongs to a group that is over is dropped wherever it is.
+    the rendering array blends them into the group's pixels. All are at work at once, on up to
+    fifteen groups. What belongs to a group that is over is dropped wherever it is.
 
     Latency and throughput are those of :mod:`splatforge.sim.streaminggs`; a frame's start costs the
     descriptor's read and :attr:`latency` cycles around it. Stall: any AXI channel may stall for

@@ -39,8 +39,11 @@ def listed_tile_layout() -> data.StructLayout:
 
 
 def is_older(tile: Value, oldest: Value) -> Value:
-    """Whether the tile numbered `tile` lies before `oldest`; they are at most 8 tiles apart."""
-    return (tile - oldest)[TILE_TAG_BITS - 1]
+    """Whether the tile numbered `tile` lies before `oldest`.
+
+    They are of the same width, and at most half of its range apart.
+    """
+    return (tile - oldest)[len(oldest) - 1]
 
 
 class Vru(Component):

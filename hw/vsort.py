@@ -6,9 +6,8 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.ffu import FfuDesign
-from splatforge.designs.tokens import FineKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, FineKind
 from splatforge.designs.vsort import VsortDesign
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.sorter import Sorter
@@ -27,7 +26,7 @@ def kept_layout(ffu: FfuDesign) -> data.StructLayout:
 
 def sorted_token_layout(ffu: FfuDesign) -> data.StructLayout:
     """A feature in its place, or the end of a group, of which all but the tag means nothing."""
-    return data.StructLayout({"end": 1, "tag": TILE_TAG_BITS, "kept": kept_layout(ffu)})
+    return data.StructLayout({"end": 1, "tag": GROUP_TAG_BITS, "kept": kept_layout(ffu)})
 
 
 class Vsort(Component):
@@ -58,7 +57,7 @@ class Vsort(Component):
 
     Members
     -------
-    oldest : ``In(4)``
+    oldest : ``In(5)``
         Tag of the oldest group that is still wanted.
     i_token : ``In(stream.Signature(FineToken))``
         Features, ends of voxels, ends of groups, see
@@ -86,7 +85,7 @@ class Vsort(Component):
     ) -> None:
         self.design, self.ffu = design, ffu
         super().__init__({
-            "oldest": In(TILE_TAG_BITS),
+            "oldest": In(GROUP_TAG_BITS),
             "i_token": In(stream.Signature(fine_token_layout(ffu))),
             "behind": Out(1),
             "o_token": Out(stream.Signature(sorted_token_layout(ffu))),
@@ -104,7 +103,7 @@ class Vsort(Component):
             shape=kept_layout(self.ffu).size, depth=units * design.capacity, init=[])
         write, read = features.write_port(), features.read_port()
         # Voxels in sorters, and ends of groups between them, in order.
-        order = data.StructLayout({"end": 1, "tag": TILE_TAG_BITS})
+        order = data.StructLayout({"end": 1, "tag": GROUP_TAG_BITS})
         m.submodules.queue = queue = SyncFIFO(width=order.size, depth=2 * units)
 
         # ---- Tokens wait.
@@ -122,7 +121,7 @@ class Vsort(Component):
         number = Signal(design.number_bits)
         count = Signal(2)
         first, second = Signal(entry.width), Signal(entry.width)
-        tag = Signal(TILE_TAG_BITS)
+        tag = Signal(GROUP_TAG_BITS)
         dead, stale, feature, voxel_end, group_end = (
             Signal(name=name) for name in ("dead", "stale", "feature", "voxel_end", "group_end"))
         free, room, take, whole, sends = (
@@ -168,7 +167,7 @@ class Vsort(Component):
         # ---- The next in order is given, through the memory's register.
         head = data.View(order, queue.r_data)
         give = Signal(range(units))
-        end, out_tag = Signal(), Signal(TILE_TAG_BITS)
+        end, out_tag = Signal(), Signal(GROUP_TAG_BITS)
         valid, move, over, goes, gone = (
             Signal(name=name) for name in ("valid", "move", "over", "goes", "gone"))
         sorted_valid, sorted_last = Signal(), Signal()

@@ -9,10 +9,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from splatforge.algos.vsu import MARGIN_PX, vsu_graph, vsu_schedule
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.tokens import GROUP_BITS
+from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.designs.voxel import (
     CELL_BITS,
     CHILD_WEIGHT_BITS,
@@ -27,7 +26,6 @@ from splatforge.designs.vsu import (
     DIGIT_BITS,
     DIGITS,
     DISTANCE_BITS,
-    GROUPS_AHEAD,
     KEY_BITS,
     RECTANGLE,
     VsuDesign,
@@ -63,8 +61,8 @@ class Vsu(Component):
     voxel up. So the next group is scanned while what was found for one is being taken.
 
     Of a group that is over nothing further is looked for, and what was found is dropped, its end
-    too. A group is announced at most 6 beyond the oldest, and while nothing lingers of one that is
-    over: tags of 4 bits do not tell how old that is.
+    too. A group is announced at most 14 beyond the oldest, and while nothing lingers of one that is
+    over: tags of 5 bits do not tell how old that is.
 
     Latency: :attr:`latency` cycles from the transfer of a group to its first voxel, if that is
     found in the first row. Throughput: a voxel of the table every ``interval`` cycles, then three
@@ -92,7 +90,7 @@ class Vsu(Component):
         Of the camera's record, a multiple of 256.
     voxel_address : ``In(address_bits)``
         Of the table, a multiple of 16.
-    oldest : ``In(4)``
+    oldest : ``In(5)``
         Tag of the oldest group that is still wanted.
     others_behind : ``In(1)``
         Something of a group before `oldest` is on its way elsewhere: none is announced.
@@ -143,7 +141,7 @@ class Vsu(Component):
         super().__init__({
             "start": In(1), "stop": In(1), "width": In(16), "height": In(16), "voxels": In(32),
             "camera_address": In(shell.address_bits), "voxel_address": In(shell.address_bits),
-            "oldest": In(TILE_TAG_BITS), "others_behind": In(1),
+            "oldest": In(GROUP_TAG_BITS), "others_behind": In(1),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_group": Out(stream.Signature(group_layout(design.group_tiles))),
@@ -201,7 +199,7 @@ class Vsu(Component):
         said = self.o_group.p
         tile_bits = design.group_tiles.bit_length() - 1
         pixels_x, pixels_y = Signal(16), Signal(16)
-        ahead = Signal(TILE_TAG_BITS)
+        ahead = Signal(GROUP_TAG_BITS)
         m.d.comb += [
             pixels_x.eq(self.width - (group.column << px_bits)),
             pixels_y.eq(self.height - (group.row << px_bits)),
@@ -544,7 +542,7 @@ class Vsu(Component):
         design = self.design
         lanes, lane_bits = design.scan_width, design.scan_width.bit_length() - 1
         last_line = Signal.like(group.line)
-        place = {"tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS}
+        place = {"tag": GROUP_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS}
         oldest = self.oldest
 
         def here(valid: Value, at: Any) -> Value:
@@ -646,7 +644,7 @@ class _Group:
     """The group that is scanned."""
 
     def __init__(self) -> None:
-        self.tag = Signal(TILE_TAG_BITS, name="group_tag")
+        self.tag = Signal(GROUP_TAG_BITS, name="group_tag")
         self.column, self.row = (Signal(GROUP_BITS, name=f"group_{name}")
                                  for name in ("column", "row"))
         #: The next row of the scan; behind the last one comes the end.

@@ -14,7 +14,7 @@ from splatforge.algos.cfu import CfuFrame, Visits, cfu_schedule
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
-from splatforge.designs.tokens import SurvivorKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD, SurvivorKind
 from splatforge.sim import folded
 
 __all__ = [
@@ -108,7 +108,7 @@ def is_empty(state):
 
 @nb.njit(inline="always")
 def _is_older(tag, oldest):
-    return (tag - oldest) & 15 >= 8
+    return (tag - oldest) >> (GROUP_TAG_BITS - 1) & 1 != 0
 
 
 @nb.njit(inline="always")
@@ -375,10 +375,10 @@ def cycles(
             bursts.append((now, beats))
         token_ready = now % interval == 0
         if token == 1 + SurvivorKind.GROUP_END and token_ready:
-            oldest = (oldest + 1) % 16
+            oldest = (oldest + 1) % (1 << GROUP_TAG_BITS)
         # No group is announced more than six ahead of the oldest.
         offered = sent if sent < len(visits.counts) and (
-            visits.tags[sent] - oldest) % 16 <= 6 else -1
+            visits.tags[sent] - oldest) % (1 << GROUP_TAG_BITS) <= GROUPS_AHEAD else -1
         step(state, visits.tags, visits.counts, visits.addresses, frame.starts, frame.passed,
              offered, False, address_ready, came, last, oldest, token_ready)
         sent += bool(taken and offered >= 0)

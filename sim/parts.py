@@ -51,7 +51,7 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
 from splatforge.designs.shell import DESCRIPTOR_BYTES, AcceleratorDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
-from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
+from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, INDEX_BITS
 from splatforge.designs.voxel import (
     CELL_BITS,
     CHILD_WEIGHT_BITS,
@@ -727,7 +727,7 @@ def _voxel_bits(fmt: Floating) -> int:
 
 def _visit_bits(fmt: Floating) -> int:
     """A voxel of a group, or a group's end."""
-    return _voxel_bits(fmt) + TILE_TAG_BITS + 2 * GROUP_BITS + 1
+    return _voxel_bits(fmt) + GROUP_TAG_BITS + 2 * GROUP_BITS + 1
 
 
 def _keep_operators() -> Counts:
@@ -755,7 +755,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
     folded, registers = _folded(plan, fmt)
     index = vsu.voxels.bit_length() - 1
     rectangle = 4 * vsu.group_bits(design.shell)
-    voxel, place = _voxel_bits(fmt), TILE_TAG_BITS + 2 * GROUP_BITS + 1
+    voxel, place = _voxel_bits(fmt), GROUP_TAG_BITS + 2 * GROUP_BITS + 1
     row = place + vsu.scan_width * (1 + index)
     beats = vsu.buffer_beats // VOXEL_BEATS + plan.finish // plan.interval + 3
     side = fmt.width + 64 + 3 * CELL_BITS
@@ -846,7 +846,7 @@ def _token_bits(design: StreaminggsDesign) -> dict[str, int]:
     And ``kept``, what the sorters keep of the latter.
     """
     fields = {name: width for name, width, _ in design.ffu.token_fields()}
-    head = 2 + TILE_TAG_BITS
+    head = 2 + GROUP_TAG_BITS
     voxel, gaussian = 4 * design.ffu.floating.width + 2 * GROUP_BITS, 3 * PLACE_BITS + 16
     return {"waiting": head + max(voxel, gaussian), "beside": head + 2 * GROUP_BITS,
             "out": sum(fields.values()),
@@ -899,7 +899,7 @@ def _vsort_part(design: StreaminggsDesign) -> Part:
         {_exchange(sorter): vsort.units * network // 2},
         bits["out"]
         + vsort.units * network * (sorter.entry.width + 2) + 2 * sorter.entry.width
-        + 2 * vsort.units * (1 + TILE_TAG_BITS) + 8 * vsort.units * sorter.levels,
+        + 2 * vsort.units * (1 + GROUP_TAG_BITS) + 8 * vsort.units * sorter.levels,
         waiting=Macro(vsort.waiting - 1, bits["out"]),
         features=Macro(vsort.units * vsort.capacity, bits["kept"]),
         **_sorter_banks(sorter))
@@ -916,15 +916,15 @@ def _setup_part(design: StreaminggsDesign) -> Part:
     setup = design.setup
     slope, distance = setup.slope.width, setup.distance.width
     feature, splat = setup.feature, setup.splat
-    token = _token_bits(design)["kept"] + 1 + TILE_TAG_BITS
+    token = _token_bits(design)["kept"] + 1 + GROUP_TAG_BITS
     passing = splat.log_opacity.width + 3 * splat.color.width
     tiles = design.array.side**2
     return _part(
         _add(_setup_operators(setup), _subtile_operators(design)),
-        token + tiles + feature.width + 2 * 12 + 6 * (passing + 2 + TILE_TAG_BITS)
+        token + tiles + feature.width + 2 * 12 + 6 * (passing + 2 + GROUP_TAG_BITS)
         + 5 * 16 + 4 * (design.ffu.position.width + 2) + 2 * distance + 4 * 3 * slope
-        + 2 * 3 * (slope + distance) + splat.width + QUEUED_GROUPS * 2 * (16 + TILE_TAG_BITS)
-        + 24 * (1 << TILE_TAG_BITS))
+        + 2 * 3 * (slope + distance) + splat.width + QUEUED_GROUPS * 2 * (16 + GROUP_TAG_BITS)
+        + 24 * (1 << GROUP_TAG_BITS))
 
 
 @cache

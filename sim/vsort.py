@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from splatforge.designs.tokens import FineKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, FineKind
 from splatforge.designs.vsort import VsortDesign
 from splatforge.sim import sorter
 
@@ -43,7 +43,7 @@ def new_sorters(design: VsortDesign) -> npt.NDArray[np.int64]:
 
 @nb.njit
 def _is_older(tag, oldest):
-    return (tag - oldest) & 8 != 0
+    return (tag - oldest) >> (GROUP_TAG_BITS - 1) & 1 != 0
 
 
 @nb.njit

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from splatforge.algos.vsu import VsuFrame, vsu_schedule
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.designs.voxel import STREAM_CAMERA_BEATS, VOXEL_BEATS
-from splatforge.designs.vsu import DIGIT_BITS, DIGITS, GROUPS_AHEAD, VsuDesign
+from splatforge.designs.vsu import DIGIT_BITS, DIGITS, VsuDesign
 from splatforge.sim import folded
 
 __all__ = ["Rows", "behind", "cycles", "is_done", "is_idle", "is_loaded", "new_vsu", "offers",
@@ -109,7 +110,7 @@ def new_vsu(
 @nb.njit(inline="always")
 def _older(group, oldest):
     """Whether the tags of two groups say that the first lies before the second."""
-    return (group - oldest) & 8 != 0
+    return (group - oldest) >> (GROUP_TAG_BITS - 1) & 1 != 0
 
 
 @nb.njit
@@ -331,8 +332,8 @@ def step(
     elif at == ANNOUNCE:
         state[LINE] = 0
         state[ROW] = rows.starts[state[GROUP]]
-        if (((state[GROUP] - oldest) & 15) <= GROUPS_AHEAD and not lingers and not others_behind
-                and not overflow):
+        ahead = (state[GROUP] - oldest) & ((1 << GROUP_TAG_BITS) - 1)
+        if ahead <= GROUPS_AHEAD and not lingers and not others_behind and not overflow:
             state[AT] = TELL
     elif at == TELL:
         if group_ready:

@@ -31,7 +31,7 @@ from splatforge.designs.cfu import DILATION_BITS, HALF, LARGE, NORM, CfuDesign
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.streaminggs import PartitionDesign
-from splatforge.designs.tokens import SurvivorKind
+from splatforge.designs.tokens import GROUPS_AHEAD, SurvivorKind
 from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
 from splatforge.hw.cfu import Cfu
 from splatforge.hw.lib.axi import READ_COARSE, READ_TABLE
@@ -317,7 +317,7 @@ def visits_of(seen, design, groups, seed, share):
     number, column, row, voxel = np.array(rows).T
     is_end = voxel < 0
     return number, Visits(
-        tags=(number + 13) % 16, columns=column, rows=row,
+        tags=(number + 29) % 32, columns=column, rows=row,
         words=np.where(is_end[:, None], 0x5A5A5A, seen.words[voxel]),
         counts=np.where(is_end, 0, cut.counts_of_voxels[voxel]),
         addresses=np.where(is_end, 0, cut.coarse_beats[:-1][voxel]))
@@ -329,7 +329,7 @@ def whole_groups(seen, number):
     voxel = np.tile(np.append(np.arange(cut.voxels), -1), number)
     group = np.repeat(np.arange(number), cut.voxels + 1)
     return Visits(
-        tags=group % 16, columns=group % 4, rows=group // 4, words=seen.words[voxel],
+        tags=group % 32, columns=group % 4, rows=group // 4, words=seen.words[voxel],
         counts=np.where(voxel < 0, 0, cut.counts_of_voxels[voxel]),
         addresses=cut.coarse_beats[:-1][voxel])
 
@@ -420,7 +420,7 @@ class Play:
                     stop or (sent == total and model.is_empty(state))):
                 self.cycles = cycle
                 break
-            offered = sent < total and self.group[sent] <= oldest + 6 and (
+            offered = sent < total and self.group[sent] <= oldest + GROUPS_AHEAD and (
                 offered or not self.out(self.gap))
             ctx.set(dut.i_voxel.valid, offered)
             if offered:
@@ -439,7 +439,7 @@ class Play:
                 beat = {"id": READ_COARSE, "data": word, "last": last}
             else:
                 beat = {"id": READ_TABLE, "data": 0x55, "last": self.out(0.5)}
-            tag = (oldest + 13) % 16
+            tag = (oldest + 29) % 32
             for port, value in (
                     (dut.o_address.ready, address_ready), (dut.o_token.ready, token_ready),
                     (dut.i_beat.valid, due or self.out(0.3)), (dut.i_beat.payload, beat),

@@ -20,7 +20,7 @@ from splatforge.designs.codebook import VECTORS, CodebookDesign
 from splatforge.designs.ffu import FfuDesign, record_words
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.memory import MemoryTiming
-from splatforge.designs.tokens import SurvivorKind
+from splatforge.designs.tokens import GROUPS_AHEAD, SurvivorKind
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.lib.axi import READ_FINE, READ_SPLATS
 from splatforge.scenes import Camera, Scene
@@ -534,7 +534,7 @@ class Play:
             if not offered and given < total and not self.out(self.gap):
                 # A group begins only when nothing of one that is over lingers.
                 offered = bool(tags[given] <= announced or (
-                    tags[given] - self.oldest <= 6 and not late))
+                    tags[given] - self.oldest <= GROUPS_AHEAD and not late))
                 announced = max(announced, int(tags[given]) if offered else -1)
             address_ready, token_ready = (not self.out(self.stall) for _ in "at")
             token_ready = token_ready and cycle >= self.hold
@@ -545,7 +545,7 @@ class Play:
             ctx.set(dut.o_address.ready, address_ready)
             ctx.set(dut.o_token.ready, token_ready)
             ctx.set(dut.stop, stop)
-            ctx.set(dut.oldest, self.oldest % 16)
+            ctx.set(dut.oldest, self.oldest % 32)
             last = False
             if due:
                 _, word, last = beats.popleft()

@@ -10,6 +10,7 @@ import pytest
 from splatforge.algos.setup import setup_fixed, subtiles_met
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
+from splatforge.designs.tokens import GROUPS_AHEAD
 from splatforge.hw.setup import Setup
 from splatforge.hw.vsort import sorted_token_layout
 from splatforge.sim import setup as model
@@ -114,12 +115,12 @@ class Play:
             ctx.set(dut.dead, dead)
             ctx.set(dut.ended, ends)
             group = announced < self.groups and (group_shown or (
-                announced <= ended + 6 and not behind and not self.out(self.gap)
+                announced <= ended + GROUPS_AHEAD and not behind and not self.out(self.gap)
                 and (at == len(self.tokens) or self.tokens[at][0] >= ended)))
             if group:
                 group_shown = True
                 ctx.set(dut.i_group.payload, dut.i_group.payload.shape().const({
-                    "tag": announced & 15, "columns": announced + 1, "rows": 32,
+                    "tag": announced & 31, "columns": announced + 1, "rows": 32,
                     "x": announced % ACROSS * SIDE, "y": announced // ACROSS * SIDE}))
             ctx.set(dut.i_group.valid, group)
             tag, end, feature, tiles = -1, False, -1, 0
@@ -127,7 +128,7 @@ class Play:
                     self.tokens[at][0] < announced and not self.out(self.gap))):
                 shown = True
                 tag, end, feature = self.tokens[at]
-                fields = {"end": end, "tag": tag & 15}
+                fields = {"end": end, "tag": tag & 31}
                 if not end:
                     tiles = self.tiles(feature)
                     fields["kept"] = {
@@ -148,7 +149,7 @@ class Play:
                 dut.o_splat.valid, dut.o_splat.payload.as_value(), dut.o_group.payload.as_value(),
                 dut.oldest, dut.behind)
             assert seen[:5] == [*want[:4], want[4] >= 0], cycle
-            assert seen[7:] == [oldest & 15, behind], cycle
+            assert seen[7:] == [oldest & 31, behind], cycle
             self.behind += behind
             for name, here, ready, word in (("splat", seen[4], splat_ready or ends, seen[5]),
                                             ("group", seen[2], group_ready, seen[6])):
@@ -206,7 +207,7 @@ def test_groups_wait_for_room():
         ctx.set(dut.i_token.valid, 0)
         ctx.set(dut.ended, 0)
         for cycle in range(60):
-            more, ready = offered < 12, cycle >= 30
+            more, ready = offered < QUEUED_GROUPS + 4, cycle >= 30
             ctx.set(dut.i_group.payload, dut.i_group.payload.shape().const({
                 "tag": offered, "columns": offered + 1, "rows": 32}))
             ctx.set(dut.i_group.valid, more)
@@ -221,7 +222,7 @@ def test_groups_wait_for_room():
                 taken.append(columns)
             if cycle == 29:
                 assert offered == QUEUED_GROUPS
-        assert taken == list(range(1, 13))
+        assert taken == list(range(1, QUEUED_GROUPS + 5))
 
     bench().play(play)
 

@@ -10,7 +10,7 @@ import pytest
 
 from splatforge.algos.vsort import vsort_fixed
 from splatforge.designs.ffu import FfuDesign
-from splatforge.designs.tokens import FineKind
+from splatforge.designs.tokens import GROUPS_AHEAD, FineKind
 from splatforge.designs.vsort import VsortDesign
 from splatforge.hw.vsort import Vsort
 from splatforge.sim import sorter
@@ -104,7 +104,7 @@ class Play:
                 return
             out_ready = not self.out(self.stall)
             ctx.set(dut.o_token.ready, out_ready)
-            ctx.set(dut.oldest, oldest & 15)
+            ctx.set(dut.oldest, oldest & 31)
             behind = bool(model.behind(state, oldest))
             # A unit before this one may have dropped what belongs to a group that is over.
             while not shown and at < len(self.tokens) and self.tokens[at][1] < oldest and self.out(
@@ -112,10 +112,11 @@ class Play:
                 at += 1
             kind, group, place = -1, 0, 0
             if at < len(self.tokens) and (shown or (
-                    self.tokens[at][1] <= oldest + 6 and not behind and not self.out(self.gap))):
+                    self.tokens[at][1] <= oldest + GROUPS_AHEAD and not behind
+                    and not self.out(self.gap))):
                 kind, group, place = self.tokens[at]
                 shown = True
-                fields = {"kind": int(kind), "tag": group & 15}
+                fields = {"kind": int(kind), "tag": group & 31}
                 if kind == FineKind.FEATURE:
                     fields |= {"depth": self.depth[place], "extent_x": place, "first_y": place & 1}
                 ctx.set(dut.i_token.payload, layout.const(fields))
@@ -140,7 +141,7 @@ class Play:
                 at, shown = at + 1, False
             if valid:
                 got = streams.unpack(dut.o_token.payload.shape(), word)
-                assert (got.end, got.tag) == (end, tag & 15), cycle
+                assert (got.end, got.tag) == (end, tag & 31), cycle
                 if not end:
                     place = self.places[sorted_place]
                     assert (got.kept.extent_x, got.kept.first_y) == (place, place & 1), cycle

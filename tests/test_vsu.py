@@ -28,6 +28,7 @@ from splatforge.designs.floating import Floating
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.streaminggs import PartitionDesign
+from splatforge.designs.tokens import GROUPS_AHEAD
 from splatforge.designs.voxel import (
     STREAM_CAMERA_BEATS,
     STREAM_CAMERA_WORDS,
@@ -534,15 +535,15 @@ class Play:
         design, view, number = self.design, self.view, self.announced
         row, column = divmod(number, self.frame.columns)
         assert (got.tag, got.x, got.y) == (
-            number % 16, column * design.group_tiles, row * design.group_tiles)
+            number % 32, column * design.group_tiles, row * design.group_tiles)
         assert got.columns == min(design.group_px, view.width - column * design.group_px)
         assert got.rows == min(design.group_px, view.height - row * design.group_px)
-        assert number - self.oldest <= 6
+        assert number - self.oldest <= GROUPS_AHEAD
 
     def check_voxel(self, got, number):
         """A token of group `number`, in the order of its list."""
         frame = self.frame
-        assert (got.tag, got.row * frame.columns + got.column) == (number % 16, number)
+        assert (got.tag, got.row * frame.columns + got.column) == (number % 32, number)
         assert not self.ended[number]
         places = frame.places[frame.starts[number]:frame.starts[number + 1]]
         given = self.given[number]
@@ -589,7 +590,7 @@ class Play:
             lingers = self.out(self.lingers)
             oldest = self.oldest
             ctx.set(dut.stop, stop)
-            ctx.set(dut.oldest, oldest % 16)
+            ctx.set(dut.oldest, oldest % 32)
             ctx.set(dut.others_behind, lingers)
             last = False
             if due:
@@ -687,8 +688,8 @@ def test_nothing_to_sort():
     play = Play(SMALL, table[:0], eye, view, frozen=600).check()
     assert play.asked == [(CAMERA, STREAM_CAMERA_BEATS)]
     assert all(play.ended)
-    # Until one was over no more than seven groups were announced.
-    assert sum(cycle < 600 for name, cycle in play.times if name == "group") == 7
+    # Until one was over no more groups were announced than numbers tell apart.
+    assert sum(cycle < 600 for name, cycle in play.times if name == "group") == GROUPS_AHEAD + 1
 
 
 def test_too_many():

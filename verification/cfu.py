@@ -14,7 +14,7 @@ from splatforge.algos.streaminggs.partition import camera_cell, partition
 from splatforge.algos.vsu import pack_stream_camera
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.streaminggs import PartitionDesign
-from splatforge.designs.tokens import SurvivorKind
+from splatforge.designs.tokens import GROUPS_AHEAD, SurvivorKind
 from splatforge.hw.lib.axi import READ_COARSE
 from splatforge.hw.lib.tokens import survivor_layout, voxel_token_layout
 from splatforge.scenes import Camera, Scene
@@ -27,7 +27,7 @@ CFU, SHELL = TESTED_STREAMINGGS.cfu, TESTED_STREAMINGGS.shell
 SCENE = 0x12_3456_7FD0
 WIDTH, HEIGHT, COUNT, GROUPS = 149, 101, 300, 9
 #: Number of the first group.
-FIRST_TAG = 13
+FIRST_TAG = 29
 
 
 def _scene(rng: np.random.Generator) -> Scene:
@@ -72,7 +72,7 @@ class Frame:
         self.group, voxel = np.array(group).T
         there = voxel >= 0
         self.visits = Visits(
-            tags=(self.group + FIRST_TAG) % 16, columns=self.group % columns,
+            tags=(self.group + FIRST_TAG) % 32, columns=self.group % columns,
             rows=self.group // columns, words=words[voxel],
             counts=np.where(there, cut.counts_of_voxels[voxel], 0),
             addresses=cut.coarse_beats[:-1][voxel])
@@ -150,7 +150,7 @@ class Surroundings(ReadSide):
         """Give voxels, of groups at most six ahead."""
         dut, voxel, frame = self.dut, port(self.dut, "i_voxel"), self.frame
         for number in range(len(frame.group)):
-            while frame.group[number] > self.oldest + 6 or self.pause(self.gap):
+            while frame.group[number] > self.oldest + GROUPS_AHEAD or self.pause(self.gap):
                 voxel.valid.value = 0
                 await RisingEdge(dut.clk)
             voxel.valid.value = 1
@@ -167,7 +167,7 @@ class Surroundings(ReadSide):
         while True:
             ready = not self.pause(self.stall)
             token.ready.value = int(ready)
-            dut.oldest.value = (self.oldest + FIRST_TAG) % 16
+            dut.oldest.value = (self.oldest + FIRST_TAG) % 32
             await RisingEdge(dut.clk)
             if ready and token.valid.value == 1:
                 self.tokens.append(int(token.payload.value))
@@ -233,7 +233,7 @@ async def groups_that_are_over(dut, seed: int, stall: float) -> None:
     await ClockCycles(dut.clk, 300)
     layout = survivor_layout(CFU.floating)
     for number in range(GROUPS):
-        tag = (number + FIRST_TAG) % 16
+        tag = (number + FIRST_TAG) % 32
         mine = [token for token in around.tokens if layout.from_bits(token).tag == tag]
         visits = np.flatnonzero(here.group == number).tolist()
         whole = [token for visit in visits for token in here.tokens(visit)]

@@ -7,8 +7,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from splatforge.designs.entry import TILE_TAG_BITS
-from splatforge.designs.tokens import SurvivorKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD, SurvivorKind
 from splatforge.hw.lib.axi import READ_FINE
 from splatforge.hw.lib.tokens import survivor_layout
 from splatforge.verification.lib.fine import Survivors, survivor_fields
@@ -19,8 +18,6 @@ from splatforge.verification.lib.stream import port, start
 FFU, SHELL = TESTED_STREAMINGGS.ffu, TESTED_STREAMINGGS.shell
 #: Above 32 bits; the scene shortly before a page ends.
 CODEBOOKS, SCENE = 0x9_8765_4300, 0x12_3456_7F80
-#: Groups that may have been announced ahead of the oldest.
-AHEAD = 6
 
 
 @cache
@@ -67,7 +64,7 @@ class Surroundings(ReadSide):
         while self.given < len(tags):
             tag = tags[self.given]
             if not offered and not self.pause(self.gap):
-                offered = tag <= self.announced or (tag - self.oldest <= AHEAD and not late)
+                offered = tag <= self.announced or (tag - self.oldest <= GROUPS_AHEAD and not late)
                 if offered:
                     self.announced = max(self.announced, tag)
                     token.payload.value = layout.const(
@@ -87,7 +84,7 @@ class Surroundings(ReadSide):
         while True:
             ready = not self.pause(self.stall)
             token.ready.value = int(ready)
-            dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
+            dut.oldest.value = self.oldest % (1 << GROUP_TAG_BITS)
             await RisingEdge(dut.clk)
             if ready and token.valid.value == 1:
                 self.tokens.append(int(token.payload.value))

@@ -5,7 +5,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from splatforge.algos.setup import setup_fixed
-from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.hw.array import group_splat_layout, part_layout
 from splatforge.hw.lib.tokens import group_layout
 from splatforge.hw.vsort import sorted_token_layout
@@ -17,8 +17,6 @@ SIDE = FFU.group_tiles
 GROUPS, ACROSS = 20, 4
 #: Features of the first groups.
 CORNERS = (0, 1, 0, 0, 40)
-#: Groups beyond the oldest that are announced.
-AHEAD = 6
 
 
 class Around:
@@ -81,7 +79,7 @@ class Around:
 
     def _add(self, group: int, fields: dict) -> None:
         word = sorted_token_layout(FFU).const(
-            {"tag": group % (1 << TILE_TAG_BITS), **fields}).as_value().value
+            {"tag": group % (1 << GROUP_TAG_BITS), **fields}).as_value().value
         self.tokens.append((group, word))
 
     def pause(self, probability: float) -> bool:
@@ -108,10 +106,11 @@ class Around:
         # Nothing of a group that is over is here or still to come.
         late = self.sent < len(self.tokens) and self.tokens[self.sent][0] < self.ended
         if (group.valid.value == 0 and self.announced < GROUPS and dut.behind.value == 0
-                and not late and self.announced <= self.ended + AHEAD and not self.pause(self.gap)):
+                and not late and self.announced <= self.ended + GROUPS_AHEAD
+                and not self.pause(self.gap)):
             pixels = 16 * SIDE
             group.payload.value = group_layout(SIDE).const({
-                "tag": self.announced % (1 << TILE_TAG_BITS), "columns": pixels - self.announced,
+                "tag": self.announced % (1 << GROUP_TAG_BITS), "columns": pixels - self.announced,
                 "rows": pixels, "x": self.announced % ACROSS * SIDE,
                 "y": self.announced // ACROSS * SIDE}).as_value().value
             group.valid.value = 1

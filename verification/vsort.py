@@ -5,8 +5,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from splatforge.algos.vsort import vsort_fixed
-from splatforge.designs.entry import TILE_TAG_BITS
-from splatforge.designs.tokens import FineKind
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD, FineKind
 from splatforge.hw.lib.tokens import fine_token_layout
 from splatforge.hw.vsort import kept_layout, sorted_token_layout
 from splatforge.verification.lib.runner import TESTED_STREAMINGGS
@@ -14,8 +13,6 @@ from splatforge.verification.lib.stream import port, start
 
 VSORT, FFU = TESTED_STREAMINGGS.vsort, TESTED_STREAMINGGS.ffu
 GROUPS = 20
-#: Groups beyond the oldest that are announced.
-AHEAD = 6
 #: Features of the voxels of the first groups: none at all, none and one, full ones, every number.
 CORNERS = ((), (0, 1, 0), (VSORT.capacity, VSORT.capacity), tuple(range(VSORT.capacity + 1)), ())
 
@@ -59,7 +56,7 @@ class Around:
 
     def _add(self, group: int, kind: FineKind, kept: int, depth: int) -> None:
         layout = fine_token_layout(FFU)
-        word = layout.const({"kind": int(kind), "tag": group % (1 << TILE_TAG_BITS),
+        word = layout.const({"kind": int(kind), "tag": group % (1 << GROUP_TAG_BITS),
                              "depth": depth}).as_value().value
         # What is kept lies in the token as it does in the memory, around the depth.
         at = 0
@@ -84,11 +81,12 @@ class Around:
         token, out = port(dut, "i_token"), port(dut, "o_token")
         out_ready = not self.pause(self.stall)
         out.ready.value = int(out_ready)
-        dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
+        dut.oldest.value = self.oldest % (1 << GROUP_TAG_BITS)
         if token.valid.value == 0 and self.sent < len(self.tokens) and not self.pause(self.gap):
             group, word = self.tokens[self.sent]
             # The next group is announced only while nothing of those that are over is inside.
-            if group <= self.oldest or (group <= self.oldest + AHEAD and dut.behind.value == 0):
+            if group <= self.oldest or (
+                    group <= self.oldest + GROUPS_AHEAD and dut.behind.value == 0):
                 token.payload.value, token.valid.value = word, 1
         await RisingEdge(dut.clk)
         if token.valid.value == 1 and token.ready.value == 1:
@@ -96,7 +94,7 @@ class Around:
             token.valid.value = 0
         if out_ready and out.valid.value == 1:
             got = sorted_token_layout(FFU).from_bits(int(out.payload.value))
-            half = 1 << (TILE_TAG_BITS - 1)
+            half = 1 << (GROUP_TAG_BITS - 1)
             group = self.oldest + (got.tag - self.oldest + half) % (2 * half) - half
             if got.end:
                 self.oldest += group == self.oldest

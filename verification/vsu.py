@@ -9,8 +9,7 @@ import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from splatforge.algos.vsu import VsuFrame, pack_stream_camera, vsu_fixed
-from splatforge.designs.entry import TILE_TAG_BITS
-from splatforge.designs.vsu import GROUPS_AHEAD
+from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.hw.fetch import address_layout, beat_layout
 from splatforge.hw.lib.axi import READ_SPLATS, READ_VOXELS
 from splatforge.hw.lib.tokens import group_layout, voxel_token_layout
@@ -109,7 +108,7 @@ class Around:
 
     def _group_of(self, tag: int) -> int:
         """The group of a tag: one of the last that were announced."""
-        back = (self.announced - 1 - tag) % (1 << TILE_TAG_BITS)
+        back = (self.announced - 1 - tag) % (1 << GROUP_TAG_BITS)
         return self.announced - 1 - back
 
     async def step(self) -> None:
@@ -119,7 +118,7 @@ class Around:
         for name, value in ready.items():
             port(dut, f"o_{name}").ready.value = int(value)
         lingers = self.early and self.pause(0.2)
-        dut.oldest.value = self.oldest % (1 << TILE_TAG_BITS)
+        dut.oldest.value = self.oldest % (1 << GROUP_TAG_BITS)
         dut.others_behind.value = int(lingers)
         beat = port(dut, "i_beat")
         due = bool(self.beats) and self.beats[0][0] <= self.cycle and not self.pause(self.gap)
@@ -158,7 +157,7 @@ class Around:
             row, column = divmod(self.announced, self.frame.expected.columns)
             px = VSU.group_px
             assert [group.tag, group.columns, group.rows, group.x, group.y] == [
-                self.announced % (1 << TILE_TAG_BITS), min(px, WIDTH - px * column),
+                self.announced % (1 << GROUP_TAG_BITS), min(px, WIDTH - px * column),
                 min(px, HEIGHT - px * row), VSU.group_tiles * column, VSU.group_tiles * row]
             assert self.announced - self.oldest <= GROUPS_AHEAD
             self.announced += 1

@@ -30,11 +30,11 @@ from splatforge.algos.streaminggs.order import OrderWeights, order_weights
 from splatforge.algos.streaminggs.partition import Partition, camera_cell, partition
 from splatforge.algos.streaminggs.quantize import Quantized, decode, quantize
 from splatforge.algos.vsu import VsuFrame, pack_stream_camera, vsu_fixed
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import DESCRIPTOR_VERSION
 from splatforge.designs.streaminggs import DESCRIPTOR_FIELDS, StreaminggsDesign
+from splatforge.designs.tokens import GROUP_TAG_BITS
 from splatforge.scenes import Camera, Scene
 
 __all__ = ["Layout", "StoredScene", "StreaminggsFrame", "StreaminggsInput", "StreaminggsWorkload",
@@ -364,7 +364,7 @@ def _visits(frame: VsuFrame) -> tuple[Visits, Int64Array]:
         return out
 
     return Visits(
-        tags=group % (1 << TILE_TAG_BITS), columns=group % frame.columns,
+        tags=group % (1 << GROUP_TAG_BITS), columns=group % frame.columns,
         rows=group // frame.columns,
         words=np.stack([*(column(part) for part in frame.d), column(frame.size)], axis=1),
         counts=column(frame.count), addresses=column(frame.address)), np.where(

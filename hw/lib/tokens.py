@@ -3,11 +3,10 @@
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from splatforge.designs.entry import TILE_TAG_BITS
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.floating import Floating
-from splatforge.designs.tokens import GROUP_BITS, INDEX_BITS
+from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, INDEX_BITS
 from splatforge.designs.voxel import POPULATION_BITS
 
 __all__ = [
@@ -21,7 +20,7 @@ def group_layout(side: int) -> data.StructLayout:
     """
     pixels = range(TILE_PX * side + 1)
     return data.StructLayout({
-        "tag": TILE_TAG_BITS, "columns": pixels, "rows": pixels, "x": GROUP_BITS,
+        "tag": GROUP_TAG_BITS, "columns": pixels, "rows": pixels, "x": GROUP_BITS,
         "y": GROUP_BITS})
 
 
@@ -39,7 +38,7 @@ def voxel_token_layout(fmt: Floating) -> data.StructLayout:
     With the end comes no voxel; what stands in its place means nothing.
     """
     return data.StructLayout({
-        "tag": TILE_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
+        "tag": GROUP_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
         "voxel": voxel_layout(fmt), "last": 1})
 
 
@@ -57,7 +56,7 @@ def survivor_layout(fmt: Floating) -> data.StructLayout:
     gaussian = data.StructLayout({
         "index": INDEX_BITS, "q_x": 16, "q_y": 16, "q_z": 16, "scale": 16})
     return data.StructLayout({
-        "kind": 2, "tag": TILE_TAG_BITS,
+        "kind": 2, "tag": GROUP_TAG_BITS,
         "body": data.UnionLayout({"voxel": voxel, "gaussian": gaussian})})
 
 

@@ -145,4 +145,4 @@ def survivor_fields(tokens: Mapping[str, Int64Array], number: int) -> dict:
         body = {"voxel": {name: token[name] for name in _VOXEL}}
     elif kind == SurvivorKind.GAUSSIAN:
         body = {"gaussian": {name: token[name] for name in _GAUSSIAN}}
-    return {"kind": kind, "tag": token["tag"] % 16, "body": body}
+    return {"kind": kind, "tag": token["tag"] % 32, "body": body}
