@@ -34,6 +34,7 @@ from splatforge.sim.parts import (
 )
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.run import Run
+from splatforge.sim.streaminggs import busiest as busiest_of_streaminggs
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
 __all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Rival", "Simulation", "clock_of",
@@ -155,7 +156,8 @@ class _Models:
     `frame` runs one frame of a design, `inventory` is what stands on the chip by unit, `stages` are
     the names of its units in a result with their busy and stall counters (none where it never
     waits; the former may be Gaussians, which take a number of cycles each), and `gpu_stages` those
-    that a GPU must do in its place. `rival` is the accelerator that it is compared with, if any.
+    that a GPU must do in its place. `rival` is the accelerator that it is compared with, if any;
+    `busiest` tells from a design and counters which unit the frame waited for.
     """
 
     frame: Callable[[_View, Any], Frame]
@@ -164,6 +166,7 @@ class _Models:
     gpu_stages: tuple[str, ...]
     cycles_of: Callable[[Any], Mapping[str, float]] = lambda design: {}
     rival: str = ""
+    busiest: Callable[[Any, Mapping[str, int]], Mapping[str, Any]] | None = None
 
 
 def _raster_frame(view: _View, design: Any) -> Frame:
@@ -223,7 +226,7 @@ _MODELS = {
                 *_ARRAY_STAGES),
         gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
         cycles_of=lambda design: {"cfu": 1 / design.cfu.units, "ffu": design.ffu.interval},
-        rival="gscore",
+        rival="gscore", busiest=busiest_of_streaminggs,
     ),
 }
 #: Designs that can be simulated.
@@ -401,6 +404,7 @@ class Simulation:
             "stages": [{"name": name, "busy": round(counters[busy] * cycles_of.get(name, 1)),
                         "stall": 0 if stall is None else counters[stall]}
                        for name, busy, stall in models.stages],
+            "busiest": models.busiest and models.busiest(self.parameters, counters),
             "workload": {name: sum(each[name] for each in totals) for name in totals[0]},
             "gpu_stages": list(models.gpu_stages),
             "baselines": baselines,

@@ -5,6 +5,7 @@ the units compute is not here: which voxels a group meets, which Gaussians pass,
 are blended and what ends a tile comes from the bit-true model's workload.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numba as nb
@@ -17,6 +18,7 @@ from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import DESCRIPTOR_BYTES
 from splatforge.designs.streaminggs import COUNTERS, StreaminggsDesign
 from splatforge.designs.tokens import FineKind, SurvivorKind
+from splatforge.designs.vsu import DIGITS
 from splatforge.sim import (
     arbiter,
     array_steps,
@@ -35,7 +37,7 @@ from splatforge.sim import array as array_model
 from splatforge.sim.dram import count, logged_commands, logged_requests
 from splatforge.sim.run import Run
 
-__all__ = ["simulate"]
+__all__ = ["busiest", "busy_cycles", "simulate"]
 
 # Counts of a frame that no unit keeps.
 CYCLES, SORTING, READ_STALLED, VOXEL_BEATS, COARSE_BEATS, SPLATS, HUNG, COUNTS = range(8)
@@ -275,6 +277,54 @@ def _compile_frame(digest: str):
 _frame_kernel = _compile_frame(source_digest(
     arbiter, array_model, array_steps, bus, cfu, dram, ffu, folded, resolve_steps, setup, sorter,
     vsort, vsu))
+
+
+def busy_cycles(design: StreaminggsDesign, counters: Mapping[str, int]) -> dict[str, int]:
+    """Cycles that every unit needed for what it did in a frame, had nothing made it wait.
+
+    The frame cannot take less than the busiest. Of a unit that works on several things in turn this
+    is the sum, of one that works on them at once the largest.
+
+    Parameters
+    ----------
+    design : StreaminggsDesign
+        Speeds.
+    counters : Mapping
+        Performance counters by name, of the hardware or of :func:`simulate`.
+
+    Returns
+    -------
+    dict
+        Of the voxel sorting unit the table, a record every ``interval`` cycles, the passes of the
+        sort and the rows of the scan; of the coarse filters the Gaussians, or the voxels where
+        these take longer; of the fine filter a Gaussian every ``interval`` cycles; of the sorters
+        cycles in which any of them makes a pass; of the setup a splat a cycle; of the array blocks
+        that are issued and splats passed over; of the writer beats of pixels; of the bus beats
+        that are read.
+    """
+    beats = sum(counters[name] for name in design.read_counters) // design.shell.data_bytes
+    return {
+        "vsu": (design.vsu.interval * counters["voxels"] + DIGITS * counters["voxels_visible"]
+                + counters["vsu_busy"]),
+        "cfu": max(-(-counters["gaussians"] // design.cfu.units),
+                   design.cfu.interval * counters["voxels_loaded"] if design.cfu.filters else 0),
+        "ffu": design.ffu.interval * counters["gaussians_projected"],
+        "vsort": counters["vsort_busy"], "setup": counters["splats"],
+        "array": counters["array_busy"] + counters["array_skipped"],
+        "resolve": counters["resolve_busy"], "bus": beats,
+    }
+
+
+def busiest(design: StreaminggsDesign, counters: Mapping[str, int]) -> dict[str, Any]:
+    """The unit that was busy for longest, see :func:`busy_cycles`, and how much longer it all took.
+
+    Returns
+    -------
+    dict
+        ``name``, ``busy_cycles``, and ``ratio`` of the counters' cycles to these.
+    """
+    name, busy = max(busy_cycles(design, counters).items(), key=lambda item: item[1])
+    return {"name": name, "busy_cycles": busy, "ratio": counters["cycles"] / busy}
 
 
 def _survivors(

@@ -1101,6 +1101,14 @@ def cosim(
     result.check()
 
 
+def _busiest_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Which unit the frames waited for."""
+    busiest = record["busiest"]
+    return [] if busiest is None else [("busiest unit", (
+        f"{busiest['name']}, {busiest['busy_cycles']:,} cycles: the frame takes "
+        f"{busiest['ratio']:.3f} times these"))]
+
+
 def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     psnr, memory = record["psnr_db_vs_float"], record["memory"]
     return [
@@ -1116,6 +1124,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
                       "written")),
         ("modeled bytes", (f"{record['model_bytes_read']:,} read, "
                           f"{record['model_bytes_written']:,} written")),
+        *_busiest_lines(record),
         *_memory_lines(memory),
         ("wall time", (f"{record['wall_s']:.1f} s, of it {record['build_s']:.1f} s building, "
                       f"{record['simulate_s']:.1f} s simulating")),
@@ -1187,6 +1196,7 @@ def simulate(
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         ("of them", ", ".join(f"{name.replace('_', ' ')} {number:,}"
                               for name, number in record["bytes"].items() if number)),
+        *_busiest_lines(record),
         *_memory_lines(record["memory"]),
         ("energy", _rounded(next(energies), "uJ", *energies)),
         ("not in it", "; ".join(record["energy"][0]["not_modelled"])),

@@ -848,12 +848,14 @@ def test_simulate_streaminggs(capsys, scene_file):
     assert [stage["name"] for stage in record["stages"]] == [
         "vsu", "cfu", "ffu", "vsort", "array", "resolve"]
     assert record["baselines"]["gscore"]["cycles"] > 0
+    busiest = record["busiest"]
+    assert busiest["ratio"] == record["cycles"] / busiest["busy_cycles"] > 1
     published = figures(capsys, *base, "--preset", "published")
     assert published["memory"]["name"] == published["energy"][0]["dram"] == "lpddr4-3200"
     assert published["counters"]["groups"] == 12 > record["counters"]["groups"] == 4
     status, out, _ = run(capsys, *base)
     assert status == 0
-    for words in ("of cfu", "of memory", "codebook", "gscore", " cycles at "):
+    for words in ("of cfu", "of memory", "codebook", "gscore", " cycles at ", "busiest unit"):
         assert words in out
 
 

@@ -22,7 +22,7 @@ from splatforge.designs.voxel import STREAM_CAMERA_WORDS
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import default_camera, load
-from splatforge.sim.streaminggs import simulate
+from splatforge.sim.streaminggs import busiest, busy_cycles, simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import camera, random_scene
@@ -213,10 +213,32 @@ def test_real_scene(name, shared_scene):
     design = StreaminggsDesign()
     view = default_camera(scene, 160, 120)
     stored = store(scene, design)
-    got = render(prepare(stored, view, design), design)
+    frame = prepare(stored, view, design)
+    got = render(frame, design)
     want = render_float(stored.cut, view, scene=stored.decode())
     assert psnr_db(got.image, want.image) >= 55
     assert psnr_db(got.image, want.image, want.transmittance < 0.999) >= 48
+    # All units are at work at once.
+    waited_for = busiest(design, simulate(frame, got.workload, design).counters)
+    assert waited_for["name"] == "ffu"
+    assert waited_for["ratio"] <= 1.15
+
+
+@pytest.mark.parametrize(("change", "name"), [
+    ({"ffu": replace(DESIGN.ffu, interval=32)}, "ffu"),
+    ({"cfu": replace(DESIGN.cfu, units=1), "ffu": replace(DESIGN.ffu, interval=2)}, "cfu"),
+    ({"vsu": replace(DESIGN.vsu, interval=64), "cfu": replace(DESIGN.cfu, interval=4),
+      "ffu": replace(DESIGN.ffu, interval=2)}, "vsu"),
+    ({"cfu": replace(DESIGN.cfu, interval=64), "ffu": replace(DESIGN.ffu, interval=2)}, "cfu")])
+def test_no_unit_is_busy_for_longer_than_the_frame(change, name):
+    """And the one that is made slow is the one that the frame waits for."""
+    design = replace(DESIGN, **change)
+    frame = prepare(random_scene(600, 8), VIEW, design)
+    counters = simulate(frame, render(frame, design).workload, design).counters
+    busy = busy_cycles(design, counters)
+    assert 0 < min(busy.values()) <= max(busy.values()) < counters["cycles"]
+    assert busiest(design, counters) == {
+        "name": name, "busy_cycles": busy[name], "ratio": counters["cycles"] / busy[name]}
 
 
 @pytest.mark.rtl

@@ -30,6 +30,7 @@ from splatforge.sim.dram import DramCounts
 from splatforge.sim.gscore import simulate as simulate_gscore
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.simulate import memory_record
+from splatforge.sim.streaminggs import busiest
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 from splatforge.verification.lib.build import Binary
 from splatforge.verification.lib.frame import (
@@ -266,6 +267,8 @@ class CosimResult:
             "simulate_s": self.simulate_s,
             "wall_s": self.wall_s,
             "counters": totals,
+            "busiest": busiest(self.design, {name: each["rtl"] for name, each in totals.items()})
+            if isinstance(self.design, StreaminggsDesign) else None,
             "per_frame": [frame.to_json() for frame in frames],
         }
 
