@@ -227,8 +227,8 @@ def test_real_scene(name, shared_scene):
 @pytest.mark.parametrize(("change", "name"), [
     ({"ffu": replace(DESIGN.ffu, interval=32)}, "ffu"),
     ({"cfu": replace(DESIGN.cfu, units=1), "ffu": replace(DESIGN.ffu, interval=2)}, "cfu"),
-    ({"vsu": replace(DESIGN.vsu, interval=64), "cfu": replace(DESIGN.cfu, interval=4),
-      "ffu": replace(DESIGN.ffu, interval=2)}, "vsu"),
+    ({"vsu": replace(DESIGN.vsu, interval=64, scan_width=1), "ffu": replace(DESIGN.ffu, interval=2),
+      "cfu": replace(DESIGN.cfu, interval=4)}, "vsu"),
     ({"cfu": replace(DESIGN.cfu, interval=64), "ffu": replace(DESIGN.ffu, interval=2)}, "cfu")])
 def test_no_unit_is_busy_for_longer_than_the_frame(change, name):
     """And the one that is made slow is the one that the frame waits for."""
