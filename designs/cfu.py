@@ -79,11 +79,11 @@ class CfuDesign:
     group_tiles: int = 2
     interval: int = 8
     floating: Floating = Floating()
-    voxels_ahead: int = 32
+    voxels_ahead: int = 64
     buffer_beats: int = 256
     burst_beats: int = 64
     outstanding_bursts: int = 16
-    queue: int = 256
+    queue: int = 512
 
     def __post_init__(self) -> None:
         if self.units not in (1, 2, 4):

@@ -37,7 +37,7 @@ class VsortDesign:
     capacity: int = 256
     width: int = 16
     units: int = 2
-    waiting: int = 256
+    waiting: int = 512
     depth_bits: int = 20
 
     def __post_init__(self) -> None:

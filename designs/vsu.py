@@ -72,7 +72,7 @@ class VsuDesign:
     """
 
     voxels: int = 4096
-    scan_width: int = 8
+    scan_width: int = 16
     interval: int = 4
     group_tiles: int = 2
     floating: Floating = Floating()
