@@ -21,7 +21,8 @@ Events, for energy:
 ======================================  ========================================================
 
 Items, for area: ``multiply_18x14``, ``add_20``, ``shift_16``, ``register_bit``,
-``sram_128b_4KiB``.
+``sram_128b_4KiB``; ``<design>_<unit>``, such as ``gscore_bsu``, the cells of a unit (table
+``paths.toml``).
 
 An event finds its cost in this order: the entry ``energy.<event>`` of exactly this name; a
 measured block; a law
@@ -41,6 +42,8 @@ Measured blocks of the raster core, for energy (``splatforge energy``; tables ``
 ``<block>_flip_flop_cycle``             the clock of one flip-flop of the block, one cycle
 ``<block>_leakage``                     leakage of all of the block, one microsecond
 ======================================  ========================================================
+
+Units that were not measured leak ``<design>_<unit>_leakage`` in a microsecond (``paths.toml``).
 
 Critical paths of the units, ``path.<design>.<unit>`` (table ``paths.toml``), are what
 :meth:`CostTable.clock` makes a clock of.
@@ -592,8 +595,11 @@ def _check_replacements(
             if kind == "scaling" and entries[name].node_nm is not None and entry.node_nm is None:
                 raise ValueError(f"{where}: {name}.node_nm is missing: the step ends there")
         elif kind == "energy":
-            # An event, or what a bit costs in a DRAM of this name.
-            wanted = ["pJ"] if _is_event(rest, entries) else ["pJ/bit"]
+            # An event, the leakage of a unit whose area is known, or what a bit costs in a DRAM of
+            # this name.
+            unit = rest.removesuffix("_leakage")
+            leaks = unit != rest and f"area.{unit}" in {*entries, *added}
+            wanted = ["pJ"] if leaks or _is_event(rest, entries) else ["pJ/bit"]
         elif kind == "area":
             wanted = ["um^2"]
         elif kind == "measured":

@@ -573,6 +573,18 @@ def _rounded(value: float, unit: str = "", *band: float) -> str:
     return two_digits(value) + (f" {unit}" if unit else "") + ends
 
 
+def _time_line(record: Mapping[str, Any]) -> str:
+    """Time and frame rate; with the band of a clock that is not known better."""
+    clock, (low, high) = record["clock_hz"], record["clock_band_hz"]
+    if low == high:
+        return (f"{1e3 * record['time_s']:.4g} ms at {clock / 1e6:.4g} MHz, "
+                f"{record['fps']:.4g} frames per second")
+    ends = [1e3 * record["cycles"] / each for each in (high, low)]
+    rates = [record["fps"] * each / clock for each in (low, high)]
+    return (f"{_rounded(1e3 * record['time_s'], 'ms', *ends)}, at {_rounded(clock / 1e6, 'MHz')}; "
+            f"{_rounded(record['fps'], '', *rates)} frames per second")
+
+
 def _memory_lines(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a memory is, and what a banked one did."""
     if memory["name"] == "fixed":
@@ -1186,8 +1198,7 @@ def simulate(
     energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
     _publish(record, json_file, [
         ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
-        ("time", (f"{1e3 * record['time_s']:.4g} ms at {record['clock_hz'] / 1e6:.4g} MHz, "
-                 f"{record['fps']:.4g} frames per second")),
+        ("time", _time_line(record)),
         ("clock", record["clock_source"]),
         ("assumed", (f"{1e3 * record['assumed']['time_s']:.4g} ms at "
                     f"{record['assumed']['clock_hz'] / 1e6:g} MHz, "

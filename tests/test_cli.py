@@ -22,7 +22,7 @@ from PIL import Image
 from splatforge import cli, scenes
 from splatforge.cli import main
 from splatforge.designs.raster import RasterDesign
-from splatforge.sim.costs import default_costs
+from splatforge.sim.costs import default_costs, two_digits
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import tiny_library
@@ -803,6 +803,10 @@ def test_simulate(capsys, scene_file):
     supported = default_costs().clock("raster", node_nm=28)
     assert record["clock_hz"] == supported.value < 1e9
     assert record["clock_band_hz"] == [supported.low, supported.high]
+    # People get the band; a clock that was asked for has none.
+    ends = (1e3 * record["cycles"] / each for each in reversed(record["clock_band_hz"]))
+    assert f" ms, {' to '.join(map(two_digits, ends))}, at " in run(capsys, *base)[1]
+    assert " ms at 50 MHz, " in run(capsys, *base, "--clock-mhz", 50)[1]
     assumed = record["assumed"]
     assert assumed["time_s"] == pytest.approx(record["cycles"] / 1e9)
     assert assumed["speedup"]["orin_nx_16gb"] == pytest.approx(

@@ -459,6 +459,8 @@ source = "synthesis of the array, 28 nm"
     ('unit = "pJ"', 'unit = "um^2"', r"energy.add_20.unit must be one of pJ, not 'um\^2'"),
     ("energy.add_20", "energy.register_bit_clok",
      r"energy.register_bit_clok is the cost of nothing: did you mean 'energy.register_bit_clock'"),
+    ("energy.add_20", "energy.gscore_bus_leakage",
+     r"energy.gscore_bus_leakage is the cost of nothing: did you mean 'energy.gscore_bsu_leakage'"),
     ("energy.add_20", "scaling.suply", r"scaling.suply is the cost of nothing: .*scaling.supply"),
     ("energy.add_20", "enregy.add", r"enregy.add is the cost of nothing: .*'energy.add'"),
     ('energy.add_20]\nvalue = 2.0\nunit = "pJ"', 'scaling.check_area]\nvalue = 2.0\nunit = "1"',
@@ -478,6 +480,8 @@ def test_costs_of_ones_own(tmp_path) -> None:
     assert table.energy_of("dram_read_byte", node_nm=28, dram="hbm2").value == 16
     table = load(tmp_path, GOOD.replace("energy.add_20", "area.my_unit").replace("pJ", "um^2"))
     assert table.area_of("my_unit", node_nm=28).value == 2
+    table = load(tmp_path, GOOD.replace("add_20", "gscore_bsu_leakage"))
+    assert table.energy_of("gscore_bsu_leakage", node_nm=7).value == 2
     table = load(tmp_path, GOOD.replace("add_20", "alpha_evaluation"))
     assert table.energy_of("alpha_evaluation", node_nm=28).value == 2
 
