@@ -1454,9 +1454,12 @@ def report(
     side = accelerator.array.side
     row, column = np.divmod(np.arange(rows * columns), columns)
     ended = row // side * -(-columns // side) + column // side
+    run_shown = simulated.runs[shown]
+    # What is done for all tiles before the first is none's.
+    begun = max(run_shown.counters.get(name, 0) for name in ("projecting", "sorting"))
     counts = {
         "cycles" if side == 1 else "cycles of the group": np.diff(
-            simulated.runs[shown].tile_ends, prepend=0)[ended],
+            run_shown.tile_ends, prepend=begun)[ended],
         **{name: getattr(work, name) for name in
            ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
     }
