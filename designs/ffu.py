@@ -49,7 +49,7 @@ class FfuDesign:
     buffer_beats : int
         Indices that have been fetched or asked for, 16 to 1024, a power of two.
     burst_beats : int
-        Longest burst, 1 to 64, a power of two, at most half of the buffer.
+        Longest burst, 1 to 64, a power of two, at most half of the buffer and of the queue.
     outstanding_bursts : int
         Bursts that may be in flight.
     codebook_bursts : int
@@ -93,6 +93,11 @@ class FfuDesign:
         if 2 * self.burst_beats > self.buffer_beats:
             raise ValueError(
                 f"Burst must be at most half of the buffer's {self.buffer_beats} beats, "
+                f"not {self.burst_beats!r}")
+        if 2 * self.burst_beats > self.waiting:
+            # A run is asked for when something has come behind it, for which there must be a place.
+            raise ValueError(
+                f"Burst must be at most half as long as the queue of {self.waiting} tokens, "
                 f"not {self.burst_beats!r}")
         if not 1 <= self.outstanding_bursts <= 64:
             raise ValueError(f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")

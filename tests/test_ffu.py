@@ -413,6 +413,8 @@ def test_culls():
     ({"burst_beats": 128}, "Burst must hold a power of two from 1 to 64, not 128"),
     ({"burst_beats": 64, "buffer_beats": 64},
      "Burst must be at most half of the buffer's 64 beats, not 64"),
+    ({"burst_beats": 32, "waiting": 32},
+     "Burst must be at most half as long as the queue of 32 tokens, not 32"),
     ({"outstanding_bursts": 65}, "Outstanding bursts must be 1 to 64, not 65"),
     ({"codebook_bursts": 33},
      "Bursts of codebooks must be 1 to 32, which may be outstanding, not 33"),
@@ -459,7 +461,7 @@ def unit(interval=8, sh_degree=1, **change):
 
 
 SMALL, SPARSE = unit(), unit(
-    16, 0, group_tiles=4, depth_bits=23, waiting=16, buffer_beats=64, burst_beats=32,
+    16, 0, group_tiles=4, depth_bits=23, waiting=64, buffer_beats=64, burst_beats=32,
     outstanding_bursts=8)
 CODEBOOKS, SCENE = 0x9_8765_4300, 0x12_3456_7F50
 
