@@ -23,7 +23,7 @@ from splatforge.sim.costs import default_costs
 from splatforge.sim.energy import energy_of_units
 from splatforge.sim.parts import streaminggs_events, streaminggs_inventory
 from splatforge.sim.simulate import clock_of
-from splatforge.sim.streaminggs import simulate
+from splatforge.sim.streaminggs import busiest, simulate
 
 TABLE = Path(__file__).parent / "streaminggs_sweep.md"
 NODE_NM = 28
@@ -68,6 +68,17 @@ def points() -> Iterator[tuple[str, str, StreaminggsDesign]]:
             **{name: {"group_tiles": side} for name in ("vsu", "cfu", "ffu", "array")})
     for units in (1, 4):
         yield "sorters, 2", f"{units}", changed(vsort={"units": units})
+    for waiting in (4, 64, 256):
+        yield "tokens in front of the sorters, 512", f"{waiting}", changed(
+            vsort={"waiting": waiting})
+    for waiting in (32, 64, 128):
+        yield "tokens in front of the fine filter, 256", f"{waiting}", changed(
+            ffu={"waiting": waiting, "buffer_beats": max(waiting, 64)})
+    for queue, ahead in ((64, 8), (128, 16)):
+        yield "Gaussians behind coarse filters and voxels ahead, 512, 64", (
+            f"{queue}, {ahead}"), changed(cfu={"queue": queue, "voxels_ahead": ahead})
+    for width in (4, 8):
+        yield "rectangles a cycle, 16", f"{width}", changed(vsu={"scan_width": width})
     yield "published configuration", "", PRESETS["published"]
 
 
@@ -84,14 +95,9 @@ def figures(
         significant=int(drawn.workload.array.significant.sum()),
         clock_hz=clock_of(design.name, table, NODE_NM).value, table=table)
     counters = run.counters
-    busy = {
-        "coarse filters": counters["gaussians"] / design.cfu.units,
-        "fine filter": counters["gaussians_projected"] * design.ffu.interval,
-        "array": counters["array_busy"] + counters["array_skipped"],
-        "reads": run.bytes_read / design.shell.data_bytes}
-    busiest = max(busy, key=lambda name: busy[name])
+    waited_for = busiest(design, counters)
     return (
-        f"{run.cycles:,}", f"{busiest} {busy[busiest] / run.cycles:.0%}",
+        f"{run.cycles:,}", f"{waited_for['name']} {1 / waited_for['ratio']:.0%}",
         f"{counters['voxels_visible']:,}", f"{counters['coarse_bytes']:,}",
         f"{counters['fine_bytes']:,}", f"{run.bytes_read:,}",
         f"{1e3 * energy_of_units(events, node_nm=NODE_NM).energy_j:.2f}",
