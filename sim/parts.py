@@ -26,6 +26,7 @@ from splatforge.algos.floating import log2_table, reciprocal_table
 from splatforge.algos.schedule import LATENCY, Schedule, Unit
 from splatforge.algos.vsu import vsu_schedule
 from splatforge.designs.alpha import AlphaDesign
+from splatforge.designs.array import ArrayDesign
 from splatforge.designs.blend import BlendDesign
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.ccu import CAMERA_WORDS
@@ -120,12 +121,13 @@ def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
     """Flip-flops of each measured block, for any number of lanes.
 
     The counts are those of the mapped netlists. Lanes multiply `alpha` and `blend`; a lane of
-    `blend` holds a colour and twice a T for each of its pixels of two tiles or groups. Counters and
-    the frame descriptor of the core's top level count as registers; those of the raster core's
-    counters that can be read were measured with it.
+    `blend` holds a colour and twice a T for each of its pixels of two tiles or groups, but for what
+    is macros of them. Counters and the frame descriptor of the core's top level count as registers;
+    those of the raster core's counters that can be read were measured with it.
     """
     array = design.array
     pixel = 2 * array.blend.transmittance.width + 3 * array.blend.accumulator.width
+    macros = sum(macro.words * macro.bits for macro in _state_macros(array).values())
     counts: Counts = {}
     for block in (each for blocks in MEASURED_BLOCKS.values() for each in blocks):
         counts[block] = table.measured(block, "flip_flops").cost.value
@@ -134,10 +136,21 @@ def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
             counts[block] *= array.lanes / measured_lanes
             if block == "blend":
                 pixels = 2 * TILE_PX**2 * (array.side**2 / array.lanes - 1 / measured_lanes)
-                counts[block] += array.lanes * pixels * pixel
+                counts[block] += array.lanes * (pixels * pixel - macros)
     counters = 2 * len(design.counters) - len(COUNTERS)
     counts["registers"] += design.shell.counter_bits * counters + 8 * DESCRIPTOR_BYTES
     return counts
+
+
+def _state_macros(array: ArrayDesign) -> dict[str, "Macro"]:
+    """Of a lane's pixels of two tiles or groups what is large enough for macros, by name."""
+    slots = 2 * array.side**2 * TILE_PX**2 // array.lanes
+    transmittance, color = array.blend.transmittance.width, array.blend.accumulator.width
+    memories = {
+        "product": Macro(max(2, slots // 2), transmittance), "transmittance": Macro(
+            slots, transmittance),
+        **{f"color_{n}": Macro(slots, color, together=3) for n in range(3)}}
+    return {name: macro for name, macro in memories.items() if not macro.is_small}
 
 
 def _shared_events(
@@ -162,6 +175,11 @@ def _shared_events(
     }
     for unit, events in units.items():
         events |= _clocked(unit, design, run, clock_hz, table)
+    # A fragment that counts reads a pixel and writes it; resolve reads it once.
+    for macro in _state_macros(design.array).values():
+        units["array"] = _add(units["array"], {
+            macro.read: significant + pixels, macro.write: significant,
+            macro.leakage: 1e6 * run.cycles / clock_hz * design.array.lanes})
     return units
 
 
@@ -211,11 +229,15 @@ def _shared_inventory(
         Areas, and flip-flops of the measured blocks.
     """
     def laws(of: AcceleratorDesign) -> dict[str, Counts]:
-        clocked = flip_flops(of, table)
-        return {"array": _add(array_inventory(of.array)),
+        clocked, array = flip_flops(of, table), _add(array_inventory(of.array))
+        array["register_bit"] -= of.array.lanes * sum(
+            macro.words * macro.bits for macro in _state_macros(of.array).values())
+        return {"array": array,
                 "resolve": {"register_bit": clocked["resolve"]},
                 "shell": {"register_bit": clocked["registers"]}}
-    return _synthesised(design.name, laws(design), laws(default), table)
+    units = _synthesised(design.name, laws(design), laws(default), table)
+    return {**units, "array": _add(units["array"], *(
+        {macro.item: design.array.lanes} for macro in _state_macros(design.array).values()))}
 
 
 def _memory_events(run: Run) -> Counts:
