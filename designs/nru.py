@@ -11,16 +11,19 @@ from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.blend import BlendDesign
 from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.radiance import LOW_BITS, TAG_BITS
 
-__all__ = ["UNIT_PIXELS", "NruDesign"]
+__all__ = ["RECORD_ID_BITS", "UNIT_PIXELS", "NruDesign"]
 
 #: Processing elements of a unit: pixels that share a back end.
 UNIT_PIXELS = 4
+#: Lowest bits of an id that a record keeps: what the cache makes its keys of.
+RECORD_ID_BITS = LOW_BITS + TAG_BITS
 
 
 @dataclass(frozen=True, kw_only=True)
 class NruDesign:
-    """Formats of the array.
+    """Formats of the array, and its queues.
 
     Parameters
     ----------
@@ -28,10 +31,29 @@ class NruDesign:
         Formats of the alpha evaluation.
     blend : BlendDesign
         Formats of blending.
+    queue_entries : int
+        Entries between the tests and the back end of a unit, each of up to four fragments; a power
+        of two from 2 to 64. The paper has shift registers of 160 bytes.
+
+    Raises
+    ------
+    ValueError
+        If the queue's depth is none of these.
     """
 
     alpha: AlphaDesign = AlphaDesign()
     blend: BlendDesign = BlendDesign()
+    queue_entries: int = 8
+
+    def __post_init__(self) -> None:
+        if self.queue_entries & (self.queue_entries - 1) or not 2 <= self.queue_entries <= 64:
+            raise ValueError(
+                f"Queue must have a power of two from 2 to 64 entries, not {self.queue_entries!r}")
+
+    @property
+    def exponent_bits(self) -> int:
+        """Bits of an exponent that is significant."""
+        return self.alpha.cutoff.bit_length()
 
     @property
     def units(self) -> int:

@@ -1,6 +1,7 @@
 """Alpha of one splat at every pixel of one block: linear forms, squares, power of two."""
 
 from itertools import pairwise
+from typing import Any
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
@@ -14,7 +15,7 @@ from splatforge.designs.fetch import SUBTILE_PX, TILE_PX, SplatFormat
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 
-__all__ = ["Alpha", "AlphaLane"]
+__all__ = ["Alpha", "AlphaLane", "power_stages"]
 
 
 def _multiple(value: Value, n: int) -> Value:
@@ -85,43 +86,17 @@ class AlphaLane(Component):
         m = Module()
         design = self.design
         exponent, form = design.exponent, design.form
-        table = exp2_table(design)
-        entry = data.StructLayout({"value": shape_of(design.table), "delta": design.delta_width})
-        m.submodules.table = rom = Memory(
-            shape=entry, depth=design.table_entries,
-            init=[entry.const({"value": int(table[k]), "delta": int(table[k] - table[k + 1])})
-                  for k in range(design.table_entries)],
-        )
-        read = rom.read_port()
 
         # Data registers need no reset: what is in them matters only when `valid` says so.
         def register(name: str, shape: Shape | int = 1) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
-        octave_bits = (design.octaves - 1).bit_length()
         total = register("total", self.column.shape())
         u = register("u", shape_of(form))
         u_factor = register("u_factor", shape_of(form))
         u_square = register("u_square", 2 * form.width - 1)
         p = register("p", exponent.width)
-        octaves = [register(f"octave_{n}", octave_bits) for n in range(3)]
-        part = register("part", design.slope_bits)
-        significant = [register(f"significant_{n}") for n in range(4)]
-        start = register("start", shape_of(design.table))
-        middle = design.slope_bits // 2
-        low = register("slope_low", design.delta_width + middle)
-        high = register("slope_high", design.delta_width + design.slope_bits - middle)
-        value = register("value", design.table.width + design.slope_bits)
-        drop = design.table.frac_bits + design.slope_bits + design.octaves - 1
-        shifted = Signal(len(value) + design.octaves - 1)
-        rounded = register("rounded", len(shifted) + 1 - (drop - design.alpha.frac_bits))
-        capped = register("capped", shape_of(design.alpha))
-        m.d.comb += [
-            read.en.eq(self.enable),
-            read.addr.eq(p[design.slope_bits:exponent.frac_bits]),
-            shifted.eq((value << (design.octaves - 1)) >> octaves[2]),
-            self.alpha.eq(capped),
-        ]
+        power = power_stages(m, design, self.enable, p, self.reach, self.alpha)
         with m.If(self.enable):
             m.d.sync += [
                 # Stage 5: the form.
@@ -133,25 +108,87 @@ class AlphaLane(Component):
                 u_square.eq(u_factor * u_factor),
                 # Stage 9: the exponent.
                 p.eq((u_square + self.rest) >> (2 * form.frac_bits - exponent.frac_bits)),
-                # Stage 10: the test of significance; the table (its read port is the register).
-                significant[0].eq(self.reach & (p <= design.cutoff)),
-                octaves[0].eq(p[exponent.frac_bits:]),
-                part.eq(p[:design.slope_bits]),
-                # Stages 11 and 12: interpolation.
-                start.eq(read.data.value),
-                low.eq(_sum_of_bits(read.data.delta, part[:middle])),
-                high.eq(_sum_of_bits(read.data.delta, part[middle:])),
-                value.eq((start << design.slope_bits) - low - (high << middle)),
-                *(after.eq(before) for line in (octaves, significant)
-                  for before, after in pairwise(line)),
-                # Stage 13: shift by whole octaves, round once.
-                rounded.eq(round_shift(shifted, drop - design.alpha.frac_bits)),
-                # Stage 14: cap.
-                capped.eq(Mux(
-                    significant[3],
-                    Mux(rounded > design.alpha_cap, design.alpha_cap, rounded), 0)),
+                *power,
             ]
         return m
+
+
+def power_stages(
+    m: Module, design: AlphaDesign, enable: Value, p: Signal, reach: Value, alpha: Signal
+) -> list[Any]:
+    """From the exponent to alpha: five stages, 10 to 14, that move with `enable`.
+
+    Parameters
+    ----------
+    m : Module
+        Where they go.
+    design : AlphaDesign
+        Formats.
+    enable : Value
+        Moves all stages.
+    p : Signal
+        ``u^2 + v^2 + lo``, the register of stage 9.
+    reach : Value
+        Whether the splat may change the pixel; with stage 10.
+    alpha : Signal
+        Is driven: raw opacity, zero where not significant; five cycles behind `p`.
+
+    Returns
+    -------
+    list of statements
+        What their registers take where `enable` is high.
+    """
+    exponent = design.exponent
+    table = exp2_table(design)
+    entry = data.StructLayout({"value": shape_of(design.table), "delta": design.delta_width})
+    m.submodules.table = rom = Memory(
+        shape=entry, depth=design.table_entries,
+        init=[entry.const({"value": int(table[k]), "delta": int(table[k] - table[k + 1])})
+              for k in range(design.table_entries)],
+    )
+    read = rom.read_port()
+
+    def register(name: str, shape: Shape | int = 1) -> Signal:
+        return Signal(shape, name=name, reset_less=True)
+
+    octave_bits = (design.octaves - 1).bit_length()
+    octaves = [register(f"octave_{n}", octave_bits) for n in range(3)]
+    part = register("part", design.slope_bits)
+    significant = [register(f"significant_{n}") for n in range(4)]
+    start = register("start", shape_of(design.table))
+    middle = design.slope_bits // 2
+    low = register("slope_low", design.delta_width + middle)
+    high = register("slope_high", design.delta_width + design.slope_bits - middle)
+    value = register("value", design.table.width + design.slope_bits)
+    drop = design.table.frac_bits + design.slope_bits + design.octaves - 1
+    shifted = Signal(len(value) + design.octaves - 1)
+    rounded = register("rounded", len(shifted) + 1 - (drop - design.alpha.frac_bits))
+    capped = register("capped", shape_of(design.alpha))
+    m.d.comb += [
+        read.en.eq(enable),
+        read.addr.eq(p[design.slope_bits:exponent.frac_bits]),
+        shifted.eq((value << (design.octaves - 1)) >> octaves[2]),
+        alpha.eq(capped),
+    ]
+    return [
+        # Stage 10: the test of significance; the table (its read port is the register).
+        significant[0].eq(reach & (p <= design.cutoff)),
+        octaves[0].eq(p[exponent.frac_bits:]),
+        part.eq(p[:design.slope_bits]),
+        # Stages 11 and 12: interpolation.
+        start.eq(read.data.value),
+        low.eq(_sum_of_bits(read.data.delta, part[:middle])),
+        high.eq(_sum_of_bits(read.data.delta, part[middle:])),
+        value.eq((start << design.slope_bits) - low - (high << middle)),
+        *(after.eq(before) for line in (octaves, significant)
+          for before, after in pairwise(line)),
+        # Stage 13: shift by whole octaves, round once.
+        rounded.eq(round_shift(shifted, drop - design.alpha.frac_bits)),
+        # Stage 14: cap.
+        capped.eq(Mux(
+            significant[3],
+            Mux(rounded > design.alpha_cap, design.alpha_cap, rounded), 0)),
+    ]
 
 
 class Alpha(Component):

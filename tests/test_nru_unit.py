@@ -1,0 +1,187 @@
+"""A neural rendering unit: RTL against blending in integers, and every cycle against the model."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge.algos.alpha import alpha_fixed
+from splatforge.algos.blend import blend_fixed, start_raw
+from splatforge.algos.fixed import round_shift
+from splatforge.designs.nru import NruDesign
+from splatforge.hw.lib.nru_unit import NruUnit, entry_layout
+from splatforge.sim import nru_unit as model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
+
+DESIGN = NruDesign(queue_entries=4)
+RECORD_IDS = 3
+ALPHA, BLEND = DESIGN.alpha, DESIGN.blend
+
+
+def test_queues_of_other_depths_are_refused():
+    for wrong in (0, 1, 3, 128):
+        with pytest.raises(ValueError, match=(
+                f"^Queue must have a power of two from 2 to 64 entries, not {wrong}$")):
+            NruDesign(queue_entries=wrong)
+    assert DESIGN.exponent_bits == 13
+
+
+@cache
+def bench():
+    return streams.Bench(NruUnit(DESIGN, RECORD_IDS))
+
+
+def exponents(rng, count, opaque):
+    """Raw exponents within the cut-off, and their alphas."""
+    while True:
+        u, v = rng.integers(-11000, 11000, (2, count))
+        lo = rng.integers(0, 100 if opaque else 1000, count)
+        if opaque:
+            u, v = u // 12, v // 12
+        drop = ALPHA.form_sum.frac_bits - ALPHA.form.frac_bits
+        u, v = (ALPHA.form.saturate(round_shift(each, drop)) for each in (u, v))
+        p = round_shift(u * u + v * v, 2 * ALPHA.form.frac_bits - ALPHA.exponent.frac_bits)
+        p = p + (lo << (ALPHA.exponent.frac_bits - ALPHA.log_opacity.frac_bits))
+        alpha = alpha_fixed(ALPHA, u << drop, v << drop, lo)
+        if alpha.significant.sum() >= 1:
+            keep = np.flatnonzero(alpha.significant)
+            keep = keep[rng.integers(0, len(keep), count)]
+            return p[keep], alpha.alpha[keep]
+
+
+class Tile:
+    """Entries of a tile, and what must come of them."""
+
+    def __init__(self, rng, entries, opaque=False, remapped=0.3):
+        self.fields, self.told, self.masks = [], [], []
+        state = [start_raw(BLEND, 1) for _ in range(4)]
+        self.records = [[] for _ in range(4)]
+        for _ in range(entries):
+            again = rng.random() < remapped
+            mask, pixel = int(rng.integers(1, 16)), int(rng.integers(0, 4))
+            p, alpha = exponents(rng, 4, opaque)
+            colors = rng.integers(0, BLEND.color.raw_max + 1, (4, 3))
+            ids = rng.integers(0, 1 << 18, 4)
+            self.masks.append(mask)
+            self.fields.append({
+                "p": p.tolist(), "mask": mask, "remapped": int(again), "pixel": pixel,
+                "splat": [{"color": colors[n].tolist(), "id": int(ids[n])} for n in range(4)]})
+            told = np.zeros((4, 3), np.int64)
+            for place in range(4):
+                if not mask >> place & 1:
+                    continue
+                source, at = (place, pixel) if again else (0, place)
+                state[at] = blend_fixed(
+                    ALPHA, BLEND, state[at], alpha[place:place + 1], colors[source:source + 1])
+                ended = int(state[at].product[0] < BLEND.stop)
+                if not ended:
+                    self.records[at].append(int(ids[source]))
+                told[place] = at, ended, not ended and len(self.records[at]) == RECORD_IDS
+            self.told.append(told)
+        self.state = [(one.accumulator[0].tolist(), int(one.transmittance[0])) for one in state]
+
+
+def play(tiles, gap, seed):
+    """Run tiles through the unit beside the model; what pixels and records they leave."""
+    rng = np.random.default_rng(seed)
+    masks = np.array([mask for tile in tiles for mask in tile.masks])
+    told = np.array([told for tile in tiles for told in tile.told])
+    fields = [field for tile in tiles for field in tile.fields]
+    ends = np.cumsum([len(tile.masks) for tile in tiles])
+    dut, layout = bench().dut, entry_layout(DESIGN)
+    seen = []
+
+    async def scenario(ctx):
+        state = model.new_nru_unit(DESIGN)
+        at, tile, begun, shown, rest = 0, -1, False, False, 0
+        # Slots of the tile before are read while the next one is blended.
+        pending = []
+        for _ in range(20_000):
+            ready, ended, complete, half, busy = model.offers(state, told)
+            begin = False
+            over = begun and at == ends[tile] and not (busy or shown or pending)
+            if tile < 0 or over:
+                if begun:
+                    # The colour is there so many cycles behind the last word.
+                    rest += 1
+                if tile < 0 or rest > model.STATE_LATENCY - model.LATENCY:
+                    if tile >= 0:
+                        pending = [(tile, 4 * (tile & 1) + n) for n in range(4)]
+                    tile += 1
+                    rest = 0
+                    begun = tile < len(tiles)
+                    begin = begun
+                    if tile > len(tiles):
+                        return
+            offered = -1
+            if begun and not begin and at < ends[tile] and (shown or rng.random() >= gap):
+                offered, shown = at, True
+                ctx.set(dut.i.payload, layout.const(fields[at]))
+            elif not begun and not pending:
+                return
+            ctx.set(dut.i.valid, offered >= 0)
+            ctx.set(dut.begin, begin)
+            got = (ctx.get(dut.i.ready), ctx.get(dut.ended), ctx.get(dut.complete),
+                   ctx.get(dut.busy))
+            assert got == (ready, ended, complete, busy)
+            if ended | complete:
+                assert ctx.get(dut.half) == half
+            assert ctx.get(dut.current) == state[model.HALF]
+            if pending and not begin:
+                of, slot = pending.pop(0)
+                ctx.set(dut.read_slot, slot)
+                pixel = ctx.get(dut.state)
+                count = min(len(tiles[of].records[slot % 4]), RECORD_IDS)
+                seen.append((of, slot % 4))
+                assert (list(pixel.color), pixel.transmittance) == tiles[of].state[slot % 4]
+                assert ctx.get(dut.record_complete) == (count == RECORD_IDS)
+                assert list(ctx.get(dut.record))[:count] == tiles[of].records[slot % 4][:count]
+            await ctx.tick()
+            model.step(state, masks, offered, begin)
+            if offered >= 0 and ready:
+                at, shown = at + 1, False
+        raise AssertionError("the unit does not come to an end")
+
+    bench().play(scenario)
+    assert seen == [(tile, pixel) for tile in range(len(tiles)) for pixel in range(4)]
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.6])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_blends_and_records(gap, seed):
+    rng = np.random.default_rng(seed)
+    tiles = [Tile(rng, int(entries), opaque=number % 2 == 1)
+             for number, entries in enumerate([10, 24, 0, 2, 12, 1, 20])]
+    play(tiles, gap, seed)
+    ended = [told for tile in tiles for told in tile.told if told[:, 1].any()]
+    assert len(ended) > 5
+    # Some pixels were never touched, some records not complete, some more than that.
+    lengths = [len(record) for tile in tiles for record in tile.records]
+    assert min(lengths) == 0
+    assert any(0 < length < RECORD_IDS for length in lengths)
+    assert max(lengths) > RECORD_IDS
+
+
+def test_one_fragment_a_cycle():
+    """Lockstep and remapped alike: as many cycles as there are fragments, and the latency."""
+    rng = np.random.default_rng(3)
+    for remapped in (0.0, 1.0):
+        tile = Tile(rng, 20, remapped=remapped)
+        fragments = sum(mask.bit_count() for mask in tile.masks)
+        state = model.new_nru_unit(DESIGN)
+        told, masks = np.array(tile.told), np.array(tile.masks)
+        model.step(state, masks, -1, True)
+        at, cycle, last = 0, 0, 0
+        while at < 20 or model.offers(state, told)[4]:
+            ready = model.offers(state, told)[0]
+            model.step(state, masks, at if at < 20 else -1, False)
+            at += at < 20 and ready
+            cycle += 1
+            last = cycle
+        assert last == fragments + model.LATENCY - 1
+    play([tile], 0.0, 1)
+    assert (model.LATENCY, model.STATE_LATENCY) == (NruUnit.latency, NruUnit.state_latency)
