@@ -22,8 +22,8 @@ __all__ = [
     "Schedule", "Sign", "Source", "Unit", "schedule"]
 
 #: Cycles from operands to result of each kind of unit, see :mod:`splatforge.hw.lib.floating`.
-LATENCY = {"multiply": 3, "add": 5, "compare": 1, "reciprocal": 7, "wide_multiply": 4,
-           "wide_add": 5, "narrow": 1, "to_fixed": 4, "log2": 7}
+LATENCY = {"multiply": 3, "add": 7, "compare": 2, "reciprocal": 7, "wide_multiply": 4,
+           "wide_add": 7, "narrow": 1, "to_fixed": 6, "log2": 7}
 #: Cycles in front of a unit: its operands are chosen into registers.
 OPERAND_LATENCY = 1
 #: Cycles from the address of a beat of the record to its words.

@@ -167,7 +167,7 @@ class Add(Component):
     """
 
     #: Cycles from operands to the sum.
-    latency = 5
+    latency = 7
 
     def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
         self.fmt = fmt
@@ -183,8 +183,8 @@ class Add(Component):
         distance = Signal(fmt.exponent_bits)
         farthest = fraction + 3
         large, small = Signal(fraction + 1), Signal(fraction + 1)
-        exponents = [Signal(fmt.exponent_bits, name=f"exponent_{n}") for n in range(3)]
-        negatives, subtracts = Signal(4), Signal(2)
+        exponents = [Signal(fmt.exponent_bits, name=f"exponent_{n}") for n in range(4)]
+        negatives, subtracts = Signal(6), Signal(2)
         down, far = Signal(range(farthest + 1)), Signal()
         a, b = _exponent(self.a, fmt), _exponent(self.b, fmt)
         m.d.comb += [
@@ -197,40 +197,41 @@ class Add(Component):
             small.eq(Mux(Mux(swap, a.any(), b.any()),
                          _significand(Mux(swap, self.a, self.b), fmt), 0)),
             exponents[0].eq(Mux(swap, b, a)),
+            *(after.eq(before) for before, after in pairwise(exponents)),
             negatives.eq(Cat(Mux(swap, self.b[-1], self.a[-1]), negatives)),
             subtracts.eq(Cat(self.a[-1] ^ self.b[-1], subtracts)),
             down.eq(distance), far.eq(distance[len(down):].any()),
         ]
         # 2: the smaller one shifted to the larger, two guard bits below; what is lost of it.
-        shifted, lost = Signal(fraction + 3), Signal()
+        shifted, below = Signal(fraction + 3), Signal(farthest)
         before = Signal.like(large)
         long = Signal(2 * fraction + 6)
         m.d.comb += long.eq((small << (farthest + 2)) >> down)
         # The leading one stays within what is looked at, unless it is far: then all is lost.
         m.d.sync += [
             shifted.eq(Mux(far, 0, long[farthest:])),
-            lost.eq(Mux(far, small[-1], long[:farthest].any())), before.eq(large),
-            exponents[1].eq(exponents[0]),
+            below.eq(Mux(far, small[-1], long[:farthest])), before.eq(large),
         ]
-        # 3: the sum, and how many zeros stand in front of it.
+        # 3: the sum.
         total = Signal(fraction + 4)
-        held, zeros = Signal.like(total), Signal(range(len(total)))
         inverted = Cat(shifted, C(0, 1)) ^ subtracts[1].replicate(len(total))
-        m.d.comb += total.eq((before << 2) + inverted + (subtracts[1] & ~lost))
-        m.d.sync += [
-            held.eq(total), exponents[2].eq(exponents[1]), zeros.eq(_leading_zeros(total))]
-        # 4: the leading one in its place.
+        m.d.sync += total.eq((before << 2) + inverted + (subtracts[1] & ~below.any()))
+        # 4: how many zeros stand in front of it.
+        held, zeros = Signal.like(total), Signal(range(len(total)))
+        m.d.sync += [held.eq(total), zeros.eq(_leading_zeros(total))]
+        # 5: the leading one in its place.
         normal = Signal.like(total)
-        exponent, nothing = Signal(signed(fmt.exponent_bits + 2)), Signal()
+        exponent, nothings = Signal(signed(fmt.exponent_bits + 2)), Signal(2)
         m.d.sync += [
-            normal.eq(held << zeros), exponent.eq(exponents[2] - zeros + 1),
-            nothing.eq(~held.any() | ~exponents[2].any()),
+            normal.eq(held << zeros), exponent.eq(exponents[3] - zeros + 1),
+            nothings.eq(Cat(~held.any() | ~exponents[3].any(), nothings)),
         ]
-        # 5: rounded, within the range.
+        # 6: rounded.
         magnitude = Signal(signed(len(exponent) + fraction))
-        m.d.comb += magnitude.eq(Cat(normal[3:-1], exponent).as_signed() + normal[2])
+        m.d.sync += magnitude.eq(Cat(normal[3:-1], exponent).as_signed() + normal[2])
+        # 7: within the range.
         m.d.sync += self.o.eq(Mux(
-            nothing, 0, _signed(negatives[3], _limited(magnitude, fmt), fmt)))
+            nothings[1], 0, _signed(negatives[5], _limited(magnitude, fmt), fmt)))
         return m
 
 
@@ -298,7 +299,7 @@ class Compare(Component):
     """
 
     #: Cycles from operands to results.
-    latency = 1
+    latency = 2
 
     def __init__(self, fmt: Floating = Floating()) -> None:  # noqa: B008
         self.fmt = fmt
@@ -327,9 +328,15 @@ class Compare(Component):
                 m.d.comb += less.eq(~(zero_a & zero_b))
             with m.Case(0b10):
                 m.d.comb += more.eq(~(zero_a & zero_b))
-        # Of equal operands the first.
-        other = Mux(self.told, ~self.first, Mux(self.largest, less, more))
-        m.d.sync += [self.less.eq(less), self.o.eq(Mux(other, b, a))]
+        # 1: the order; of equal operands the first. 2: the choice.
+        other = Signal()
+        first, second = Signal.like(a), Signal.like(b)
+        less_before = Signal()
+        m.d.sync += [
+            other.eq(Mux(self.told, ~self.first, Mux(self.largest, less, more))),
+            less_before.eq(less), first.eq(a), second.eq(b),
+            self.less.eq(less_before), self.o.eq(Mux(other, second, first)),
+        ]
         return m
 
 
@@ -547,7 +554,7 @@ class ToFixed(Component):
     """
 
     #: Cycles from the operand to the result.
-    latency = 4
+    latency = 6
 
     def __init__(self, formats: Sequence[Fixed], fmt: Floating = Floating()) -> None:  # noqa: B008
         self.formats, self.fmt = tuple(formats), fmt
@@ -560,48 +567,49 @@ class ToFixed(Component):
     def elaborate(self, platform):
         m = Module()
         fmt, fraction, bits = self.fmt, self.fmt.fraction_bits, self.bits
-        formats = [self.format] + [Signal.like(self.format, name=f"format_{n}") for n in range(3)]
-        negatives, ceils = Signal(3), Signal(2)
-        m.d.sync += [after.eq(before) for before, after in pairwise(formats)]
-        # 1: how far up from where the last half unit is just lost; a magnitude that needs more
-        # bits than there are saturates.
+        formats = [self.format] + [Signal.like(self.format, name=f"format_{n}") for n in range(5)]
+        negatives, ceils = Signal(5), Signal(3)
+        m.d.sync += [
+            *(after.eq(before) for before, after in pairwise(formats)),
+            negatives.eq(Cat(self.a[-1] & ~self.ceil, negatives)),
+            ceils.eq(Cat(self.ceil, ceils)),
+        ]
+        # 1: how far up from where the last half unit is just lost.
         frac_bits, amount = Signal(range(max(to.frac_bits for to in self.formats) + 1)), Signal(
             signed(fmt.exponent_bits + 3))
-        farthest = bits + 1
-        up, large, significand = (
-            Signal(range(farthest + 1)), Signal(), Signal(fraction + 1))
+        early = Signal(fraction + 1)
         exponent = _exponent(self.a, fmt)
         with m.Switch(self.format):
             for number, to in enumerate(self.formats):
                 with m.Case(number):
                     m.d.comb += frac_bits.eq(to.frac_bits)
-        m.d.comb += amount.eq(exponent + frac_bits - (fmt.bias - 2))
+        m.d.sync += [
+            amount.eq(exponent + frac_bits - (fmt.bias - 2)),
+            early.eq(Mux(exponent.any(), _significand(self.a, fmt), 0)),
+        ]
+        # 2: within what there is; a magnitude that needs more bits saturates.
+        farthest = bits + 1
+        up, significand, beyond = Signal(range(farthest + 1)), Signal(fraction + 1), Signal(3)
         m.d.sync += [
             up.eq(Mux(amount < 0, 0, Mux(amount > farthest, farthest, amount))),
-            large.eq(amount > farthest),
-            significand.eq(Mux(exponent.any(), _significand(self.a, fmt), 0)),
-            negatives.eq(Cat(self.a[-1] & ~self.ceil, negatives)),
-            ceils.eq(Cat(self.ceil, ceils)),
+            beyond.eq(Cat(amount > farthest, beyond)), significand.eq(early),
         ]
-        # 2: in its place, with half a unit below the point; and whether there is anything below.
-        shifted, rest, beyond = Signal(bits + 1), Signal(), Signal(2)
-        long = Signal(bits + 1 + fraction + 1)
-        m.d.comb += long.eq(significand << up)
-        m.d.sync += [
-            shifted.eq(long[fraction + 1:]), rest.eq(long[:fraction + 1].any()),
-            beyond.eq(Cat(large, beyond))]
-        # 3: rounded.
+        # 3: in its place, with half a unit below the point; and what is below that.
+        shifted, rest = Signal(bits + 1), Signal(fraction + 1)
+        m.d.sync += Cat(rest, shifted).eq(significand << up)
+        # 4: rounded.
         magnitude = Signal(bits + 1)
-        m.d.sync += magnitude.eq(shifted[1:] + (shifted[0] | (rest & ceils[1])))
-        # 4: in the range, with its sign.
-        with m.Switch(formats[3]):
+        m.d.sync += magnitude.eq(shifted[1:] + (shifted[0] | (rest.any() & ceils[2])))
+        # 5: in the range; 6: with its sign.
+        limited = Signal(bits)
+        with m.Switch(formats[4]):
             for number, to in enumerate(self.formats):
                 with m.Case(number):
-                    above = beyond[1] | (magnitude > to.raw_max)
-                    with m.If(~negatives[2]):
-                        m.d.sync += self.o.eq(Mux(above, to.raw_max, magnitude))
-                    with m.Elif(C(to.signed)):
-                        m.d.sync += self.o.eq(Mux(above, -to.raw_max, -magnitude))
-                    with m.Else():
-                        m.d.sync += self.o.eq(0)
+                    m.d.sync += limited.eq(Mux(
+                        beyond[2] | (magnitude > to.raw_max), to.raw_max, magnitude))
+        with m.Switch(formats[5]):
+            for number, to in enumerate(self.formats):
+                with m.Case(number):
+                    m.d.sync += self.o.eq(Mux(
+                        negatives[4], -limited if to.signed else 0, limited))
         return m
