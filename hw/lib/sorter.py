@@ -88,8 +88,6 @@ class Sorter(Component):
         #: Place of the chunk's last entry, and from it the last row that takes part.
         last = Signal(design.levels)
         last_row = Signal(design.levels - design.stages)
-        m.d.comb += last_row.eq(Cat(
-            last[bit:].any() for bit in range(design.stages, design.levels)))
 
         take, pad, sort, emit = (Signal(name=name) for name in ("take", "pad", "sort", "emit"))
         loaded, sorted_, emitted = (
@@ -124,7 +122,10 @@ class Sorter(Component):
         return m
 
     def _load(self, m, banks, take, pad, last, last_row, loaded):
-        """A pair a cycle into its banks, pads into the rest of the last row and those behind."""
+        """A pair a cycle into its banks, pads into the rest of the last row and those behind.
+
+        What is written goes through registers: it is there a cycle later.
+        """
         design, entry = self.design, self.design.entry
         pair = Signal(design.stages - 1)
         row = Signal(design.levels - design.stages + 1)
@@ -134,24 +135,32 @@ class Sorter(Component):
         second = second | (~self.i.p.both).replicate(len(second))
         # Of the lanes of a pair the lower one has the even column in even rows.
         even, odd = Signal(entry.width), Signal(entry.width)
-        m.d.comb += [
+        place = Signal(len(last_row))
+        m.d.comb += loaded.eq(row > last_row)
+        m.d.sync += [
             Cat(even, odd).eq(Mux(row[0], Cat(second, first), Cat(first, second))),
-            loaded.eq(row > last_row),
+            place.eq(row),
         ]
         for lane, (write, _) in enumerate(banks):
             column = (lane ^ row)[1:design.stages]
-            behind = Signal(name=f"behind_{lane}")
+            behind, behind_now, enable = (
+                Signal(name=f"{name}_{lane}") for name in ("behind", "behind_now", "enable"))
             m.d.comb += [
-                behind.eq(pad | (column > pair)),
-                write.addr.eq(row),
+                behind_now.eq(pad | (column > pair)),
+                write.addr.eq(place),
                 write.data.eq(Mux(behind, ~C(0, entry.width), odd if lane % 2 else even)),
-                write.en.eq(Mux(
-                    pad, ~loaded, take & ((column == pair) | (self.i.p.last & behind)))),
+                write.en.eq(enable),
+            ]
+            m.d.sync += [
+                behind.eq(behind_now),
+                enable.eq(Mux(pad, ~loaded, take & (
+                    (column == pair) | (self.i.p.last & behind_now)))),
             ]
         with m.If(take):
             m.d.sync += [
                 Cat(pair, row).eq(Cat(pair, row) + 1),
                 last.eq(Cat(self.i.p.both, pair, row)),
+                last_row.eq(Cat(row[bit:].any() for bit in range(len(last_row)))),
             ]
             with m.If(self.i.p.last):
                 m.d.sync += [pair.eq(0), row.eq(row + 1)]
@@ -164,50 +173,69 @@ class Sorter(Component):
         level = Signal(range(design.levels + 1), init=1)
         column, reading = Signal(), Signal(init=1)
         line = Signal(len(last_row))
-        top, put_back = Signal(), Signal()
+        put_back = Signal()
         lines = [Signal.like(line, name=f"line_{n}") for n in range(stages + 1)]
         valid = Signal(stages + 1)
-
-        # The last level is that of the highest bit of the last place.
+        # Of this pass: whether its level is the last, that of the highest bit of the last place;
+        # which stages compare; for each lane the bit of its number that turns the order round; in a
+        # pass over columns, and in one over rows where that bit of the place is the row's, it is
+        # the same for all lanes. Of the next pass the same: a pass is long enough to work it out.
+        top, compares = Signal(), Signal(stages, init=1)
+        turn = [C(sum((lane >> bit & 1) << lane for lane in range(design.width)), design.width)
+                for bit in range(stages)]
+        by_lane = Signal(design.width, init=turn[1].value if stages > 1 else 0)
+        # Bit of the line that turns all of them, one of them or none.
+        by_line = Signal.like(line, init=(2 if stages > 1 else 1) & (1 << len(line)) - 1)
+        then_level, then_column = Signal.like(level), Signal()
+        then_top, then_compares = Signal(), Signal.like(compares)
+        then_by_lane, then_by_line = Signal.like(by_lane), Signal.like(by_line)
         m.d.comb += [
-            top.eq((last >> level) == 0),
-            self.busy.eq(sort & reading),
-            put_back.eq(valid[stages] & ~valid[stages - 1]),
-            sorted_.eq(put_back & ~column & top),
+            then_level.eq(Mux(column, level, level + 1)),
+            then_column.eq(~column & (level >= stages)),
+        ]
+        above = Signal(range(design.levels - stages + 1))
+        m.d.comb += above.eq(then_level - stages)
+        m.d.sync += [
+            then_top.eq((last >> then_level) == 0),
+            then_compares.eq(~C(0, stages)), then_by_lane.eq(0), then_by_line.eq(1 << above),
+        ]
+        with m.If(then_column):
+            m.d.sync += [
+                then_compares.eq((1 << above) - 1),
+                then_by_lane.eq(Mux((last >> then_level) == 0, 0, Array(turn)[above])),
+            ]
+        with m.Elif(then_level < stages):
+            m.d.sync += [
+                then_compares.eq((1 << then_level) - 1),
+                then_by_lane.eq(Array(turn)[then_level]), then_by_line.eq(1 << then_level)]
+
+        m.d.comb += [
+            self.busy.eq(sort & reading), sorted_.eq(put_back & ~column & top),
         ]
         with m.If(sort & reading):
             m.d.sync += [line.eq(line + 1), reading.eq(line != last_row)]
+        with m.If(~sort):
+            m.d.sync += top.eq((last >> 1) == 0)
         with m.If(put_back):
-            m.d.sync += [line.eq(0), reading.eq(1), column.eq(0)]
-            with m.If(~column):
-                m.d.sync += [level.eq(level + 1), column.eq(level >= stages)]
+            m.d.sync += [
+                line.eq(0), reading.eq(1), column.eq(then_column), level.eq(then_level),
+                top.eq(then_top), compares.eq(then_compares), by_lane.eq(then_by_lane),
+                by_line.eq(then_by_line),
+            ]
         with m.If(sorted_ | self.drop):
-            m.d.sync += [level.eq(1), column.eq(0), line.eq(0), reading.eq(1)]
-        m.d.sync += valid.eq(Mux(self.drop, 0, Cat(self.busy, valid)))
+            m.d.sync += [
+                level.eq(1), column.eq(0), line.eq(0), reading.eq(1), compares.eq(1),
+                by_lane.eq(by_lane.init), by_line.eq(by_line.init)]
+        m.d.sync += [
+            valid.eq(Mux(self.drop, 0, Cat(self.busy, valid))),
+            put_back.eq(~self.drop & valid[stages - 1] & ~(
+                valid[stages - 2] if stages > 1 else self.busy)),
+        ]
 
-        # Which stages compare, and for each lane the bit of its number that turns the order round;
-        # in a pass over columns, and in one over rows where that bit of the place is the row's, it
-        # is the same for all lanes.
-        compares, turns, turn_all = Signal(stages), Signal(design.width), Signal()
-        turn = Array(
-            C(sum((lane >> bit & 1) << lane for lane in range(design.width)), design.width)
-            for bit in range(stages))
-        above = Signal(range(design.levels - stages + 1))
-        m.d.comb += above.eq(level - stages)
-        with m.If(column):
-            m.d.sync += compares.eq((1 << above) - 1)
-            m.d.comb += [
-                turns.eq(Mux(top, 0, turn[above])), turn_all.eq(line.bit_select(above, 1))]
-        with m.Elif(level < stages):
-            m.d.sync += compares.eq((1 << level) - 1)
-            m.d.comb += [turns.eq(turn[level]), turn_all.eq(line.bit_select(level, 1))]
-        with m.Else():
-            m.d.sync += compares.eq(~C(0, stages))
-            m.d.comb += turn_all.eq(line.bit_select(above, 1))
         # With each line goes, for every lane, whether it gets the greater entry.
         greater = [Signal(design.width, name=f"greater_{n}") for n in range(stages)]
         m.d.sync += Cat(lines).eq(Cat(line, *lines[:-1]))
-        here, of = line, turns ^ turn_all.replicate(design.width)
+        here, of = line, by_lane ^ (line & by_line).any().replicate(design.width)
         for stage, bit in enumerate(reversed(range(stages))):
             flip = here[bit] if bit < len(line) else C(0, 1)
             before = here[bit + 1] if stage and bit + 1 < len(line) else C(0, 1)
@@ -235,7 +263,7 @@ class Sorter(Component):
             words = out
         for lane, (write, read) in enumerate(banks):
             across = column.replicate(len(line)) & last_row & lane
-            m.d.comb += [read.addr.eq(line ^ across), read.en.eq(self.busy)]
+            m.d.comb += [read.addr.eq(line ^ across), read.en.eq(1)]
             with m.If(valid[stages]):
                 m.d.comb += [
                     write.addr.eq(lines[stages] ^ across), write.data.eq(words[lane]),
@@ -243,31 +271,51 @@ class Sorter(Component):
                 ]
 
     def _emit(self, m, banks, emit, last, emitted):
-        """An entry a cycle, out of its bank, then into the output's register."""
+        """An entry a cycle, out of its bank, then into the output's register.
+
+        Two that have been read when the output stalls wait in registers of their own, so that what
+        is read from the banks need not be held there.
+        """
         design, entry = self.design, self.design.entry
         place = Signal(design.levels + 1)
         lane, from_lane = Signal(design.stages), Signal(design.stages)
-        move, read_one, valid, ends = (
-            Signal(name=name) for name in ("move", "read_one", "valid", "ends"))
+        read_one, valid, ends, free, more = (
+            Signal(name=name) for name in ("read_one", "valid", "ends", "free", "more"))
+        waits = Signal(2)
+        found = Signal.like(self.o.payload)
+        waiting = [Signal.like(found, name=f"waiting_{n}") for n in range(2)]
         m.d.comb += [
-            move.eq(~self.o.valid | self.o.ready),
+            free.eq(~self.o.valid | self.o.ready),
             lane.eq(place[:design.stages] ^ place[design.stages:design.levels]),
-            read_one.eq(emit & move & (place <= last)),
+            read_one.eq(emit & more & (free | ~(waits[1] | (waits[0] & valid)))),
             emitted.eq(self.o.valid & self.o.ready & self.o.p.last),
         ]
-        for number, (_, read) in enumerate(banks):
+        for _, read in banks:
             with m.If(emit):
-                m.d.comb += [
-                    read.addr.eq(place[design.stages:]), read.en.eq(read_one & (lane == number))]
+                m.d.comb += read.addr.eq(place[design.stages:])
         word = Signal(entry.width)
-        m.d.comb += word.eq(Array(read.data for _, read in banks)[from_lane])
+        m.d.comb += [
+            word.eq(Array(read.data for _, read in banks)[from_lane]),
+            found.last.eq(ends), found.subtiles.eq(~word[:entry.subtile_bits]),
+            found.feature.eq(word[entry.subtile_bits:]),
+        ]
+        m.d.sync += [
+            valid.eq(read_one), from_lane.eq(lane), ends.eq(place == last),
+            more.eq(Mux(read_one, place < last, place <= last)),
+        ]
         with m.If(read_one):
-            m.d.sync += [place.eq(place + 1), from_lane.eq(lane), ends.eq(place == last)]
-        with m.If(move):
+            m.d.sync += place.eq(place + 1)
+        with m.If(free):
             m.d.sync += [
-                valid.eq(read_one), self.o.valid.eq(valid), self.o.p.last.eq(ends),
-                self.o.p.subtiles.eq(~word[:entry.subtile_bits]),
-                self.o.p.feature.eq(word[entry.subtile_bits:]),
+                self.o.valid.eq(waits[0] | valid),
+                self.o.payload.eq(Mux(waits[0], waiting[0], found)),
+                waits.eq(waits[0] & (waits[1] | valid)),
             ]
+        with m.Else():
+            m.d.sync += waits.eq(Mux(waits[0], Cat(C(1, 1), waits[1] | valid), valid))
+        with m.If(free | ~waits[0]):
+            m.d.sync += waiting[0].eq(Mux(waits[1], waiting[1], found))
+        with m.If(~waits[1]):
+            m.d.sync += waiting[1].eq(found)
         with m.If(emitted | self.drop):
-            m.d.sync += [place.eq(0), valid.eq(0), self.o.valid.eq(0)]
+            m.d.sync += [place.eq(0), valid.eq(0), waits.eq(0), self.o.valid.eq(0)]
