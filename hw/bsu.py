@@ -124,22 +124,23 @@ class Bsu(Component):
         with m.Elif(dropped | (~dead & reader.i_list.ready)):
             m.d.sync += waits.eq(0)
         # Chunks in the reader, each with a burst of its own, but for the one that it holds and the
-        # one whose last pair is offered.
+        # two whose last pairs are offered and wait behind.
         m.submodules.reading = reading = SyncFIFO(
-            width=TILE_TAG_BITS, depth=self.lists.outstanding_pages + 2)
+            width=TILE_TAG_BITS, depth=self.lists.outstanding_pages + 3)
         m.d.comb += [
             reading.w_en.eq(reader.i_list.valid & reader.i_list.ready),
             reading.w_data.eq(chunk.tag), reading.r_en.eq(ended),
             self.behind.eq(reading.r_rdy & is_older(reading.r_data, self.oldest)),
         ]
 
-        # ---- Pairs go to the next sorter, or are dropped from a chunk's first on. Of a page's
-        # first beat only one is an entry, a sorter wants two: one is kept until the next comes.
+        # ---- Pairs go to the next sorter, or are dropped from a chunk's first on: that is decided
+        # before it comes. Of a page's first beat only one is an entry, a sorter wants two: one is
+        # kept until the next comes.
         pair = reader.o_pair
         low, high = pair.p.entries[0], pair.p.entries[1]
         two = pair.p.valid.all()
         load = Signal(range(units))
-        begun, dropping, drops = Signal(), Signal(), Signal()
+        begun, decided, drops = Signal(), Signal(), Signal()
         spare, kept, alone = Signal.like(low), Signal(), Signal()
         tag = Signal(TILE_TAG_BITS)
         room, keeps, taken, given = (
@@ -147,12 +148,12 @@ class Bsu(Component):
         packed = Signal(pair_layout(self.design.entry))
         first = Mux(pair.p.valid[0], low, high)
         m.d.comb += [
-            drops.eq(Mux(begun, dropping, is_older(pair.p.tag, self.oldest))),
             room.eq(Array(sorter.i.ready for sorter in sorters)[load]),
             keeps.eq(~kept & ~two & ~pair.p.last),
-            pair.ready.eq(~alone & (drops | keeps | room)), taken.eq(pair.valid & pair.ready),
+            pair.ready.eq(~alone & decided & (drops | keeps | room)),
+            taken.eq(pair.valid & pair.ready),
             ended.eq(taken & pair.p.last), self.loaded.eq(ended | dropped),
-            given.eq(alone | (pair.valid & ~drops & ~keeps)),
+            given.eq(alone | (pair.valid & decided & ~drops & ~keeps)),
             packed.first.eq(Mux(kept, spare, first)), packed.second.eq(Mux(kept, first, high)),
             packed.both.eq(~alone & (kept | two)),
             packed.last.eq(alone | (pair.p.last & ~(kept & two))),
@@ -163,11 +164,16 @@ class Bsu(Component):
         with m.If(alone & room):
             m.d.sync += [kept.eq(0), alone.eq(0)]
         with m.If(taken):
-            m.d.sync += [begun.eq(~pair.p.last), dropping.eq(drops), tag.eq(pair.p.tag)]
+            m.d.sync += [begun.eq(~pair.p.last), tag.eq(pair.p.tag)]
             with m.If(~drops):
                 m.d.sync += [
                     kept.eq(keeps | (kept & two)), spare.eq(high), alone.eq(
                         kept & two & pair.p.last)]
+        with m.If(ended):
+            m.d.sync += decided.eq(0)
+        with m.Elif(~begun & ~taken):
+            m.d.sync += [
+                decided.eq(reading.r_rdy), drops.eq(is_older(reading.r_data, self.oldest))]
         with m.If(self.sorted):
             m.d.sync += load.eq(Mux(load == units - 1, 0, load + 1))
         held = Signal(units)
@@ -176,11 +182,13 @@ class Bsu(Component):
         # ---- The next chunk is given through a register.
         give = Signal(range(units))
         move = Signal()
+        # Sorters whose chunk is of a tile that is over, as of a cycle ago.
+        dead_of = Signal(units)
         over = Signal()
         forget = Signal()
         m.d.comb += [
             move.eq(~self.o_entry.valid | self.o_entry.ready),
-            over.eq(held.bit_select(give, 1) & is_older(tags[give], self.oldest)),
+            over.eq(dead_of.bit_select(give, 1)),
         ]
         with m.If(move):
             m.d.sync += self.o_entry.valid.eq(0)
@@ -194,6 +202,8 @@ class Bsu(Component):
             ]
             with m.If(self.sorted & (load == number)):
                 m.d.sync += [held[number].eq(1), tags[number].eq(Mux(alone, tag, pair.p.tag))]
+            m.d.sync += dead_of[number].eq(
+                held[number] & is_older(tags[number], self.oldest) & ~(forget & chosen))
             with m.If(chosen & (over | (goes & sorter.o.p.last))):
                 m.d.comb += forget.eq(1)
                 m.d.sync += held[number].eq(0)

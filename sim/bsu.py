@@ -15,21 +15,23 @@ __all__ = ["BUSY", "CHUNKS", "ENTRIES", "OUT_PLACE", "OUT_TILE", "ROWS", "behind
            "new_bsu", "new_sorters", "offers", "step"]
 
 # The chunk that waits for the reader: whether there is one, first page, entries, tile, place of its
-# first entry; whether a chunk is in the midst of coming and is dropped; whether an entry is kept
-# for the next and is the last of its chunk; the sorter that loads next and the one that gives; the
-# output's register; chunks given to the reader and read; counts.
+# first entry; whether a chunk is in the midst of coming, and whether it, or the next, is dropped;
+# whether an entry is kept for the next and is the last of its chunk; the sorter that loads next and
+# the one that gives; the output's register; chunks given to the reader and read; counts; whether it
+# is known that the chunk which comes, or comes next, is dropped or not.
 (WAITS, PAGE, COUNT, TILE, PLACE, BEGUN, DROPPING, KEPT, ALONE, LOAD, GIVE, OUT, OUT_PLACE,
- OUT_TILE, PUSHED, POPPED, BUSY, ROWS, CHUNKS, ENTRIES) = range(20)
+ OUT_TILE, PUSHED, POPPED, BUSY, ROWS, CHUNKS, ENTRIES, DECIDED) = range(21)
 #: Then a ring of chunks at the reader (tile, place).
-RING = 20
+RING = 21
 CHUNKS_AHEAD = 1024
-#: Then of each sorter whether it holds a chunk, its tile, the place of its first entry.
+#: Then of each sorter whether it holds a chunk, its tile, the place of its first entry, whether the
+#: tile is over.
 SORTERS = RING + 2 * CHUNKS_AHEAD
 
 
 def new_bsu(design: BsuDesign) -> npt.NDArray[np.int64]:
     """State of the unit before a frame; its reader and its sorters have states of their own."""
-    return np.zeros(SORTERS + 3 * design.units, np.int64)
+    return np.zeros(SORTERS + 4 * design.units, np.int64)
 
 
 def new_sorters(design: BsuDesign) -> npt.NDArray[np.int64]:
@@ -87,26 +89,24 @@ def step(
     pair = reader[list_reader.PAIR] != 0
     at = RING + 2 * (state[POPPED] % CHUNKS_AHEAD)
     kept, alone = state[KEPT] != 0, state[ALONE] != 0
-    drops = state[DROPPING] != 0
-    if not state[BEGUN]:
-        drops = pair and (state[at] - oldest) & 8 != 0
+    decided, drops = state[DECIDED] != 0, state[DROPPING] != 0
     load, give = state[LOAD], state[GIVE]
     room = sorters[load, sorter.PHASE] == sorter.LOAD
     last = reader[list_reader.PAIR_LAST] != 0
     valid = reader[list_reader.PAIR_VALID]
     two = valid == 3
     keeps = not kept and not two and not last
-    pair_ready = not alone and (drops or keeps or room)
+    pair_ready = not alone and decided and (drops or keeps or room)
     taken = pair and pair_ready
     ended = taken and last
-    given = alone or (pair and not drops and not keeps)
+    given = alone or (pair and decided and not drops and not keeps)
     packed_last = alone or (last and not (kept and two))
     packed = 2 if not alone and (kept or two) else 1
 
     # What is given.
-    of = SORTERS + 3 * give
+    of = SORTERS + 4 * give
     move = not state[OUT] or entry_ready
-    over = state[of] != 0 and (state[of + 1] - oldest) & 8 != 0
+    over = state[of + 3] != 0
     _, _, place, ends = sorter.offers(sorters[give])
     goes = place >= 0 and move and not over
     if move:
@@ -123,13 +123,19 @@ def step(
             number == give and move and not over, number == give and over)
     state[BUSY] += rows > 0
     state[ROWS] += rows
-    if over or (goes and ends):
+    forget = over or (goes and ends)
+    for number in range(units):
+        at_sorter = SORTERS + 4 * number
+        state[at_sorter + 3] = (
+            state[at_sorter] != 0 and (state[at_sorter + 1] - oldest) & 8 != 0
+            and not (forget and number == give))
+    if forget:
         state[of] = 0
         state[GIVE] = 0 if give == units - 1 else give + 1
     if given and room and packed_last:
         # The chunk of the entry that was kept has left the ring.
         of_chunk = RING + 2 * ((state[POPPED] - alone) % CHUNKS_AHEAD)
-        into = SORTERS + 3 * load
+        into = SORTERS + 4 * load
         state[into] = 1
         state[into + 1] = state[of_chunk]
         state[into + 2] = state[of_chunk + 1]
@@ -137,9 +143,13 @@ def step(
         state[CHUNKS] += 1
     if alone and room:
         state[KEPT] = state[ALONE] = 0
+    if ended:
+        state[DECIDED] = 0
+    elif not state[BEGUN] and not taken:
+        state[DECIDED] = state[PUSHED] != state[POPPED]
+        state[DROPPING] = (state[at] - oldest) & 8 != 0
     if taken:
         state[BEGUN] = not last
-        state[DROPPING] = drops
         if not drops:
             state[ENTRIES] += 2 if two else 1
             state[KEPT] = keeps or (kept and two)

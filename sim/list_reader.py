@@ -18,15 +18,17 @@ __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_PAGE", "IN_FLIGHT", "PAIR_LAST",
 # a burst is in its midst; levels of the two queues, whether their output registers hold something,
 # what was pushed and popped; the beat behind the buffer, and whether it is the last of its burst;
 # whether the next to leave is the first of its page; the pair that is offered: whether there is
-# one, the place of its beat, which entries it has, whether it is its list's last, the list's tag.
+# one, the place of its beat, which entries it has, whether it is its list's last, the list's tag;
+# the same of one that waits behind it; whether there is room for a page, as of a cycle ago.
 (HELD, KNOWN, PAGE, LEFT, TAG, ADDRESS, ADDRESS_PAGE, ADDRESS_BEATS,
  RESERVED, AWAITED, IN_FLIGHT, MIDDLE,
  BEATS, BEATS_OUT, BEATS_PUSHED, BEATS_POPPED, BURSTS, BURSTS_OUT, BURSTS_PUSHED, BURSTS_POPPED,
  FULL, FULL_PLACE, FULL_END, FIRST,
- PAIR, PAIR_PLACE, PAIR_VALID, PAIR_LAST, PAIR_TAG) = range(29)
+ PAIR, PAIR_PLACE, PAIR_VALID, PAIR_LAST, PAIR_TAG,
+ WAITS, WAITS_PLACE, WAITS_VALID, WAITS_LAST, WAITS_TAG, ROOM) = range(35)
 #: Then a ring of beats (place, last of its burst), and behind it one of bursts (upper half of the
 #: last beat in use, last of its list, tag).
-RING = 29
+RING = 35
 
 
 def new_list_reader(design: ListsDesign) -> npt.NDArray[np.int64]:
@@ -77,22 +79,29 @@ def step(state, limits, count, page, tag, stop, address_ready, beat, link, end, 
     buffer, outstanding, page_entries = limits
     page_beats = (page_entries + 1) // 2
 
-    # Pairs leave.
-    move = not state[PAIR] or pair_ready
+    # Pairs leave; one that finds the output taken waits.
+    free = not state[PAIR] or pair_ready
+    move = not state[WAITS]
     fill = move or not state[FULL]
     take = fill and state[BEATS_OUT] != 0
     ends = False
+    at = PAIR
     if move:
+        if not free:
+            at = WAITS
         if state[FULL]:
             of = RING + 2 * buffer + 3 * (state[BURSTS_POPPED] % outstanding)
             ends = state[FULL_END] != 0
-            state[PAIR_PLACE] = state[FULL_PLACE]
-            state[PAIR_VALID] = (0 if state[FIRST] else 1) + (
-                2 if not ends or state[of] else 0)
-            state[PAIR_LAST] = ends and state[of + 1] != 0
-            state[PAIR_TAG] = state[of + 2]
+            state[at + 1] = state[FULL_PLACE]
+            state[at + 2] = (0 if state[FIRST] else 1) + (2 if not ends or state[of] else 0)
+            state[at + 3] = ends and state[of + 1] != 0
+            state[at + 4] = state[of + 2]
             state[FIRST] = ends
-        state[PAIR] = state[FULL]
+        state[at] = state[FULL]
+    elif free:
+        for field in range(5):
+            state[PAIR + field] = state[WAITS + field]
+        state[WAITS] = 0
     if fill:
         at = RING + 2 * (state[BEATS_POPPED] % buffer)
         state[FULL] = take
@@ -101,7 +110,8 @@ def step(state, limits, count, page, tag, stop, address_ready, beat, link, end, 
 
     # Pages are asked for.
     ask = (state[HELD] != 0 and state[KNOWN] != 0 and not state[ADDRESS] and not stop
-           and state[RESERVED] <= buffer - page_beats and state[BURSTS] < outstanding - 1)
+           and state[ROOM] and state[BURSTS] < outstanding - 1)
+    state[ROOM] = state[RESERVED] <= buffer - page_beats
     ready = not state[HELD]
     here = beat >= 0 and state[IN_FLIGHT] > 0
     linked = here and not state[MIDDLE]

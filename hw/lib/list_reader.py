@@ -134,11 +134,11 @@ class ListReader(Component):
         # Beats that were asked for and have not left the buffer; pages whose first has not come.
         reserved = Signal(range(design.buffer_beats + 1))
         awaited = Signal(range(design.outstanding_pages + 1))
+        # Of a cycle ago: what is reserved since is known before the next page is asked for.
+        m.d.sync += room.eq(reserved <= design.buffer_beats - design.page_beats)
         m.d.comb += [
             self.i_list.ready.eq(~held),
-            more.eq(left > design.page_entries),
             length.eq(Mux(more, design.page_beats - 1, left >> 1)),
-            room.eq(reserved <= design.buffer_beats - design.page_beats),
             ask.eq(held & known & room & bursts.w_rdy & ~self.o_address.valid & ~self.stop),
             bursts.w_en.eq(ask),
             bursts.w_data.eq(Cat(more | left[0], ~more, tag)),
@@ -153,6 +153,7 @@ class ListReader(Component):
                     self.base_address + (page << (design.page_bytes - 1).bit_length())),
                 self.o_address.p.length.eq(length),
                 held.eq(more), known.eq(0), left.eq(left - design.page_entries),
+                more.eq(left > 2 * design.page_entries),
             ]
         # Where a list waits for a link, no page behind that has been asked for: it is the last to
         # come.
@@ -162,7 +163,7 @@ class ListReader(Component):
             listed = self.i_list.p
             m.d.sync += [
                 held.eq(1), known.eq(1), page.eq(listed.page), left.eq(listed.count),
-                tag.eq(listed.tag),
+                tag.eq(listed.tag), more.eq(listed.count > design.page_entries),
             ]
         take = Signal()
         m.d.sync += [
@@ -171,26 +172,36 @@ class ListReader(Component):
         ]
 
         # ---- Pairs leave, through a register behind the buffer's memory. What is known of a burst
-        # is there before its beats.
-        first, move, fill = Signal(init=1), Signal(), Signal()
+        # is there before its beats. A pair that finds the output taken waits in a register of its
+        # own, so that nothing of the buffer depends on who takes pairs.
+        first, move = Signal(init=1), Signal()
+        # Whether the first of the two registers takes a beat: known a cycle ahead, in a register
+        # for the buffer and in one for the beat's own, that are far apart.
+        fill, takes = (Signal(init=1, name=name, attrs={"keep": "true"})
+                       for name in ("fill", "takes"))
         full, here_data, end = Signal(), Signal(2 * entry_bits), Signal()
         head = data.View(burst, bursts.r_data)
-        pair = self.o_pair.p
+        found, waiting = Signal.like(self.o_pair.payload), Signal.like(self.o_pair.payload)
+        free, waits = Signal(), Signal()
         m.d.comb += [
-            move.eq(~self.o_pair.valid | self.o_pair.ready),
-            fill.eq(~full | move),
-            take.eq(fill & beats.r_rdy),
+            free.eq(~self.o_pair.valid | self.o_pair.ready),
+            move.eq(~waits), take.eq(takes & beats.r_rdy),
             beats.r_en.eq(take),
             bursts.r_en.eq(move & full & end),
+            found.entries.eq(here_data), found.valid.eq(Cat(~first, ~end | head.full)),
+            found.last.eq(end & head.last), found.tag.eq(head.tag),
         ]
         with m.If(fill):
             m.d.sync += [full.eq(beats.r_rdy), Cat(here_data, end).eq(beats.r_data)]
         with m.If(move):
-            m.d.sync += [
-                self.o_pair.valid.eq(full), pair.entries.eq(here_data),
-                pair.valid.eq(Cat(~first, ~end | head.full)),
-                pair.last.eq(end & head.last), pair.tag.eq(head.tag),
-            ]
+            m.d.sync += waiting.eq(found)
             with m.If(full):
                 m.d.sync += first.eq(end)
+        will_wait = ~free & (waits | full)
+        will_fill = ~(will_wait & Mux(fill, beats.r_rdy, full))
+        m.d.sync += [waits.eq(will_wait), fill.eq(will_fill), takes.eq(will_fill)]
+        with m.If(free):
+            m.d.sync += [
+                self.o_pair.valid.eq(waits | full), self.o_pair.payload.eq(
+                    Mux(waits, waiting, found))]
         return m
