@@ -234,6 +234,16 @@ class Lists(Component):
         # ---- 1: out of the memories. 2: what is newest of the list. A list that was read in the
         # cycle of a write, or before, has missed it: what is written stays for two cycles more.
         tile, slot, newest = Signal(self._record), Signal(known), Signal(known)
+        # What the next slot is: the list's first, its page's first, an odd one. It goes with what
+        # is newest, and with what comes of it.
+        looks = data.StructLayout({"first": 1, "fresh": 1, "odd": 1})
+        slot_bits = (design.page_slots - 1).bit_length()
+
+        def look(slots: Value) -> Value:
+            return Cat(~slots.any(), ~slots[:slot_bits].any(), slots[0])
+
+        newest_looks = Signal(looks)
+        looks_after = [Signal(looks, name=f"looks_{age}") for age in range(3)]
         written = [Signal(known, name=f"written_{age}") for age in range(3)]
         of = [stages[4].list, *(Signal(range(design.lists), name=f"of_{age}") for age in (1, 2))]
         there = [stages[4].operation.as_value().any(),
@@ -241,7 +251,8 @@ class Lists(Component):
         working = stages[3].operation.as_value().any()
         missed, same = Signal(3), Signal()
         for age in range(2):
-            m.d.sync += [written[age + 1].eq(written[age]), of[age + 1].eq(of[age]),
+            m.d.sync += [written[age + 1].eq(written[age]),
+                         looks_after[age + 1].eq(looks_after[age]), of[age + 1].eq(of[age]),
                          there[age + 1].eq(there[age])]
         m.d.sync += [
             tile.eq(read_tile.data), slot.eq(read_slot.data),
@@ -250,15 +261,15 @@ class Lists(Component):
             same.eq(working & (stages[2].list == stages[3].list)),
         ]
         with m.If(missed[0]):
-            m.d.sync += newest.eq(written[0])
+            m.d.sync += [newest.eq(written[0]), newest_looks.eq(looks_after[0])]
         with m.Elif(missed[1]):
-            m.d.sync += newest.eq(written[1])
+            m.d.sync += [newest.eq(written[1]), newest_looks.eq(looks_after[1])]
         with m.Elif(missed[2]):
-            m.d.sync += newest.eq(written[2])
+            m.d.sync += [newest.eq(written[2]), newest_looks.eq(looks_after[2])]
         with m.Elif(self._further(stages[2])):
-            m.d.sync += newest.eq(slot)
+            m.d.sync += [newest.eq(slot), newest_looks.eq(look(slot.record.slots))]
         with m.Else():
-            m.d.sync += newest.record.eq(tile)
+            m.d.sync += [newest.record.eq(tile), newest_looks.eq(look(tile.slots))]
 
         # ---- 3: where the entry goes.
         stage, result = stages[3], written[0]
@@ -270,13 +281,12 @@ class Lists(Component):
                                     for name in ("page", "following", "of_page"))
         place = Signal(range(design.page_beats))
         key = stage.entry[:design.entry.key_bits]
-        slot_bits = (design.page_slots - 1).bit_length()
-        record = now.record
+        record, looks_now = now.record, Signal(looks)
         free, after, bound = self._allot(m, append & fresh, first)
         m.d.comb += [
             now.eq(Mux(same, result, newest)),
-            first.eq(~record.slots.any()), fresh.eq(~record.slots[:slot_bits].any()),
-            odd.eq(record.slots[0]),
+            looks_now.eq(Mux(same, looks_after[0], newest_looks)),
+            first.eq(looks_now.first), fresh.eq(looks_now.fresh), odd.eq(looks_now.odd),
             page.eq(Mux(fresh, Mux(first, free, record.next), record.page)),
             following.eq(Mux(fresh, Mux(first, after, free), record.next)),
         ]
@@ -284,7 +294,7 @@ class Lists(Component):
                      Signal(design.entry.width, name="high"))
         half = Signal()
         m.d.sync += [
-            result.eq(now),
+            result.eq(now), looks_after[0].eq(looks_now),
             emit.eq((append & (fresh | odd)) | (stage.operation.flush & odd)),
             of_page.eq(page), place.eq(record.slots[1:slot_bits]),
             low.eq(Mux(fresh, following, record.half)), high.eq(Mux(append, stage.entry, 0)),
@@ -295,6 +305,8 @@ class Lists(Component):
                 # Of a fresh page the first two slots.
                 result.record.slots.eq(Mux(fresh, record.slots | 2, record.slots + 1)),
                 result.record.page.eq(page), result.record.next.eq(following),
+                looks_after[0].first.eq(0), looks_after[0].odd.eq(~fresh & ~odd),
+                looks_after[0].fresh.eq(~fresh & record.slots[:slot_bits].all()),
             ]
             with m.If(first):
                 m.d.sync += result.record.head.eq(free)
@@ -306,7 +318,8 @@ class Lists(Component):
                 m.d.sync += result.keys.high.eq(key)
         with m.If(clear):
             m.d.sync += [
-                result.record.eq(0), result.keys.low.eq(~0), result.keys.high.eq(0)]
+                result.record.eq(0), result.keys.low.eq(~0), result.keys.high.eq(0),
+                looks_after[0].eq(look(C(0, slot_bits + 1)))]
 
         # ---- 4: into the memories, and to the bus.
         stage = stages[4]

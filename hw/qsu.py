@@ -145,8 +145,8 @@ class Qsu(Component):
         ]
 
         # ---- Where the frame is, and what is known of the list that is looked at.
-        column, row, columns, rows = (Signal(12, name=name)
-                                      for name in ("column", "row", "columns", "rows"))
+        column, row, last_column, last_row = (
+            Signal(12, name=name) for name in ("column", "row", "last_column", "last_row"))
         tile = Signal(range(lists.tiles))
         tag = tile[:TILE_TAG_BITS]
         known = Signal(answer_layout(lists))
@@ -161,19 +161,23 @@ class Qsu(Component):
         dead = Signal()
         sent = Signal()
         m.d.comb += [
-            columns.eq((self.width + TILE_PX - 1) >> 4), rows.eq((self.height + TILE_PX - 1) >> 4),
             first.eq(lists.tiles + (level << bucket_bits)),
-            dead.eq(inside & is_older(tag, self.oldest)),
             sent.eq(self.o_chunk.valid & self.o_chunk.ready),
         ]
-        m.d.sync += unread.eq(unread + sent - self.i_loaded)
+        m.d.sync += [
+            unread.eq(unread + sent - self.i_loaded),
+            # As of a cycle ago.
+            dead.eq(inside & is_older(tag, self.oldest)),
+            last_column.eq((self.width - 1) >> 4), last_row.eq((self.height - 1) >> 4),
+        ]
         m.submodules.stack = stack = Memory(shape=len(bucket), depth=levels, init=[])
         push, pop = stack.write_port(), stack.read_port(domain="comb")
         m.d.comb += [push.addr.eq(level), push.data.eq(bucket), pop.addr.eq(level)]
 
         pixels_x, pixels_y = Signal(16), Signal(16)
+        m.d.sync += [
+            pixels_x.eq(self.width - (column << 4)), pixels_y.eq(self.height - (row << 4))]
         m.d.comb += [
-            pixels_x.eq(self.width - (column << 4)), pixels_y.eq(self.height - (row << 4)),
             self.o_chunk.p.page.eq(known.page), self.o_chunk.p.count.eq(known.count),
             self.o_chunk.p.tag.eq(tag),
             self.o_query.payload.eq(at),
@@ -273,9 +277,9 @@ class Qsu(Component):
                         column.eq(column + 1),
                     ]
                     m.next = "query"
-                    with m.If(column == columns - 1):
+                    with m.If(column == last_column):
                         m.d.sync += [column.eq(0), row.eq(row + 1)]
-                        with m.If(row == rows - 1):
+                        with m.If(row == last_row):
                             m.next = "done"
             with m.State("pop"):
                 m.d.sync += [bucket.eq(pop.data), at.eq(first + pop.data)]

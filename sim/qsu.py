@@ -23,12 +23,13 @@ __all__ = ["AT", "BUSY", "CHUNK", "COUNT", "ENTRY", "ENTRY_LIST", "FIRST", "PAGE
 # what is known of it; whether the tile was partitioned, the level, the bucket, the level's first
 # list; chunks given and not yet read, keys of the list less one, bits to shift; the pair that is
 # taken apart: which entries wait, whether it is the last, both entries; the two stages behind it:
-# whether taken, by which entry, its distance or its list, whether it is the last; counts.
+# whether taken, by which entry, its distance or its list, whether it is the last; counts; whether
+# the tile was partitioned and is over, as of a cycle ago.
 (STATE, TILE, TILES, AT, PAGE, COUNT, LOW, HIGH, INSIDE, LEVEL, BUCKET, FIRST, UNREAD, SPAN, SHIFT,
  WAITS, HELD_LAST, HELD_0, HELD_1, VALID, WORD, DISTANCE, LAST, ENTRY_VALID, ENTRY, ENTRY_LIST,
- ENTRY_LAST, PARTITIONS, BUSY, STALLED) = range(30)
+ ENTRY_LAST, PARTITIONS, BUSY, STALLED, DEAD) = range(31)
 #: Then the stack.
-STACK = 30
+STACK = 31
 
 
 def new_qsu(design: QsuDesign, lists: ListsDesign, tiles: int) -> npt.NDArray[np.int64]:
@@ -136,7 +137,8 @@ def step(
     chunk, bucket_bits, tiles, _ = limits
     at = state[STATE]
     buckets = np.int64(1) << bucket_bits
-    dead = state[INSIDE] != 0 and _older(state[TILE], oldest)
+    dead = state[DEAD] != 0
+    state[DEAD] = state[INSIDE] != 0 and _older(state[TILE], oldest)
     sent = at == CHUNK and chunk_ready
     reads = at == READ
     pair = reader[list_reader.PAIR] != 0
