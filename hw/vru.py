@@ -52,11 +52,12 @@ class Vru(Component):
     Bit-true model: :func:`splatforge.algos.vru.vru_fixed`. Cycle model:
     :mod:`splatforge.sim.vru`.
 
-    An entry looks its feature's number up among the cache's tags; a miss takes the place of what
-    was there and asks for two beats. Entries wait in order between the tags and the data: there a
-    miss takes what has arrived and leaves it in the cache, a hit finds what an earlier entry left.
-    So hits never wait for anything but the entries before them, and a burst is asked for only
-    when there is room for it: ``i_beat`` is always ready. Then come six stages of arithmetic.
+    An entry looks its feature's number up among the cache's tags, in three stages; a miss takes the
+    place of what was there and asks for two beats. What the two before have written is passed on.
+    Entries wait in order between the tags and the data: there a miss takes what has arrived and
+    leaves it in the cache, a hit finds what an earlier entry left. So hits never wait for anything
+    but the entries before them, and a burst is asked for only when there is room for it:
+    ``i_beat`` is always ready. Then come eight stages of arithmetic.
 
     ``skip`` ends the current tile. What is left of it is dropped: behind ``oldest``, an entry asks
     for nothing, and a splat is not offered.
@@ -115,8 +116,8 @@ class Vru(Component):
     o_splat: stream.Interface
 
     #: Cycles from the transfer of an entry that hits to the first in which its splat can transfer:
-    #: tags, two of the queue, the cache's data, six of arithmetic.
-    latency = 10
+    #: three of the tags, three of the queue, the cache's data, eight of arithmetic.
+    latency = 15
 
     def __init__(
         self,
@@ -142,7 +143,8 @@ class Vru(Component):
         place = self._tiles(m)
         waiting = self._tags(m)
         arrived = self._arrivals(m)
-        move = Signal()
+        # What is in front of the stages moves with them.
+        move = Signal(init=1, attrs={"keep": "true"})
         feature, tile, subtiles, valid = self._data(m, waiting, arrived, move)
         self._setup(m, place, feature, tile, subtiles, valid, move)
         return m
@@ -155,11 +157,11 @@ class Vru(Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.submodules.tiles = tiles = SyncFIFOBuffered(
             width=listed_tile_layout().size, depth=TILES_AHEAD)
-        x, y, tiles_x = Signal(12), Signal(12), Signal(12)
+        x, y, last_x = Signal(12), Signal(12), Signal(12)
         came, went = Signal(), Signal()
         head = data.View(listed_tile_layout(), tiles.r_data)
         m.d.comb += [
-            tiles_x.eq((self.width + TILE_PX - 1) >> 4),
+            last_x.eq((self.width - 1) >> 4),
             self.i_tile.ready.eq(tiles.w_rdy),
             came.eq(self.i_tile.valid & self.i_tile.ready),
             tiles.w_en.eq(self.i_tile.valid), tiles.w_data.eq(self.i_tile.payload),
@@ -170,12 +172,20 @@ class Vru(Component):
         m.d.comb += [self.o_tile.p[name].eq(head[name]) for name in ("columns", "rows", "splats")]
         with m.If(came):
             m.d.sync += x.eq(x + 1)
-            with m.If(x == tiles_x - 1):
+            with m.If(x == last_x):
                 m.d.sync += [x.eq(0), y.eq(y + 1)]
         with m.If(went):
             m.d.sync += self.oldest.eq(head.tile)
         with m.Elif(self.skip):
             m.d.sync += self.oldest.eq(self.oldest + 1)
+
+        def will_be_older(number: Value) -> Value:
+            """Whether the tile of a number lies before what is the oldest behind this cycle."""
+            return Mux(went, is_older(number, head.tile), Mux(
+                self.skip, is_older(number, (self.oldest + 1)[:TILE_TAG_BITS]),
+                is_older(number, self.oldest)))
+
+        self._will_be_older = will_be_older
         return read
 
     def _tags(self, m):
@@ -192,21 +202,31 @@ class Vru(Component):
 
         clearing = Signal()
         line = Signal(bits)
-        entry, valid = Signal(entry_layout(design.entry)), Signal()
-        take, go, dead, hit, fetch = (
-            Signal(name=name) for name in ("take", "go", "dead", "hit", "fetch"))
-        found = data.View(tag, read.data)
+        # Three entries one behind the other: one whose tag comes out of the memory, one that is
+        # compared with it, one that is decided on.
+        entries = [Signal(entry_layout(design.entry), name=f"entry_{n}") for n in range(3)]
+        valids = [Signal(name=f"valid_{n}") for n in range(3)]
+        _, compared, entry = entries
+        valid = valids[2]
+        move, take, go, dead, hit, fetch = (
+            Signal(name=name) for name in ("move", "take", "go", "dead", "hit", "fetch"))
+        found = Signal(tag)
+        matches = Signal()
+        # What was written behind an entry's reading: whether the one that was decided on when it
+        # moved on, to the second place or the third, has written a tag, of its line, and its own.
+        wrote, same_line, same_upper = (Signal(2, name=name) for name in (
+            "wrote", "same_line", "same_upper"))
         asked, placed = (Signal(range(2 * design.outstanding_features), name=name)
                          for name in ("asked", "placed"))
+        # Of a cycle ago: what was asked for since is known before the next miss can go.
         room = Signal()
         self._placed = placed
         m.d.comb += [
-            self.i_entry.ready.eq(~clearing & (~valid | go)),
+            move.eq(~valid | go),
+            self.i_entry.ready.eq(~clearing & move),
             take.eq(self.i_entry.valid & self.i_entry.ready),
-            read.addr.eq(self.i_entry.p.feature), read.en.eq(self.i_entry.ready),
-            dead.eq(is_older(entry.tile, self.oldest)),
-            hit.eq(found.valid & (found.upper == entry.feature[bits:])),
-            room.eq((asked - placed)[:len(asked)] != design.outstanding_features),
+            read.addr.eq(self.i_entry.p.feature), read.en.eq(move),
+            hit.eq(Mux(wrote[1] & same_line[1], same_upper[1], matches)),
             go.eq(dead | (waiting.w_rdy & (hit | (~self.o_address.valid & room & ~self.stop)))),
             fetch.eq(valid & go & ~dead & ~hit),
             waiting.w_en.eq(valid & go & ~dead),
@@ -216,8 +236,25 @@ class Vru(Component):
             write.en.eq(clearing | fetch),
             self.hit.eq(waiting.w_en & hit), self.miss.eq(fetch),
         ]
-        with m.If(self.i_entry.ready):
-            m.d.sync += [valid.eq(self.i_entry.valid), entry.eq(self.i_entry.payload)]
+        m.d.sync += [
+            room.eq((asked - placed)[:len(asked)] != design.outstanding_features),
+            dead.eq(Mux(move, is_older(compared.tile, self.oldest),
+                        is_older(entry.tile, self.oldest))),
+        ]
+        with m.If(move):
+            m.d.sync += [
+                *(after.eq(before) for before, after in pairwise([take, *valids])),
+                *(after.eq(before) for before, after in pairwise([self.i_entry.payload, *entries])),
+                found.eq(read.data),
+                matches.eq(Mux(
+                    wrote[0] & same_line[0], same_upper[0],
+                    found.valid & (found.upper == compared.feature[bits:]))),
+                wrote.eq(fetch.replicate(2)),
+                *(same_line[n].eq(entries[n].feature[:bits] == entry.feature[:bits])
+                  for n in range(2)),
+                *(same_upper[n].eq(entries[n].feature[bits:] == entry.feature[bits:])
+                  for n in range(2)),
+            ]
         with m.If(self.start):
             m.d.sync += clearing.eq(1)
         with m.Elif(clearing):
@@ -268,22 +305,33 @@ class Vru(Component):
         m.submodules.features = features = Memory(
             shape=design.feature.width, depth=design.cache_features, init=[])
         write, read = features.write_port(), features.read_port()
-        head = data.View(self._waiting_layout(), waiting.r_data)
+        # Two entries wait in registers, so that nothing of the queue depends on who takes them.
+        head, following = (Signal(self._waiting_layout(), name=name)
+                           for name in ("head", "following"))
+        waits, follows = Signal(), Signal()
         take = Signal()
         valid, miss = Signal(), Signal()
         tile, subtiles = Signal.like(head.tile), Signal.like(head.subtiles)
         fresh = Signal(design.feature.width)
         feature = Signal(feature_layout(design.feature))
         m.d.comb += [
-            take.eq(move & waiting.r_rdy & (~head.miss | arrived.r_rdy)),
-            waiting.r_en.eq(take),
+            take.eq(move & waits & (~head.miss | arrived.r_rdy)),
+            waiting.r_en.eq(~follows),
             arrived.r_en.eq(take & head.miss),
             read.addr.eq(head.index), read.en.eq(move),
             write.addr.eq(head.index), write.data.eq(arrived.r_data),
             write.en.eq(take & head.miss),
             feature.eq(Mux(miss, fresh, read.data)),
-            self.behind.eq(waiting.r_rdy & is_older(head.tile, self.oldest)),
+            self.behind.eq(waits & is_older(head.tile, self.oldest)),
         ]
+        with m.If(take | ~waits):
+            m.d.sync += [
+                head.eq(Mux(follows, following, waiting.r_data)),
+                waits.eq(follows | waiting.r_rdy), follows.eq(0)]
+        with m.Else():
+            m.d.sync += follows.eq(follows | waiting.r_rdy)
+        with m.If(~follows):
+            m.d.sync += following.eq(waiting.r_data)
         with m.If(arrived.r_en):
             m.d.sync += self._placed.eq(self._placed + 1)
         with m.If(move):
@@ -294,25 +342,46 @@ class Vru(Component):
         return feature, tile, subtiles, valid
 
     def _setup(self, m, place, feature, tile, subtiles, valid, move):
-        """Stages that move together; the last is the output's register."""
+        """Stages that move together; the last is the output's register.
+
+        A splat that the array does not take leaves it for another register, so that whether the
+        stages move depends on no input; that stands in two registers, for the stages and for what
+        is in front of them.
+        """
         m.submodules.setup = setup = SplatSetup(self.design.setup)
         stages = setup.latency
         valids = [valid] + [Signal(name=f"valid_{n}") for n in range(stages)]
         tiles = [tile] + [Signal.like(tile, name=f"tile_{n}") for n in range(stages)]
         regions = [subtiles] + [Signal.like(subtiles, name=f"subtiles_{n}") for n in range(stages)]
-        dead = is_older(tiles[-1], self.oldest)
+        # Whether the last, and the splat that waits, is of a tile that is over.
+        dead, waiting_dead = Signal(), Signal()
+        waits, will_wait = Signal(), Signal()
+        waiting_tile = Signal.like(tile)
+        found, waiting = (Signal.like(self.o_splat.payload, name=name)
+                          for name in ("found", "waiting"))
+        stages_move = Signal(init=1, attrs={"keep": "true"})
+        m.d.sync += [
+            dead.eq(Mux(stages_move, self._will_be_older(tiles[-2]),
+                        self._will_be_older(tiles[-1]))),
+            waiting_dead.eq(Mux(waits, self._will_be_older(waiting_tile),
+                                self._will_be_older(tiles[-1]))),
+            waits.eq(will_wait), move.eq(~will_wait), stages_move.eq(~will_wait),
+        ]
         m.d.comb += [
             place.addr.eq(tile),
-            move.eq(~valids[-1] | dead | self.o_splat.ready),
-            self.o_splat.valid.eq(valids[-1] & ~dead),
-            setup.enable.eq(move), setup.feature.eq(feature), Cat(setup.x, setup.y).eq(place.data),
+            self.o_splat.valid.eq(Mux(waits, ~waiting_dead, valids[-1] & ~dead)),
+            self.o_splat.payload.eq(Mux(waits, waiting, found)),
+            will_wait.eq(self.o_splat.valid & ~self.o_splat.ready),
+            setup.enable.eq(stages_move), setup.feature.eq(feature),
+            Cat(setup.x, setup.y).eq(place.data),
         ]
-        with m.If(move):
+        with m.If(stages_move):
             for line in (valids, tiles, regions):
                 m.d.sync += [after.eq(before) for before, after in pairwise(line)]
+        with m.If(~waits):
+            m.d.sync += [waiting.eq(found), waiting_tile.eq(tiles[-1])]
         side = TILE_PX // REGION_PX
-        out = self.o_splat.p
-        m.d.comb += [out[name].eq(getattr(setup, name)) for name, _, _ in
+        m.d.comb += [found[name].eq(getattr(setup, name)) for name, _, _ in
                      self.design.splat.fields() if name != "subtiles"]
-        m.d.comb += out.subtiles.eq(Cat(
+        m.d.comb += found.subtiles.eq(Cat(
             regions[-1][subtile // 4 // 2 * side + subtile % 4 // 2] for subtile in range(16)))

@@ -497,11 +497,11 @@ def _ccu_part(design: GscoreDesign) -> Part:
 
 
 def _reader_bits(lists: ListsDesign) -> int:
-    """Flip-flops of a list reader: a pair behind its buffer, one at the output, what it asks for.
+    """Flip-flops of a list reader: a pair behind its buffer, two at the output, what it asks for.
 
     And its bursts: whether each is full and the last of which tile.
     """
-    return (4 * lists.entry.width + 4 * (lists.page_bits + lists.count_bits)
+    return (6 * lists.entry.width + 4 * (lists.page_bits + lists.count_bits)
             + (TILE_TAG_BITS + 2) * lists.outstanding_pages)
 
 
@@ -589,7 +589,7 @@ def _setup_operators(setup: SetupDesign) -> Counts:
 
 
 def _vru_part(design: GscoreDesign) -> Part:
-    """Tags, records, queues, places of tiles; six stages of setup, of them two for products."""
+    """Tags, records, queues, places of tiles; eight stages of setup, of them two for products."""
     vru = design.vru
     slope, distance = vru.slope.width, vru.setup.distance.width
     feature, entry = vru.feature.width, vru.entry
@@ -597,9 +597,9 @@ def _vru_part(design: GscoreDesign) -> Part:
     waiting = vru.index_bits + entry.subtile_bits + 5
     return Part(
         operators=_setup_operators(vru.setup),
-        register_bits=(24 << TILE_TAG_BITS) + 3 * feature + 6 * (passing + 4) + 2 * distance
-        + 4 * 3 * slope + 2 * 3 * (slope + distance) + vru.splat.width
-        + 2 * design.shell.data_bits + waiting,
+        register_bits=(24 << TILE_TAG_BITS) + 3 * feature + 8 * (passing + 4) + 6 * distance
+        + 6 * 3 * slope + 2 * 3 * (slope + distance) + 3 * vru.splat.width
+        + 2 * design.shell.data_bits + 5 * waiting,
         memories={
             "tags": Macro(vru.cache_features, 1 + entry.feature_bits - vru.index_bits),
             "features": Macro(vru.cache_features, feature),
@@ -934,7 +934,7 @@ def _subtile_operators(design: StreaminggsDesign) -> Counts:
 
 
 def _setup_part(design: StreaminggsDesign) -> Part:
-    """A token in front; six stages, of them two for products; groups that wait, where they lie."""
+    """A token in front; eight stages, two of them for products; groups that wait, their places."""
     setup = design.setup
     slope, distance = setup.slope.width, setup.distance.width
     feature, splat = setup.feature, setup.splat
@@ -943,8 +943,8 @@ def _setup_part(design: StreaminggsDesign) -> Part:
     tiles = design.array.side**2
     return _part(
         _add(_setup_operators(setup), _subtile_operators(design)),
-        token + tiles + feature.width + 2 * 12 + 6 * (passing + 2 + GROUP_TAG_BITS)
-        + 5 * 16 + 4 * (design.ffu.position.width + 2) + 2 * distance + 4 * 3 * slope
+        token + tiles + feature.width + 2 * 12 + 8 * (passing + 2 + GROUP_TAG_BITS)
+        + 7 * 16 + 4 * (design.ffu.position.width + 2) + 6 * distance + 6 * 3 * slope
         + 2 * 3 * (slope + distance) + splat.width + QUEUED_GROUPS * 2 * (16 + GROUP_TAG_BITS)
         + 24 * (1 << GROUP_TAG_BITS))
 

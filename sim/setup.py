@@ -13,7 +13,7 @@ from splatforge.designs.setup import QUEUED_GROUPS
 __all__ = ["OLDEST", "behind", "new_setup", "offers", "step"]
 
 #: Stages of arithmetic, the output's register the last of them.
-STAGES = 6
+STAGES = 8
 #: Groups that wait behind the one that is shown to the array.
 WAITING = QUEUED_GROUPS - 1
 

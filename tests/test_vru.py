@@ -155,7 +155,9 @@ class Play:
         for cycle in range(20_000):
             if (announced == len(self.counts) == current + 1 and not left and not beats
                     and sent == len(self.entries)
-                    and not self.state[model.TAG_VALID] and not self.state[model.ADDRESS]):
+                    and not self.state[model.TAG_VALID] and not self.state[model.EARLY_VALID]
+                    and not self.state[model.FIRST_VALID]
+                    and not self.state[model.ADDRESS]):
                 break
             # A tile is announced before its entries, at most eight beyond the oldest.
             oldest = int(self.state[model.OLDEST])
