@@ -216,7 +216,8 @@ def test_committed_tables_hold_every_block() -> None:
                 entry = table.entry(f"measured.{library}.{name}.{what}")
                 assert entry.kind == "measured"
                 assert entry.supply_v
-                assert entry.cost.low < entry.cost.value < entry.cost.high
+                # Where all of it is in nets, nothing could be lower.
+                assert 0 < entry.cost.low <= entry.cost.value < entry.cost.high
             assert table.entry(f"measured.{library}.{name}.flip_flops").cost.value > 100
 
 
