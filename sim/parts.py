@@ -341,7 +341,11 @@ class Macro:
 
     @property
     def item(self) -> str:
-        """Name in the vocabulary of areas; what is smaller than the table costs its smallest."""
+        """Name in the vocabulary of areas.
+
+        What is smaller than the table costs its smallest, an upper end: a bank of 16 words that of
+        32, whose cells are twice as many and whose periphery is the same.
+        """
         bits, words = -(-self.bits // self.slices), -(-self.words // self.banks)
         width = max(bits, MACRO_WIDTH)
         least = MACRO_WORDS * (1 << (width - 1).bit_length())
