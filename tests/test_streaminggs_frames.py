@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splatforge.algos import streaminggs
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.cfu import CfuDesign
+from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.dram import PRESETS as DRAMS
+from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.memory import BankedMemory, MemoryTiming
-from splatforge.designs.streaminggs import PRESETS, StreaminggsDesign
+from splatforge.designs.shell import FrameError
+from splatforge.designs.streaminggs import PRESETS, PartitionDesign, StreaminggsDesign
+from splatforge.designs.vsort import VsortDesign
+from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import Scene, default_camera, resolve
 from splatforge.verification.cosim import cosim
-from splatforge.verification.lib.frame import Stall
+from splatforge.verification.lib.frame import Stall, build_frame, run_frames
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import camera
@@ -141,6 +148,72 @@ def test_hostile_scenes(name):
 def test_sizes_around_a_tile_and_a_group(size):
     scene = few(1000)
     check(cosim("streaminggs", SMALL, scene, [default_camera(scene, *size)]))
+
+
+def point(side=2, lanes=16, *, partition=None, cfu=None, ffu=None, vsort=None, vsu=None):
+    """A design with groups of `side` tiles a side, and parameters of units that differ."""
+    return StreaminggsDesign(
+        partition=PartitionDesign(**partition or {}),
+        cfu=CfuDesign(group_tiles=side, **cfu or {}), ffu=FfuDesign(group_tiles=side, **ffu or {}),
+        vsort=VsortDesign(**vsort or {}), vsu=VsuDesign(group_tiles=side, **vsu or {}),
+        array=ArrayDesign(lanes=lanes, group_tiles=side))
+
+
+#: What is published; the most of everything, with as many voxels as the preset for cities and
+#: without coarse filters; the least.
+POINTS = {
+    "groups of a tile": replace(
+        PRESETS["published"], array=ArrayDesign(lanes=16, group_tiles=1)),
+    "groups of sixteen": point(
+        4, cfu={"units": 4, "filters": False},
+        ffu={"interval": 8, "codebooks": CodebookDesign(sh_degree=0)},
+        vsu={"voxels": 65536, "scan_width": 16}),
+    "small": point(
+        lanes=32, partition={"capacity": 32}, vsort={
+            "capacity": 32, "width": 8, "units": 3, "depth_bits": 12, "waiting": 4},
+        cfu={"units": 1, "interval": 3, "voxels_ahead": 4, "buffer_beats": 64,
+             "burst_beats": 8, "outstanding_bursts": 2, "queue": 32},
+        ffu={"interval": 2, "depth_bits": 12, "waiting": 16, "buffer_beats": 16, "burst_beats": 1,
+             "outstanding_bursts": 3, "codebook_bursts": 1,
+             "codebooks": CodebookDesign(
+                 rotation=(6, 5, 4), ratios=(5, 3), opacity=(5,), color=(8,), sh1=(7,),
+                 sh_degree=1)},
+        vsu={"voxels": 1024, "scan_width": 1, "interval": 2, "buffer_beats": 16, "burst_beats": 4,
+             "outstanding_bursts": 1, "waiting_rows": 2}),
+}
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", POINTS)
+def test_other_parameters(name):
+    """Frames that are no multiples of a group, and groups that end before their voxels."""
+    design = POINTS[name]
+    scene = few(1500)
+    check(cosim("streaminggs", design, scene, [
+        default_camera(scene, *size) for size in ((75, 53), (40, 90))]))
+    dense = opaque(few(2000))
+    view = default_camera(dense, 100, 70)
+    result = cosim("streaminggs", design, dense, [replace(view, fx=3 * view.fx, fy=3 * view.fy)],
+                   timing=MemoryTiming(latency_cycles=200, read_beats_per_cycle=Fraction(1, 2)))
+    check(result)
+    assert result.frames[0].rtl_counters["groups_stopped"] > 0
+
+
+@pytest.mark.matrix
+def test_too_many_voxels_end_a_frame():
+    """An error in the model, one in the RTL; the next frame is right."""
+    design = POINTS["small"]
+    scene, crowd = few(300), few(12000)
+    frame, many = (
+        streaminggs.prepare(each, default_camera(each, 64, 48), design) for each in (scene, crowd))
+    with pytest.raises(ValueError, match=r"^Visible voxels must be at most 1024, not \d+$"):
+        streaminggs.render(many, design)
+    bad, good = run_frames(build_frame(design).path, [
+        streaminggs.pack(each, design) for each in (many, frame)])
+    assert bad.frame_error is FrameError.WORKSPACE
+    assert good.frame_error is FrameError.NONE
+    want = streaminggs.render(frame, design).pixels(good.image.pixel_format)
+    np.testing.assert_array_equal(good.pixels, want)
 
 
 @pytest.mark.matrix
