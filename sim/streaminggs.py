@@ -86,16 +86,16 @@ def _compile_frame(digest: str):
             total += min(16, height - number // tiles_x * 16)
         still = np.int64(0)
         # The cycle of the last response; from the second behind it on nothing more is asked for,
-        # and the frame ends one cycle behind that in which all units are quiet.
-        last_response, finish, settled = np.int64(-1), np.int64(-1), np.int64(-1)
+        # and the last cycle that is counted is that in which all units are quiet.
+        last_response, settled, quiet = np.int64(-1), np.int64(-1), False
 
         now = np.int64(1)
-        while finish < 0 or now <= finish:
+        while not quiet:
             moved = False
             stop = last_response >= 0 and now >= last_response + 2
-            if (stop and finish < 0 and served == asked and reads[arbiter.VALID] == 0
-                    and vsu.is_idle(of_vsu) and cfu.is_idle(of_cfu) and ffu.is_idle(of_ffu)):
-                finish = now + 1
+            quiet = (
+                stop and served == asked and reads[arbiter.VALID] == 0 and vsu.is_idle(of_vsu)
+                and cfu.is_idle(of_cfu) and ffu.is_idle(of_ffu))
             if last_response >= 0 and settled < 0 and bus.idle(m, banked):
                 settled = now
             # ---- The bus as it is before this edge.

@@ -75,6 +75,14 @@ def test_groups_end_early():
     assert result.frames[0].rtl_counters["groups_stopped"] > 5
 
 
+def test_what_is_on_its_way_when_a_frame_ends():
+    """The last rows are written sooner than what is left of the last group is dropped."""
+    scene = opaque(opaque(few(1000)))
+    view = default_camera(scene, 48, 17)
+    check(cosim("streaminggs", SMALL, scene, [replace(view, fx=3 * view.fx, fy=3 * view.fy)],
+                timing=MemoryTiming(latency_cycles=60)))
+
+
 def test_codebooks_stay_on_chip():
     """Frames behind the first do not load them again, and could not: they are not in memory."""
     scene = few(1000)
