@@ -82,7 +82,7 @@ def test_record_is_json() -> None:
 
 def test_text_prints_the_band_not_four_digits() -> None:
     text = str(energy(COUNTS, node_nm=28))
-    assert "not modelled: leakage" in text
+    assert "not modelled: wires, glitches" in text
     assert "Horowitz" in text
     total = next(line for line in text.splitlines() if line.startswith("total"))
     assert "at 28 nm with lpddr4" in total
