@@ -1625,7 +1625,15 @@ def _interruptible() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
+    unraisable = sys.unraisablehook
+
+    def report(problem: "sys.UnraisableHookArgs") -> None:
+        # What an interruption has left half made complains when it is taken away.
+        if not received:
+            unraisable(problem)
+
     before = {}
+    sys.unraisablehook = report
     with suppress(ValueError):  # not the main thread: signals are not ours
         for number in signals:
             # `nohup` asks to go on; a script that starts jobs behind it does not.
@@ -1637,6 +1645,7 @@ def _interruptible() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = unraisable
 
 
 @contextmanager

@@ -225,3 +225,26 @@ def test_a_job_behind_a_script_is_interrupted(start, tmp_path):
             time.sleep(0.02)
         os.kill(pid, signal.SIGINT)
         assert shell.stdout.read() == "130\n"
+
+
+def test_what_is_left_half_made_says_nothing():
+    """An object whose making was interrupted may raise when it is taken away."""
+    program = """
+import os, signal, sys, time
+from splatforge import cli
+
+class Half:
+    def __del__(self):
+        raise AttributeError("half made")
+
+def app(**_):
+    half = Half()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+cli.app = app
+sys.exit(cli.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=END_S)
+    assert (done.returncode, done.stderr) == (143, "splatforge: interrupted\n")
