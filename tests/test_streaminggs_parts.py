@@ -164,19 +164,19 @@ def test_a_frame_by_hand(frame):
         left = report.units[unit][0] * 1e12 - known
         assert 0.5 < left / (tables * 2 * 14 * 12 * multiply) < 2, unit
 
-    # Voxels: the table, three passes over the visible ones, rows of four for every group.
+    # Voxels: the table, three passes over the visible ones, rows of sixteen for every group.
     of_voxel, tables = graph(vsu_schedule(DESIGN.vsu))
     voxels, kept, hits, rows = (
         c[name] for name in ("voxels", "voxels_visible", "voxels_loaded", "vsu_busy"))
     keep = (12 * 19 + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * add + 3 * 10 * 8 * multiply
-    orders, counts, banks = sram(4096, 12), sram(128, 13), sram(1024, 44)
+    orders, counts, banks = sram(4096, 12), sram(128, 13), sram(256, 44)
     records, places = sram(4096, 152), sram(4096, 53)
     rest_of("vsu", (
-        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 16 * rows * 8) * add
-        + voxels * (2 * sum(sram(64, 128)) + sum(sram(64, 120)))
+        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * add
+        + voxels * (2 * sum(sram(64, 128)) + sum(sram(128, 120)))
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
-        + 3 * (2 * kept + 256) * counts[1] + 4 * rows * banks[0] + kept * banks[1]
+        + 3 * (2 * kept + 256) * counts[1] + 16 * rows * banks[0] + kept * banks[1]
         + clock["vsu"]), voxels * tables)
 
     # Coarse filters: 9 products of 18x16, and as below.
@@ -193,9 +193,9 @@ def test_a_frame_by_hand(frame):
     assert events["shift_36"] == given
     assert only_filters["add_35"] / 2 * given == events["add_35"]
     memories = (
-        run.cycles * sum(sram(10, 150)) + entering * (sum(sram(16, 192)) + 2 * sum(sram(15, 181)))
+        run.cycles * sum(sram(10, 152)) + entering * (sum(sram(64, 192)) + 2 * sum(sram(63, 182)))
         + c["coarse_bytes"] / 16 * sum(sram(255, 128))
-        + c["gaussians_passed"] * sum(sram(64, 78)))
+        + c["gaussians_passed"] * sum(sram(256, 80)))
     # Of a Gaussian beside the forms: products of 18x18, of 18x12 and two squares, some twenty sums.
     form = given * (9 * 18 * 16 * multiply + 9 * 35 * add)
     other = given * (7 * 18 * 18 * multiply + 18 * 12 * multiply + 2 * 19 * 19 * multiply
@@ -217,13 +217,13 @@ def test_a_frame_by_hand(frame):
     finish = (4 * 18 + 4 * 22 + 4 * DESIGN.ffu.feature.mean.width + 12 * 21) * add
     read_beats = len(ffu_schedule(DESIGN.ffu).reads)
     rest_of("ffu", (
-        seen * (of_gaussian + finish + reads + read_beats * 3 * sum(sram(128, 352))) + writes
-        + tokens * sum(sram(63, 134)) + beats * sum(sram(64, 120))
-        + (seen + ends) * sum(sram(63, 30)) + clock["ffu"]), seen * tables)
+        seen * (of_gaussian + finish + reads + read_beats * 3 * sum(sram(256, 352))) + writes
+        + tokens * sum(sram(255, 135)) + beats * sum(sram(256, 120))
+        + (seen + ends) * sum(sram(127, 31)) + clock["ffu"]), seen * tables)
 
     vsort = (run.actions["rows_sorted"] * (32 * 30 * add + 16 * sum(sram(16, 29))) + clock["vsort"]
              + c["gaussians_kept"] * sum(sram(512, 212))
-             + (c["gaussians_kept"] + ends) * sum(sram(255, 238)))
+             + (c["gaussians_kept"] + ends) * sum(sram(511, 239)))
     setup = c["splats"] * (
         3 * shift(26) + 3 * 26 * 28 * multiply
         + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14 + 26 * 21) * add) + clock["setup"]
