@@ -251,7 +251,7 @@ def measure(
     for number, unit in enumerate(UNITS):
         if progress is not None:
             progress(unit, number, len(UNITS))
-        netlist = gate_level(unit, design, library, cache=cache).netlist
+        netlist = gate_level(unit, design, library, banks=False, cache=cache).netlist
         activity = simulate_activity(
             Circuit(netlist, unit, liberty), recording.traces[unit], windows)
         compared[unit], bits[unit] = activity.cycles_compared, activity.output_bits

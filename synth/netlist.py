@@ -235,7 +235,8 @@ def _memories(text: str, banks: Collection[tuple[int, int]]) -> list[tuple[str, 
 
 def gate_level(
     unit: str, design: AcceleratorDesign, library: Library, *, period_ps: float = 1000.0,
-    max_fanout: int | None = None, flatten: bool = False, cache: Path | None = None,
+    max_fanout: int | None = None, flatten: bool = False, banks: bool = True,
+    cache: Path | None = None,
 ) -> Netlist:
     """Netlist of a unit in the cells of a library, from the cache if it is there.
 
@@ -254,6 +255,9 @@ def gate_level(
         goes to hundreds.
     flatten : bool
         One module, lanes and all: minutes for an array.
+    banks : bool
+        Whether small memories that are large together are macros. To be simulated they are not:
+        :class:`splatforge.synth.activity.Circuit` knows macros of one read port alone.
     cache : Path, optional
         See :func:`splatforge.scenes.cache.cache_folder`.
 
@@ -271,7 +275,7 @@ def gate_level(
     shared = [] if flatten else [
         name for name, count in counts.items() if name != top and count >= SHARED_INSTANCES]
 
-    banks = _banks(text)
+    together = _banks(text) if banks else []
 
     def make(work: Path) -> None:
         (work / "unit.il").write_text(text)
@@ -284,7 +288,7 @@ def gate_level(
             liberty += f" -liberty library_{number}.lib"
         keep = "\n".join(f"setattr -mod -set keep_hierarchy 1 {name}" for name in shared)
         yosys.run(_COARSE.format(top=unit, keep=keep), work, "coarse")
-        found = _memories((work / "coarse.il").read_text(), banks)
+        found = _memories((work / "coarse.il").read_text(), together)
         (work / "memories.json").write_text(json.dumps(
             [(module, asdict(macro)) for module, _, macro in found]))
         macros = "\n".join(
@@ -298,7 +302,7 @@ def gate_level(
                   work, "map")
 
     key = digest(text, library.digest, yosys.version(), _COARSE, _MAP, script, repr(shared),
-                 repr(period_ps), str(MACRO_BITS), *([repr(banks)] if banks else []))
+                 repr(period_ps), str(MACRO_BITS), *([repr(together)] if together else []))
     folder, hit = cached(f"{unit}-{library.name}-{key}", make, _KEPT, cache)
     return Netlist(unit=unit, library=library, path=folder / "netlist.json", cached=hit,
                    modules=_modules(folder, library, counts, unit))
