@@ -23,8 +23,9 @@ import numpy as np
 from splatforge.algos import gscore, streaminggs
 from splatforge.algos.ffu import ffu_schedule
 from splatforge.claims.frames import RECIPES, workload
-from splatforge.claims.techniques import CLOCK_HZ
+from splatforge.claims.techniques import CLOCK_HZ, counts_of
 from splatforge.claims.techniques import FRAMES as GSCORE_FRAMES
+from splatforge.claims.techniques import runs as gscore_runs
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.memory import BankedMemory
@@ -119,24 +120,14 @@ def count(name: str, variant: str, folder: Path) -> dict[str, Any]:
 
 
 @cache
-def _gscore_table() -> dict[str, dict[str, dict[str, Any]]]:
-    return json.loads((_TABLE.parent / "gscore_runs.json").read_text("utf-8"))
-
-
-@cache
 def _table() -> dict[str, dict[str, dict[str, Any]]]:
     return json.loads(_TABLE.read_text("utf-8"))
 
 
 def _counts(name: str, variant: str) -> dict[str, Any]:
-    if variant == "gscore" and name in _gscore_table():
-        return _gscore_table()[name]["published"]
-    table = _table()
-    if name not in table:
-        raise ValueError(f"Frame must be one of {', '.join(table)}, not {name!r}")
-    if variant not in table[name]:
-        raise ValueError(f"Variant must be one of {', '.join(table[name])}, not {variant!r}")
-    return table[name][variant]
+    if variant == "gscore" and name in gscore_runs():
+        return counts_of(gscore_runs(), name, "published")
+    return counts_of(_table(), name, variant)
 
 
 def _cycles(name: str, variant: str) -> int:

@@ -8,7 +8,7 @@ energies and ratios are worked out from the counts.
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache, reduce
@@ -38,8 +38,8 @@ from splatforge.sim.parts import gscore_events, gscore_inventory, gscore_parts
 from splatforge.sim.run import Run
 
 __all__ = ["CLOCK_HZ", "FRAMES", "VARIANTS", "chip_area", "chip_power", "count", "count_all",
-           "energy_saving", "gain", "gain_beyond", "latency", "memory_bytes", "memory_power",
-           "speedup", "stages", "unit_area", "unit_power"]
+           "counts_of", "energy_saving", "gain", "gain_beyond", "latency", "memory_bytes",
+           "memory_power", "runs", "speedup", "stages", "unit_area", "unit_power"]
 
 _COUNTED = "counted by the cycle model"
 _TABLE = Path(str(files("splatforge.claims"))) / "gscore_runs.json"
@@ -76,17 +76,30 @@ def count(name: str, variant: str, folder: Path) -> dict[str, Any]:
 
 
 @cache
-def _table() -> dict[str, dict[str, dict[str, Any]]]:
+def runs() -> dict[str, dict[str, dict[str, Any]]]:
+    """Counts by frame and variant, as they are committed."""
     return json.loads(_TABLE.read_text("utf-8"))
 
 
-def _counts(name: str, variant: str) -> dict[str, Any]:
-    table = _table()
+def counts_of(
+    table: Mapping[str, Mapping[str, dict[str, Any]]], name: str, variant: str
+) -> dict[str, Any]:
+    """What was counted of a frame.
+
+    Raises
+    ------
+    ValueError
+        If the frame or the variant is not in the table.
+    """
     if name not in table:
         raise ValueError(f"Frame must be one of {', '.join(table)}, not {name!r}")
     if variant not in table[name]:
         raise ValueError(f"Variant must be one of {', '.join(table[name])}, not {variant!r}")
     return table[name][variant]
+
+
+def _counts(name: str, variant: str) -> dict[str, Any]:
+    return counts_of(runs(), name, variant)
 
 
 def _cycles(name: str, variant: str) -> int:

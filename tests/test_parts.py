@@ -1,10 +1,8 @@
 """What stands in GSCore's units is what stands in the RTL, and a frame's total by hand."""
 
 import sys
-import tomllib
 from collections import Counter
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from splatforge.sim.simulate import simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from by_hand import ADD, MULTIPLY, REGISTER, entries_of, shift, sram
 from standing import standing
 
 DESIGN = GscoreDesign()
@@ -56,10 +55,6 @@ def events_of(workload, design, run):
         walked=int(workload.ccu.walked.sum()), clock_hz=1e9, table=default_costs())
 
 
-def entries_of(name):
-    return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
-
-
 @pytest.fixture(scope="module")
 def frame():
     """A frame of the default scene, as it was run."""
@@ -77,33 +72,8 @@ def test_a_frame_by_hand(frame):
     done = simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(),
                     clock=Sourced.exact(200e6, "Hz", "test"))
     (report,) = done.energies
-    table = default_costs()
-    logic = table.scale("energy", 45, 65).value
-    register = table.scale("energy", 40, 65).value * 9.0e-3
-    shifter = table.scale("energy", 40, 65).value * 2.6e-3
-    multiply, add = 3.1e-3 * logic, 3.4e-3 * logic
-
-    def shift(bits):
-        return bits * int(np.ceil(np.log2(bits))) * shifter
-
-    points = np.array(entries_of("sram.toml")["sram"]["points"])
-
-    def sram(words, bits, columns=slice(3, 5)):
-        """(read, write) by the logarithms, as the table is read."""
-        wide, size = max(32, bits), -(-words * bits // 8)
-        size = max(size, 4 << (wide - 1).bit_length())
-        of = {tuple(row[1:3].astype(int)): np.log(row[columns]) for row in points if row[0] == 65}
-        sizes, widths = (sorted({key[n] for key in of}) for n in (0, 1))
-        low, lower = max(s for s in sizes if s <= size), max(w for w in widths if w <= wide)
-        high, upper = min(s for s in sizes if s >= size), min(w for w in widths if w >= wide)
-        share = np.log(size / low) / np.log(high / low) if high > low else 0
-        part = np.log(wide / lower) / np.log(upper / lower) if upper > lower else 0
-        return np.exp(
-            (1 - share) * (1 - part) * of[low, lower] + share * (1 - part) * of[high, lower]
-            + (1 - share) * part * of[low, upper] + share * part * of[high, upper])
-
     registers = {name: gscore_parts(DESIGN)[name].register_bits for name in OWN}
-    clock = {name: bits * run.cycles * register for name, bits in registers.items()}
+    clock = {name: bits * run.cycles * REGISTER for name, bits in registers.items()}
     # What leaks in a microsecond, of which a frame has cycles / 200: cells and macros.
     macros = {
         "ccu": [(512, 128)], "lists": [(4096, 138), (256, 236), (63, 36), (63, 107)],
@@ -116,21 +86,21 @@ def test_a_frame_by_hand(frame):
             + sum(sram(*each, slice(6, 7)).sum() for each in macros[name]))
 
     # The CCU: FP(8,17) and binary32; sums of two words compare, align, add, normalise, round.
-    product = 18 * 18 * multiply + (10 + 27) * add
-    wide = 24 * 24 * multiply + (10 + 33) * add
-    total = (25 + 9 + 9 + 21 + 10 + 27) * add + 2 * shift(21)
-    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * add + 2 * shift(27)
+    product = 18 * 18 * MULTIPLY + (10 + 27) * ADD
+    wide = 24 * 24 * MULTIPLY + (10 + 33) * ADD
+    total = (25 + 9 + 9 + 21 + 10 + 27) * ADD + 2 * shift(21)
+    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * ADD + 2 * shift(27)
     placed = Counter()
     for unit in ccu_schedule(DESIGN.ccu).units:
         placed[unit.kind] += len(unit.placed)
     per_gaussian = (
-        placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * add
+        placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * ADD
         + placed["wide_multiply"] * wide + placed["wide_add"] * wide_total
-        + placed["narrow"] * 33 * add + placed["to_fixed"] * (shift(28) + (28 + 10) * add))
+        + placed["narrow"] * 33 * ADD + placed["to_fixed"] * (shift(28) + (28 + 10) * ADD))
     # Box: six at 18 bits, two of 19, six of 21 and of 36, five products 21 x 14.
-    box = (6 * 18 + 2 * 19 + 6 * 21 + 6 * 36) * add + 5 * 21 * 14 * multiply
+    box = (6 * 18 + 2 * 19 + 6 * 21 + 6 * 36) * ADD + 5 * 21 * 14 * MULTIPLY
     walked = int(workload.ccu.walked.sum())
-    per_tile = ((2 + 4 + 8) * 21 + (2 + 8 + 16) * 36) * add
+    per_tile = ((2 + 4 + 8) * 21 + (2 + 8 + 16) * 36) * ADD
     read, write = sram(512, 128)
     tables = report.units["ccu"][0] * 1e12 - (
         c["gaussians"] * (per_gaussian + box) + walked * per_tile
@@ -138,27 +108,27 @@ def test_a_frame_by_hand(frame):
     # What is left are seven reciprocals and two logarithms by two narrow products each.
     assert placed["reciprocal"] == 7
     assert placed["log2"] == 2
-    assert 0.5 < tables / (c["gaussians"] * 9 * 2 * 14 * 12 * multiply) < 2
+    assert 0.5 < tables / (c["gaussians"] * 9 * 2 * 14 * 12 * MULTIPLY) < 2
 
     tiles, slots = sram(4096, 138), sram(256, 236)
     appended, parts = c["pairs"] + run.actions["bucket_entries"], 8 * c["partitions"]
     assert run.actions["bucket_entries"] > 0
     lists = (
-        appended * (2 * 49 + 25 + 20) * add + clock["lists"]
+        appended * (2 * 49 + 25 + 20) * ADD + clock["lists"]
         + (c["pairs"] + 2 * c["tiles"]) * tiles[0] + (c["pairs"] + c["tiles"]) * tiles[1]
         + (run.actions["bucket_entries"] + 2 * parts) * slots[0]
         + (run.actions["bucket_entries"] + parts) * slots[1]
         + c["lists_busy"] * (sum(sram(63, 36)) + sum(sram(63, 107))))
     reader = sum(sram(255, 107))
-    qsu = (run.actions["bucket_entries"] * (49 * add + shift(49)) + clock["qsu"]
+    qsu = (run.actions["bucket_entries"] * (49 * ADD + shift(49)) + clock["qsu"]
            + c["partition_bytes"] / 16 * reader)
-    bsu = (run.actions["rows_sorted"] * (32 * 54 * add + 16 * sum(sram(16, 53)))
+    bsu = (run.actions["rows_sorted"] * (32 * 54 * ADD + 16 * sum(sram(16, 53)))
            + clock["bsu"] + c["chunk_bytes"] / 16 * reader)
     seen = c["feature_hits"] + c["feature_misses"]
     tags, features = sram(4096, 13), sram(4096, 172)
     vru = (
-        seen * (3 * shift(26) + 3 * 26 * 28 * multiply
-                + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14) * add) + clock["vru"]
+        seen * (3 * shift(26) + 3 * 26 * 28 * MULTIPLY
+                + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14) * ADD) + clock["vru"]
         + seen * (tags[0] + features[0] + sum(sram(255, 21)))
         + (c["feature_misses"] + 4096) * tags[1]
         + c["feature_misses"] * (features[1] + sum(sram(64, 172))))

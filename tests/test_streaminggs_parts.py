@@ -1,10 +1,8 @@
 """What stands in StreamingGS's units is what stands in the RTL, and a frame's total by hand."""
 
 import sys
-import tomllib
 from collections import Counter
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from by_hand import ADD, MULTIPLY, REGISTER, entries_of, shift, sram
 from standing import standing
 
 DESIGN = StreaminggsDesign()
@@ -75,10 +74,6 @@ def test_wide_and_deep_memories_take_several_macros():
     assert table.area_of(deep.item, node_nm=28).value > 0
 
 
-def entries_of(name):
-    return tomllib.loads(files("splatforge.sim").joinpath(name).read_text())
-
-
 def events_of(workload, design, run):
     return streaminggs_events(
         design, run, pixels=64 * 48, significant=int(workload.array.significant.sum()),
@@ -103,32 +98,7 @@ def test_a_frame_by_hand(frame):
     done = simulate("streaminggs", DESIGN, scene, [view], node_nm=65, gpus=(), clock=CLOCK,
                     rival=False)
     (report,) = done.energies
-    table = default_costs()
-    logic = table.scale("energy", 45, 65).value
-    register = table.scale("energy", 40, 65).value * 9.0e-3
-    shifter = table.scale("energy", 40, 65).value * 2.6e-3
-    multiply, add = 3.1e-3 * logic, 3.4e-3 * logic
-
-    def shift(bits):
-        return bits * int(np.ceil(np.log2(bits))) * shifter
-
-    points = np.array(entries_of("sram.toml")["sram"]["points"])
-
-    def sram(words, bits, columns=slice(3, 5)):
-        """(read, write) by the logarithms, as the table is read."""
-        wide, size = max(32, bits), -(-words * bits // 8)
-        of = {tuple(row[1:3].astype(int)): np.log(row[columns]) for row in points if row[0] == 65}
-        sizes, widths = (sorted({key[n] for key in of}) for n in (0, 1))
-        size = max(size, 4 << (wide - 1).bit_length())
-        low, lower = max(s for s in sizes if s <= size), max(w for w in widths if w <= wide)
-        high, upper = min(s for s in sizes if s >= size), min(w for w in widths if w >= wide)
-        share = np.log(size / low) / np.log(high / low) if high > low else 0
-        part = np.log(wide / lower) / np.log(upper / lower) if upper > lower else 0
-        return np.exp(
-            (1 - share) * (1 - part) * of[low, lower] + share * (1 - part) * of[high, lower]
-            + (1 - share) * part * of[low, upper] + share * part * of[high, upper])
-
-    clock = {name: streaminggs_parts(DESIGN)[name].register_bits * run.cycles * register
+    clock = {name: streaminggs_parts(DESIGN)[name].register_bits * run.cycles * REGISTER
              for name in OWN}
     # What leaks in a microsecond, of which a frame has cycles / 200: cells if known, and macros.
     cells = entries_of("paths.toml")["energy"]
@@ -140,10 +110,10 @@ def test_a_frame_by_hand(frame):
 
     # Arithmetic in FP(8,17) and binary32, as in GSCore's projection; a reciprocal or logarithm has
     # two narrow products and sums, which are compared roughly below.
-    product = 18 * 18 * multiply + (10 + 27) * add
-    wide = 24 * 24 * multiply + (10 + 33) * add
-    total = (25 + 9 + 9 + 21 + 10 + 27) * add + 2 * shift(21)
-    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * add + 2 * shift(27)
+    product = 18 * 18 * MULTIPLY + (10 + 27) * ADD
+    wide = 24 * 24 * MULTIPLY + (10 + 33) * ADD
+    total = (25 + 9 + 9 + 21 + 10 + 27) * ADD + 2 * shift(21)
+    wide_total = (31 + 9 + 9 + 27 + 10 + 33) * ADD + 2 * shift(27)
 
     def graph(plan):
         placed = Counter()
@@ -152,27 +122,27 @@ def test_a_frame_by_hand(frame):
             placed[unit.kind] += len(unit.placed)
             if unit.kind == "to_fixed":
                 bits = max(each.to.width for each in unit.placed)
-                fixed += len(unit.placed) * (shift(bits) + (bits + 10) * add)
+                fixed += len(unit.placed) * (shift(bits) + (bits + 10) * ADD)
         known = (
-            placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * add
+            placed["multiply"] * product + placed["add"] * total + placed["compare"] * 26 * ADD
             + placed["wide_multiply"] * wide + placed["wide_add"] * wide_total
-            + placed["narrow"] * 33 * add + fixed)
+            + placed["narrow"] * 33 * ADD + fixed)
         return known, placed["reciprocal"] + placed["log2"]
 
     def rest_of(unit, known, tables):
         """What is left of a unit's energy is that of its tables."""
         left = report.units[unit][0] * 1e12 - known
-        assert 0.5 < left / (tables * 2 * 14 * 12 * multiply) < 2, unit
+        assert 0.5 < left / (tables * 2 * 14 * 12 * MULTIPLY) < 2, unit
 
     # Voxels: the table, three passes over the visible ones, rows of sixteen for every group.
     of_voxel, tables = graph(vsu_schedule(DESIGN.vsu))
     voxels, kept, hits, rows = (
         c[name] for name in ("voxels", "voxels_visible", "voxels_loaded", "vsu_busy"))
-    keep = (12 * 19 + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * add + 3 * 10 * 8 * multiply
+    keep = (12 * 19 + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * ADD + 3 * 10 * 8 * MULTIPLY
     orders, counts, banks = sram(4096, 12), sram(128, 13), sram(256, 44)
     records, places = sram(4096, 152), sram(4096, 53)
     rest_of("vsu", (
-        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * add
+        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * ADD
         + voxels * (2 * sum(sram(64, 128)) + sum(sram(128, 120)))
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
@@ -197,9 +167,9 @@ def test_a_frame_by_hand(frame):
         + c["coarse_bytes"] / 16 * sum(sram(255, 128))
         + c["gaussians_passed"] * sum(sram(256, 80)))
     # Of a Gaussian beside the forms: products of 18x18, of 18x12 and two squares, some twenty sums.
-    form = given * (9 * 18 * 16 * multiply + 9 * 35 * add)
-    other = given * (7 * 18 * 18 * multiply + 18 * 12 * multiply + 2 * 19 * 19 * multiply
-                     + 20 * 24 * add)
+    form = given * (9 * 18 * 16 * MULTIPLY + 9 * 35 * ADD)
+    other = given * (7 * 18 * 18 * MULTIPLY + 18 * 12 * MULTIPLY + 2 * 19 * 19 * MULTIPLY
+                     + 20 * 24 * ADD)
     known = form + other + hits * of_visit + memories + clock["cfu"]
     assert report.units["cfu"][0] == pytest.approx(known * 1e-12, rel=0.05)
 
@@ -214,19 +184,19 @@ def test_a_frame_by_hand(frame):
     entries = [each for of in books.values() for each in of]
     reads = sum(sram(*each)[0] for each in entries)
     writes = sum(each[0] * sram(*each)[1] for each in entries)
-    finish = (4 * 18 + 4 * 22 + 4 * DESIGN.ffu.feature.mean.width + 12 * 21) * add
+    finish = (4 * 18 + 4 * 22 + 4 * DESIGN.ffu.feature.mean.width + 12 * 21) * ADD
     read_beats = len(ffu_schedule(DESIGN.ffu).reads)
     rest_of("ffu", (
         seen * (of_gaussian + finish + reads + read_beats * 3 * sum(sram(256, 352))) + writes
         + tokens * sum(sram(255, 135)) + beats * sum(sram(256, 120))
         + (seen + ends) * sum(sram(127, 31)) + clock["ffu"]), seen * tables)
 
-    vsort = (run.actions["rows_sorted"] * (32 * 30 * add + 16 * sum(sram(16, 29))) + clock["vsort"]
+    vsort = (run.actions["rows_sorted"] * (32 * 30 * ADD + 16 * sum(sram(16, 29))) + clock["vsort"]
              + c["gaussians_kept"] * sum(sram(512, 212))
              + (c["gaussians_kept"] + ends) * sum(sram(511, 239)))
     setup = c["splats"] * (
-        3 * shift(26) + 3 * 26 * 28 * multiply
-        + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14 + 26 * 21) * add) + clock["setup"]
+        3 * shift(26) + 3 * 26 * 28 * MULTIPLY
+        + (3 * 26 + 2 * 28 + 55 + 19 + 18 + 13 + 13 + 14 + 26 * 21) * ADD) + clock["setup"]
     memory = (run.bytes_read + run.bytes_written) * 64.0
     for name, by_hand in (("vsort", vsort), ("setup", setup), ("memory", memory)):
         assert report.units[name][0] == pytest.approx(by_hand * 1e-12, rel=1e-3), name
