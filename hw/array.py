@@ -1,5 +1,8 @@
 """The rendering array: splats in, pixels out, two tiles or groups of tiles in flight."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -196,7 +199,8 @@ class Array(Component):
         held = Signal(2)
         touched = Signal(data.ArrayLayout(places, 2))
         dead = Signal(places)
-        splat = Signal(splat_layout(self.splat))
+        splat = Signal(splat_layout(self.splat), reset_less=True)
+        loaded = Signal()
         # Of the splat: its tile in the group.
         tile = Signal(range(max(2, side * side)))
         splat_valid = Signal()
@@ -216,7 +220,7 @@ class Array(Component):
         more = Signal()
         splat_free = Signal()
         end = Signal()
-        offered = Signal()
+        offered, takes = Signal(), Signal()
         masks = design.block_subtiles()
         arrives = self.i_group if grouped else self.i_tile
         record = self.i_splat.p.splat if grouped else self.i_splat.payload
@@ -245,11 +249,13 @@ class Array(Component):
             self.stopped.eq(active & all_dead & (expects | (pending.any() & splat_valid))),
             self.starved.eq(waits & ~self.i_splat.valid & ~splat_valid),
             offered.eq(self.i_splat.valid & active & more & ~all_dead),
+            takes.eq(splat_free & offered),
         ]
         comes, stays = incoming & ~gone[0], rest & ~gone[1]
 
+        # Of a splat that is free nothing stays: so that may be left to chance.
         def follows(comes, stays):
-            return Mux(splat_free, comes & offered.replicate(len(comes)), stays)
+            return stays | comes & takes.replicate(len(comes))
 
         m.d.sync += [
             pending.eq(follows(incoming, rest)),
@@ -263,20 +269,22 @@ class Array(Component):
         took, one_left, two_left = (Signal(name=name) for name in ("took", "one_left", "two_left"))
         if not grouped:
             m.d.sync += [
-                took.eq(splat_free & offered),
+                took.eq(takes),
                 one_left.eq(Mux(took, remaining == 2, remaining == 1)),
                 two_left.eq(Mux(took, remaining == 3, remaining == 2)),
             ]
             with m.If(took):
                 m.d.sync += remaining.eq(remaining - 1)
-        # What is not valid may be anything, so that little decides whether a splat moves.
+        # What is not valid may be anything, so that little decides whether a splat moves. Its many
+        # bits come in every cycle: a cycle later it is in a register whether they did move.
+        m.d.sync += [splat.eq(record), loaded.eq(splat_free)]
         with m.If(splat_free):
-            m.d.sync += [splat_valid.eq(offered), splat.eq(record)]
+            m.d.sync += splat_valid.eq(offered)
             if grouped:
                 m.d.sync += tile.eq(self.i_splat.p.tile)
-            else:
-                with m.If(offered):
-                    m.d.sync += more.eq(~Mux(took, two_left, one_left))
+        if not grouped:
+            with m.If(takes):
+                m.d.sync += more.eq(~Mux(took, two_left, one_left))
 
         # Tiles come and go. The next one starts in the cycle after the last one's end.
         m.d.comb += [
@@ -287,16 +295,19 @@ class Array(Component):
         m.d.sync += held.eq(held & ~free)
         with m.If(end):
             m.d.sync += active.eq(0)
-        with m.If(arrives.valid & arrives.ready):
+        # What is only looked at of an active tile may be anything before it comes.
+        with m.If(arrives.ready):
             follow = [more.eq(1)] if grouped else [
                 remaining.eq(self.i_tile.p.splats), more.eq(self.i_tile.p.splats.any()),
                 one_left.eq(self.i_tile.p.splats == 1), two_left.eq(self.i_tile.p.splats == 2)]
             m.d.sync += [
-                active.eq(1), half.eq(~half), *follow, all_dead.eq(0),
+                *follow, all_dead.eq(0),
                 columns[~half].eq(arrives.p.columns), rows[~half].eq(arrives.p.rows),
                 touched[~half].eq(0),
-                held.eq((held & ~free) | (Mux(half, 1, 2))),
             ]
+        with m.If(arrives.valid & arrives.ready):
+            m.d.sync += [
+                active.eq(1), half.eq(~half), held.eq((held & ~free) | (Mux(half, 1, 2)))]
         outside = Signal(places)
         m.d.comb += outside.eq(Cat(
             (TILE_PX * (n % side) + (number % design.blocks_x) * design.block_width
@@ -307,14 +318,17 @@ class Array(Component):
         ended = Signal(places)
         with m.If(blend.o.valid & blend.o.p.dead & (blend.o.p.slot // places == half)):
             m.d.comb += ended.eq(1 << (blend.o.p.slot % places))
-        m.d.sync += dead.eq(Mux(arrives.valid & arrives.ready, outside, dead | ended))
+        begins = arrives.ready & arrives.valid if grouped else arrives.ready
+        m.d.sync += dead.eq(Mux(begins, outside, dead | ended))
         m.d.comb += blend.o.ready.eq(1)
 
         # From the issue to the lanes: a register of the choice, and one of what follows from it.
         chosen = Signal(blocks)
         chosen_splat = Signal(splat_layout(self.splat), reset_less=True)
         chosen_half = Signal()
-        m.d.sync += [chosen.eq(lowest), chosen_splat.eq(splat), chosen_half.eq(half)]
+        m.d.sync += [chosen.eq(lowest), chosen_half.eq(half)]
+        with m.If(loaded):
+            m.d.sync += chosen_splat.eq(splat)
         chosen_tile = Signal.like(tile)
         mark = chosen
         if grouped:
@@ -343,11 +357,10 @@ class Array(Component):
                                     for y in range(design.block_height))),
         ]
         reach = Signal(design.lanes // SUBTILE_PX**2)
-        with m.Switch(block):
-            for number, mask in enumerate(masks):
-                with m.Case(number):
-                    m.d.comb += reach.eq(
-                        Cat(chosen_splat.subtiles[k] for k in range(SUBTILES) if mask >> k & 1))
+        m.d.comb += reach.eq(reduce(or_, (
+            Cat(chosen_splat.subtiles[k] & chosen[number]
+                for k in range(SUBTILES) if mask >> k & 1)
+            for number, mask in enumerate(masks))))
         m.d.sync += alpha.i.valid.eq(chosen.any())
         m.d.sync += [alpha.i.p[name].eq(chosen_splat[name])
                      for name in ("u0", "v0", "a", "b", "c", "log_opacity")]
@@ -379,7 +392,13 @@ class Array(Component):
         row = Signal(range(TILE_PX))
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
         started = Signal()
-        move = Signal()
+        # The stages move in a cycle unless a group waited behind the output's in the one before:
+        # that is a register, and each pixel of a group has its own.
+        stays, waits = Signal(), Signal()
+        chosen_valid = Signal()
+        move, *moves = (
+            Signal(init=1, name=f"move_{n}" if n else "move", attrs={"keep": "true"})
+            for n in range(1 + PIXELS_PER_GROUP))
         tile_columns, tile_rows = columns[read_half], rows[read_half]
         # Of a group: the tile, and what of the group lies from it on in the frame.
         x, y = Signal(range(max(2, side))), Signal(range(max(2, side)))
@@ -397,12 +416,19 @@ class Array(Component):
             self.o_tile.p.columns.eq(tile_columns),
             self.o_tile.p.rows.eq(tile_rows),
             started.eq(self.o_tile.valid & self.o_tile.ready),
-            move.eq(~self.o.valid | self.o.ready),
+            stays.eq(self.o.valid & ~self.o.ready),
+            waits.eq(stays & (~move | chosen_valid)),
+        ]
+        m.d.sync += [
+            self.o.valid.eq(stays | ~move | chosen_valid),
+            *(each.eq(~waits) for each in (move, *moves)),
         ]
         m.d.sync += waiting.eq(
             waiting + full - (started & last_x & last_y if side > 1 else started))
+        wide, high = (Signal(range(TILE_PX + 1), name=name) for name in ("wide", "high"))
         with m.If(started):
-            m.d.sync += [running.eq(1), asking.eq(1), row.eq(0), group.eq(0)]
+            m.d.sync += [running.eq(1), asking.eq(1), row.eq(0), group.eq(0),
+                         wide.eq(tile_columns), high.eq(tile_rows)]
 
         # Where the group lies: block, and place among the block's lanes.
         block = (row // design.block_height) * design.blocks_x + group // groups
@@ -413,8 +439,8 @@ class Array(Component):
         read_within = Signal.like(within, reset_less=True)
         m.d.comb += [
             here.eq((y * side + x) * blocks + block if side > 1 else block),
-            last_group.eq((group + 1) * PIXELS_PER_GROUP >= tile_columns),
-            last_row.eq(row + 1 == tile_rows),
+            last_group.eq((group + 1) * PIXELS_PER_GROUP >= wide),
+            last_row.eq(row + 1 == high),
         ]
         m.d.comb += [
             blend.read_enable.eq(move), blend.read_slot.eq(read_half * places + here),
@@ -441,22 +467,27 @@ class Array(Component):
         far = 1 << bits - near
         state = Blend.state_layout(design)
         untouched = state.const({"transmittance": design.blend.one}).as_value()
-        for number in range(PIXELS_PER_GROUP):
+        for number, moved in enumerate(moves):
             lanes = [blend.state[at] for at in range(number, design.lanes, PIXELS_PER_GROUP)]
-            select_near, select_far, chosen_written = (copy_of(m, value, move) for value in (
-                within[:near], read_within[near:bits], written))
+            select_near = copy_of(m, within[:near], moved)
+            # None of them where the block was not touched.
+            select_far = copy_of(m, Mux(written, 1 << read_within[near:bits], 0)[:far], moved)
             chosen = Signal(data.ArrayLayout(state, far), name=f"chosen_{number}", reset_less=True)
-            with m.If(move):
+            found = Signal(state, name=f"found_{number}")
+            waiting_group = Signal(state, name=f"waiting_{number}", reset_less=True)
+            m.d.comb += found.eq(reduce(or_, (
+                Mux(select_far[n], chosen[n], 0) for n in range(far)))
+                | Mux(select_far.any(), 0, untouched))
+            with m.If(moved):
                 m.d.sync += [
                     *(chosen[n].eq(Cat(lanes[n << near:(n + 1) << near]).word_select(
                         select_near, state.size)) for n in range(far)),
-                    self.o.payload[number].eq(Mux(
-                        chosen_written, chosen.as_value().word_select(select_far, state.size),
-                        untouched)),
+                    waiting_group.eq(found),
                 ]
-        chosen_valid = Signal()
+            with m.If(~stays):
+                m.d.sync += self.o.payload[number].eq(Mux(moved, found, waiting_group))
         with m.If(move):
-            m.d.sync += [chosen_valid.eq(asked), self.o.valid.eq(chosen_valid)]
+            m.d.sync += chosen_valid.eq(asked)
             with m.If(asked & last):
                 if side == 1:
                     m.d.sync += [running.eq(0), read_half.eq(~read_half)]

@@ -46,9 +46,11 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
     clock, response = port[CLOCK], port[RESPONSE]
     burst, address, beat = state[BURSTS], state[ADDRESS], state[BEAT]
     beats, stalled = np.int64(0), np.int64(0)
-    # The array asks for a group, has it in a register, then in its output's.
+    # The array asks for a group, has it in a register, then in its output's, or in the one beside
+    # that. It stops in the cycle after one in which both are taken.
     left_state = start + 2
     load = start + 3
+    sent = before = start
     begun = start
     # When the last three groups were done with, the newest first.
     end_1 = end_2 = end_3 = start + 2 + LATENCY
@@ -61,7 +63,7 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
         for group in range(groups):
             # Three stages behind the register that the array fills; they move as a whole when the
             # last one is empty or emptied.
-            sent = load + 1
+            before, sent = sent, max(load, sent) + 1
             if row * groups + group >= 3:
                 sent = max(sent, end_3)
             begun = max(begun, end_1)
@@ -77,7 +79,7 @@ def write_tile(start, columns, rows, pixel_bytes, limit, memory, port, burst_end
             if row * groups + group < groups * rows - 1:
                 # The next group leaves the state when this one leaves the register behind it.
                 left_state = load
-                load = max(load + 1, sent)
+                load = max(load, before) + 1
         response = max(response + 1, taken + latency)
         burst_ends[burst] = response
         burst += 1

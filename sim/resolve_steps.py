@@ -10,12 +10,13 @@ __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "
 # Whether a tile is being written, since when, its columns; the address register and what is to come
 # behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
 # that the array has not asked its state for, that it still holds; whether one is asked for, the
-# register behind the state, the output's, each stage and the data register are taken, the last beat
-# of its row in it; pixels left of the row, beat of the group; parameters; counts.
+# register behind the state, the one that waits for the output's, that itself, each stage and the
+# data register are taken, the last beat of its row in it; pixels left of the row, beat of the
+# group; parameters; counts.
 (WRITING, STARTED, COLUMNS, ADDRESS_VALID, ADDRESS, ADDRESS_BEATS, ROW_ADDRESS, ADDRESS_ROWS,
- DATA_ROWS, GRANTED, IN_FLIGHT, TO_ASK, GROUPS_LEFT, ASKED, CHOSEN, LOADED, STAGE_0, STAGE_1,
- STAGE_2, DATA_VALID, ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED,
- SIZE) = range(29)
+ DATA_ROWS, GRANTED, IN_FLIGHT, TO_ASK, GROUPS_LEFT, ASKED, CHOSEN, WAITING, LOADED, STAGE_0,
+ STAGE_1, STAGE_2, DATA_VALID, ROW_LAST, ROW_LEFT, BEAT, PIXEL_BYTES, PITCH, LIMIT, BEATS, STALLED,
+ SIZE) = range(30)
 
 
 def new_resolve(pixel_bytes: int, pitch_bytes: int, limit: int) -> npt.NDArray[np.int64]:
@@ -87,8 +88,9 @@ def step(state, now, address_ready, data_ready, response):
         row_end = group_end and state[ROW_LEFT] <= 4
     shift = not state[STAGE_2] or group_end
     transfer = state[LOADED] and shift
-    array_move = not state[LOADED] or transfer
-    load = array_move and state[CHOSEN]
+    stays = state[LOADED] and not transfer
+    # The array stops in the cycle after one in which a group had to wait for the output's register.
+    array_move = not state[WAITING]
     choose = array_move and state[ASKED]
     ask = array_move and state[TO_ASK] > 0 and now > state[STARTED]
 
@@ -123,7 +125,8 @@ def step(state, now, address_ready, data_ready, response):
     if choose:
         state[GROUPS_LEFT] -= 1
         emptied = state[GROUPS_LEFT] == 0
-    state[LOADED] = load or (state[LOADED] and not transfer)
+    state[LOADED] = stays or state[WAITING] or state[CHOSEN]
+    state[WAITING] = stays and (state[WAITING] or state[CHOSEN])
     if array_move:
         state[CHOSEN] = choose
         state[ASKED] = ask
