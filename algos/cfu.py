@@ -363,6 +363,8 @@ class Visits:
         Corner less edge, relative to the eye, and the edge, shape [V, 4]; floating words.
     counts : ndarray
         Gaussians in the voxel, 1 to 256; 0 where the group ends, and there is no voxel.
+    prefixes : ndarray
+        Of these the first that are looked at, 1 or more; 0 where the group ends.
     addresses : ndarray
         First beat of the coarse half from the scene's address.
     """
@@ -372,6 +374,7 @@ class Visits:
     rows: Int64Array
     words: Int64Array
     counts: Int64Array
+    prefixes: Int64Array
     addresses: Int64Array
 
 
@@ -415,9 +418,9 @@ def cfu_fixed(
     camera : ndarray
         Record of the camera.
     """
-    counts = visits.counts
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    voxel = np.repeat(np.arange(len(counts)), counts)
+    prefixes = visits.prefixes
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(prefixes)])
+    voxel = np.repeat(np.arange(len(prefixes)), prefixes)
     rank = np.arange(starts[-1]) - starts[voxel]
     halves = 2 * visits.addresses[voxel] + rank
     places, scales = unpack_places(memory.reshape(-1, 2)[halves], len(voxel))

@@ -17,6 +17,11 @@ their largest scale.
   all of it is more than ``sqrt(f^2 + t^2) s sqrt(2 ln 255)`` on the far side of the plane ``x =
   b z``; of means the nearest to it is as near as the centre less ``rho sqrt(f^2 + b^2)``.
 
+Gaussians of a voxel lie by descending scale, and what they reach around their means is in
+proportion to it. So a group beyond the rectangle of those behind a prefix, where that reach is
+smaller by as many octaves as the record says, needs the prefix alone: of the prefixes with which
+that is so, the shortest.
+
 Arithmetic errs in these ways, with eps the relative error of one operation, D the corner less the
 eye, a the voxel's edge, and ``m = |D_x| + |D_y| + |D_z| + 4.5 a``:
 
@@ -27,7 +32,8 @@ eye, a the voxel's edge, and ``m = |D_x| + |D_y| + |D_z| + 4.5 a``:
   longest chain of roundings, that of ``sqrt(f^2 + t^2)``, takes 14. The position u errs by 3.3 eps
   of itself: 8 eps are added to ``rho / (z - rho)``, which ``sqrt(f^2 + u^2)`` then multiplies.
 - Positions on the image are rounded three times to eps, 0.19 px in images of 16384, and once to an
-  eighth of a pixel; :data:`MARGIN_PX` is 0.43 px more than the dilation needs.
+  eighth of a pixel; :data:`MARGIN_PX` is 0.43 px more than the dilation needs. What Gaussians
+  reach around their means is rounded up.
 """
 
 import math
@@ -49,20 +55,24 @@ from splatforge.designs.voxel import (
     CELL_BITS,
     CHILD_WEIGHT_BITS,
     COARSE_INTEGERS,
+    LEVEL_BIT,
+    OCTAVE_BITS,
     OCTREE_LEVELS,
     POPULATION_BITS,
+    PREFIX_SHIFTS,
+    PREFIX_STEP,
     STREAM_CAMERA_WORDS,
     VOXEL_WORDS,
     WEIGHT_BITS,
     WIDE_WORDS,
     WORD_INTEGERS,
 )
-from splatforge.designs.vsu import DISTANCE_BITS, RECTANGLE, VsuDesign
+from splatforge.designs.vsu import BLUR, DISTANCE_BITS, RECTANGLE, VsuDesign
 from splatforge.scenes import Camera
 
 __all__ = ["MARGIN_PX", "RECORD", "VsuFrame", "half_to_binary32", "pack_stream_camera",
-           "rectangles", "sort_keys", "stream_camera_numbers", "vsu_fixed", "vsu_graph",
-           "vsu_schedule"]
+           "prefix_counts", "rectangles", "sort_keys", "stream_camera_numbers", "vsu_fixed",
+           "vsu_graph", "vsu_schedule"]
 
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
@@ -158,7 +168,11 @@ def vsu_graph(design: VsuDesign) -> Dataflow:
 
     and raw integers of :data:`splatforge.designs.vsu.RECTANGLE`, where it is,
 
-    - ``left``, ``right``, ``top``, ``bottom``: ends of the rectangle, but for the margin.
+    - ``left``, ``right``, ``top``, ``bottom``: ends of the rectangle of its means,
+
+    and of :data:`splatforge.designs.vsu.BLUR`, rounded up,
+
+    - ``blur_x``, ``blur_y``: what its largest Gaussian reaches around them, but for the margin.
     """
     g = Builder()
     word = {name: g.input(name, wide=name in WIDE_WORDS) for name in RECORD}
@@ -195,10 +209,10 @@ def vsu_graph(design: VsuDesign) -> Dataflow:
         square = camera[f"focal2_{axis}"] + u * u
         root = square * g.reciprocal_root(square)
         means = spread * root
-        radius = means + blur * g.minimum(root + means, far)
         position = u + camera[f"center_{axis}"]
-        g.output(low, g.to_fixed(position - radius, RECTANGLE))
-        g.output(high, g.to_fixed(position + radius, RECTANGLE))
+        g.output(low, g.to_fixed(position - means, RECTANGLE))
+        g.output(high, g.to_fixed(position + means, RECTANGLE))
+        g.output(f"blur_{axis}", g.ceil_fixed(blur * g.minimum(root + means, far), BLUR))
         # Beyond a side of the image as a whole?
         limit = far * within
         seen = g.minimum(seen, g.minimum(
@@ -249,13 +263,13 @@ def sort_keys(
     """
     distance = np.zeros(np.shape(cells), np.int64)
     away = [np.zeros(np.shape(cells), np.int64) for _ in range(OCTREE_LEVELS)]
-    level = population >> POPULATION_BITS & 3
+    level = population >> LEVEL_BIT & 3
     for axis in range(3):
         cell = cells >> CELL_BITS * axis & ((1 << CELL_BITS) - 1)
         distance += weights[axis] * np.abs(cell - (eye[axis] >> OCTREE_LEVELS))
         corner = cell << OCTREE_LEVELS
         for n in range(OCTREE_LEVELS):
-            child = population >> (POPULATION_BITS + 2 + 3 * n + axis) & 1
+            child = population >> (LEVEL_BIT + 2 + 3 * n + axis) & 1
             step = 1 << (OCTREE_LEVELS - 1 - n)
             is_far = child != (eye[axis] >= corner + step)
             away[n] += child_weights[axis] * (is_far & (level > n))
@@ -266,8 +280,17 @@ def sort_keys(
     return key
 
 
+def prefix_counts(count: Int64Array, shift: int) -> Int64Array:
+    """Gaussians of a prefix: the count halved `shift` times, rounded up to whole steps.
+
+    Of voxels of less than a step that is more than they have; it is not to be used then.
+    """
+    return -(-count // (PREFIX_STEP << shift)) * PREFIX_STEP
+
+
 def rectangles(
-    design: VsuDesign, values: dict[str, Int64Array], width: int, height: int
+    design: VsuDesign, values: dict[str, Int64Array], octaves: Sequence[Int64Array], width: int,
+    height: int,
 ) -> tuple[BoolArray, Int64Array]:
     """From the graph's results to groups.
 
@@ -277,6 +300,8 @@ def rectangles(
         Side of a group.
     values : dict
         Outputs of :func:`vsu_graph`, shape [N].
+    octaves : sequence of ndarray
+        For each prefix by how many scales beyond it are below the largest, shape [N].
     width, height : int
         Frame in pixels.
 
@@ -285,22 +310,30 @@ def rectangles(
     visible : ndarray
         Whether a group meets the voxel, shape [N].
     ends : ndarray
-        First and last column of groups, first and last row, shape [4, N]; all of the image where
-        the voxel reaches through the near plane.
+        First and last column of groups, first and last row, shape [1 + prefixes, 4, N]: of all that
+        is in the voxel, and of what is beyond each prefix, the first above the last where that is
+        nowhere. All of the image where the voxel reaches through the near plane, or farther than
+        can be said.
     """
     fmt = design.floating
     margin = int(MARGIN_PX * 2**RECTANGLE.frac_bits)
     shift = (design.group_px << RECTANGLE.frac_bits).bit_length() - 1
     visible = floating.less(fmt, 0, values["seen"])
     clear = floating.less(fmt, 0, values["clear"])
+    for axis in "xy":
+        clear &= values[f"blur_{axis}"] < BLUR.raw_max
     ends = []
-    for low, high, side in (("left", "right", width), ("top", "bottom", height)):
+    for low, high, axis, side in (
+            ("left", "right", "x", width), ("top", "bottom", "y", height)):
         groups = -(-side // design.group_px)
-        first, last = (values[low] - margin) >> shift, (values[high] + margin) >> shift
-        visible &= ~clear | ((first < groups) & (last >= 0))
+        blur = values[f"blur_{axis}"]
+        # What is shifted out is made up for.
+        reach = margin + np.stack([blur, *((blur >> octave) + 1 for octave in octaves)])
+        first, last = (values[low] - reach) >> shift, (values[high] + reach) >> shift
+        visible &= ~clear | ((first[0] < groups) & (last[0] >= 0))
         ends += [np.where(clear, np.maximum(first, 0), 0),
                  np.where(clear, np.minimum(last, groups - 1), groups - 1)]
-    return visible, np.stack(ends)
+    return visible, np.stack(ends, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -326,6 +359,8 @@ class VsuFrame:
     starts, places : ndarray
         Group g, row-major, is met by the visible voxels ``places[starts[g]:starts[g + 1]]``, in
         order.
+    prefixes : ndarray
+        Of each of these the Gaussians that the group looks at, the first of so many.
     """
 
     ids: Int64Array
@@ -339,6 +374,7 @@ class VsuFrame:
     rows: int
     starts: Int64Array
     places: Int64Array
+    prefixes: Int64Array
 
     def voxels_of(self, group: int) -> Int64Array:
         """Voxels of the table that a group meets, from front to back."""
@@ -377,8 +413,11 @@ def vsu_fixed(
                  for name, word in zip(STREAM_CAMERA_WORDS, camera, strict=True)}
     flow = vsu_graph(design)
     values = evaluate(flow, fmt, inputs, {name: constants[name] for name in flow.constants})
-    visible, ends = rectangles(design, values, width, height)
-    count = columns["population"] & ((1 << POPULATION_BITS) - 1)
+    population = columns["population"]
+    octaves = [population >> (POPULATION_BITS + OCTAVE_BITS * n) & ((1 << OCTAVE_BITS) - 1)
+               for n in range(len(PREFIX_SHIFTS) if design.prefixes else 0)]
+    visible, ends = rectangles(design, values, octaves, width, height)
+    count = population & ((1 << POPULATION_BITS) - 1)
     visible &= count > 0
     if visible.sum() > design.voxels:
         raise ValueError(
@@ -389,18 +428,26 @@ def vsu_fixed(
         [int(camera[STREAM_CAMERA_WORDS.index(name)]) >> bits * axis & ((1 << bits) - 1)
          for axis in range(3)]
         for name, bits in (("weights", WEIGHT_BITS), ("child_weights", CHILD_WEIGHT_BITS)))
-    keys = sort_keys(columns["cell"], columns["population"], eye, weights, child_weights)
+    keys = sort_keys(columns["cell"], population, eye, weights, child_weights)
     ids = np.flatnonzero(visible)
     ids = ids[np.argsort(keys[ids], kind="stable")]
-    ends = ends[:, ids]
+    ends, beyond, count = ends[0][:, ids], ends[1:, :, ids], count[ids]
     groups_x, groups_y = -(-width // design.group_px), -(-height // design.group_px)
     column = np.arange(groups_x)[:, None]
     in_column = (ends[0] <= column) & (column <= ends[1])
     places = [np.flatnonzero(in_column[x] & (ends[2] <= y) & (y <= ends[3]))
               for y in range(groups_y) for x in range(groups_x)]
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in places], dtype=np.int64)])
+    at = np.concatenate(places)
+    group = np.repeat(np.arange(len(places)), np.diff(starts))
+    x, y = group % groups_x, group // groups_x
+    # All, but for a prefix beyond which nothing meets the group: the last of these, but for those
+    # behind one that does not do.
+    prefixes, does = count[at], np.ones(len(at), np.bool_)
+    for shift, (left, right, top, bottom) in zip(PREFIX_SHIFTS, beyond[:, :, at], strict=False):
+        does &= (x < left) | (right < x) | (y < top) | (bottom < y)
+        prefixes = np.where(does, prefix_counts(count[at], shift), prefixes)
     return VsuFrame(
         ids=ids, keys=keys[ids], d=np.stack([values[f"d_{axis}"][ids] for axis in "xyz"]),
-        size=inputs["size"][ids], count=count[ids], address=columns["address"][ids], ends=ends,
-        columns=groups_x, rows=groups_y,
-        starts=np.concatenate([[0], np.cumsum([len(each) for each in places], dtype=np.int64)]),
-        places=np.concatenate(places))
+        size=inputs["size"][ids], count=count, address=columns["address"][ids], ends=ends,
+        columns=groups_x, rows=groups_y, starts=starts, places=at, prefixes=prefixes)

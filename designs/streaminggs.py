@@ -17,6 +17,7 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.setup import SetupDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.tokens import INDEX_BITS
+from splatforge.designs.voxel import POPULATION_BITS
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 
@@ -60,8 +61,9 @@ class PartitionDesign:
         for name, value in (("Occupied cells", self.occupied_cells), ("Sparsest", self.sparsest)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
-        if not 1 <= self.capacity <= 65535:
-            raise ValueError(f"Capacity must be 1 to 65535 Gaussians, not {self.capacity!r}")
+        most = (1 << POPULATION_BITS) - 1
+        if not 1 <= self.capacity <= most:
+            raise ValueError(f"Capacity must be 1 to {most} Gaussians, not {self.capacity!r}")
 
 
 #: Performance counters in register order: (name, unit, what it counts).
@@ -197,13 +199,14 @@ def _with_groups(design: StreaminggsDesign, tiles: int) -> StreaminggsDesign:
 
 
 #: What is published of StreamingGS (accelerators.md, 1.2 and 1.3), in our terms: groups of one
-#: tile, codebooks of 250 KB, several coarse filters in front of one fine filter, GSCore's bitonic
-#: sorter without its quick sort, GSCore's 64 rendering lanes. How many filters there are is not
-#: published: four, the most that a bus of 16 bytes a cycle feeds, and a fine filter that takes a
-#: Gaussian in four cycles, as often as GSCore's four projection units together. Nor are buffers,
-#: formats, and the memory, which here is GSCore's.
+#: tile, voxels loaded as wholes, codebooks of 250 KB, several coarse filters in front of one fine
+#: filter, GSCore's bitonic sorter without its quick sort, GSCore's 64 rendering lanes. How many
+#: filters there are is not published: four, the most that a bus of 16 bytes a cycle feeds, and a
+#: fine filter that takes a Gaussian in four cycles, as often as GSCore's four projection units
+#: together. Nor are buffers, formats, and the memory, which here is GSCore's.
 PUBLISHED = _with_groups(
-    StreaminggsDesign(cfu=CfuDesign(units=4), ffu=FfuDesign(interval=4)), 1)
+    StreaminggsDesign(cfu=CfuDesign(units=4), ffu=FfuDesign(interval=4),
+                      vsu=VsuDesign(prefixes=False)), 1)
 #: The memory of :mod:`splatforge.designs.dram` behind it.
 PUBLISHED_MEMORY = "lpddr4-3200"
 

@@ -4,9 +4,10 @@ from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
 
 __all__ = [
-    "CELL_BITS", "CHILD_WEIGHT_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "OCTREE_LEVELS",
-    "POPULATION_BITS", "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS", "VOXEL_BEATS", "VOXEL_WORDS",
-    "WEIGHT_BITS", "WIDE_WORDS", "WORD_INTEGERS"]
+    "CELL_BITS", "CHILD_WEIGHT_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "LEVEL_BIT", "OCTAVE_BITS",
+    "OCTREE_LEVELS", "POPULATION_BITS", "PREFIX_SHIFTS", "PREFIX_STEP", "STREAM_CAMERA_BEATS",
+    "STREAM_CAMERA_WORDS", "VOXEL_BEATS", "VOXEL_WORDS", "WEIGHT_BITS", "WIDE_WORDS",
+    "WORD_INTEGERS"]
 
 #: Bits of a base cell's place on an axis of the grid.
 CELL_BITS = 10
@@ -15,15 +16,25 @@ OCTREE_LEVELS = 3
 #: Bits of the weight of a base cell, and of a child, on an axis.
 WEIGHT_BITS, CHILD_WEIGHT_BITS = 8, 3
 #: Bits of the number of Gaussians of a voxel.
-POPULATION_BITS = 16
+POPULATION_BITS = 10
+#: Gaussians of a voxel lie by descending scale. Beside all of them there are prefixes, the count
+#: halved so often, rounded up to whole steps of so many Gaussians: 32 bytes, a burst of an LPDDR4
+#: channel. Of each the record holds by how many octaves what lies beyond it is smaller.
+PREFIX_SHIFTS = (1, 2, 3)
+PREFIX_STEP = 4
+OCTAVE_BITS = 2
+#: Where in its word the level of a voxel begins, and behind it the path.
+LEVEL_BIT = POPULATION_BITS + OCTAVE_BITS * len(PREFIX_SHIFTS)
 
 #: The record of a voxel, one 32-bit word each. ``base``: its corner less its edge, and ``size``:
 #: its edge, binary32; a mean in it is base + 1.q * size. ``address``: the first beat of its coarse
 #: half, from the scene's address in beats; the fine half begins half as many beats behind as it has
-#: Gaussians, rounded up. ``population``: its Gaussians; from bit 16 its level, from bit 18 the
-#: child at each level, level 1 in the lowest three bits, of these the lowest for x, set in the
-#: upper half. ``cell``: its base cell, ten bits an axis, x in the lowest. ``reach``: in binary16,
-#: rounded up, how far its means are from its centre at most, and from bit 16 their largest scale.
+#: Gaussians, rounded up. ``population``: its Gaussians; from bit 10 for each of
+#: :data:`PREFIX_SHIFTS` in two bits the octaves by which scales beyond that prefix are below the
+#: largest, rounded down; from bit 16 its level, from bit 18 the child at each level, level 1 in the
+#: lowest three bits, of these the lowest for x, set in the upper half. ``cell``: its base cell, ten
+#: bits an axis, x in the lowest. ``reach``: in binary16, rounded up, how far its means are from its
+#: centre at most, and from bit 16 their largest scale.
 VOXEL_WORDS = ("base_x", "base_y", "base_z", "size", "address", "population", "cell", "reach")
 VOXEL_BEATS = len(VOXEL_WORDS) // BEAT_WORDS
 

@@ -9,6 +9,7 @@ from splatforge.designs.shell import ShellDesign
 from splatforge.designs.voxel import CHILD_WEIGHT_BITS, OCTREE_LEVELS, VOXEL_BEATS
 
 __all__ = [
+    "BLUR",
     "DIGITS",
     "DIGIT_BITS",
     "DISTANCE_BITS",
@@ -30,6 +31,8 @@ DIGITS = 3
 DIGIT_BITS = KEY_BITS // DIGITS
 #: Ends of rectangles in pixels.
 RECTANGLE = Fixed(int_bits=16, frac_bits=2, signed=True)
+#: What the largest Gaussian of a voxel reaches around its mean, in pixels.
+BLUR = Fixed(int_bits=15, frac_bits=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,9 @@ class VsuDesign:
         Cycles from one voxel of the table to the next, 2 to 64.
     group_tiles : int
         Tiles on the side of a group: 1, 2 or 4. The paper's groups are tiles.
+    prefixes : bool
+        Whether a group looks only at those Gaussians of a voxel whose scale may reach it, an
+        eighth, a quarter, a half or all; the paper's looks at all.
     floating : Floating
         Format of the arithmetic; 8 bits of exponent, as the words in memory.
     buffer_beats : int
@@ -75,10 +81,11 @@ class VsuDesign:
     scan_width: int = 16
     interval: int = 4
     group_tiles: int = 2
+    prefixes: bool = True
     floating: Floating = Floating()
-    buffer_beats: int = 64
+    buffer_beats: int = 128
     burst_beats: int = 16
-    outstanding_bursts: int = 4
+    outstanding_bursts: int = 8
     waiting_rows: int = 4
 
     def __post_init__(self) -> None:

@@ -198,7 +198,7 @@ class _Filters(Component):
 
 
 class Cfu(Component):
-    """Look at every Gaussian of a voxel, and hand on those that may reach the group.
+    """Look at a voxel's Gaussians, all or a prefix, and hand on those that may reach the group.
 
     Bit-true model: :func:`splatforge.algos.cfu.cfu_fixed`. Cycle model:
     :mod:`splatforge.sim.cfu`.
@@ -246,7 +246,8 @@ class Cfu(Component):
         Number of the oldest group that is still wanted.
     i_voxel : ``In(stream.Signature(Visit))``
         Voxels of the groups in order, see
-        :func:`splatforge.hw.lib.tokens.voxel_token_layout`; 1 to 256 Gaussians each.
+        :func:`splatforge.hw.lib.tokens.voxel_token_layout`; 1 to 256 Gaussians each, and no more in
+        the prefix.
     o_address : ``Out(stream.Signature(Burst))``
         To the read address channel, ID 2.
     i_beat : ``In(stream.Signature(Beat))``
@@ -354,7 +355,7 @@ class Cfu(Component):
             m.d.sync += [
                 held.eq(1), begun.eq(0), visit.eq(given),
                 place.eq((self.scene_address >> beat_bits) + given.voxel.address),
-                left.eq((given.voxel.count + 1) >> 1),
+                left.eq((given.prefix + 1) >> 1),
             ]
         m.d.sync += [
             in_flight.eq(in_flight + ask - (here & self.i_beat.p.last)),
@@ -482,7 +483,7 @@ class Cfu(Component):
             m.d.sync += following.valid.eq(0)
             with m.If(~visit.last):
                 m.d.sync += [
-                    voxel.valid.eq(1), voxel.tag.eq(visit.tag), voxel.left.eq(visit.voxel.count),
+                    voxel.valid.eq(1), voxel.tag.eq(visit.tag), voxel.left.eq(visit.prefix),
                     voxel.number.eq(voxel.number + 1)]
         self.inside.append((opened.r_rdy, data.View(layout, opened.r_data).tag))
         if design.filters:

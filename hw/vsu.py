@@ -15,14 +15,19 @@ from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.designs.voxel import (
     CELL_BITS,
     CHILD_WEIGHT_BITS,
+    LEVEL_BIT,
+    OCTAVE_BITS,
     OCTREE_LEVELS,
     POPULATION_BITS,
+    PREFIX_SHIFTS,
+    PREFIX_STEP,
     STREAM_CAMERA_BEATS,
     STREAM_CAMERA_WORDS,
     VOXEL_BEATS,
     WEIGHT_BITS,
 )
 from splatforge.designs.vsu import (
+    BLUR,
     DIGIT_BITS,
     DIGITS,
     DISTANCE_BITS,
@@ -54,11 +59,12 @@ class Vsu(Component):
     The camera's record is read, then the table in bursts that end at aligned multiples of
     ``burst_beats``; a burst is asked for only when the buffer has room for it, so ``i_beat`` is
     always ready. Shared units compute a rectangle for every voxel, see
-    :class:`splatforge.hw.lib.folded.Folded`; five stages make groups and a key of it, and what is
-    visible is kept. Counts of the keys' digits are taken on the way. Three passes, a voxel a cycle,
-    then put the voxels' rectangles in order. For every group they are read in rows of
-    ``scan_width`` and compared; rows with a hit wait in a queue, from which hit after hit looks its
-    voxel up. So the next group is scanned while what was found for one is being taken.
+    :class:`splatforge.hw.lib.folded.Folded`; six stages make groups and a key of it, and what is
+    visible is kept, with rectangles of what is beyond its prefixes. Counts of the keys' digits are
+    taken on the way. Three passes, a voxel a cycle, then put the voxels' rectangles in order. For
+    every group they are read in rows of ``scan_width`` and compared; rows with a hit wait in a
+    queue, from which hit after hit looks its voxel up, and which prefix of it is enough for the
+    group. So the next group is scanned while what was found for one is being taken.
 
     Of a group that is over nothing further is looked for, and what was found is dropped, its end
     too. A group is announced at most 14 beyond the oldest, and while nothing lingers of one that is
@@ -128,8 +134,9 @@ class Vsu(Component):
     o_voxel: stream.Interface
 
     #: Cycles from the transfer of a group to the first in which a voxel of the first row can
-    #: transfer: a row asked for, read, compared, queued, taken, its voxel looked up and offered.
-    latency = 7
+    #: transfer: a row asked for, read, compared, queued, taken, its voxel looked up, compared and
+    #: offered.
+    latency = 8
 
     def __init__(
         self,
@@ -138,6 +145,8 @@ class Vsu(Component):
     ) -> None:
         self.design, self.shell = design, shell
         self._group_bits = design.group_bits(shell)
+        #: Prefixes that there are beside all of a voxel.
+        self._shifts = PREFIX_SHIFTS if design.prefixes else ()
         super().__init__({
             "start": In(1), "stop": In(1), "width": In(16), "height": In(16), "voxels": In(32),
             "camera_address": In(shell.address_bits), "voxel_address": In(shell.address_bits),
@@ -160,7 +169,10 @@ class Vsu(Component):
         rectangle = data.StructLayout(dict.fromkeys(
             ("left", "right", "top", "bottom"), self._group_bits))
         m.submodules.records = records = Memory(
-            shape=voxel_layout(design.floating), depth=design.voxels, init=[])
+            shape=data.StructLayout({
+                "voxel": voxel_layout(design.floating),
+                "beyond": data.ArrayLayout(rectangle, len(self._shifts))}),
+            depth=design.voxels, init=[])
         m.submodules.places = places = Memory(
             shape=data.StructLayout({"key": KEY_BITS, "rectangle": rectangle}),
             depth=design.voxels, init=[])
@@ -331,7 +343,10 @@ class Vsu(Component):
                 m.d.sync += write.addr.eq(write.addr + 1)
             with m.Else():
                 m.d.sync += size.eq(words[3][-len(size):])
-        with m.If(self.streamed):
+        # It stands still for two cycles: what is beside a result is wanted in two stages.
+        streamed = Signal(name="beside_streamed")
+        m.d.sync += streamed.eq(self.streamed)
+        with m.If(streamed):
             m.d.sync += read.addr.eq(read.addr + 1)
         with m.If(self.o_address.ready):
             m.d.sync += self.o_address.valid.eq(0)
@@ -371,40 +386,58 @@ class Vsu(Component):
         def is_positive(word: Value) -> Value:
             return ~word[-1] & word[fmt.fraction_bits:-1].any()
 
-        # 1: ends in groups.
-        some = [Signal(name=f"some_{n}") for n in range(1, 6)]
+        # 1: both ends of the means, with the margin.
+        some = [Signal(name=f"some_{n}") for n in range(1, 7)]
+        ends = data.ArrayLayout(signed(RECTANGLE.width + 1), 4)
         one = Signal(data.StructLayout({
-            **d, "seen": 1, "clear": 1,
-            **dict.fromkeys(sides, signed(RECTANGLE.width + 1 - shift))}), name="one")
+            **d, "seen": 1, "clear": 1, "ends": ends,
+            "blurs": data.ArrayLayout(BLUR.width, 2)}), name="one")
+        blurs = [given.blur_x, given.blur_y]
         m.d.sync += [
             some[0].eq(self.streamed), *(one[name].eq(given[name]) for name in d),
-            one.seen.eq(is_positive(given.seen)), one.clear.eq(is_positive(given.clear)),
-            *(one[name].eq((given[name] + (margin if last else -margin)) >> shift)
-              for name, last in zip(sides, (False, True, False, True), strict=True)),
+            one.seen.eq(is_positive(given.seen)),
+            one.clear.eq(is_positive(given.clear) & ~blurs[0].all() & ~blurs[1].all()),
+            *(one.ends[n].eq(given[name] + (margin if n % 2 else -margin))
+              for n, name in enumerate(sides)),
+            *(one.blurs[axis].eq(blur) for axis, blur in enumerate(blurs)),
         ]
 
-        # 2: cut to the image; per axis how far the base cells are apart, and where children are.
-        rectangle = place.data.rectangle.shape()
+        # 2: what Gaussians reach around their means, all of them and those beyond a prefix.
         two = Signal(data.StructLayout({
-            "voxel": record.data.shape(), "rectangle": rectangle,
-            "distances": data.ArrayLayout(CELL_BITS, 3),
-            "away": data.ArrayLayout(CHILD_WEIGHT_BITS, OCTREE_LEVELS)}), name="two")
-        count = side.population[:POPULATION_BITS]
-        meets = one.seen & count.any()
-        for first, last, groups in (("left", "right", columns), ("top", "bottom", rows)):
-            meets &= ~one.clear | ((one[first] < groups) & (one[last] >= 0))
-            m.d.sync += [
-                two.rectangle[first].eq(Mux(one.clear & (one[first] >= 0), one[first], 0)),
-                two.rectangle[last].eq(
-                    Mux(one.clear & (one[last] < groups), one[last], groups - 1)),
-            ]
+            **one.shape().members,
+            "reach": data.ArrayLayout(data.ArrayLayout(BLUR.width, 2), 1 + len(self._shifts)),
+        }), name="two")
+        octaves = side.population[POPULATION_BITS:LEVEL_BIT]
         m.d.sync += [
-            some[1].eq(some[0] & meets), *(two.voxel[name].eq(one[name]) for name in d),
-            two.voxel.size.eq(side.size), two.voxel.count.eq(count),
-            two.voxel.address.eq(side.address),
+            some[1].eq(some[0]), *(two[name].eq(one[name]) for name in one.shape().members),
+            two.reach[0].eq(one.blurs),
+            *(two.reach[1 + n][axis].eq(one.blurs[axis] >> octaves.word_select(n, OCTAVE_BITS))
+              for n in range(len(self._shifts)) for axis in range(2)),
         ]
-        level = side.population[POPULATION_BITS:POPULATION_BITS + 2]
-        path = side.population[POPULATION_BITS + 2:]
+
+        # 3: ends in groups; per axis how far the base cells are apart, and where children are.
+        rectangle = place.data.rectangle.shape()
+        three = Signal(data.StructLayout({
+            "voxel": record.data.voxel.shape(), "seen": 1, "clear": 1,
+            "ends": data.ArrayLayout(data.ArrayLayout(
+                signed(RECTANGLE.width + 2 - shift), 4), 1 + len(self._shifts)),
+            "distances": data.ArrayLayout(CELL_BITS, 3),
+            "away": data.ArrayLayout(CHILD_WEIGHT_BITS, OCTREE_LEVELS)}), name="three")
+        m.d.sync += [
+            some[2].eq(some[1]), *(three.voxel[name].eq(two[name]) for name in d),
+            three.seen.eq(two.seen), three.clear.eq(two.clear),
+            three.voxel.size.eq(side.size), three.voxel.address.eq(side.address),
+            three.voxel.count.eq(side.population[:POPULATION_BITS]),
+        ]
+        for n in range(1 + len(self._shifts)):
+            for end in range(4):
+                reach = Cat(two.reach[n][end // 2], C(0, 1)).as_signed()
+                # What the shift has lost is made up for by one more, -(~x): no further sum.
+                low = two.ends[end] + ~reach if n else two.ends[end] - reach
+                high = two.ends[end] - ~reach if n else two.ends[end] + reach
+                m.d.sync += three.ends[n][end].eq((high if end % 2 else low) >> shift)
+        level = side.population[LEVEL_BIT:LEVEL_BIT + 2]
+        path = side.population[LEVEL_BIT + 2:]
         weights, child_weights = (
             self.camera[STREAM_CAMERA_WORDS.index(name)] for name in ("weights", "child_weights"))
         far: list[list[Value]] = [[] for _ in range(OCTREE_LEVELS)]
@@ -413,7 +446,7 @@ class Vsu(Component):
             eye = self.camera[STREAM_CAMERA_WORDS.index("cell_x") + axis][
                 :CELL_BITS + OCTREE_LEVELS]
             eye_cell = eye[OCTREE_LEVELS:]
-            m.d.sync += two.distances[axis].eq(
+            m.d.sync += three.distances[axis].eq(
                 Mux(cell > eye_cell, cell - eye_cell, eye_cell - cell))
             # From below the cell, or a child of it, up to the plane that halves it.
             corner = cell
@@ -424,44 +457,63 @@ class Vsu(Component):
                 far[n].append(
                     Mux(is_far, child_weights.word_select(axis, CHILD_WEIGHT_BITS), 0))
                 corner = Cat(child, corner)
-        m.d.sync += [two.away[n].eq(sum(far[n], C(0, 1))) for n in range(OCTREE_LEVELS)]
+        m.d.sync += [three.away[n].eq(sum(far[n], C(0, 1))) for n in range(OCTREE_LEVELS)]
 
-        # 3: what the distances count. 4: the key.
-        three = Signal(data.StructLayout({
-            "voxel": record.data.shape(), "rectangle": rectangle,
-            "steps": data.ArrayLayout(CELL_BITS + WEIGHT_BITS, 3),
-            "away": CHILD_WEIGHT_BITS * OCTREE_LEVELS}), name="three")
+        # 4: cut to the image; what the distances count. 5: the key.
+        kept = {"voxel": three.voxel.shape(), "rectangle": rectangle,
+                "beyond": record.data.beyond.shape()}
         four = Signal(data.StructLayout({
-            "voxel": record.data.shape(), "rectangle": rectangle, "key": KEY_BITS}), name="four")
+            **kept, "steps": data.ArrayLayout(CELL_BITS + WEIGHT_BITS, 3),
+            "away": CHILD_WEIGHT_BITS * OCTREE_LEVELS}), name="four")
+        five = Signal(data.StructLayout({**kept, "key": KEY_BITS}), name="five")
+        meets = three.seen & three.voxel.count.any()
+        for n, cut in enumerate([four.rectangle, *(
+                four.beyond[n] for n in range(len(self._shifts)))]):
+            on_image = Signal(name=f"on_image_{n}")
+            within = C(1, 1)
+            for axis, (first, last, groups) in enumerate(
+                    (("left", "right", columns), ("top", "bottom", rows))):
+                low, high = three.ends[n][2 * axis], three.ends[n][2 * axis + 1]
+                within &= (low < groups) & (high >= 0)
+                m.d.sync += [
+                    cut[first].eq(Mux(three.clear & (low >= 0), low, 0)),
+                    cut[last].eq(Mux(three.clear & (high < groups), high, groups - 1))]
+            m.d.comb += on_image.eq(~three.clear | within)
+            if n == 0:
+                meets &= on_image
+            else:
+                # Nowhere.
+                with m.If(~on_image):
+                    m.d.sync += [cut.left.eq(~0), cut.right.eq(0)]
         distance = Signal(CELL_BITS + WEIGHT_BITS + 2)
-        m.d.comb += distance.eq(three.steps[0] + three.steps[1] + three.steps[2])
+        m.d.comb += distance.eq(four.steps[0] + four.steps[1] + four.steps[2])
         m.d.sync += [
-            some[2].eq(some[1]), three.voxel.eq(two.voxel), three.rectangle.eq(two.rectangle),
-            three.away.eq(Cat(*(two.away[n] for n in reversed(range(OCTREE_LEVELS))))),
-            *(three.steps[axis].eq(two.distances[axis] * weights.word_select(axis, WEIGHT_BITS))
+            some[3].eq(some[2] & meets), four.voxel.eq(three.voxel),
+            four.away.eq(Cat(*(three.away[n] for n in reversed(range(OCTREE_LEVELS))))),
+            *(four.steps[axis].eq(three.distances[axis] * weights.word_select(axis, WEIGHT_BITS))
               for axis in range(3)),
-            some[3].eq(some[2]), four.voxel.eq(three.voxel), four.rectangle.eq(three.rectangle),
-            four.key.eq(Cat(three.away, Mux(
+            some[4].eq(some[3]), *(five[name].eq(four[name]) for name in kept),
+            five.key.eq(Cat(four.away, Mux(
                 distance[DISTANCE_BITS:].any(), ~0, distance[:DISTANCE_BITS]))),
         ]
 
-        # 5: into memory; counts of its digits are read, then one more is written.
+        # 6: into memory; counts of its digits are read, then one more is written.
         full = self._kept[-1]
         m.d.comb += [
-            self.visible.eq(some[3] & ~full),
+            self.visible.eq(some[4] & ~full),
             record.en.eq(self.visible), place.en.eq(self.visible),
             record.addr.eq(self._kept), place.addr.eq(self._kept),
-            record.data.eq(four.voxel), place.data.key.eq(four.key),
-            place.data.rectangle.eq(four.rectangle),
+            record.data.voxel.eq(five.voxel), record.data.beyond.eq(five.beyond),
+            place.data.key.eq(five.key), place.data.rectangle.eq(five.rectangle),
         ]
-        m.d.sync += [self._kept.eq(self._kept + self.visible), some[4].eq(self.visible)]
-        with m.If(some[3] & full):
+        m.d.sync += [self._kept.eq(self._kept + self.visible), some[5].eq(self.visible)]
+        with m.If(some[4] & full):
             m.d.sync += self.overflow.eq(1)
         for n, (read, write) in enumerate(counts):
-            digit = four.key.word_select(n, DIGIT_BITS)
+            digit = five.key.word_select(n, DIGIT_BITS)
             counted = Signal.like(digit, name="counted")
             m.d.sync += counted.eq(digit)
-            m.d.comb += [read.addr.eq(digit), write.en.eq(some[4]), write.addr.eq(counted),
+            m.d.comb += [read.addr.eq(digit), write.en.eq(some[5]), write.addr.eq(counted),
                          write.data.eq(read.data + 1)]
         return Cat(some).any()
 
@@ -620,24 +672,50 @@ class Vsu(Component):
         with m.If(moves_on):
             m.d.sync += [some_held.eq(waiting.r_rdy), held.eq(head)]
 
-        # 5: its voxel is read, and offered.
+        # 5: its voxel is read. 6: is something beyond its prefixes wanted? 7: it is offered.
         fetched = Signal(data.StructLayout({**place, "end": 1}), name="fetched")
-        some_fetched, takes = Signal(), Signal()
+        compared = Signal(data.StructLayout({
+            **place, "end": 1, "voxel": record.data.voxel.shape(), "beyond": len(self._shifts),
+            "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
+        some_fetched, some_compared, compares, takes = Signal(), Signal(), Signal(), Signal()
         token = self.o_voxel
-        m.d.comb += [takes.eq(~token.valid | token.ready), move.eq(~some_fetched | takes)]
+        m.d.comb += [
+            takes.eq(~token.valid | token.ready), compares.eq(~some_compared | takes),
+            move.eq(~some_fetched | compares)]
         with m.If(move):
             m.d.sync += [some_fetched.eq(goes), fetched.end.eq(held.end),
                          *(fetched[name].eq(held[name]) for name in place)]
+        with m.If(compares):
+            m.d.sync += [
+                some_compared.eq(some_fetched), *(compared[name].eq(fetched[name])
+                                                  for name in fetched.shape().members),
+                compared.voxel.eq(record.data.voxel)]
+            for n, shift in enumerate(self._shifts):
+                at, step = record.data.beyond[n], PREFIX_STEP << shift
+                whole = (record.data.voxel.count + (step - 1)) >> (step.bit_length() - 1)
+                m.d.sync += [
+                    compared.beyond[n].eq(
+                        (at.left <= fetched.column) & (fetched.column <= at.right)
+                        & (at.top <= fetched.row) & (fetched.row <= at.bottom)),
+                    compared.prefixes[n].eq(whole << (PREFIX_STEP.bit_length() - 1))]
+        prefix: Value = compared.voxel.count
+        does = C(1, 1)
+        for n in range(len(self._shifts)):
+            does &= ~compared.beyond[n]
+            prefix = Mux(does, compared.prefixes[n], prefix)
         with m.If(takes):
             m.d.sync += [
-                token.valid.eq(some_fetched & ~is_older(fetched.tag, oldest)),
-                token.p.last.eq(fetched.end), token.p.voxel.eq(record.data),
-                *(token.p[name].eq(fetched[name]) for name in place),
+                token.valid.eq(some_compared & ~is_older(compared.tag, oldest)),
+                token.p.last.eq(compared.end), token.p.voxel.eq(compared.voxel),
+                token.p.prefix.eq(prefix),
+                *(token.p[name].eq(compared[name]) for name in place),
             ]
         m.d.comb += self.behind.eq(
             here(some_looked, looked) | here(some_found, found) | here(waiting.r_rdy, head)
-            | here(some_held, held) | here(some_fetched, fetched) | here(token.valid, token.p))
-        return ~(some_looked | some_found | waiting.r_rdy | some_held | some_fetched | token.valid)
+            | here(some_held, held) | here(some_fetched, fetched) | here(some_compared, compared)
+            | here(token.valid, token.p))
+        return ~(some_looked | some_found | waiting.r_rdy | some_held | some_fetched
+                 | some_compared | token.valid)
 
 
 class _Group:

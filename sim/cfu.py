@@ -139,7 +139,7 @@ def _fifo(state, level, out, push, pop):
 
 
 @nb.njit(inline="always")
-def _tell(state, tags, counts, oldest, token_ready):
+def _tell(state, tags, prefixes, oldest, token_ready):
     """Tokens leave; returns whether a Gaussian and whether a voxel is done with."""
     visit = _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT)
     move = not state[TOKEN] or token_ready
@@ -147,7 +147,7 @@ def _tell(state, tags, counts, oldest, token_ready):
     if visit >= 0:
         dead = _is_older(tags[visit], oldest)
         entry = state[AT_QUEUE] + 2 * (state[OUT] % state[DEPTH])
-        if counts[visit] == 0:
+        if prefixes[visit] == 0:
             kind = -1 if dead else 3
             leave = dead or move
         elif state[HERE] and state[entry + 1] == state[DONE]:
@@ -167,7 +167,7 @@ def _tell(state, tags, counts, oldest, token_ready):
         state[TOKEN_VISIT] = visit
         state[TOKEN_GAUSSIAN] = number
         state[ANNOUNCED] = kind < 2
-    if leave and counts[visit] > 0:
+    if leave and prefixes[visit] > 0:
         state[DONE] += 1
         state[ANNOUNCED] = 0
     return pop, leave
@@ -209,8 +209,8 @@ def _give(state, tags, oldest, row):
 
 @nb.njit
 def step(
-    state, tags, counts, addresses, starts, passed, visit, stop, address_ready, beat, last, oldest,
-    token_ready,
+    state, tags, prefixes, addresses, starts, passed, visit, stop, address_ready, beat, last,
+    oldest, token_ready,
 ):  # fmt: skip
     """One cycle.
 
@@ -218,7 +218,7 @@ def step(
     ----------
     state : ndarray
         From :func:`new_cfu`.
-    tags, counts, addresses, starts, passed : ndarray
+    tags, prefixes, addresses, starts, passed : ndarray
         Of all visits and their Gaussians, as in :class:`splatforge.algos.cfu.Visits` and
         :class:`splatforge.algos.cfu.CfuFrame`.
     visit : int
@@ -243,7 +243,7 @@ def step(
     used = state[USED]
 
     # What is behind the filters.
-    pop, leave = _tell(state, tags, counts, oldest, token_ready)
+    pop, leave = _tell(state, tags, prefixes, oldest, token_ready)
     stage = state[AT_STAGES] + 4 * (state[TIME] % state[STAGES])
     oldest_row = state[stage:stage + 4]
     for n in range(oldest_row[1]):
@@ -265,15 +265,15 @@ def step(
 
     # The next voxel.
     enters = following >= 0 and opened_room and (
-        counts[following] == 0 or state[VOXEL] < 0 or closed)
+        prefixes[following] == 0 or state[VOXEL] < 0 or closed)
     if closed:
         state[VOXEL] = -1
     if enters:
         state[state[AT_OPENED] + state[OPENED_CAME] % state[AHEAD]] = following
         state[OPENED_CAME] += 1
         state[FOLLOWING] = -1
-        if counts[following] > 0:
-            state[VOXEL], state[VOXEL_LEFT] = following, counts[following]
+        if prefixes[following] > 0:
+            state[VOXEL], state[VOXEL_LEFT] = following, prefixes[following]
             state[AT] = starts[following]
             state[NUMBER] += 1
     _fifo(state, OPENED, OPENED_OUT, enters, leave)
@@ -282,7 +282,7 @@ def step(
     if state[FILTERS]:
         arithmetic = state[state[AT_FOLDED]:]
         _, result = folded.offers(arithmetic)
-        wants = take and counts[header] > 0
+        wants = take and prefixes[header] > 0
         folded.step(arithmetic, state[FRESH_1] != 0, wants)
         take = take and (result or not wants)
     if take:
@@ -290,7 +290,7 @@ def step(
 
     # Voxels and their bursts.
     drop = state[HELD] >= 0 and not state[BEGUN] and _is_older(tags[state[HELD]], oldest)
-    ends = state[HELD] >= 0 and counts[state[HELD]] == 0
+    ends = state[HELD] >= 0 and prefixes[state[HELD]] == 0
     length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
     ask = (state[HELD] >= 0 and not ends and not drop and not stop
            and (state[ADDRESS_BEATS] == 0 or address_ready) and state[FLYING] < state[BURSTS]
@@ -320,7 +320,7 @@ def step(
     if takes_visit:
         state[HELD], state[BEGUN] = visit, 0
         state[PLACE] = state[SCENE] + addresses[visit]
-        state[LEFT] = (counts[visit] + 1) // 2
+        state[LEFT] = (prefixes[visit] + 1) // 2
 
     # Beats.
     both = popped == 2
@@ -359,7 +359,7 @@ def cycles(
     # Of every burst in flight the beats that are to come; when the last one did, in 1/num cycles.
     bursts: deque[tuple[int, int]] = deque()
     clock, now, sent, oldest = -den, 0, 0, int(visits.tags[0]) if len(visits.tags) else 0
-    while sent < len(visits.counts) or not is_empty(state) or not is_idle(state):
+    while sent < len(visits.prefixes) or not is_empty(state) or not is_idle(state):
         address_ready = len(bursts) < timing.outstanding
         came = last = False
         if bursts:
@@ -377,9 +377,9 @@ def cycles(
         if token == 1 + SurvivorKind.GROUP_END and token_ready:
             oldest = (oldest + 1) % (1 << GROUP_TAG_BITS)
         # No group is announced more than six ahead of the oldest.
-        offered = sent if sent < len(visits.counts) and (
+        offered = sent if sent < len(visits.prefixes) and (
             visits.tags[sent] - oldest) % (1 << GROUP_TAG_BITS) <= GROUPS_AHEAD else -1
-        step(state, visits.tags, visits.counts, visits.addresses, frame.starts, frame.passed,
+        step(state, visits.tags, visits.prefixes, visits.addresses, frame.starts, frame.passed,
              offered, False, address_ready, came, last, oldest, token_ready)
         sent += bool(taken and offered >= 0)
         now += 1

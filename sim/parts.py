@@ -58,11 +58,12 @@ from splatforge.designs.voxel import (
     CHILD_WEIGHT_BITS,
     OCTREE_LEVELS,
     POPULATION_BITS,
+    PREFIX_SHIFTS,
     STREAM_CAMERA_WORDS,
     VOXEL_BEATS,
     WEIGHT_BITS,
 )
-from splatforge.designs.vsu import DIGIT_BITS, DIGITS, KEY_BITS, RECTANGLE
+from splatforge.designs.vsu import BLUR, DIGIT_BITS, DIGITS, KEY_BITS, RECTANGLE, VsuDesign
 from splatforge.sim.area import array_inventory, lane_operators
 from splatforge.sim.costs import CostTable
 from splatforge.sim.dram_energy import dram_events
@@ -752,35 +753,54 @@ def _voxel_bits(fmt: Floating) -> int:
 
 
 def _visit_bits(fmt: Floating) -> int:
-    """A voxel of a group, or a group's end."""
-    return _voxel_bits(fmt) + GROUP_TAG_BITS + 2 * GROUP_BITS + 1
+    """A voxel of a group with its prefix, or a group's end."""
+    return _voxel_bits(fmt) + POPULATION_BITS + GROUP_TAG_BITS + 2 * GROUP_BITS + 1
 
 
-def _keep_operators() -> Counts:
+def _prefixes(vsu: VsuDesign) -> int:
+    """Prefixes beside a whole voxel."""
+    return len(PREFIX_SHIFTS) if vsu.prefixes else 0
+
+
+def _end_bits(vsu: VsuDesign) -> int:
+    """An end of a rectangle in groups, before it is cut to the image."""
+    return RECTANGLE.width + 2 - ((vsu.group_px << RECTANGLE.frac_bits).bit_length() - 1)
+
+
+def _keep_operators(vsu: VsuDesign) -> Counts:
     """Of a voxel of the table, behind its arithmetic.
 
-    Four sides of its rectangle, moved and cut to the image at both ends; of each axis how far its
-    cell is, and the product with the weight; in every level of the tree which child is nearest.
+    Four sides of the rectangle of its means with the margin; of it and of each prefix, moved by
+    what is reached and cut to the image; of each axis how far its cell is, and the product with the
+    weight; in every level of the tree which child is nearest.
     """
-    steps = CELL_BITS + WEIGHT_BITS
+    steps, rectangles = CELL_BITS + WEIGHT_BITS, 1 + _prefixes(vsu)
     return _sum([
-        (f"add_{RECTANGLE.width + 1}", 4 * 3), (f"add_{CELL_BITS}", 3 * 2),
+        (f"add_{RECTANGLE.width + 1}", 4), (f"add_{RECTANGLE.width + 2}", 4 * rectangles),
+        (f"add_{_end_bits(vsu)}", 4 * rectangles), (f"add_{CELL_BITS}", 3 * 2),
         (f"add_{CELL_BITS + OCTREE_LEVELS}", 3 * OCTREE_LEVELS),
         (f"add_{CHILD_WEIGHT_BITS}", 2 * OCTREE_LEVELS),
         (f"multiply_{CELL_BITS}x{WEIGHT_BITS}", 3), (f"add_{steps + 2}", 2)])
 
 
+def _prefix_operators(design: StreaminggsDesign) -> Counts:
+    """Of a voxel that is looked up: which prefix, and how many that are."""
+    prefixes = _prefixes(design.vsu)
+    return _sum([(f"add_{design.vsu.group_bits(design.shell)}", 4 * prefixes),
+                 (f"add_{POPULATION_BITS}", prefixes)]) if prefixes else Counts()
+
+
 def _vsu_part(design: StreaminggsDesign) -> Part:
     """Arithmetic; camera; voxels, keys, orders, counts and rows of the scan in memories.
 
-    Three stages hold a voxel behind the arithmetic, three a row that is scanned, two what was
+    Five stages hold a voxel behind the arithmetic, three a row that is scanned, three what was
     found.
     """
     vsu, fmt = design.vsu, design.vsu.floating
     plan = vsu_schedule(vsu)
     folded, registers = _folded(plan, fmt)
     index = vsu.voxels.bit_length() - 1
-    rectangle = 4 * vsu.group_bits(design.shell)
+    rectangle, prefixes = 4 * vsu.group_bits(design.shell), _prefixes(vsu)
     voxel, place = _voxel_bits(fmt), GROUP_TAG_BITS + 2 * GROUP_BITS + 1
     row = place + vsu.scan_width * (1 + index)
     beats = vsu.buffer_beats // VOXEL_BEATS + plan.finish // plan.interval + 3
@@ -788,21 +808,24 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
     banks = {f"bank_{lane}": Macro(vsu.voxels // vsu.scan_width, index + rectangle)
              for lane in range(vsu.scan_width)}
     return _part(
-        _add(folded, _keep_operators(), _sum([
+        _add(folded, _keep_operators(vsu), _prefix_operators(design), _sum([
             # What a scanned row is compared by; counts of digits one more, and their sums.
             (f"add_{vsu.group_bits(design.shell)}", 4 * vsu.scan_width),
             (f"add_{index + 1}", 2 * DIGITS)])),
         registers + design.shell.data_bits + sum(
             output.to.width if output.to else fmt.width for output in plan.outputs)
         + BINARY32.width * len(STREAM_CAMERA_WORDS)
-        + 3 * (voxel + rectangle) + 3 * fmt.width + 4 * (RECTANGLE.width + 1)
-        + 3 * CELL_BITS + 3 * (CELL_BITS + WEIGHT_BITS) + KEY_BITS
-        + place + vsu.scan_width + 2 * row + voxel + 2 * place
+        + 2 * (3 * fmt.width + 4 * (RECTANGLE.width + 1) + 2 * BLUR.width)
+        + (1 + prefixes) * (2 * BLUR.width + 4 * _end_bits(vsu) + 2 * rectangle)
+        + 3 * voxel + 3 * CELL_BITS + 3 * (CELL_BITS + WEIGHT_BITS) + KEY_BITS
+        + place + vsu.scan_width + 2 * row + 2 * voxel + 3 * place
+        + prefixes * (1 + POPULATION_BITS) + POPULATION_BITS
         + 4 * index + rectangle + DIGITS * (index + 1 + 2 * DIGIT_BITS)
         + 8 * design.shell.address_bits,
         buffer=Macro(vsu.buffer_beats, design.shell.data_bits),
         side=Macro(1 << (beats - 1).bit_length(), side),
-        records=Macro(vsu.voxels, voxel), places=Macro(vsu.voxels, KEY_BITS + rectangle),
+        records=Macro(vsu.voxels, voxel + prefixes * rectangle),
+        places=Macro(vsu.voxels, KEY_BITS + rectangle),
         **{f"order_{digit}": Macro(vsu.voxels, index) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": Macro(1 << DIGIT_BITS, index + 1) for digit in range(DIGITS)},
         waiting=Macro(vsu.waiting_rows, row), **banks)
@@ -981,7 +1004,8 @@ def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
     index = vsu.voxels.bit_length() - 1
     sums = 1 << DIGIT_BITS
     events = _add(
-        _times(_add(_evaluated(vsu_schedule(vsu), vsu.floating), _keep_operators()), table),
+        _times(_add(_evaluated(vsu_schedule(vsu), vsu.floating), _keep_operators(vsu)), table),
+        _times(_prefix_operators(design), hits),
         _times({f"add_{index + 1}": DIGITS}, 2 * kept + sums),
         _times({f"add_{vsu.group_bits(design.shell)}": 4 * vsu.scan_width}, rows))
     return {**events, **_accesses(

@@ -62,7 +62,7 @@ def _compile_frame(digest: str):
         of_setup, of_array, of_resolve, reads, counts, group_ends,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
-        visit_groups, visit_counts, visit_addresses, visit_starts, passed, firsts, ranks = visits
+        visit_groups, visit_prefixes, visit_addresses, visit_starts, passed, firsts, ranks = visits
         kinds, groups, places, kept, numbers = survivors
         met, splat_firsts, subtiles = features
         tile_numbers, tile_groups = tiles
@@ -252,8 +252,9 @@ def _compile_frame(digest: str):
                            sorted_ready)
                 ffu.step(of_ffu, kinds, groups, places, kept, survivor, oldest, stop,
                          port == 0 or port == 3, kind == OF_FINE, last, fine_ready)
-                cfu.step(of_cfu, visit_groups, visit_counts, visit_addresses, visit_starts, passed,
-                         visit, stop, port == 1, kind == OF_COARSE, last, oldest, survivor_ready)
+                cfu.step(of_cfu, visit_groups, visit_prefixes, visit_addresses, visit_starts,
+                         passed, visit, stop, port == 1, kind == OF_COARSE, last, oldest,
+                         survivor_ready)
                 vsu.step(of_vsu, visible, rows, stop, port == 2, kind == OF_VOXELS, last, oldest,
                          others_behind, group_ready, voxel_ready)
                 arbiter.step(reads, read_ready, port, address, beats, False, False)
@@ -456,7 +457,7 @@ def simulate(
         (place.descriptor_address, place.frame_address, place.pitch_bytes),
         pixel_format.size_bytes, visible, vsu.rows_of(design.vsu, workload.vsu),
         workload.vsu.starts.astype(np.int64),
-        (group_of, visits.counts, visits.addresses, workload.cfu.starts, workload.cfu.passed,
+        (group_of, visits.prefixes, visits.addresses, workload.cfu.starts, workload.cfu.passed,
          firsts, ranks),
         survivors, _features(workload, side), (tiles, tile_groups), ends, block_masks, blocks_of,
         of_vsu, of_cfu, of_ffu, of_vsort, vsort.new_sorters(design.vsort), of_setup, of_array,

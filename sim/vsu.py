@@ -31,21 +31,23 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 # next address of the table in beats, and beats that have not been asked for; whether the camera has
 # not; the burst that waits for the bus, 0 beats if none does; beats asked for that have not left
 # the buffer; bursts in flight; beats of the camera that came. What the unit is at; the bin of the
-# counts; voxels that are to come out of the arithmetic. Five stages: in the first the number of the
+# counts; voxels that are to come out of the arithmetic. Six stages: in the first the number of the
 # voxel or -1, in the others whether there is a visible one; visible voxels; whether they were too
 # many. Of the sort: the pass, the next voxel, and whether there is one in each of three stages. Of
 # the scan: the group, the next row, the next of the rows with hits. Then the stages behind it, each
 # with the number of its group or -1, the place of its first hit among all, how many there are, and
-# whether it is an end: looked at, found, held, fetched, offered. Of the queue between the second
+# whether it is an end: looked at, found, held, fetched, compared,
+# offered. Of the queue between the second
 # and the third: the first and the number of its rows. Counts.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
- STAGE_3, STAGE_4, STAGE_5, KEPT, OVERFLOW, DIGIT, SORTED, SORTS_0, SORTS_1, SORTS_2, GROUP, LINE,
- ROW, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD,
- HELD_AT, HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, TOKEN, TOKEN_AT, TOKEN_END,
- QUEUE_FIRST, QUEUED, BUSY, STALLED, STREAMED, VISIBLE, HITS) = range(59)
+ STAGE_3, STAGE_4, STAGE_5, STAGE_6, KEPT, OVERFLOW, DIGIT, SORTED, SORTS_0, SORTS_1, SORTS_2,
+ GROUP, LINE, ROW, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS,
+ FOUND_END, HELD, HELD_AT, HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, COMPARED,
+ COMPARED_AT, COMPARED_END, TOKEN, TOKEN_AT, TOKEN_END, QUEUE_FIRST, QUEUED, BUSY, STALLED,
+ STREAMED, VISIBLE, HITS) = range(63)
 #: Then the queue, four numbers a row, and the state of the arithmetic.
-QUEUE = 59
+QUEUE = 63
 
 
 class Rows(NamedTuple):
@@ -102,7 +104,7 @@ def new_vsu(
         address // shell.data_bytes for address in (camera_address, voxel_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = voxels * VOXEL_BEATS, 1, voxels
     state[AT] = CLEAR
-    for stage in (STAGE_1, LOOKED, FOUND, HELD, FETCHED, TOKEN):
+    for stage in (STAGE_1, LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
         state[stage] = -1
     return state
 
@@ -130,7 +132,7 @@ def is_loaded(state):
 def is_done(state):
     """Whether all groups have been announced, and all that was found is taken."""
     done = state[AT] == DONE and state[QUEUED] == 0
-    for stage in (LOOKED, FOUND, HELD, FETCHED, TOKEN):
+    for stage in (LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
         done = done and state[stage] < 0
     return done
 
@@ -145,7 +147,7 @@ def is_idle(state):
 def behind(state, oldest):
     """Whether something of a group before `oldest` is here."""
     found = state[QUEUED] > 0 and _older(state[QUEUE + 4 * state[QUEUE_FIRST]], oldest)
-    for stage in (LOOKED, FOUND, HELD, FETCHED, TOKEN):
+    for stage in (LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
         found = found or (state[stage] >= 0 and _older(state[stage], oldest))
     return found
 
@@ -181,13 +183,14 @@ def _load(state, stop, address_ready, beat, last, freed):
 
 @nb.njit(inline="always")
 def _keep(state, streamed, visible):
-    """Five stages behind the arithmetic."""
-    kept = state[STAGE_4] != 0 and state[KEPT] < state[VOXELS]
-    if state[STAGE_4] != 0 and not kept:
+    """Six stages behind the arithmetic."""
+    kept = state[STAGE_5] != 0 and state[KEPT] < state[VOXELS]
+    if state[STAGE_5] != 0 and not kept:
         state[OVERFLOW] = 1
     state[KEPT] += kept
     state[VISIBLE] += kept
-    state[STAGE_5] = kept
+    state[STAGE_6] = kept
+    state[STAGE_5] = state[STAGE_4]
     state[STAGE_4] = state[STAGE_3]
     state[STAGE_3] = state[STAGE_2]
     state[STAGE_2] = state[STAGE_1] >= 0 and visible[state[STAGE_1]]
@@ -219,17 +222,19 @@ def _find(state, rows, oldest, scans, voxel_ready):
     move = not wanted or room
     ends = state[LINE] * state[LANES] >= state[KEPT]
 
-    # Held, fetched, offered.
+    # Held, fetched, compared, offered.
     takes = state[TOKEN] < 0 or voxel_ready
-    fetches = state[FETCHED] < 0 or takes
+    compares = state[COMPARED] < 0 or takes
+    fetches = state[FETCHED] < 0 or compares
     dead = state[HELD] >= 0 and _older(state[HELD], oldest)
     goes = state[HELD] >= 0 and not dead and fetches
     moves_on = state[HELD] < 0 or dead or (fetches and state[HELD_HITS] == 1)
     if takes:
         state[TOKEN] = -1
-        if state[FETCHED] >= 0 and not _older(state[FETCHED], oldest):
-            state[TOKEN], state[TOKEN_AT] = state[FETCHED], state[FETCHED_AT]
-            state[TOKEN_END] = state[FETCHED_END]
+        if state[COMPARED] >= 0 and not _older(state[COMPARED], oldest):
+            state[TOKEN:TOKEN + 3] = state[COMPARED:COMPARED + 3]
+    if compares:
+        state[COMPARED:COMPARED + 3] = state[FETCHED:FETCHED + 3]
     if fetches:
         state[FETCHED] = state[HELD] if goes else -1
         state[FETCHED_AT], state[FETCHED_END] = state[HELD_AT], state[HELD_END]
@@ -301,7 +306,7 @@ def step(
     loads = at == LOAD
     streamed = result and loads
     loaded = is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and not (
-        state[STAGE_2] or state[STAGE_3] or state[STAGE_4] or state[STAGE_5])
+        state[STAGE_2] or state[STAGE_3] or state[STAGE_4] or state[STAGE_5] or state[STAGE_6])
     freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
     lingers = behind(state, oldest)
     overflow = state[OVERFLOW] != 0

@@ -320,6 +320,9 @@ def visits_of(seen, design, groups, seed, share):
         tags=(number + 29) % 32, columns=column, rows=row,
         words=np.where(is_end[:, None], 0x5A5A5A, seen.words[voxel]),
         counts=np.where(is_end, 0, cut.counts_of_voxels[voxel]),
+        # Now and then all of it.
+        prefixes=np.where(is_end, 0, np.minimum(
+            rng.integers(1, 80, len(voxel)), cut.counts_of_voxels[voxel])),
         addresses=np.where(is_end, 0, cut.coarse_beats[:-1][voxel]))
 
 
@@ -328,10 +331,10 @@ def whole_groups(seen, number):
     cut = seen.cut
     voxel = np.tile(np.append(np.arange(cut.voxels), -1), number)
     group = np.repeat(np.arange(number), cut.voxels + 1)
+    counts = np.where(voxel < 0, 0, cut.counts_of_voxels[voxel])
     return Visits(
         tags=group % 32, columns=group % 4, rows=group // 4, words=seen.words[voxel],
-        counts=np.where(voxel < 0, 0, cut.counts_of_voxels[voxel]),
-        addresses=cut.coarse_beats[:-1][voxel])
+        counts=counts, prefixes=counts, addresses=cut.coarse_beats[:-1][voxel])
 
 
 @cache
@@ -428,6 +431,7 @@ class Play:
                 ctx.set(dut.i_voxel.payload, {
                     "tag": int(visits.tags[sent]), "column": int(visits.columns[sent]),
                     "row": int(visits.rows[sent]), "last": int(visits.counts[sent] == 0),
+                    "prefix": int(visits.prefixes[sent]),
                     "voxel": {"d_x": words[0], "d_y": words[1], "d_z": words[2], "size": words[3],
                               "count": int(visits.counts[sent]),
                               "address": int(visits.addresses[sent])}})
@@ -452,7 +456,7 @@ class Play:
                      int(state[model.TOKEN_GAUSSIAN]))
             (_, _, voxel_ready, address_valid, address, length, number, token_valid, word, behind,
              idle, *events) = await ctx.tick().sample(*watched)
-            model.step(state, visits.tags, visits.counts, visits.addresses, frame.starts,
+            model.step(state, visits.tags, visits.prefixes, visits.addresses, frame.starts,
                        frame.passed, sent if offered else -1, stop, address_ready, due, last, tag,
                        token_ready)
             # The model shows what the unit shows.
@@ -488,7 +492,7 @@ class Play:
         expected = list(self.expected())
         if not self.skip:
             assert self.tokens == expected
-            beats = (self.visits.counts + 1) // 2
+            beats = (self.visits.prefixes + 1) // 2
             assert self.asked == [
                 SCENE + 16 * (first + n) for first, count in zip(
                     self.visits.addresses.tolist(), beats.tolist(), strict=True)

@@ -137,15 +137,29 @@ def test_memory_image():
     cut = partition(scene, PartitionDesign(capacity=16))
     fine = np.random.default_rng(1).integers(0, 1 << 32, (scene.gaussians, 4), dtype=np.uint32)
     table, memory = cut.table(), cut.beats(fine)
+    seen = set()
     assert table.dtype == memory.dtype == np.uint32
     end = 0
-    for voxel, words in enumerate(table):
-        count, level, path = words[5] & 0xFFFF, words[5] >> 16 & 3, words[5] >> 18
+    for voxel, words in enumerate(table.astype(np.int64)):
+        count, level, path = words[5] & 0x3FF, words[5] >> 16 & 3, words[5] >> 18
         assert words[4] == end
         coarse = memory[end:end + (count + 1) // 2].reshape(-1, 2)
         end += (count + 1) // 2
-        of = slice(cut.starts[voxel], cut.starts[voxel + 1])
-        assert of.stop - of.start == count
+        of = np.arange(cut.starts[voxel], cut.starts[voxel + 1])
+        assert len(of) == count
+        # By descending scale.
+        of = of[np.argsort(-cut.scale[of].astype(int), kind="stable")]
+        np.testing.assert_array_equal(
+            of, cut.in_memory[cut.starts[voxel]:cut.starts[voxel + 1]])
+        scale = cut.scale[of].view(np.float16).astype(float)
+        for n, part in enumerate((2, 4, 8)):
+            octave, beyond = words[5] >> (10 + 2 * n) & 3, scale[4 * -(-count // (4 * part)):]
+            if not len(beyond):
+                assert octave == 0
+                continue
+            assert (beyond * 2.0**octave <= scale[0]).all()
+            assert octave == 3 or beyond[0] * 2.0 ** (octave + 1) > scale[0]
+            seen.add((n, int(octave)))
         words64 = coarse[:count, 0] | coarse[:count, 1].astype(np.uint64) << np.uint64(32)
         for axis in range(3):
             np.testing.assert_array_equal(
@@ -154,14 +168,15 @@ def test_memory_image():
         assert (coarse[count:] == 0).all()
         np.testing.assert_array_equal(memory[end:end + count], fine[of])
         end += count
-        base, size = words[:4].view(np.float32)[:3], words[3:4].view(np.float32)[0]
+        *base, size = table[voxel, :4].view(np.float32)
         assert (base == cut.base[voxel]).all()
         assert size == cut.size[voxel]
         assert (level, path) == (cut.levels[voxel], cut.paths[voxel])
         assert [words[6] >> 10 * k & 1023 for k in range(3)] == cut.cells[voxel].tolist()
         assert (words[7] & 0xFFFF, words[7] >> 16) == (cut.rho[voxel], cut.scale[of].max())
     assert end == len(memory)
-    assert (cut.beats()[table[0, 4] + (table[0, 5] & 0xFFFF) // 2 + 1] == 0).all()
+    assert len(seen) == 12
+    assert (cut.beats()[table[0, 4] + (table[0, 5] & 0x3FF) // 2 + 1] == 0).all()
 
 
 def test_empty_scene():
@@ -211,8 +226,8 @@ def test_ceil_half(values):
     ({"voxel_size": float("inf")}, "Voxel size must be positive, or 0 to choose one, not inf"),
     ({"occupied_cells": 0}, "Occupied cells must be at least 1, not 0"),
     ({"sparsest": 0}, "Sparsest must be at least 1, not 0"),
-    ({"capacity": 0}, "Capacity must be 1 to 65535 Gaussians, not 0"),
-    ({"capacity": 65536}, "Capacity must be 1 to 65535 Gaussians, not 65536"),
+    ({"capacity": 0}, "Capacity must be 1 to 1023 Gaussians, not 0"),
+    ({"capacity": 65536}, "Capacity must be 1 to 1023 Gaussians, not 65536"),
 ])
 def test_wrong_parameters_are_named(values, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -8,9 +8,12 @@ import pytest
 from splatforge.algos import reference
 from splatforge.algos.gradient import trace
 from splatforge.algos.quality import psnr_db
+from splatforge.algos.streaminggs import frame as frame_model
 from splatforge.algos.streaminggs.frame import render_float
 from splatforge.algos.streaminggs.order import (
     OrderWeights,
+    group_ranges,
+    reach_rectangles,
     streaming_order,
     voxel_lists,
     voxel_ranks,
@@ -67,14 +70,32 @@ def test_work_is_what_happened(group_tiles, opaque):
     np.testing.assert_array_equal(work.listed, listed.sum(axis=1))
     assert ((work.fine <= work.coarse) & (work.coarse <= work.loaded)).all()
     assert 0 < work.removed < 1
+    # Where all are of one size, there is nothing to leave out.
+    assert (work.looked.sum() < 0.95 * work.loaded.sum()) == (not opaque)
     order = np.argsort(voxel_ranks(cut, VIEW))
+    beyond = [group_ranges(reach_rectangles(cut, VIEW, octaves), VIEW.width, VIEW.height,
+                           16 * group_tiles) for octaves in cut.octaves]
+    passing = frame_model._coarse_groups(cut, VIEW, 16 * group_tiles)
     ended = 0
     for group in range(len(work.listed)):
         voxels = order[listed[group, order]]
         streamed = voxels[:work.voxels[group]]
         counts = cut.counts_of_voxels[streamed]
         assert work.loaded[group] == counts.sum()
-        assert work.coarse_beats[group] == ((counts + 1) // 2).sum()
+        # Of each the shortest prefix beyond which nothing reaches the group.
+        prefixes = counts
+        needed = np.zeros(len(streamed), bool)
+        for parts, ranges in zip((2, 4, 8), beyond, strict=True):
+            x0, y0, x1, y1 = ranges[streamed].T
+            row, column = divmod(group, work.groups_x)
+            needed |= (x0 <= column) & (column < x1) & (y0 <= row) & (row < y1)
+            prefixes = np.where(needed, prefixes, 4 * -(-counts // (4 * parts)))
+        assert work.looked[group] == prefixes.sum()
+        assert work.coarse_beats[group] == ((prefixes + 1) // 2).sum()
+        # Nothing that the coarse filter passes is beyond them.
+        x0, y0, x1, y1 = passing[np.isin(cut.voxel_of, streamed)].T
+        assert work.coarse[group] == (
+            (x0 <= column) & (column < x1) & (y0 <= row) & (row < y1)).sum()
         if len(streamed) == len(voxels) or ended == 3:
             continue
         # What is behind changes no pixel; the voxel that is the last does.

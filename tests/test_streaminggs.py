@@ -41,6 +41,7 @@ def design_of(group_tiles=2, **cfu):
 
 
 DESIGN = design_of()
+WHOLE = replace(DESIGN, vsu=replace(DESIGN.vsu, prefixes=False))
 VIEW = camera(149, 101)
 
 
@@ -71,13 +72,35 @@ def test_groups_and_filters_change_no_pixel():
     stored = store(scene, DESIGN)
     want = render(prepare(stored, VIEW, DESIGN), DESIGN).state
     frames = [render(prepare(stored, VIEW, design), design)
-              for design in (design_of(1), design_of(4), design_of(filters=False))]
+              for design in (design_of(1), design_of(4), design_of(filters=False), WHOLE)]
     for frame in frames:
         np.testing.assert_array_equal(frame.state, want)
     loaded = [int(frame.workload.cfu.starts[-1]) for frame in frames]
     passed = [len(frame.workload.visit) for frame in frames]
     assert loaded[1] < loaded[0]
     assert passed[2] == loaded[2] > passed[0]
+
+
+@pytest.mark.parametrize("needles", [False, True])
+@pytest.mark.parametrize("group_tiles", [1, 2, 4])
+def test_nothing_that_passes_is_beyond_its_prefix(group_tiles, needles):
+    """What both filters pass of whole voxels they pass of prefixes, in the same order."""
+    design = design_of(group_tiles)
+    scene = random_scene(1500, 9, needles=needles)
+    # Of every size.
+    scene = replace(scene, log_scales=scene.log_scales - np.float32(3) * (
+        np.arange(1500) % 4 > 0)[:, None].astype(np.float32))
+    frame = prepare(scene, VIEW, design)
+    less, all_of_it = (render(frame, replace(design, vsu=replace(
+        design.vsu, prefixes=prefixes))).workload for prefixes in (True, False))
+    np.testing.assert_array_equal(less.vsu.places, all_of_it.vsu.places)
+    visits = less.visits
+    assert (visits.prefixes <= visits.counts).all()
+    assert ((visits.prefixes > 0) == (visits.counts > 0)).all()
+    assert len(less.cfu.passed) < 0.95 * len(all_of_it.cfu.passed)
+    np.testing.assert_array_equal(all_of_it.visits.prefixes, visits.counts)
+    for name in ("visit", "number", "kept", "order", "records"):
+        np.testing.assert_array_equal(getattr(less, name), getattr(all_of_it, name))
 
 
 def test_workload_is_what_happened():

@@ -138,12 +138,16 @@ def test_a_frame_by_hand(frame):
     of_voxel, tables = graph(vsu_schedule(DESIGN.vsu))
     voxels, kept, hits, rows = (
         c[name] for name in ("voxels", "voxels_visible", "voxels_loaded", "vsu_busy"))
-    keep = (12 * 19 + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * ADD + 3 * 10 * 8 * MULTIPLY
+    # Of four rectangles every side, moved and cut; at a hit of three of them.
+    keep = (4 * 19 + 16 * (20 + 13) + 6 * 10 + 9 * 13 + 6 * 3 + 2 * 20) * ADD
+    keep += 3 * 10 * 8 * MULTIPLY
+    prefix = (12 * 8 + 3 * 10) * ADD
     orders, counts, banks = sram(4096, 12), sram(128, 13), sram(256, 44)
-    records, places = sram(4096, 152), sram(4096, 53)
+    records, places = sram(4096, 242), sram(4096, 53)
     rest_of("vsu", (
-        voxels * (of_voxel + keep) + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * ADD
-        + voxels * (2 * sum(sram(64, 128)) + sum(sram(128, 120)))
+        voxels * (of_voxel + keep) + hits * prefix
+        + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * ADD
+        + voxels * (2 * sum(sram(128, 128)) + sum(sram(128, 120)))
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
         + 3 * (2 * kept + 256) * counts[1] + 16 * rows * banks[0] + kept * banks[1]
@@ -163,7 +167,7 @@ def test_a_frame_by_hand(frame):
     assert events["shift_36"] == given
     assert only_filters["add_35"] / 2 * given == events["add_35"]
     memories = (
-        run.cycles * sum(sram(10, 152)) + entering * (sum(sram(64, 192)) + 2 * sum(sram(63, 182)))
+        run.cycles * sum(sram(10, 152)) + entering * (sum(sram(64, 192)) + 2 * sum(sram(63, 186)))
         + c["coarse_bytes"] / 16 * sum(sram(255, 128))
         + c["gaussians_passed"] * sum(sram(256, 80)))
     # Of a Gaussian beside the forms: products of 18x18, of 18x12 and two squares, some twenty sums.

@@ -97,13 +97,14 @@ def half_up(values):
     return np.where(np.asarray(values) > 0, np.maximum(word, 0x0400), 0).astype(np.uint32)
 
 
-def records(base, size, rho, scale, *, cells=0, count=1, level=0, path=0, address=0):
+def records(base, size, rho, scale, *, cells=0, count=1, octaves=0, level=0, path=0, address=0):
     """The table of voxels."""
     table = np.zeros((len(size), 8), np.uint32)
     table[:, :3] = np.asarray(base, np.float32).view(np.uint32)
     table[:, 3] = np.asarray(size, np.float32).view(np.uint32)
     table[:, 4] = address
-    table[:, 5] = np.asarray(count) | np.asarray(level) << 16 | np.asarray(path) << 18
+    table[:, 5] = (np.asarray(count) | np.asarray(octaves) << 10 | np.asarray(level) << 16
+                   | np.asarray(path) << 18)
     table[:, 6] = cells
     table[:, 7] = half_up(rho) | half_up(scale) << 16
     return table
@@ -119,11 +120,12 @@ def test_words_of_binary16():
 # ---- The rectangle holds whatever can be seen.
 
 
-def crowds(view, count, seed, inside=24):
+def crowds(view, count, seed, inside=24, falling=False):
     """Voxels around what a camera sees, and in front of its near plane; Gaussians in each.
 
     Half of the Gaussians are balls of the largest scale, which are the largest on the image; means
-    stand in corners of the cube as well, and sizes and distances differ by orders of magnitude.
+    stand in corners of the cube as well, and sizes and distances differ by orders of magnitude. Or
+    their scales are `falling`, and what is beyond each prefix is as large as its octaves say.
     """
     rng = np.random.default_rng(seed)
     turn, eye = view.w2c[:3, :3], view.position
@@ -149,7 +151,20 @@ def crowds(view, count, seed, inside=24):
     scales[:, :, 0] = largest[:, None]
     scales[:, ::2] = largest[:, None, None]
     quats = rng.normal(size=(count, inside, 4))
-    return records(base, size, rho, largest), means, scales, quats
+    octaves = np.zeros((3, count), int)
+    if falling:
+        octaves = np.sort(rng.integers(0, 4, (3, count)), axis=0)[::-1]
+        steps = np.zeros((count, inside))
+        for prefix, step in zip(prefixes_of(inside)[::-1], octaves[::-1], strict=True):
+            steps[:, prefix:] = step[:, None]
+        scales *= 2.0 ** -steps[..., None]
+    return records(base, size, rho, largest, count=inside, octaves=sum(
+        octave << 2 * n for n, octave in enumerate(octaves))), means, scales, quats
+
+
+def prefixes_of(count):
+    """A half, a quarter, an eighth, in fours."""
+    return [4 * math.ceil(count / 4 / part) for part in (2, 4, 8)]
 
 
 def shadows(view, means, scales, quats):
@@ -211,6 +226,64 @@ def test_no_gaussian_is_lost(view, group, count):
         assert (frame.ends[2 * n + 1] >= high).all()
     # And not much too much: most that are listed are met.
     assert met.any(1).sum() > 0.8 * len(frame.ids)
+
+
+@pytest.mark.parametrize(("view", "group", "count"), [
+    (turned(), 1, 1500), (turned(640, 481), 2, 1500), (wide_view(), 4, 500)])
+@pytest.mark.parametrize("inside", [24, 33])
+def test_nothing_beyond_a_prefix_is_wanted(view, group, count, inside):
+    design = VsuDesign(group_tiles=group, voxels=65536)
+    table, means, scales, quats = crowds(view, count, group, inside, falling=True)
+    camera = pack_stream_camera(FP, view, (0, 0, 0), antialiased=False)
+    frame = vsu_fixed(design, table, camera, view.width, view.height)
+    assert set(frame.prefixes) == {inside, *prefixes_of(inside)}
+    ends, seen = shadows(view, means, scales, quats)
+    px = design.group_px
+    # First and last group of every Gaussian of every visible voxel; beyond the image is nowhere.
+    ends, seen = ends[frame.ids], seen[frame.ids]
+    first, last = np.floor(ends[..., ::2] / px), np.floor(ends[..., 1::2] / px)
+    met = seen & (ends[..., ::2] <= [view.width, view.height]).all(-1)
+    hits = 0
+    for number in range(frame.columns * frame.rows):
+        of = slice(frame.starts[number], frame.starts[number + 1])
+        at, here = frame.places[of], np.array([number % frame.columns, number // frame.columns])
+        wanted = met[at] & ((first[at] <= here) & (here <= last[at])).all(-1)
+        beyond = np.arange(inside) >= frame.prefixes[of][:, None]
+        assert not (wanted & beyond).any()
+        hits += wanted.sum()
+    assert hits > 1000
+    # Of most of these voxels, which stand near, all is loaded; of others less.
+    assert (frame.prefixes < inside).mean() > 0.08
+    whole = vsu_fixed(replace(design, prefixes=False), table, camera, view.width, view.height)
+    np.testing.assert_array_equal(whole.places, frame.places)
+    assert (whole.prefixes == inside).all()
+
+
+def test_prefixes_by_hand():
+    """One voxel of 20, straight ahead: the rectangle of means, and what halves of its blur meet."""
+    view = Camera(width=512, height=32, fx=100, fy=100, cx=256, cy=16, w2c=np.eye(4))
+    design = VsuDesign(group_tiles=1)
+
+    def prefixes(octaves, **change):
+        table = records([[-1.5, -1.5, 8.5]], [1.0], [0.01], [1.0], count=20, octaves=octaves)
+        frame = vsu_fixed(replace(design, **change), table, pack_stream_camera(
+            FP, view, (0, 0, 0), antialiased=False), view.width, view.height)
+        of_row = frame.prefixes[frame.starts[0]:frame.starts[frame.columns]]
+        return frame.ends[:2, 0].tolist(), of_row.tolist()
+
+    # At a depth of 10 a scale of 1 reaches 33.3 px, and at an edge of the image so much more, with
+    # margin and means 2.4 px: columns of 16 from 256 - 36 on.
+    (left, right), whole = prefixes(0)
+    assert (left, right) == (13, 18)
+    assert whole == [20] * 6
+    assert prefixes(0b111111, prefixes=False)[1] == [20] * 6
+    # An eighth of that is 4.2 px, a half 16.7: beyond the half of them are none in outer columns.
+    assert prefixes(0b111111)[1] == [4, 4, 20, 20, 4, 4]
+    assert prefixes(0b010101)[1] == [4, 20, 20, 20, 20, 4]
+    # The larger ones behind the eighth reach as far as a half, those behind the quarter do not.
+    assert prefixes(0b011111)[1] == [4, 8, 20, 20, 8, 4]
+    # What is behind the eighth reaches all of them, what is behind the half only the middle.
+    assert prefixes(0b000111)[1] == [8, 12, 20, 20, 12, 8]
 
 
 def test_rectangles_fit():
@@ -353,8 +426,8 @@ def town(seed, view, cells=6, edge=1.0):
     table = records(
         corner - size[:, None], size, size * rng.uniform(0.3, 0.87, len(size)),
         size * 2.0 ** rng.uniform(-7, -3, len(size)), cells=cells_word,
-        count=rng.integers(1, 257, len(size)), level=[leaf[3] for leaf in found],
-        path=[leaf[4] for leaf in found],
+        count=rng.integers(1, 257, len(size)), octaves=rng.integers(0, 64, len(size)),
+        level=[leaf[3] for leaf in found], path=[leaf[4] for leaf in found],
         address=rng.integers(0, 1 << 32, len(size), dtype=np.uint32))
     eye = np.floor((view.position - origin) / (edge / 8)).astype(int)
     return table, eye
@@ -409,7 +482,7 @@ def test_lists_are_sorted_and_what_rectangles_say(group):
                       place.tolist(), weights), n)
             for n, (pop, word) in enumerate(table[:, 5:7].tolist())]
     assert [slow[n] for n in frame.ids] == sorted(slow[n] for n in frame.ids)
-    np.testing.assert_array_equal(frame.count, table[frame.ids, 5] & 0xFFFF)
+    np.testing.assert_array_equal(frame.count, table[frame.ids, 5] & 0x3FF)
     np.testing.assert_array_equal(frame.address, table[frame.ids, 4])
     base = table[:, :3].view(np.float32).astype(float)[frame.ids]
     np.testing.assert_allclose(FP.to_float(frame.d).T, base - view.position, atol=2e-5)
@@ -468,7 +541,7 @@ def test_too_many_are_refused():
      "Arithmetic must have the 8 exponent bits of binary32, not FP(7,17)"),
     ({"buffer_beats": 24}, "Buffer must have a power of two from 16 to 4096 beats, not 24"),
     ({"burst_beats": 512}, "Burst must have a power of two from 4 to 256 beats, not 512"),
-    ({"burst_beats": 64}, "Burst must be at most half of the buffer's 64 beats, not 64"),
+    ({"burst_beats": 128}, "Burst must be at most half of the buffer's 128 beats, not 128"),
     ({"outstanding_bursts": 65}, "Outstanding bursts must be 1 to 64, not 65"),
     ({"waiting_rows": 1}, "Waiting rows must be 2 to 64, not 1"),
 ])
@@ -490,6 +563,7 @@ SMALL = VsuDesign(voxels=64, scan_width=2, interval=3, group_tiles=1, buffer_bea
                   burst_beats=4, outstanding_bursts=2, waiting_rows=2)
 WIDE = VsuDesign(scan_width=8, interval=8, group_tiles=4, waiting_rows=3)
 ONE = VsuDesign(voxels=64, scan_width=1, interval=2)
+WHOLE = VsuDesign(prefixes=False, interval=2, scan_width=4)
 #: Above 32 bits; the table in the middle of a burst, and across a page.
 CAMERA, TABLE = 0x9_8765_4300, 0x12_3456_7FD0
 
@@ -553,8 +627,10 @@ class Play:
             return
         at = places[len(given)]
         voxel = got.voxel
-        assert [voxel.d_x, voxel.d_y, voxel.d_z, voxel.size, voxel.count, voxel.address] == [
-            *frame.d[:, at], frame.size[at], frame.count[at], frame.address[at]]
+        assert [voxel.d_x, voxel.d_y, voxel.d_z, voxel.size, voxel.count, voxel.address,
+                got.prefix] == [
+            *frame.d[:, at], frame.size[at], frame.count[at], frame.address[at],
+            frame.prefixes[frame.starts[number] + len(given)]]
         given.append(frame.ids[at])
 
     async def play(self, ctx):
@@ -666,7 +742,7 @@ def small_town():
 
 @pytest.mark.parametrize(("design", "gap", "stall", "early", "lingers"), [
     (DESIGN, 0.3, 0.5, True, 0.1), (SMALL, 0.2, 0.3, False, 0.3), (SMALL, 0.0, 0.8, True, 0.0),
-    (WIDE, 0.0, 0.0, False, 0.0), (ONE, 0.1, 0.6, False, 0.0)])
+    (WIDE, 0.0, 0.0, False, 0.0), (ONE, 0.1, 0.6, False, 0.0), (WHOLE, 0.1, 0.3, True, 0.1)])
 def test_rtl_against_both_models(design, gap, stall, early, lingers):
     play = Play(design, *small_town(), gap=gap, stall=stall, early=early, lingers=lingers).check()
     assert 20 < len(play.frame.ids) < len(play.table)

@@ -75,6 +75,9 @@ class Frame:
             tags=(self.group + FIRST_TAG) % 32, columns=self.group % columns,
             rows=self.group // columns, words=words[voxel],
             counts=np.where(there, cut.counts_of_voxels[voxel], 0),
+            # Of some all, of others the first.
+            prefixes=np.where(there, np.minimum(
+                rng.integers(1, 150, len(voxel)), cut.counts_of_voxels[voxel]), 0),
             addresses=cut.coarse_beats[:-1][voxel])
         beats = cut.beats()
         self.frame = cfu_fixed(CFU, self.visits, beats, self.record)
@@ -88,8 +91,9 @@ class Frame:
         return voxel_token_layout(CFU.floating).const({
             "tag": int(visits.tags[number]), "column": int(visits.columns[number]),
             "row": int(visits.rows[number]), "last": int(visits.counts[number] == 0),
-            "voxel": words | {"count": int(visits.counts[number]),
-                              "address": int(visits.addresses[number])}}).as_value().value
+            "prefix": int(visits.prefixes[number]), "voxel": words | {
+                "count": int(visits.counts[number]),
+                "address": int(visits.addresses[number])}}).as_value().value
 
     def tokens(self, number: int) -> Iterator[int]:
         """Payloads of the tokens of a voxel, or of the end of a group."""
@@ -207,7 +211,7 @@ async def whole_frames(dut, seed: int, gap: float, stall: float) -> None:
     assert around.tokens == expected
     assert around.asked == [
         SCENE + 16 * (int(first) + n)
-        for first, count in zip(here.visits.addresses, here.visits.counts, strict=True)
+        for first, count in zip(here.visits.addresses, here.visits.prefixes, strict=True)
         for n in range((int(count) + 1) // 2)]
     passed = here.frame.passed
     assert 0.02 < passed.mean() < 0.7
@@ -268,7 +272,7 @@ async def stop(dut, cycles: int) -> None:
     # The burst that waits for the bus still goes.
     await ClockCycles(dut.clk, 2)
     asked = len(around.asked)
-    beats = int(((here.visits.counts + 1) // 2).sum())
+    beats = int(((here.visits.prefixes + 1) // 2).sum())
     assert 0 < asked < beats
     await ClockCycles(dut.clk, 200)
     assert len(around.asked) == asked

@@ -45,9 +45,9 @@ class Frame:
         table[:, :3] = (center - 1.5 * size[:, None]).astype(np.float32).view(np.uint32)
         table[:, 3] = size.astype(np.float32).view(np.uint32)
         table[:, 4] = rng.integers(0, 1 << 32, count, dtype=np.uint32)
-        # Any path; now and then a voxel of nothing.
-        table[:, 5] = rng.integers(0, 1 << 27, count) & ~0xFF00
-        table[::9, 5] &= 0xFFFF0000
+        # Any path and octaves; now and then a voxel of nothing.
+        table[:, 5] = rng.integers(0, 1 << 27, count) & ~0x300
+        table[::9, 5] &= 0xFFFFFC00
         # A grid so small that many are equally far.
         table[:, 6] = rng.integers(0, 1 << 30, count) & 0x00701C07
         table[:, 7] = np.stack([size * rng.uniform(0.2, 0.87, count), size / 32], 1).astype(
@@ -67,9 +67,10 @@ class Frame:
     def voxels(self, group: int) -> list[list[int]]:
         """Fields of the voxels that must come of a group."""
         frame = self.expected
-        places = frame.places[frame.starts[group]:frame.starts[group + 1]]
+        of = slice(frame.starts[group], frame.starts[group + 1])
         return [[*map(int, frame.d[:, n]), int(frame.size[n]), int(frame.count[n]),
-                 int(frame.address[n])] for n in places]
+                 int(frame.address[n]), int(prefix)] for n, prefix in zip(
+                     frame.places[of], frame.prefixes[of], strict=True)]
 
 
 frame = cache(Frame)
@@ -177,7 +178,8 @@ class Around:
             return
         voxel = token.voxel
         self.given[number].append([
-            voxel.d_x, voxel.d_y, voxel.d_z, voxel.size, voxel.count, voxel.address])
+            voxel.d_x, voxel.d_y, voxel.d_z, voxel.size, voxel.count, voxel.address,
+            token.prefix])
 
 
 async def begin(dut, frame: Frame) -> None:

@@ -25,7 +25,9 @@ from splatforge.algos.streaminggs.order import (
     voxel_ranks,
 )
 from splatforge.algos.streaminggs.partition import Partition
+from splatforge.algos.vsu import prefix_counts
 from splatforge.algos.workers import Workers
+from splatforge.designs.voxel import PREFIX_SHIFTS
 from splatforge.scenes import Camera, Scene
 
 __all__ = ["StreamFrame", "StreamWork", "render_float"]
@@ -50,14 +52,16 @@ class StreamWork:
     voxels : ndarray
         Of these, the ones that were streamed.
     loaded : ndarray
-        Gaussians in them: what the coarse filter looks at.
+        Gaussians in them: what the coarse filter looks at where voxels are loaded as wholes.
+    looked : ndarray
+        Gaussians in the prefixes of them that may reach the group: what it looks at else.
     coarse : ndarray
         Gaussians that it passes: what the fine filter decodes.
     fine : ndarray
         Gaussians that it passes, in turn: what is sorted and blended.
     coarse_beats : ndarray
-        Beats of the coarse halves that were streamed; the fine halves are a beat for each of
-        ``coarse``.
+        Beats of the coarse halves that were streamed, of prefixes; the fine halves are a beat for
+        each of ``coarse``.
     pairs : ndarray
         Gaussians in the group's tiles, tile by tile, until each of them had ended.
     drawn, crossing : int
@@ -71,6 +75,7 @@ class StreamWork:
     listed: Int64Array
     voxels: Int64Array
     loaded: Int64Array
+    looked: Int64Array
     coarse: Int64Array
     fine: Int64Array
     coarse_beats: Int64Array
@@ -99,10 +104,15 @@ class StreamFrame(Frame):
 
 @njit(cache=True)
 def _work_kernel(
-    order, starts, voxel_groups, coarse_groups, fine_groups, last, groups_x, listed, voxels, loaded,
-    coarse, fine, beats,
+    order, starts, voxel_groups, prefixes, prefix_groups, places, coarse_groups, fine_groups, last,
+    groups_x, listed, voxels, loaded, looked, coarse, fine, beats,
 ):  # fmt: skip
-    """Count what every group streams, until the voxel of rank ``last``."""
+    """Count what every group streams, until the voxel of rank ``last``.
+
+    ``prefix_groups`` are met by what is beyond each of ``prefixes``, the longest first; ``places``
+    says where in its voxel a Gaussian lies.
+    """
+    lengths = np.zeros(len(last), np.int64)
     for rank in range(len(order)):
         voxel = order[rank]
         x0, y0, x1, y1 = voxel_groups[voxel]
@@ -111,15 +121,23 @@ def _work_kernel(
             for x in range(x0, x1):
                 group = y * groups_x + x
                 listed[group] += 1
+                prefix = count
+                for n in range(len(prefixes)):
+                    left, top, right, bottom = prefix_groups[n, voxel]
+                    if left <= x < right and top <= y < bottom:
+                        break
+                    prefix = prefixes[n, voxel]
+                lengths[group] = prefix
                 if rank <= last[group]:
                     voxels[group] += 1
                     loaded[group] += count
-                    beats[group] += (count + 1) // 2
+                    looked[group] += prefix
+                    beats[group] += (prefix + 1) // 2
         for i in range(starts[voxel], starts[voxel + 1]):
             for y in range(max(y0, coarse_groups[i, 1]), min(y1, coarse_groups[i, 3])):
                 for x in range(max(x0, coarse_groups[i, 0]), min(x1, coarse_groups[i, 2])):
                     group = y * groups_x + x
-                    if rank <= last[group]:
+                    if rank <= last[group] and places[i] < lengths[group]:
                         coarse[group] += 1
                         fine[group] += (fine_groups[i, 0] <= x < fine_groups[i, 2]
                                         and fine_groups[i, 1] <= y < fine_groups[i, 3])
@@ -216,7 +234,7 @@ def render_float(
     -----
     Gaussians are drawn by the rules of :func:`splatforge.algos.reference.render`, tile by tile;
     nothing that it draws is lost, since both filters are conservative. A voxel's Gaussians come by
-    ascending depth, those of equal depth in the order of memory.
+    ascending depth, those of equal depth in the voxels' order.
     """
     if scene is None:
         scene = cut.decode()
@@ -245,11 +263,17 @@ def render_float(
     drawn = ids >= 0
     fine[ids[drawn], :2] = spans[drawn, :2] // group_tiles
     fine[ids[drawn], 2:] = -(-spans[drawn, 2:] // group_tiles)
-    sums = [np.zeros(groups_x * groups_y, np.int64) for _ in range(6)]
-    voxel_groups = group_ranges(reach_rectangles(cut, camera), width, height, group_px)
+    sums = [np.zeros(groups_x * groups_y, np.int64) for _ in range(7)]
+    voxel_groups, *prefix_groups = (
+        group_ranges(reach_rectangles(cut, camera, octaves), width, height, group_px)
+        for octaves in (0, *cut.octaves))
+    places = np.empty(cut.gaussians, np.int64)
+    places[cut.in_memory] = np.arange(cut.gaussians) - cut.starts[cut.voxel_of]
     _work_kernel(
-        np.argsort(ranks), cut.starts, voxel_groups, _coarse_groups(cut, camera, group_px), fine,
-        last, groups_x, *sums)
+        np.argsort(ranks), cut.starts, voxel_groups,
+        np.stack([prefix_counts(cut.counts_of_voxels, shift) for shift in PREFIX_SHIFTS]),
+        np.stack(prefix_groups), places, _coarse_groups(cut, camera, group_px), fine, last,
+        groups_x, *sums)
     listed, crossing = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
     _crossing_kernel(lists.starts, lists.entries, depth, listed, crossing)
     tiles = np.arange(lists.tiles)
@@ -258,6 +282,6 @@ def render_float(
         image=image, transmittance=transmittance, statistics=None, stages_ms={},
         work=StreamWork(
             groups_x=groups_x, groups_y=groups_y, listed=sums[0], voxels=sums[1], loaded=sums[2],
-            coarse=sums[3], fine=sums[4], coarse_beats=sums[5],
+            looked=sums[3], coarse=sums[4], fine=sums[5], coarse_beats=sums[6],
             pairs=np.bincount(group_of, counts[1], groups_x * groups_y).astype(np.int64),
             drawn=int(listed.sum()), crossing=int(crossing.sum())))

@@ -217,19 +217,30 @@ def streaming_order(
     return partial(order_lists, cut)
 
 
-def reach_rectangles(cut: Partition, camera: Camera) -> Float64Array:
+def reach_rectangles(
+    cut: Partition, camera: Camera, octaves: Int64Array | int = 0
+) -> Float64Array:
     """Where on the image everything lies that a voxel can draw, shape [V, 4], in pixels.
 
     x low, y low, x high, y high, conservatively from what a voxel's record holds: its cube's
     centre, how far its means are from it, and its largest scale. Infinite where the near plane cuts
     through the voxel, empty (low above high) where it lies before it.
+
+    Parameters
+    ----------
+    cut : Partition
+        The scene's.
+    camera : Camera
+        In the scene's units.
+    octaves : ndarray or int
+        By how many scales are smaller than the voxel's largest, of those that are meant; shape [V].
     """
     stored = cut.stored_camera(camera)
     rotation, shift = stored.w2c[:3, :3], stored.w2c[:3, 3]
     centers = cut.base.astype(np.float64) + 1.5 * cut.size[:, None].astype(np.float64)
     x, y, z = rotation @ centers.T + shift[:, None]
     rho = cut.rho.view(np.float16).astype(np.float64)
-    scale = cut.largest_scale.view(np.float16).astype(np.float64)
+    scale = np.ldexp(cut.largest_scale.view(np.float16).astype(np.float64), -octaves)
     nearest = z - rho
     gone = z + rho <= stored.near
     whole = (nearest <= stored.near) & ~gone

@@ -6,6 +6,9 @@ the same place. Cells at the border of the grid have no outer wall: what lies be
 captures have stray Gaussians, belongs to them, in voxels of its own. Walls are planes that all
 cells share, so that an order of cells by their places stays an order along every ray.
 
+In memory the Gaussians of a voxel lie by descending scale, so that a group which only the largest
+of them can reach needs no more than the first.
+
 All lengths are stored in units of a power of two of the scene's units, chosen so that the edge of a
 base cell is in [1, 2): scales then fit binary16 whatever the scene's units, and nothing is rounded.
 """
@@ -18,8 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from splatforge.algos.vsu import prefix_counts
 from splatforge.designs.streaminggs import PartitionDesign
-from splatforge.designs.voxel import CELL_BITS, OCTREE_LEVELS, VOXEL_WORDS
+from splatforge.designs.voxel import (
+    CELL_BITS,
+    LEVEL_BIT,
+    OCTAVE_BITS,
+    OCTREE_LEVELS,
+    POPULATION_BITS,
+    PREFIX_SHIFTS,
+    VOXEL_WORDS,
+)
 from splatforge.scenes import Camera, Scene
 
 __all__ = ["Partition", "camera_cell", "ceil_half", "choose_voxel_size", "partition"]
@@ -292,6 +304,32 @@ class Partition:
         # Words of binary16 that are not negative are ordered as their values.
         return np.maximum.reduceat(self.scale, self.starts[:-1])
 
+    @cached_property
+    def in_memory(self) -> Int32Array:
+        """Gaussians as they lie in memory, indices into the voxels' order; shape [N].
+
+        Voxel after voxel, in one by descending largest scale; neighbours follow each other where
+        that is the same.
+        """
+        return np.lexsort((-self.scale.astype(np.int32), self.voxel_of)).astype(np.int32)
+
+    @cached_property
+    def octaves(self) -> Int64Array:
+        """Octaves by which scales beyond prefixes are below a voxel's largest, shape [prefixes, V].
+
+        Rounded down, and at most what the record holds; 0 where there is nothing beyond.
+        """
+        scale = self.scale[self.in_memory].view(np.float16).astype(np.float64)
+        counts, first = self.counts_of_voxels, self.starts[:-1]
+        octaves = np.zeros((len(PREFIX_SHIFTS), self.voxels), np.int64)
+        for n, shift in enumerate(PREFIX_SHIFTS):
+            prefix = prefix_counts(counts, shift)
+            shorter = np.flatnonzero(prefix < counts)
+            beyond, largest = scale[(first + prefix)[shorter]], scale[first[shorter]]
+            for octave in range(1, 1 << OCTAVE_BITS):
+                octaves[n, shorter] += np.ldexp(beyond, octave) <= largest
+        return octaves
+
     def means(self) -> Float64Array:
         """Means as the hardware sees them, in the scene's units, shape [N, 3], voxel by voxel."""
         voxel = self.voxel_of
@@ -337,7 +375,10 @@ class Partition:
         words = np.zeros((self.voxels, len(VOXEL_WORDS)), np.uint32)
         words[:, :3], words[:, 3] = self.base.view(np.uint32), self.size.view(np.uint32)
         words[:, 4] = self.coarse_beats[:-1]
-        words[:, 5] = self.counts_of_voxels | self.levels << 16 | self.paths << 18
+        words[:, 5] = (self.counts_of_voxels | self.levels << LEVEL_BIT
+                       | self.paths << (LEVEL_BIT + 2))
+        for n, octaves in enumerate(self.octaves):
+            words[:, 5] |= (octaves << (POPULATION_BITS + OCTAVE_BITS * n)).astype(np.uint32)
         words[:, 6] = self.cells @ np.array([1, 1 << CELL_BITS, 1 << 2 * CELL_BITS])
         words[:, 7] = self.rho | self.largest_scale.astype(np.uint32) << 16
         return words
@@ -353,11 +394,12 @@ class Partition:
         memory = np.zeros((int(self.coarse_beats[-1]), 4), np.uint32)
         rank = np.arange(self.gaussians) - self.starts[self.voxel_of]
         first = self.coarse_beats[self.voxel_of]
-        words = self.q.astype(np.uint32)
+        words, scale = (part[self.in_memory].astype(np.uint32) for part in (self.q, self.scale))
         at, half = first + rank // 2, 2 * (rank % 2)
         memory[at, half] = words[:, 0] | words[:, 1] << 16
-        memory[at, half + 1] = words[:, 2] | self.scale.astype(np.uint32) << 16
+        memory[at, half + 1] = words[:, 2] | scale << 16
         if fine is not None:
+            fine = fine[self.in_memory]
             memory[first + (self.counts_of_voxels[self.voxel_of] + 1) // 2 + rank] = fine
         return memory
 

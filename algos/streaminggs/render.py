@@ -302,8 +302,8 @@ class StreaminggsWorkload:
     cfu : CfuFrame
         What the coarse filter did with the Gaussians of each.
     visit, number : ndarray
-        Of every Gaussian that it passes: its visit, and its number in the voxel; shape [C]. They
-        are in the order in which they are passed.
+        Of every Gaussian that it passes: its visit, and its number in the voxel, as it lies in
+        memory; shape [C]. They are in the order in which they are passed.
     fine : FineGaussians
         What the fine filter makes of them, shape [C].
     spans : ndarray
@@ -355,8 +355,8 @@ def _visits(frame: VsuFrame) -> tuple[Visits, Int64Array]:
     ends = frame.starts[1:] + np.arange(groups)
     is_end = np.zeros(len(group), bool)
     is_end[ends] = True
-    of = np.zeros(len(group), np.int64)
-    of[~is_end] = frame.places
+    prefixes = np.zeros(len(group), np.int64)
+    prefixes[~is_end] = frame.prefixes
 
     def column(values: Int64Array) -> Int64Array:
         out = np.zeros(len(group), np.int64)
@@ -367,7 +367,7 @@ def _visits(frame: VsuFrame) -> tuple[Visits, Int64Array]:
         tags=group % (1 << GROUP_TAG_BITS), columns=group % frame.columns,
         rows=group // frame.columns,
         words=np.stack([*(column(part) for part in frame.d), column(frame.size)], axis=1),
-        counts=column(frame.count), addresses=column(frame.address)), np.where(
+        counts=column(frame.count), prefixes=prefixes, addresses=column(frame.address)), np.where(
             is_end, -1, column(frame.ids))
 
 
@@ -427,7 +427,8 @@ def render(
     number = passed - cfu.starts[visit]
     voxel = voxel_of[visit]
     unique, first, inverse = np.unique(
-        stored.cut.starts[voxel] + number, return_index=True, return_inverse=True)
+        stored.cut.in_memory[stored.cut.starts[voxel] + number], return_index=True,
+        return_inverse=True)
     words = {name: visits.words[visit[first], k]
              for k, name in enumerate(("d_x", "d_y", "d_z", "size"))}
     words |= place_words(design.ffu, cfu.places[passed[first]], cfu.scales[passed[first]])

@@ -35,11 +35,12 @@ def voxel_layout(fmt: Floating) -> data.StructLayout:
 def voxel_token_layout(fmt: Floating) -> data.StructLayout:
     """A voxel of a group, which stands in a column and row of groups; or the group's end, `last`.
 
-    With the end comes no voxel; what stands in its place means nothing.
+    Of the voxel's Gaussians the group wants those of a prefix. With the end comes no voxel; what
+    stands in its place means nothing.
     """
     return data.StructLayout({
         "tag": GROUP_TAG_BITS, "column": GROUP_BITS, "row": GROUP_BITS,
-        "voxel": voxel_layout(fmt), "last": 1})
+        "voxel": voxel_layout(fmt), "prefix": POPULATION_BITS, "last": 1})
 
 
 def survivor_layout(fmt: Floating) -> data.StructLayout:
