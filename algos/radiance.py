@@ -24,7 +24,14 @@ import numpy.typing as npt
 
 from splatforge.algos.workers import Workers
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.radiance import BEAT_BYTES, COLOR_BITS, LOW_BITS, TAG_BITS, RadianceDesign
+from splatforge.designs.radiance import (
+    BEAT_BYTES,
+    COLOR_BITS,
+    LOW_BITS,
+    TAG_BITS,
+    RadianceDesign,
+    index_string,
+)
 
 __all__ = ["Banks", "Outcome", "Visits", "radiance_fixed", "record_keys"]
 
@@ -178,18 +185,6 @@ def record_keys(design: RadianceDesign, ids: npt.ArrayLike) -> tuple[Int32Array,
     return sets, tags
 
 
-def index_string(design: RadianceDesign) -> list[tuple[int, int, int]]:
-    """For every bit of the string: the bit of the index that it is XORed into, its id and its bit.
-
-    Ids are counted from 0, the first that was blended.
-    """
-    ids, bits = design.record_ids, design.index_bits
-    rounds = -(-bits // (LOW_BITS * ids))
-    string = [(place, LOW_BITS * number + bit) for number in range(rounds)
-              for place in range(ids) for bit in range(LOW_BITS)]
-    return [(at % bits, place, bit) for at, (place, bit) in enumerate(string)]
-
-
 @nb.njit(inline="always")
 def _find_kernel(tags, valid, ways, low, high):
     """Way of a set that holds a tag, or -1."""
@@ -281,7 +276,8 @@ def radiance_fixed(
 ) -> tuple[Visits, Banks]:
     """Pixels of the tiles of a frame in the cache.
 
-    Bit-true to the hardware with colours of 8 bits; the float form is the same with float32.
+    Bit-true to :class:`splatforge.hw.radiance.Radiance` with colours of 8 bits; the float form is
+    the same with float32.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.entry import EntryFormat
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.nru import NruDesign
 from splatforge.designs.radiance import RadianceDesign
@@ -17,6 +18,8 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.setup import SetupDesign
 from splatforge.designs.sharing import SharingDesign
 from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
+from splatforge.designs.tilelists import TilelistsDesign
+from splatforge.designs.vru import VruDesign
 
 __all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "FLAG_CACHE", "FLAG_FLUSH", "ID_BITS", "PRESETS",
            "LuminaDesign"]
@@ -56,6 +59,8 @@ DESCRIPTOR_FIELDS = (
     ("feature_address", 48, 8),
     ("cache_address", 56, 8),
 )
+#: A list tells a Gaussian's number alone.
+_ENTRY = EntryFormat(feature_bits=ID_BITS, depth_bits=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +75,10 @@ class LuminaDesign:
         The cache.
     caching : bool
         Whether frames use it.
-    setup : SetupDesign
-        From a feature to a splat of a tile.
+    tilelists : TilelistsDesign
+        What reads the lists.
+    vru : VruDesign
+        The cache of features, and from a feature to a splat of a tile.
     nru : NruDesign
         The units that blend.
     resolve, shell : ResolveDesign, ShellDesign
@@ -100,13 +107,17 @@ class LuminaDesign:
     sharing: SharingDesign = SharingDesign()
     radiance: RadianceDesign = RadianceDesign()
     caching: bool = True
-    setup: SetupDesign = SetupDesign()
+    tilelists: TilelistsDesign = TilelistsDesign(entry=_ENTRY)
+    vru: VruDesign = VruDesign(entry=_ENTRY)
     nru: NruDesign = NruDesign()
     resolve: ResolveDesign = ResolveDesign()
     shell: ShellDesign = ShellDesign()
 
     def __post_init__(self) -> None:
         self.array.check_splat(self.splat)
+        if self.tilelists.entry != self.vru.entry:
+            raise ValueError(
+                f"Lists and the cache of features must agree on entries, not {self.vru.entry}")
         self.resolve.check_blend(self.nru.blend)
         # Off by half a unit of the accumulator, less than half a step of 8 bits.
         if self.nru.blend.accumulator.frac_bits < 8:
@@ -118,6 +129,11 @@ class LuminaDesign:
     def array(self) -> ArrayDesign:
         """The units as an array that has a lane for every pixel of a tile."""
         return self.nru.array
+
+    @property
+    def setup(self) -> SetupDesign:
+        """From a feature to a splat of a tile."""
+        return self.vru.setup
 
     @property
     def splat(self) -> SplatFormat:

@@ -9,7 +9,8 @@ index of other geometries (:mod:`splatforge.algos.radiance`).
 
 from dataclasses import dataclass
 
-__all__ = ["BEAT_BYTES", "COLOR_BITS", "LOW_BITS", "TAG_BITS", "RadianceDesign"]
+__all__ = ["BEAT_BYTES", "BURST_BEATS", "COLOR_BITS", "LOW_BITS", "TAG_BITS", "RadianceDesign",
+           "index_string"]
 
 #: Lowest bits of an id, which are in the index and not in the tag.
 LOW_BITS = 2
@@ -19,6 +20,8 @@ TAG_BITS = 16
 COLOR_BITS = 24
 #: One beat of the bus.
 BEAT_BYTES = 16
+#: Beats of a burst that loads or saves a part of a bank: whole sets in every geometry.
+BURST_BEATS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class RadianceDesign:
     group_tiles : int
         Tiles along a side of the groups that share a bank: 1, 2 or 4. The paper says 4x4 tiles of
         its array and elsewhere 2x2.
+    outstanding_bursts : int
+        Read bursts, and write bursts, of banks that may be in flight, 1 to 64.
 
     Raises
     ------
@@ -52,6 +57,7 @@ class RadianceDesign:
     sets: int = 1024
     ways: int = 4
     group_tiles: int = 4
+    outstanding_bursts: int = 8
 
     def __post_init__(self) -> None:
         if not 1 <= self.record_ids <= 8:
@@ -63,6 +69,9 @@ class RadianceDesign:
         if self.group_tiles not in (1, 2, 4):
             raise ValueError(
                 f"Tiles of a group's side must be 1, 2 or 4, not {self.group_tiles!r}")
+        if not 1 <= self.outstanding_bursts <= 64:
+            raise ValueError(
+                f"Outstanding bursts must be 1 to 64, not {self.outstanding_bursts!r}")
 
     @property
     def index_bits(self) -> int:
@@ -93,3 +102,25 @@ class RadianceDesign:
     def capacity_bytes(self) -> int:
         """Bytes of tags and colours of a bank, as the paper counts them: 52 KB."""
         return self.sets * self.ways * (self.tag_bits + COLOR_BITS) // 8
+
+    @property
+    def burst_sets(self) -> int:
+        """Sets that a burst brings."""
+        return BURST_BEATS // (self.ways * self.entry_beats)
+
+    @property
+    def bursts(self) -> int:
+        """Bursts of a bank."""
+        return self.sets // self.burst_sets
+
+
+def index_string(design: RadianceDesign) -> list[tuple[int, int, int]]:
+    """For every bit of the string: the bit of the index that it is XORed into, its id and its bit.
+
+    Ids are counted from 0, the first that was blended.
+    """
+    ids, bits = design.record_ids, design.index_bits
+    rounds = -(-bits // (LOW_BITS * ids))
+    string = [(place, LOW_BITS * number + bit) for number in range(rounds)
+              for place in range(ids) for bit in range(LOW_BITS)]
+    return [(at % bits, place, bit) for at, (place, bit) in enumerate(string)]

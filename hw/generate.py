@@ -15,6 +15,8 @@ from amaranth.lib import wiring
 
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
@@ -36,11 +38,13 @@ from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
 from splatforge.hw.lists import Lists
 from splatforge.hw.qsu import Qsu
+from splatforge.hw.radiance import Radiance
 from splatforge.hw.raster import Raster
 from splatforge.hw.registers import Registers
 from splatforge.hw.resolve import Resolve
 from splatforge.hw.setup import Setup
 from splatforge.hw.streaminggs import Streaminggs
+from splatforge.hw.tilelists import Tilelists
 from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
 from splatforge.hw.vsu import Vsu
@@ -51,17 +55,18 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
-    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu, "raster": Raster,
-    "registers": Registers, "resolve": Resolve, "setup": Setup, "streaminggs": Streaminggs,
-    "vru": Vru, "vsort": Vsort,
-    "vsu": Vsu,
+    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu,
+    "radiance": Radiance, "raster": Raster, "registers": Registers, "resolve": Resolve,
+    "setup": Setup, "streaminggs": Streaminggs, "tilelists": Tilelists, "vru": Vru,
+    "vsort": Vsort, "vsu": Vsu,
 }
-#: Units that every accelerator has.
+#: Units that every accelerator with that array has.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
+    "lumina": frozenset({"radiance", "registers", "resolve", "tilelists", "vru"}),
     "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
 }
 
@@ -137,8 +142,16 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
         case "registers":
             return Registers.for_design(design)
         case "resolve":
-            return Resolve(
-                design.array.blend, design.resolve, design.shell, design.array.side)
+            side = (design.radiance.group_tiles if isinstance(design, LuminaDesign)
+                    else design.array.side)
+            return Resolve(design.array.blend, design.resolve, design.shell, side)
+    if isinstance(design, LuminaDesign):
+        match name:
+            case "radiance":
+                return Radiance(design.radiance, design.shell)
+            case "tilelists":
+                return Tilelists(design.tilelists, design.shell, design.radiance.group_tiles)
+        return Vru(design.vru, design.shell, placed=True, number_bits=RECORD_ID_BITS)
     if isinstance(design, RasterDesign):
         return Raster(design) if name == "raster" else Fetch(design.fetch, design.shell)
     if isinstance(design, StreaminggsDesign):

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.entry import TILE_TAG_BITS, EntryFormat
 from splatforge.designs.feature import FEATURE_BYTES
-from splatforge.designs.fetch import TILE_PX
+from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.vru import REGION_PX, VruDesign
 from splatforge.hw.array import splat_layout, tile_layout
@@ -19,7 +19,8 @@ from splatforge.hw.lib.axi import READ_FEATURES
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.splat_setup import SplatSetup, feature_layout
 
-__all__ = ["TILES_AHEAD", "Vru", "entry_layout", "is_older", "listed_tile_layout"]
+__all__ = ["TILES_AHEAD", "Vru", "entry_layout", "is_older", "listed_tile_layout",
+           "numbered_splat_layout", "placed_tile_layout"]
 
 #: Tiles that may have been announced and not yet be taken by the array.
 TILES_AHEAD = 8
@@ -36,6 +37,16 @@ def listed_tile_layout() -> data.StructLayout:
     return data.StructLayout({
         "tile": TILE_TAG_BITS, "columns": range(TILE_PX + 1), "rows": range(TILE_PX + 1),
         "splats": 32})
+
+
+def placed_tile_layout() -> data.StructLayout:
+    """The same with the tile's column and row in the frame."""
+    return data.StructLayout({**listed_tile_layout().members, "x": 12, "y": 12})
+
+
+def numbered_splat_layout(splat: SplatFormat, number_bits: int) -> data.StructLayout:
+    """A splat, and the lowest bits of its feature's number."""
+    return data.StructLayout({"splat": splat_layout(splat), "id": number_bits})
 
 
 def is_older(tile: Value, oldest: Value) -> Value:
@@ -73,6 +84,11 @@ class Vru(Component):
         Cache and formats.
     shell : ShellDesign
         Bus.
+    placed : bool
+        Whether tiles come with their place in the frame, in any order, or in raster order.
+    number_bits : int
+        Lowest bits of a feature's number that go with its splat, at least those of its place in the
+        cache; 0 for none.
 
     Members
     -------
@@ -81,11 +97,11 @@ class Vru(Component):
     stop : ``In(1)``
         Ask for nothing more.
     width : ``In(16)``
-        Frame in pixels.
+        Frame in pixels; not where tiles are placed.
     feature_address : ``In(address_bits)``
         Of the feature records, a multiple of 32.
     i_tile : ``In(stream.Signature(ListedTile))``
-        Tiles in raster order, each before its entries.
+        Tiles in order, each before its entries; :func:`placed_tile_layout` where they are placed.
     i_entry : ``In(stream.Signature(Entry))``
         Entries of the tiles in order, see :func:`entry_layout`.
     o_address : ``Out(stream.Signature(Burst))``
@@ -95,7 +111,8 @@ class Vru(Component):
     o_tile : ``Out(stream.Signature(Tile))``
         See :func:`splatforge.hw.array.tile_layout`.
     o_splat : ``Out(stream.Signature(Splat))``
-        See :func:`splatforge.hw.array.splat_layout`.
+        See :func:`splatforge.hw.array.splat_layout`, or :func:`numbered_splat_layout` where
+        numbers go with them.
     skip : ``In(1)``
         The tile taken last from ``o_tile`` ends here.
     oldest : ``Out(4)``
@@ -123,17 +140,24 @@ class Vru(Component):
         self,
         design: VruDesign = VruDesign(),  # noqa: B008
         shell: ShellDesign = ShellDesign(),  # noqa: B008
+        placed: bool = False,
+        number_bits: int = 0,
     ) -> None:
         self.design, self.shell = design, shell
+        self.placed, self.number_bits = placed, number_bits
+        splat = splat_layout(design.splat)
+        if number_bits:
+            splat = numbered_splat_layout(design.splat, number_bits)
         super().__init__({
-            "start": In(1), "stop": In(1), "width": In(16),
+            "start": In(1), "stop": In(1), **({} if placed else {"width": In(16)}),
             "feature_address": In(shell.address_bits),
-            "i_tile": In(stream.Signature(listed_tile_layout())),
+            "i_tile": In(stream.Signature(
+                placed_tile_layout() if placed else listed_tile_layout())),
             "i_entry": In(stream.Signature(entry_layout(design.entry))),
             "o_address": Out(stream.Signature(address_layout(shell))),
             "i_beat": In(stream.Signature(beat_layout(shell))),
             "o_tile": Out(stream.Signature(tile_layout())),
-            "o_splat": Out(stream.Signature(splat_layout(design.splat))),
+            "o_splat": Out(stream.Signature(splat)),
             "skip": In(1), "oldest": Out(TILE_TAG_BITS), "behind": Out(1),
             "hit": Out(1), "miss": Out(1), "idle": Out(1),
         })
@@ -145,8 +169,8 @@ class Vru(Component):
         arrived = self._arrivals(m)
         # What is in front of the stages moves with them.
         move = Signal(init=1, attrs={"keep": "true"})
-        feature, tile, subtiles, valid = self._data(m, waiting, arrived, move)
-        self._setup(m, place, feature, tile, subtiles, valid, move)
+        feature, tile, subtiles, number, valid = self._data(m, waiting, arrived, move)
+        self._setup(m, place, feature, tile, subtiles, number, valid, move)
         return m
 
     def _tiles(self, m):
@@ -160,20 +184,24 @@ class Vru(Component):
         x, y, last_x = Signal(12), Signal(12), Signal(12)
         came, went = Signal(), Signal()
         head = data.View(listed_tile_layout(), tiles.r_data)
+        if self.placed:
+            m.d.comb += [x.eq(self.i_tile.p.x), y.eq(self.i_tile.p.y)]
+        else:
+            m.d.comb += last_x.eq((self.width - 1) >> 4)
+            with m.If(came):
+                m.d.sync += x.eq(x + 1)
+                with m.If(x == last_x):
+                    m.d.sync += [x.eq(0), y.eq(y + 1)]
         m.d.comb += [
-            last_x.eq((self.width - 1) >> 4),
             self.i_tile.ready.eq(tiles.w_rdy),
             came.eq(self.i_tile.valid & self.i_tile.ready),
-            tiles.w_en.eq(self.i_tile.valid), tiles.w_data.eq(self.i_tile.payload),
+            tiles.w_en.eq(self.i_tile.valid),
+            tiles.w_data.eq(Value.cast(self.i_tile.payload)[:listed_tile_layout().size]),
             write.en.eq(came), write.addr.eq(self.i_tile.p.tile), write.data.eq(Cat(x, y)),
             self.o_tile.valid.eq(tiles.r_rdy), tiles.r_en.eq(self.o_tile.ready),
             went.eq(self.o_tile.valid & self.o_tile.ready),
         ]
         m.d.comb += [self.o_tile.p[name].eq(head[name]) for name in ("columns", "rows", "splats")]
-        with m.If(came):
-            m.d.sync += x.eq(x + 1)
-            with m.If(x == last_x):
-                m.d.sync += [x.eq(0), y.eq(y + 1)]
         with m.If(went):
             m.d.sync += self.oldest.eq(head.tile)
         with m.Elif(self.skip):
@@ -230,7 +258,9 @@ class Vru(Component):
             go.eq(dead | (waiting.w_rdy & (hit | (~self.o_address.valid & room & ~self.stop)))),
             fetch.eq(valid & go & ~dead & ~hit),
             waiting.w_en.eq(valid & go & ~dead),
-            waiting.w_data.eq(Cat(entry.feature[:bits], entry.subtiles, entry.tile, ~hit)),
+            waiting.w_data.eq(Cat(
+                entry.feature[:bits], entry.subtiles, entry.tile, ~hit,
+                *([entry.feature[bits:self.number_bits]] if self.number_bits else []))),
             write.addr.eq(Mux(clearing, line, entry.feature[:bits])),
             write.data.eq(Mux(clearing, 0, Cat(C(1, 1), entry.feature[bits:]))),
             write.en.eq(clearing | fetch),
@@ -274,9 +304,10 @@ class Vru(Component):
 
     def _waiting_layout(self):
         """An entry between the cache's tags and its data."""
+        upper = self.number_bits - self.design.index_bits
         return data.StructLayout({
             "index": self.design.index_bits, "subtiles": self.design.entry.subtile_bits,
-            "tile": TILE_TAG_BITS, "miss": 1})
+            "tile": TILE_TAG_BITS, "miss": 1, **({"upper": upper} if self.number_bits else {})})
 
     def _arrivals(self, m):
         """Pairs of beats, in order of the bursts."""
@@ -339,9 +370,13 @@ class Vru(Component):
                 valid.eq(take), miss.eq(head.miss), fresh.eq(arrived.r_data),
                 tile.eq(head.tile), subtiles.eq(head.subtiles),
             ]
-        return feature, tile, subtiles, valid
+        number = Signal(self.number_bits)
+        if self.number_bits:
+            with m.If(move):
+                m.d.sync += number.eq(Cat(head.index, head.upper))
+        return feature, tile, subtiles, number, valid
 
-    def _setup(self, m, place, feature, tile, subtiles, valid, move):
+    def _setup(self, m, place, feature, tile, subtiles, number, valid, move):
         """Stages that move together; the last is the output's register.
 
         A splat that the array does not take leaves it for another register, so that whether the
@@ -353,6 +388,7 @@ class Vru(Component):
         valids = [valid] + [Signal(name=f"valid_{n}") for n in range(stages)]
         tiles = [tile] + [Signal.like(tile, name=f"tile_{n}") for n in range(stages)]
         regions = [subtiles] + [Signal.like(subtiles, name=f"subtiles_{n}") for n in range(stages)]
+        numbers = [number] + [Signal.like(number, name=f"number_{n}") for n in range(stages)]
         # Whether the last, and the splat that waits, is of a tile that is over.
         dead, waiting_dead = Signal(), Signal()
         waits, will_wait = Signal(), Signal()
@@ -376,12 +412,15 @@ class Vru(Component):
             Cat(setup.x, setup.y).eq(place.data),
         ]
         with m.If(stages_move):
-            for line in (valids, tiles, regions):
+            for line in (valids, tiles, regions, *([numbers] if self.number_bits else [])):
                 m.d.sync += [after.eq(before) for before, after in pairwise(line)]
         with m.If(~waits):
             m.d.sync += [waiting.eq(found), waiting_tile.eq(tiles[-1])]
         side = TILE_PX // REGION_PX
-        m.d.comb += [found[name].eq(getattr(setup, name)) for name, _, _ in
+        splat = found.splat if self.number_bits else found
+        if self.number_bits:
+            m.d.comb += found.id.eq(numbers[-1])
+        m.d.comb += [splat[name].eq(getattr(setup, name)) for name, _, _ in
                      self.design.splat.fields() if name != "subtiles"]
-        m.d.comb += found.subtiles.eq(Cat(
+        m.d.comb += splat.subtiles.eq(Cat(
             regions[-1][subtile // 4 // 2 * side + subtile % 4 // 2] for subtile in range(16)))

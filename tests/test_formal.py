@@ -29,10 +29,12 @@ OUTPUTS = {
     "ffu": {"o_address", "o_token"},
     "lists": {"o_answer", "o_address", "o_data"},
     "qsu": {"o_tile", "o_chunk", "o_query", "o_range", "o_entry", "o_address"},
+    "radiance": {"o_answer", "o_address", "o_write_address", "o_write_data"},
     "registers": {"s_axil_b", "s_axil_r"},
     "resolve": {"o_address", "o_data"},
     "raster": {"m_axi_ar", "m_axi_aw", "m_axi_w", "s_axil_b", "s_axil_r"},
     "setup": {"o_group", "o_splat"}, "vsort": {"o_token"},
+    "tilelists": {"o_address", "o_tile", "o_entry"},
     "vru": {"o_address", "o_tile", "o_splat"},
     "vsu": {"o_address", "o_group", "o_voxel"},
 }

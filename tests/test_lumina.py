@@ -36,6 +36,7 @@ from splatforge.designs.nru import NruDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.sharing import SharingDesign
+from splatforge.designs.vru import VruDesign
 from splatforge.scenes import head_jitter
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -64,6 +65,8 @@ def test_errors():
             "Accumulator must hold 8-bit colours, with 8 fraction bits or more, not UQ(14,7)")):
         LuminaDesign(nru=NruDesign(blend=BlendDesign(accumulator=Fixed(
             int_bits=14, frac_bits=7))))
+    with pytest.raises(ValueError, match=r"^Lists and the cache of features must agree on entries"):
+        LuminaDesign(vru=VruDesign())
     with pytest.raises(ValueError, match=r"^Frame must be 1x1 to 64x64 pixels, not 70x83$"):
         lumina.prepare(SCENE, VIEW, replace(DESIGN, shell=replace(DESIGN.shell, max_side=64)))
     with pytest.raises(ValueError, match=r"^Frames must be of one size, 70x83, not 70x84$"):

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import deque
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -111,8 +112,9 @@ def test_regions_are_quarters_of_the_tile():
 
 
 @cache
-def bench(design):
-    return streams.Bench(Vru(design, SHELL))
+def bench(design, placed=False):
+    return streams.Bench(
+        Vru(design, SHELL, placed=True, number_bits=18) if placed else Vru(design, SHELL))
 
 
 def frame(seed, counts=(9, 0, 30, 1, 0, 0, 40, 3, 12, 5, 0, 7, 25, 2, 17), numbers=24):
@@ -126,8 +128,8 @@ class Play:
     """The unit between a memory, a sorter and an array, beside its model, cycle by cycle."""
 
     def __init__(self, design, seed, *, gap=0.0, stall=0.0, latency=9, early=False, extreme=False,
-                 counts=None):
-        self.design, self.early, self.latency = design, early, latency
+                 counts=None, placed=False):
+        self.design, self.early, self.latency, self.placed = design, early, latency, placed
         self.rng = np.random.default_rng(seed)
         self.gap, self.stall = gap, stall
         self.records, _ = features(24, seed, extreme)
@@ -141,13 +143,14 @@ class Play:
         return self.rng.random() < probability
 
     async def play(self, ctx):
-        dut = bench(self.design).dut
+        dut = bench(self.design, self.placed).dut
         beats = deque()
         entry_layout, tile_layout = dut.i_entry.payload.shape(), dut.i_tile.payload.shape()
         sent = announced = wanted = left = 0
         current = -1
         shown = None
-        ctx.set(dut.width, WIDTH)
+        if not self.placed:
+            ctx.set(dut.width, WIDTH)
         ctx.set(dut.feature_address, BASE)
         ctx.set(dut.start, 1)
         await ctx.tick()
@@ -166,7 +169,8 @@ class Play:
             if tile_valid:
                 ctx.set(dut.i_tile.payload, tile_layout.const({
                     "tile": announced % 16, "columns": 16, "rows": 16,
-                    "splats": self.counts[announced]}))
+                    "splats": self.counts[announced],
+                    **({"x": announced // 3, "y": announced % 3} if self.placed else {})}))
             offered = -1
             if sent < len(self.entries) and self.entries[sent][2] < announced:
                 if shown == sent or not self.out(self.gap):
@@ -276,6 +280,22 @@ def test_rtl_against_both_models(design, gap, stall, early, extreme):
         assert len(play.asked) > len(set(play.asked))
     else:
         assert len(play.asked) == len(set(play.asked))
+
+
+def test_numbered_splats_of_placed_tiles():
+    """Tiles in columns, numbers of more bits than the cache looks at; cycles are the same."""
+    design = replace(SMALL, entry=EntryFormat(feature_bits=28, depth_bits=1))
+    play = Play(design, 6, gap=0.2, stall=0.2, early=True, placed=True)
+    bench(design, True).play(play.play)
+    chosen = [play.entries[place] for place, _ in play.splats]
+    tiles = np.array([tile for _, _, tile in chosen])
+    expected = vru_fixed(
+        design, play.records[[feature for feature, _, _ in chosen]],
+        np.array([regions for _, regions, _ in chosen]), tiles // 3, tiles % 3)
+    assert [word for _, word in play.splats] == [
+        int(low) | int(high) << 64 | feature << design.splat.width
+        for (low, high), (feature, _, _) in zip(expected, chosen, strict=True)]
+    assert max(feature for feature, _, _ in chosen) > SMALL.cache_features
 
 
 @pytest.mark.parametrize("latency", [1, 30])

@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.shell import ShellDesign
 
 __all__ = [
-    "BURST_INCR", "OKAY", "READ_CHUNKS", "READ_COARSE", "READ_DESCRIPTOR", "READ_FEATURES",
-    "READ_FINE", "READ_GAUSSIANS", "READ_LISTS", "READ_SPLATS", "READ_TABLE", "READ_VOXELS",
-    "SLVERR", "axi4_lite_members", "axi4_members", "size_code",
+    "BURST_INCR", "OKAY", "READ_BANKS", "READ_CHUNKS", "READ_COARSE", "READ_DESCRIPTOR",
+    "READ_FEATURES", "READ_FINE", "READ_GAUSSIANS", "READ_LISTS", "READ_SPLATS", "READ_TABLE",
+    "READ_VOXELS", "SLVERR", "axi4_lite_members", "axi4_members", "size_code",
 ]
 
 BURST_INCR = 1
@@ -31,6 +31,8 @@ READ_FEATURES = 3
 READ_VOXELS = 1
 READ_COARSE = 2
 READ_FINE = 3
+#: Of Lumina: banks of the radiance cache. Table and lists share an ID, features have GSCore's.
+READ_BANKS = 2
 
 
 def size_code(design: ShellDesign) -> int:

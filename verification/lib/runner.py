@@ -16,18 +16,22 @@ from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.qsu import QsuDesign
+from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import PartitionDesign, StreaminggsDesign
+from splatforge.designs.tilelists import TilelistsDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import Binary, build
 
-__all__ = ["TESTED", "TESTED_GSCORE", "TESTED_STREAMINGGS", "build_testbench", "run_testbench"]
+__all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_STREAMINGGS", "build_testbench",
+           "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
 TESTED: RasterDesign = replace(
@@ -60,10 +64,18 @@ TESTED_STREAMINGGS = StreaminggsDesign(
                   outstanding_bursts=2, waiting_rows=2),
     array=replace(TESTED.array, group_tiles=2), resolve=TESTED.resolve)
 
+#: The same of Lumina, with a cache that forgets soon and small groups.
+TESTED_LUMINA = LuminaDesign(
+    radiance=RadianceDesign(record_ids=3, sets=16, group_tiles=2, outstanding_bursts=2),
+    tilelists=TilelistsDesign(
+        entry=_ENTRY, buffer_beats=16, burst_beats=4, outstanding_bursts=2),
+    vru=TESTED_GSCORE.vru,
+    resolve=TESTED.resolve)
+
 
 def _tested(name: str) -> AcceleratorDesign:
     """What the testbench of component `name` is written for."""
-    return {"raster": TESTED, "gscore": TESTED_GSCORE,
+    return {"raster": TESTED, "gscore": TESTED_GSCORE, "lumina": TESTED_LUMINA,
             "streaminggs": TESTED_STREAMINGGS}[home(name)]
 
 
