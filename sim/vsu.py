@@ -31,14 +31,13 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 # next address of the table in beats, and beats that have not been asked for; whether the camera has
 # not; the burst that waits for the bus, 0 beats if none does; beats asked for that have not left
 # the buffer; bursts in flight; beats of the camera that came. What the unit is at; the bin of the
-# counts; voxels that are to come out of the arithmetic. Six stages: in the first the number of the
-# voxel or -1, in the others whether there is a visible one; visible voxels; whether they were too
-# many. Of the sort: the pass, the next voxel, and whether there is one in each of three stages. Of
-# the scan: the group, the next row, the next of the rows with hits. Then the stages behind it, each
-# with the number of its group or -1, the place of its first hit among all, how many there are, and
-# whether it is an end: looked at, found, held, fetched, compared,
-# offered. Of the queue between the second
-# and the third: the first and the number of its rows. Counts.
+# counts; voxels that are to come out of the arithmetic. Six stages: in the first three the number
+# of the voxel or -1, in the others whether there is a visible one; visible voxels; whether they
+# were too many. Of the sort: the pass, the next voxel, and whether there is one in each of three
+# stages. Of the scan: the group, the next row, the next of the rows with hits. Then the stages
+# behind it, each with the number of its group or -1, the place of its first hit among all, how
+# many there are, and whether it is an end: looked at, found, held, fetched, compared, offered. Of
+# the queue between the second and the third: the first and the number of its rows. Counts.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
  STAGE_3, STAGE_4, STAGE_5, STAGE_6, KEPT, OVERFLOW, DIGIT, SORTED, SORTS_0, SORTS_1, SORTS_2,
@@ -104,7 +103,7 @@ def new_vsu(
         address // shell.data_bytes for address in (camera_address, voxel_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = voxels * VOXEL_BEATS, 1, voxels
     state[AT] = CLEAR
-    for stage in (STAGE_1, LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
+    for stage in (STAGE_1, STAGE_2, STAGE_3, LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
         state[stage] = -1
     return state
 
@@ -191,9 +190,9 @@ def _keep(state, streamed, visible):
     state[VISIBLE] += kept
     state[STAGE_6] = kept
     state[STAGE_5] = state[STAGE_4]
-    state[STAGE_4] = state[STAGE_3]
+    state[STAGE_4] = state[STAGE_3] >= 0 and visible[state[STAGE_3]]
     state[STAGE_3] = state[STAGE_2]
-    state[STAGE_2] = state[STAGE_1] >= 0 and visible[state[STAGE_1]]
+    state[STAGE_2] = state[STAGE_1]
     state[STAGE_1] = state[STREAMED] if streamed else -1
     state[STREAMED] += streamed
     state[RESULTS] -= streamed
@@ -305,8 +304,9 @@ def step(
     _, result = folded.offers(arithmetic)
     loads = at == LOAD
     streamed = result and loads
-    loaded = is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and not (
-        state[STAGE_2] or state[STAGE_3] or state[STAGE_4] or state[STAGE_5] or state[STAGE_6])
+    loaded = (
+        is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and state[STAGE_2] < 0
+        and state[STAGE_3] < 0 and not (state[STAGE_4] or state[STAGE_5] or state[STAGE_6]))
     freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
     lingers = behind(state, oldest)
     overflow = state[OVERFLOW] != 0

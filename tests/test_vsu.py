@@ -759,6 +759,16 @@ def test_nothing_lingers_when_a_group_is_announced():
     assert sum(play.ended) < play.groups / 2
 
 
+@pytest.mark.parametrize("visible", [False, True])
+def test_the_last_voxel_of_the_table(visible):
+    """Whether it is kept or not, and in which stage that is known, tells when sorting may begin."""
+    table, eye, view = small_town()
+    seen = np.zeros(len(table), bool)
+    seen[vsu_fixed(DESIGN, table, pack_stream_camera(FP, view, eye, antialiased=True), view.width,
+                   view.height).ids] = True
+    Play(WIDE, table[np.argsort(seen if visible else ~seen, kind="stable")][::2], eye, view).check()
+
+
 def test_nothing_to_sort():
     table, eye, view = small_town()
     play = Play(SMALL, table[:0], eye, view, frozen=600).check()
