@@ -79,6 +79,7 @@ def points() -> Iterator[tuple[str, str, StreaminggsDesign]]:
             f"{queue}, {ahead}"), changed(cfu={"queue": queue, "voxels_ahead": ahead})
     for width in (4, 8):
         yield "rectangles a cycle, 16", f"{width}", changed(vsu={"scan_width": width})
+    yield "prefixes of voxels", "none", changed(vsu={"prefixes": False})
     yield "published configuration", "", PRESETS["published"]
 
 
