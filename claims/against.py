@@ -23,6 +23,7 @@ import numpy as np
 from splatforge.algos import gscore, streaminggs
 from splatforge.algos.ffu import ffu_schedule
 from splatforge.claims.frames import RECIPES, workload
+from splatforge.claims.mean import over_scenes
 from splatforge.claims.techniques import CLOCK_HZ, counts_of
 from splatforge.claims.techniques import FRAMES as GSCORE_FRAMES
 from splatforge.claims.techniques import runs as gscore_runs
@@ -155,17 +156,6 @@ def _joules(name: str, variant: str, node_nm: float) -> Sourced:
     return Sourced(report.energy_j, "J", _COUNTED, *report.band_j)
 
 
-def _over(frames: Sequence[str], figure: Callable[[str], Sourced]) -> Sourced:
-    """Mean over frames; the band holds every frame's band."""
-    if not frames:
-        raise ValueError("Frames must hold at least one name, not 0")
-    results = [figure(name) for name in frames]
-    return Sourced(
-        sum(each.value for each in results) / len(results), results[0].unit, results[0].source,
-        min(each.low for each in results), max(each.high for each in results),
-        frozenset[str]().union(*(each.points for each in results)))
-
-
 def _gpu(device: str) -> Any:
     known = devices()
     if device not in known:
@@ -190,12 +180,12 @@ def speedup(device: str, frames: Sequence[str], *, highest: bool = False) -> Sou
     def figure(name: str) -> Sourced:
         ours = Sourced.exact(_cycles(name, "published") / CLOCK_HZ, "s", _COUNTED)
         return (gpu_frame(workload(name), gpu).time / ours).to("1")
-    return _most(frames, figure) if highest else _over(frames, figure)
+    return _most(frames, figure) if highest else over_scenes(frames, figure)
 
 
 def _most(frames: Sequence[str], figure: Callable[[str], Sourced]) -> Sourced:
     """The highest of the frames."""
-    _over(frames, figure)
+    over_scenes(frames, figure)
     return max((figure(name) for name in frames), key=lambda each: each.value)
 
 
@@ -207,12 +197,12 @@ def energy_saving(device: str, frames: Sequence[str], node_nm: float, *, highest
     def figure(name: str) -> Sourced:
         return (gpu_frame(workload(name), gpu).energy
                 / _joules(name, "published", node_nm)).to("1")
-    return _most(frames, figure) if highest else _over(frames, figure)
+    return _most(frames, figure) if highest else over_scenes(frames, figure)
 
 
 def speedup_over_gscore(frames: Sequence[str], variant: str = "published") -> Sourced:
     """Cycles of GSCore's published configuration over ours, same clock, same memory."""
-    return _over(frames, lambda name: Sourced.exact(
+    return over_scenes(frames, lambda name: Sourced.exact(
         _cycles(name, "gscore") / _cycles(name, variant), "1", _COUNTED))
 
 
@@ -228,12 +218,12 @@ def energy_over_gscore(frames: Sequence[str], node_nm: float, variant: str = "pu
         ratios = [a / b for a, b in zip((theirs.value, theirs.low, theirs.high),
                                         (ours.value, ours.low, ours.high), strict=True)]
         return Sourced(ratios[0], "1", _COUNTED, min(ratios), max(ratios))
-    return _over(frames, figure)
+    return over_scenes(frames, figure)
 
 
 def slowdown(frames: Sequence[str]) -> Sourced:
     """Speed without the coarse filter over that with it."""
-    return _over(frames, lambda name: Sourced.exact(
+    return over_scenes(frames, lambda name: Sourced.exact(
         _cycles(name, "published") / _cycles(name, "unfiltered"), "1", _COUNTED))
 
 
@@ -284,14 +274,14 @@ def _tuning(scene: str) -> dict[str, Any]:
 
 
 def cross_boundary(scenes: Sequence[str]) -> Sourced:
-    """Share of the rendered Gaussians of fine-tuned scenes that are late: mean, with its range.
+    """Share of the rendered Gaussians of fine-tuned scenes that are late: their mean.
 
     Parameters
     ----------
     scenes : sequence of str
         Of ``tuning_runs.json``.
     """
-    return _over(scenes, lambda name: Sourced.exact(
+    return over_scenes(scenes, lambda name: Sourced.exact(
         _tuning(name)["cross_boundary_share_after"], "1", _TUNED_BY))
 
 
@@ -308,7 +298,7 @@ def psnr_loss(scenes: Sequence[str], base_db: float) -> Sourced:
     base_db : float
         PSNR of the scene's own pictures against photographs.
     """
-    return _over(scenes, lambda name: Sourced.exact(
+    return over_scenes(scenes, lambda name: Sourced.exact(
         10 * math.log10(1 + 10 ** ((base_db - _tuning(name)["psnr_db_after"]) / 10)), "1",
         _TUNED_BY))
 

@@ -27,7 +27,7 @@ import inspect
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -137,9 +137,7 @@ class Claim:
         unit, factor = _UNITS.get(self.unit, (self.unit, 1.0))
         try:
             ours = function(**self.arguments).to(unit)
-            return ours if factor == 1.0 else Sourced(
-                ours.value / factor, "1", ours.source, ours.low / factor, ours.high / factor,
-                ours.points)
+            return ours if factor == 1.0 else replace(ours * (1 / factor), unit="1")
         except ValueError as error:
             raise ClaimError(f"{self.id}: {error}") from error
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from splatforge.algos.project import project
 from splatforge.algos.reference import render
+from splatforge.claims.mean import over_scenes, over_views
 from splatforge.scenes import Camera, Scene, default_camera, load, resolve
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
@@ -120,15 +121,14 @@ def count_all(folder: Path) -> str:
     return json.dumps(counted, indent=1) + "\n"
 
 
-def _over(workloads: Sequence[str], figure: Callable[[FrameWork], Sourced]) -> Sourced:
-    """Mean over workloads; the band holds every workload's band."""
-    if not workloads:
-        raise ValueError("Workloads must hold at least one name, not 0")
-    results = [figure(workload(name)) for name in workloads]
-    return Sourced(sum(each.value for each in results) / len(results), results[0].unit,
-                   results[0].source, min(each.low for each in results),
-                   max(each.high for each in results),
-                   frozenset[str]().union(*(each.points for each in results)))
+def _over_views(workloads: Sequence[str], figure: Callable[[FrameWork], Sourced]) -> Sourced:
+    """Mean over workloads that show one scene."""
+    return over_views(workloads, lambda name: figure(workload(name)))
+
+
+def _over_scenes(workloads: Sequence[str], figure: Callable[[FrameWork], Sourced]) -> Sourced:
+    """Mean over workloads of scenes."""
+    return over_scenes(workloads, lambda name: figure(workload(name)))
 
 
 def _run(device: str, work: FrameWork) -> GpuRun:
@@ -141,12 +141,12 @@ def _run(device: str, work: FrameWork) -> GpuRun:
 def frame_rate(device: str, workloads: Sequence[str]) -> Sourced:
     """Frames a second of a GPU, in Hz."""
     one = Sourced.exact(1, "1", _COUNTED)
-    return _over(workloads, lambda work: one / _run(device, work).time)
+    return _over_views(workloads, lambda work: one / _run(device, work).time)
 
 
 def stage_share(device: str, workloads: Sequence[str], stages: Sequence[str]) -> Sourced:
     """Share of some stages in the time of a frame on a GPU."""
-    return _over(workloads, lambda work: _run(device, work).share(*stages))
+    return _over_views(workloads, lambda work: _run(device, work).share(*stages))
 
 
 def _bytes(run: GpuRun, names: Iterable[str] | None = None) -> Sourced:
@@ -160,7 +160,7 @@ def _bytes(run: GpuRun, names: Iterable[str] | None = None) -> Sourced:
 
 def traffic(device: str, workloads: Sequence[str], frames: int) -> Sourced:
     """DRAM traffic of frames on a GPU, in bytes."""
-    return _over(workloads, lambda work: _bytes(_run(device, work)) * frames)
+    return _over_views(workloads, lambda work: _bytes(_run(device, work)) * frames)
 
 
 def traffic_share(device: str, workloads: Sequence[str], stages: Sequence[str]) -> Sourced:
@@ -172,7 +172,7 @@ def traffic_share(device: str, workloads: Sequence[str], stages: Sequence[str]) 
         return Sourced(part.value / (part.value + rest.value), "1", _COUNTED,
                        part.low / (part.low + rest.high), part.high / (part.high + rest.low),
                        part.points | rest.points)
-    return _over(workloads, figure)
+    return _over_views(workloads, figure)
 
 
 def intermediate_share(device: str, workloads: Sequence[str]) -> Sourced:
@@ -189,13 +189,13 @@ def intermediate_share(device: str, workloads: Sequence[str]) -> Sourced:
         return Sourced(1 - outside.value / total.value, "1", _COUNTED,
                        1 - outside.high / total.low, 1 - outside.low / total.high,
                        total.points)
-    return _over(workloads, figure)
+    return _over_views(workloads, figure)
 
 
 def bandwidth(device: str, workloads: Sequence[str], fps: float) -> Sourced:
     """DRAM bandwidth that a frame rate would take, over what the GPU has."""
     rate = Sourced.exact(fps, "Hz", _COUNTED)
-    return _over(workloads, lambda work:
+    return _over_views(workloads, lambda work:
                  _bytes(_run(device, work)) * rate / devices()[device].bandwidth)
 
 
@@ -249,17 +249,17 @@ def _ratio(part: float, whole: float) -> Sourced:
 
 def significant(workloads: Sequence[str]) -> Sourced:
     """Share of the evaluations with alpha of at least 1/255."""
-    return _over(workloads, lambda work: _ratio(work.significant, work.evaluations))
+    return _over_scenes(workloads, lambda work: _ratio(work.significant, work.evaluations))
 
 
 def masked(workloads: Sequence[str]) -> Sourced:
     """Share of the lanes that wait in the blend branch."""
-    return _over(workloads, lambda work: Sourced.exact(work.masked, "1", _COUNTED))
+    return _over_scenes(workloads, lambda work: Sourced.exact(work.masked, "1", _COUNTED))
 
 
 def iterated(workloads: Sequence[str]) -> Sourced:
     """Gaussians that a pixel looks at."""
-    return _over(workloads, lambda work: _ratio(work.evaluations, work.pixels))
+    return _over_scenes(workloads, lambda work: _ratio(work.evaluations, work.pixels))
 
 
 def duplicates(scene: str, width: int, height: int, tile_px: int) -> Sourced:

@@ -98,6 +98,8 @@ def record(rows: Iterable[Row]) -> dict[str, Any]:
             "published_band": [claim.low, claim.high],
             "ours": None if ours is None else ours.value,
             "ours_band": None if ours is None else [ours.low, ours.high],
+            "ours_scatter": ours and ours.scatter and list(ours.scatter),
+            "ours_source": ours and ours.source,
             "ratio": row.ratio, "status": row.status, "reason": row.reason,
             "band_width": None if ours is None else band_width(claim, ours),
             "tolerance": claim.tolerance, "tolerance_reason": claim.tolerance_reason,

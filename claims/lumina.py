@@ -18,6 +18,7 @@ import numpy as np
 from splatforge.algos.lumina.frame import render_sequence_float, to_tiles
 from splatforge.algos.lumina.sharing import group_order, order_changes, share
 from splatforge.claims.frames import RECIPES
+from splatforge.claims.mean import over_scenes
 from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS
 from splatforge.scenes import Camera, default_camera, guess_up, load, orbit
@@ -99,15 +100,13 @@ def _table() -> dict[str, dict[str, float]]:
 
 
 def _over(frames: Sequence[str], unit: str, figure: Callable[[dict[str, float]], float]) -> Sourced:
-    """Mean over captures, with its range."""
-    if not frames:
-        raise ValueError("Frames must hold at least one name, not 0")
-    for name in frames:
+    """Mean over captures."""
+    def of(name: str) -> Sourced:
         if name not in _table():
             raise ValueError(f"Frame must be one of {', '.join(_table())}, not {name!r}")
-    found = [figure(_table()[name]) for name in frames]
-    return Sourced(sum(found) / len(found), unit, "counted by the float form of the algorithm",
-                   min(found), max(found))
+        return Sourced.exact(figure(_table()[name]), unit,
+                             "counted by the float form of the algorithm")
+    return over_scenes(frames, of)
 
 
 def inverted(frames: Sequence[str]) -> Sourced:

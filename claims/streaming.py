@@ -15,6 +15,7 @@ from pathlib import Path
 from splatforge.algos.streaminggs.frame import render_float
 from splatforge.algos.streaminggs.partition import partition
 from splatforge.claims.frames import RECIPES
+from splatforge.claims.mean import over_scenes
 from splatforge.designs.codebook import FINE_BYTES
 from splatforge.designs.streaminggs import PartitionDesign
 from splatforge.scenes import load
@@ -62,7 +63,7 @@ def _table() -> dict[str, dict[str, int]]:
 
 
 def filtered(frames: Sequence[str]) -> Sourced:
-    """Share of the loaded Gaussians that the two filters remove: mean over frames, with its range.
+    """Share of the loaded Gaussians that the two filters remove: mean over frames.
 
     Parameters
     ----------
@@ -74,16 +75,13 @@ def filtered(frames: Sequence[str]) -> Sourced:
     ValueError
         If there are none, or one is not known.
     """
-    if not frames:
-        raise ValueError("Frames must hold at least one name, not 0")
-    shares = []
-    for name in frames:
+    def share(name: str) -> Sourced:
         if name not in _table():
             raise ValueError(f"Frame must be one of {', '.join(_table())}, not {name!r}")
         counted = _table()[name]
-        shares.append(1 - counted["fine"] / counted["loaded"])
-    return Sourced(sum(shares) / len(shares), "1", "counted by the float form of the algorithm",
-                   min(shares), max(shares))
+        return Sourced.exact(1 - counted["fine"] / counted["loaded"], "1",
+                             "counted by the float form of the algorithm")
+    return over_scenes(frames, share)
 
 
 def quantization_saving() -> Sourced:

@@ -22,6 +22,7 @@ import numpy as np
 from splatforge.algos import gscore
 from splatforge.algos.ccu import ccu_schedule
 from splatforge.claims.frames import RECIPES, workload
+from splatforge.claims.mean import over_scenes
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.gscore import PRESETS, PUBLISHED, PUBLISHED_MEMORY
 from splatforge.designs.memory import BankedMemory
@@ -119,17 +120,6 @@ def _energy(name: str, node_nm: float) -> EnergyReport:
     return energy_of_units(events, node_nm=node_nm, dram=dram.name, costs=dram_costs(dram))
 
 
-def _over(frames: Sequence[str], figure: Callable[[str], Sourced]) -> Sourced:
-    """Mean over frames; the band holds every frame's band."""
-    if not frames:
-        raise ValueError("Frames must hold at least one name, not 0")
-    results = [figure(name) for name in frames]
-    return Sourced(
-        sum(each.value for each in results) / len(results), results[0].unit, results[0].source,
-        min(each.low for each in results), max(each.high for each in results),
-        frozenset[str]().union(*(each.points for each in results)))
-
-
 def gain(without: str, to: str, frames: Sequence[str]) -> Sourced:
     """Cycles of one variant over those of another: a speedup.
 
@@ -140,14 +130,16 @@ def gain(without: str, to: str, frames: Sequence[str]) -> Sourced:
     frames : sequence of str
         Of :data:`FRAMES`.
     """
-    return _over(frames, lambda name: Sourced.exact(
+    return over_scenes(frames, lambda name: Sourced.exact(
         _cycles(name, without) / _cycles(name, to), "1", _COUNTED))
 
 
 def gain_beyond(without: str, to: str, frames: Sequence[str]) -> Sourced:
     """The same, less one: by what share it is faster."""
     ratio = gain(without, to, frames)
-    return Sourced(ratio.value - 1, "1", ratio.source, max(0.0, ratio.low - 1), ratio.high - 1)
+    scatter = ratio.scatter and (ratio.scatter[0] - 1, ratio.scatter[1] - 1)
+    return Sourced(ratio.value - 1, "1", ratio.source, max(0.0, ratio.low - 1), ratio.high - 1,
+                   scatter=scatter)
 
 
 def _gpu(device: str, name: str) -> GpuRun:
@@ -162,7 +154,7 @@ def speedup(device: str, frames: Sequence[str]) -> Sourced:
     def figure(name: str) -> Sourced:
         ours = Sourced.exact(_cycles(name, "published") / CLOCK_HZ, "s", _COUNTED)
         return (_gpu(device, name).time / ours).to("1")
-    return _over(frames, figure)
+    return over_scenes(frames, figure)
 
 
 def energy_saving(device: str, frames: Sequence[str], node_nm: float) -> Sourced:
@@ -171,7 +163,7 @@ def energy_saving(device: str, frames: Sequence[str], node_nm: float) -> Sourced
         report = _energy(name, node_nm)
         ours = Sourced(report.energy_j, "J", _COUNTED, *report.band_j)
         return (_gpu(device, name).energy / ours).to("1")
-    return _over(frames, figure)
+    return over_scenes(frames, figure)
 
 
 def _is_memory(item: str) -> bool:
@@ -222,19 +214,19 @@ def unit_power(unit: str, parts: int, node_nm: float, frames: Sequence[str]) -> 
     """Power in W of a unit of ours without its macros, or of one of so many equal parts."""
     if unit not in gscore_parts(PUBLISHED):
         raise ValueError(f"Unit must be one of {', '.join(gscore_parts(PUBLISHED))}, not {unit!r}")
-    return _over(frames, lambda name: _power(
+    return over_scenes(frames, lambda name: _power(
         name, node_nm, lambda of, event: of == unit and not _is_memory(event))) * (1 / parts)
 
 
 def memory_power(node_nm: float, frames: Sequence[str]) -> Sourced:
     """Power in W of all macros: accesses, and what they leak."""
-    return _over(frames, lambda name: _power(
+    return over_scenes(frames, lambda name: _power(
         name, node_nm, lambda _, event: _is_memory(event)))
 
 
 def chip_power(node_nm: float, frames: Sequence[str]) -> Sourced:
     """Power in W of all units, DRAM apart."""
-    return _over(frames, lambda name: _power(
+    return over_scenes(frames, lambda name: _power(
         name, node_nm, lambda unit, _: unit != "memory"))
 
 

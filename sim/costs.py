@@ -168,6 +168,9 @@ class Sourced:
         Published points (ids of claims) that value or interval were calibrated on. They follow
         the number through sums, products and quotients, so that whatever is computed from it
         knows what it was fitted to.
+    scatter : tuple of float, optional
+        Of a mean over scenes the lowest and the highest, for people: no interval. Kept where the
+        unit changes, lost in arithmetic with other numbers.
 
     Raises
     ------
@@ -186,6 +189,7 @@ class Sourced:
     low: float
     high: float
     points: frozenset[str] = frozenset()
+    scatter: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _parse_unit(self.unit)
@@ -216,8 +220,7 @@ class Sourced:
         if exponents != wanted:
             raise ValueError(f"Unit must be one of {_unit_name(exponents)}, not {unit!r}")
         ratio = ours / theirs
-        return Sourced(self.value * ratio, unit, self.source, self.low * ratio, self.high * ratio,
-                       self.points)
+        return replace(self * ratio, unit=unit)
 
     def __add__(self, other: "Sourced") -> "Sourced":
         other = other.to(self.unit)
@@ -226,8 +229,9 @@ class Sourced:
 
     def __mul__(self, other: "Sourced | float") -> "Sourced":
         if not isinstance(other, Sourced):
+            scatter = self.scatter and (self.scatter[0] * other, self.scatter[1] * other)
             return Sourced(self.value * other, self.unit, self.source,
-                           self.low * other, self.high * other, self.points)
+                           self.low * other, self.high * other, self.points, scatter)
         unit, ratio = _product(self.unit, other.unit, 1)
         return Sourced(self.value * other.value * ratio, unit, _join(self.source, other.source),
                        self.low * other.low * ratio, self.high * other.high * ratio,

@@ -5,18 +5,19 @@ implementation (Kerbl et al. 2023, diff-gaussian-rasterization):
 
 * ``preprocess``: parameters read, projection and colour computed, projected Gaussians written;
 * ``duplicate``: tile counts summed, a (tile, depth) key and an id written per tile and Gaussian;
-* ``sort``: radix passes of 8 bits over 12-byte pairs, as many as 32 bits of depth and the bits of
-  a tile number need; tile ranges found;
+* ``sort``: keys read for the histograms of all digits, radix passes of 8 bits that read and write
+  12-byte pairs, as many as 32 bits of depth and the bits of a tile number need; tile ranges found;
 * ``rasterize``: a warp of two rows of 16 pixels walks the list of its tile in lockstep until all
   its pixels have stopped; masked lanes cost what live ones cost, in the test and in the blend;
 * ``write``: colour, transmittance and last contributor of each pixel.
 
-A stage takes the longer of its operations over what the warp schedulers issue and its bytes over
-the reachable part of the bandwidth. Two efficiencies serve all devices and stages: the issue rate
-is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is a measured copy;
-no scene was fitted, and no frame rate, but for the low end of the memory one (Neo, AGX Orin).
-Whether issue slots or lanes limit, that utilisation does not tell: where a multiprocessor has more
-lanes than on the Xavier NX, the upper end of the rate is what they would do.
+A stage takes the longer of its operations over what schedulers and lanes take of the mix of
+instructions, and its bytes over the reachable part of the bandwidth. A scheduler issues one
+instruction a cycle; where it has 16 FP32 lanes (Volta) a warp takes them for two cycles and the
+integer instructions go beside it, where it has 32 (Ampere) a warp takes one and the integers have
+their turns: 2 cycles against 1.36 for an operation of a warp. Two efficiencies serve all devices
+and stages: one is calibrated on one published utilisation (FLICKER, Xavier NX), the memory one is
+a measured copy; no scene was fitted, and no frame rate.
 Devices, efficiencies and counts stand in ``devices.toml``, each with its source, its interval and,
 where it was calibrated on a published figure, the id of that claim; the band of a result puts all
 of them at their low or high end at once.
@@ -46,7 +47,7 @@ __all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "Tile
 
 #: What no stage holds.
 NOT_MODELLED = (
-    "kernel launches and the read-back of the number of pairs",
+    "kernel launches, some twenty a frame, and the read-back of the number of pairs",
     "load imbalance between tiles",
     "reuse between tiles in the second-level cache",
     "throttling in smaller power modes",
@@ -204,12 +205,23 @@ class GpuDevice:
 
     @property
     def issued(self) -> Sourced:
-        """Floating-point operations issued per second by a kernel that masks and waits."""
+        """Floating-point operations issued per second by a kernel that masks and waits.
+
+        An instruction of a warp takes its scheduler as long as its lanes, or as long as it and its
+        share of integer instructions are issued.
+        """
         entries = _constants()
-        schedulers = self.sms * entries["architecture.schedulers"].cost
-        slots = schedulers * _count(_WARP, "FLOP") * self.clock * entries["efficiency.issue"].cost
-        lanes = self.cores * _count(1, "FLOP") * self.clock * entries["efficiency.lanes"].cost
-        return replace(slots, high=max(slots.high, lanes.high))
+        schedulers, mix = entries["architecture.schedulers"].cost, entries["architecture.integers"]
+        lanes = self.cores / (self.sms * schedulers)
+
+        def cycles(of_lanes: float, integers: float) -> float:
+            return max(_WARP / of_lanes, 1 + integers)
+
+        share = mix.cost
+        taken = Sourced(cycles(lanes.value, share.value), "1", share.source,
+                        cycles(lanes.high, share.low), cycles(lanes.low, share.high))
+        most = self.sms * schedulers * _count(_WARP, "FLOP") * self.clock / taken
+        return most * entries["efficiency.busy"].cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,7 +462,8 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
 
     passes = per("radix_passes_more") + _count(_radix_passes(work.tiles))
     radix = passes * (per("pair_bytes") * 2 + per("radix_extra_bytes"))
-    sort = (radix + _count(8, "B")) * work.pairs  # the keys are read once more, for the ranges
+    # The keys are read once before the passes, for their histograms, and once behind, for ranges.
+    sort = (radix + per("histogram_bytes") + _count(8, "B")) * work.pairs
     sort += _count(2 * 8, "B") * work.tiles  # ranges cleared and written
 
     tests = per("evaluate_flop") * (_WARP * work.warp_steps)

@@ -1524,19 +1524,21 @@ def _print_claims(rows: "Sequence[Row]") -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("claim", "quantity", "published", "ours", "ratio", "setting", "status"):
-        right = name in ("published", "ours", "ratio")
+    for name in ("claim", "quantity", "published", "ours", "frames", "ratio", "setting", "status"):
+        right = name in ("published", "ours", "frames", "ratio")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        ours, ratio = "", ""
+        ours, scatter, ratio = "", "", ""
         if row.ours is not None:
             low, high = row.ours.low, row.ours.high
             ours = (f"{row.ours.value:.4g}" if low == high else
                     f"{_rounded(row.ours.value)} [{_rounded(low)}, {_rounded(high)}]")
+            scatter = "" if row.ours.scatter is None else " to ".join(
+                map(_rounded, row.ours.scatter))
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         reason = f": {row.reason}" if row.reason else ""
         table.add_row(*(Text(text) for text in (
-            row.claim.id, row.claim.quantity, row.claim.published, ours, ratio,
+            row.claim.id, row.claim.quantity, row.claim.published, ours, scatter, ratio,
             row.claim.setting if row.ours is not None else "", row.status + reason)))
     console = Console()
     # A pipe has no width of its own: rows stay whole there.

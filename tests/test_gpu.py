@@ -53,21 +53,45 @@ def test_issue_rate_is_the_published_utilisation() -> None:
                                     "flicker.xavier_nx_sm_utilisation"}
 
 
-def test_upper_end_of_the_issue_rate_is_what_the_lanes_would_do() -> None:
-    """Volta's figure says both; Ampere's lanes are twice as many, which may help or not."""
+def test_a_warp_takes_lanes_or_issue_slots() -> None:
+    """16 lanes a scheduler take two cycles, the integers go beside; with 32 they have turns."""
+    assert XAVIER.issued.value == pytest.approx(0.29 * 512 * 1377e6)
     assert XAVIER.issued.high == pytest.approx(XAVIER.issued.value / 0.85, rel=5e-3)
-    assert ORIN.issued.value == pytest.approx(0.145 * 8 * 128 * 918e6)
-    assert ORIN.issued.high == pytest.approx(0.29 * 1024 * 918e6)
-    assert ORIN.issued.high / ORIN.issued.value == pytest.approx(2)
+    assert ORIN.issued.value == pytest.approx(0.29 * 1024 / 1.36 * 918e6)
+    assert ORIN.issued.low == pytest.approx(0.29 * 0.85 * 1024 / 1.62 * 918e6, rel=5e-3)
+    assert ORIN.issued.high == pytest.approx(0.29 / 0.85 * 1024 / 1.23 * 918e6, rel=5e-3)
+    # Per multiprocessor and cycle Ampere does 2 / 1.36 of what Volta does.
+    per_cycle = [each.issued.value / (each.sms.value * each.clock.to("Hz").value)
+                 for each in (ORIN, XAVIER)]
+    assert per_cycle[0] / per_cycle[1] == pytest.approx(2 / 1.36)
+
+
+def test_devices_come_in_the_published_order() -> None:
+    """On Mip-NeRF 360: 134 FPS on A6000 (Kerbl), 12.8 on Orin NX (GBU), 5 on Xavier NX (FLICKER).
+
+    What is published of Orin NX (2 to 9, 7 to 17) and of AGX Xavier (5 to 21, below 10) overlaps:
+    it leaves their order open, and so do our bands.
+    """
+    times = {name: gpu_frame(CITY, device).time for name, device in devices().items()}
+    order = ["rtx_a6000", "agx_orin_64gb", "orin_nx_16gb", "xavier_nx"]
+    values = [times[name].value for name in order]
+    assert values == sorted(values)
+    assert times["orin_nx_16gb"].value < times["orin_nano_8gb"].value
+    orin, xavier = times["orin_nx_16gb"], times["agx_xavier"]
+    assert 0.85 < orin.value / xavier.value < 1.2
+    assert orin.low < xavier.value < orin.high
+    orin, xavier = (gpu_frame(CITY, device).part("rasterize").time for device in (ORIN, XAVIER))
+    assert orin.value / xavier.value == pytest.approx(1377 / 918 * 1.36 / 2)
 
 
 #: What the sources of devices.toml print: value, low, high.
 CONSTANTS = {
-    # 29 % of 64 lanes of 128 issued to; times 85 %; over 85 %.
-    "efficiency.issue": (0.29 * 64 / 128, 0.29 * 64 / 128 * 0.85, 0.29 * 64 / 128 / 0.85),
-    "efficiency.lanes": (0.29, 0.29, 0.29),
-    # A copy on Jetson Nano; 346.5 GB in 60 frames at 9.9 FPS; streaming reads, both on AGX Orin.
-    "efficiency.memory": (16.5 / 25.6, 346.5 / 60 * 9.9 / 204.8, 152.8 / 204.8),
+    # 29 % of the lanes; times 85 %; over 85 %.
+    "efficiency.busy": (0.29, 0.29 * 0.85, 0.29 / 0.85),
+    # A copy on Jetson Nano; a copy and streaming reads on AGX Orin.
+    "efficiency.memory": (16.5 / 25.6, 107 / 204.8, 152.8 / 204.8),
+    # 36 for 100; three and eight for the 13 FLOP of an evaluation.
+    "architecture.integers": (36 / 100, 3 / 13, 8 / 13),
     "architecture.schedulers": (4, 4, 4),
     "device.orin_nx_16gb.power": (15, 10, 25), "device.agx_orin_64gb.power": (60, 15, 60),
     "device.agx_xavier.power": (30, 10, 30), "device.xavier_nx.power": (20, 10, 20),
@@ -82,6 +106,7 @@ CONSTANTS = {
     "work.preprocess_write_bytes": (4 + 3 + 4 + 8 + 24 + 16 + 12 + 4,) * 3,
     "work.pair_bytes": (8 + 4,) * 3,
     "work.radix_passes_more": (0, 0, 2),
+    "work.histogram_bytes": (8,) * 3,
     "work.radix_extra_bytes": (0, 0, 8),
     "work.evaluate_flop": (8 + 4 + 1, 8 + 4, 8 + 4 + 6),
     "work.blend_flop": (5 + 4, 5 + 4, 7 + 4),
@@ -123,13 +148,13 @@ def test_a_stage_takes_the_longer_of_both(share: float, bound_by: str) -> None:
 
 
 def test_stages_by_hand() -> None:
-    """Orin NX: 102.4 GB/s x 0.65, and 8 multiprocessors x 128 x 918 MHz x 0.145 FLOP/s."""
+    """Orin NX: 102.4 GB/s x 0.65, and 8 multiprocessors x 128 / 1.36 x 918 MHz x 0.29 FLOP/s."""
     run = gpu_frame(CITY, ORIN)
-    bandwidth, issued = 102.4e9 * 0.65, 8 * 128 * 918e6 * 0.145
+    bandwidth, issued = 102.4e9 * 0.65, 8 * 128 / 1.36 * 918e6 * 0.29
     preprocess = 1_588_777 * (59 * 4 + 75) + (4_972_767 - 1_588_777) * 40 + 4_972_767 * 8
     duplicate = 7_347_969 * 12 + 4_972_767 * 8 + 1_588_777 * 20
-    # 32 bits of depth and 12 of 4,056 tiles are six passes.
-    sort = 7_347_969 * (6 * 24 + 8) + 4_056 * 16
+    # 32 bits of depth and 12 of 4,056 tiles are six passes; keys are read before and behind them.
+    sort = 7_347_969 * (8 + 6 * 24 + 8) + 4_056 * 16
     flop = 32 * (32_802_078 * 13 + 4_498_312 * 9)
     times = {"preprocess": preprocess / bandwidth, "duplicate": duplicate / bandwidth,
              "sort": sort / bandwidth, "rasterize": flop / issued,
@@ -146,7 +171,7 @@ def test_stages_by_hand() -> None:
         ["memory", "memory", "memory", "compute", "memory"]
     assert run.time.points == {
         "flicker.xavier_nx_fp_utilisation", "flicker.xavier_nx_sm_utilisation",
-        "neo.agx_orin_dram_60_frames", "neo.agx_orin_fps_qhd", "roofgs.preprocess_flop"}
+        "roofgs.preprocess_flop"}
 
 
 def test_shares() -> None:
@@ -169,7 +194,7 @@ def test_shares() -> None:
 def test_radix_passes_follow_the_key(tiles: int, passes: int) -> None:
     work = replace(CITY, tiles=tiles, pixels=0)
     sort = {stage.name: stage for stage in gpu_frame(work, ORIN).stages}["sort"]
-    assert sort.traffic.to("B").value == CITY.pairs * (passes * 24 + 8) + tiles * 16
+    assert sort.traffic.to("B").value == CITY.pairs * (passes * 24 + 16) + tiles * 16
 
 
 def test_color_costs_by_degree() -> None:
@@ -203,7 +228,8 @@ def test_record_is_json() -> None:
     assert sum(stage["bytes"] for stage in record["stages"]) == record["traffic_bytes"]
     rasterize = record["stages"][3]
     assert rasterize["flop_per_s"] == pytest.approx(rasterize["flop"] / rasterize["time_s"])
-    assert rasterize["flop_per_s"] == pytest.approx(0.0725 * record["peak_flop_per_s"])
+    assert rasterize["flop_per_s"] == pytest.approx(
+        0.29 / 2 / 1.36 * record["peak_flop_per_s"])
 
 
 @st.composite
