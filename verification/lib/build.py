@@ -26,14 +26,15 @@ from pathlib import Path
 from splatforge.scenes.cache import cache_folder
 from splatforge.verification.lib.processes import Children
 
-__all__ = ["Binary", "BuildError", "build", "cached", "compiler", "digest",
+__all__ = ["SLOW", "Binary", "BuildError", "build", "cached", "compiler", "digest",
            "share_lanes", "verilator_root"]
 
 #: Prefix of the C++ classes, whatever the top module is called.
 PREFIX = "Vtop"
 
 #: C++ flags of code that runs every cycle, of the same with waves (twice the code, and the disk is
-#: what it waits for), and of code that runs once. -O2 instead of -O1: 2 s longer, 15 % faster.
+#: what it waits for), and of code that runs once or behind a testbench in Python, which is what a
+#: cycle waits for. -O2 instead of -O1: 2 s longer, 15 % faster.
 FAST, TRACED, SLOW = ("-O2",), ("-O1",), ("-O0",)
 COMMON = ("-std=gnu++17", "-w", "-fno-strict-aliasing")
 
@@ -189,7 +190,8 @@ def _check_trace_headers(cxx: str) -> None:
 
 def _build(
     verilog: str, top: str, sources: Sequence[Path], trace: str | None, verilate: Sequence[str],
-    link: Sequence[str], folder: Path, runtime_folder: Path, children: Children,
+    link: Sequence[str], optimise: Sequence[str], folder: Path, runtime_folder: Path,
+    children: Children,
 ) -> None:
     """Build ``simulate`` in `folder`."""
     cxx, root = compiler(), verilator_root()
@@ -207,11 +209,16 @@ def _build(
               PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator",
              children)
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
-        fast = TRACED if trace else FAST
-        jobs: list[tuple[Path, tuple[str, ...]]] = []
-        for kind, optimise in (("classes_fast", fast), ("classes_slow", SLOW),
-                               ("support_fast", fast), ("support_slow", SLOW)):
-            jobs += [(folder / Path(name).name, optimise) for name in listed.get(kind, ())]
+        rarely, often = (
+            [Path(name).name for kind in ("classes", "support")
+             for name in listed.get(f"{kind}_{speed}", ())] for speed in ("slow", "fast"))
+        if tuple(optimise) == SLOW:
+            rarely, often = rarely + often, []
+        jobs = [(folder / name, tuple(optimise)) for name in often]
+        # Headers are most of what is compiled without optimisation: they are read once.
+        together = folder / "together.cpp"
+        together.write_text("".join(f'#include "{name}"\n' for name in rarely))
+        jobs.append((together, SLOW))
         jobs += [(path, FAST) for path in sources]
         objects = _compile(cxx, folder, jobs, flags, pool, children)
         objects += runtime.result()
@@ -350,7 +357,8 @@ def cached(
 
 def build(
     verilog: str, top: str, sources: Sequence[Path], *, trace: str | None = None,
-    verilate: Sequence[str] = (), link: Sequence[str] = (), cache: Path | None = None,
+    verilate: Sequence[str] = (), link: Sequence[str] = (),
+    optimise: Sequence[str] | None = None, cache: Path | None = None,
     children: Children | None = None,
 ) -> Binary:
     """Binary of `verilog` under the C++ of `sources`, from the cache if it is there.
@@ -367,6 +375,9 @@ def build(
         Build with waves.
     verilate, link : sequence of str
         Further arguments of Verilator, and of the compiler when it links.
+    optimise : sequence of str, optional
+        Flags for the code that runs every cycle: :data:`FAST`, or :data:`TRACED` with waves, if
+        not said.
     cache : Path, optional
         Cache folder, see :func:`splatforge.scenes.cache.cache_folder`.
     children : Children, optional
@@ -379,16 +390,17 @@ def build(
     """
     began = time.perf_counter()
     _trace_flags(trace)
+    flags = tuple(optimise if optimise is not None else TRACED if trace else FAST)
     key = digest(
         verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
-        *verilate, "|", *link, *FAST, *TRACED, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
+        *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
         _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
     started = children or Children()
 
     def make(work: Path) -> None:
-        _build(verilog, top, sources, trace, verilate, link, work, folder, started)
+        _build(verilog, top, sources, trace, verilate, link, flags, work, folder, started)
 
     entry, hit = cached(f"{top}-{key}", make, ["simulate"], cache, started)
     return Binary(

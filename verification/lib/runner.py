@@ -28,7 +28,7 @@ from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.hw.generate import home, verilog
-from splatforge.verification.lib.build import Binary, build
+from splatforge.verification.lib.build import SLOW, Binary, build
 
 __all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_STREAMINGGS", "build_testbench",
            "run_testbench"]
@@ -94,7 +94,8 @@ def build_testbench(
     return build(
         verilog(name, design or _tested(name)), name, [main], trace=trace, cache=cache,
         verilate=["--vpi", "--public-depth", "1", "--timescale", "1ns/1ps"],
-        link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"])
+        link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"],
+        optimise=SLOW)
 
 
 def run_testbench(
