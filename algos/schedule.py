@@ -18,8 +18,8 @@ from splatforge.designs.fixed import Fixed
 from splatforge.designs.floating import BINARY32, Floating
 
 __all__ = [
-    "LATENCY", "OPERAND_LATENCY", "READ_LATENCY", "Operand", "Output", "Placed", "Register",
-    "Schedule", "Sign", "Source", "Unit", "schedule"]
+    "LATENCY", "OPERAND_LATENCY", "READ_LATENCY", "RESULT_LATENCY", "Operand", "Output", "Placed",
+    "Register", "Schedule", "Sign", "Source", "Unit", "schedule"]
 
 #: Cycles from operands to result of each kind of unit, see :mod:`splatforge.hw.lib.floating`.
 LATENCY = {"multiply": 3, "add": 7, "compare": 2, "reciprocal": 7, "wide_multiply": 4,
@@ -28,6 +28,8 @@ LATENCY = {"multiply": 3, "add": 7, "compare": 2, "reciprocal": 7, "wide_multipl
 OPERAND_LATENCY = 1
 #: Cycles from the address of a beat of the record to its words.
 READ_LATENCY = 2
+#: Cycles from the last of a graph to that in which its results can transfer.
+RESULT_LATENCY = 4
 
 #: The kind of unit that does a kind of operation; what has none is done where a value is used.
 _UNIT = {
@@ -166,6 +168,14 @@ class Schedule:
     def last_read(self) -> int:
         """Cycle in which the last beat of the record is addressed."""
         return max(self.reads) - READ_LATENCY
+
+    @property
+    def under_way(self) -> int:
+        """Records between their first cycle and the transfer of their results, at most.
+
+        Enough that none waits for room when results are taken as they come, and one more.
+        """
+        return (self.finish + RESULT_LATENCY) // self.interval + 2
 
     @property
     def register_bits(self) -> int:

@@ -62,6 +62,7 @@ from splatforge.designs.voxel import (
     PREFIX_SHIFTS,
     PREFIX_STEP,
     STREAM_CAMERA_WORDS,
+    VOXEL_BEATS,
     VOXEL_WORDS,
     WEIGHT_BITS,
     WIDE_WORDS,
@@ -71,8 +72,8 @@ from splatforge.designs.vsu import BLUR, DISTANCE_BITS, RECTANGLE, VsuDesign
 from splatforge.scenes import Camera
 
 __all__ = ["MARGIN_PX", "RECORD", "VsuFrame", "half_to_binary32", "pack_stream_camera",
-           "prefix_counts", "rectangles", "sort_keys", "stream_camera_numbers", "vsu_fixed",
-           "vsu_graph", "vsu_schedule"]
+           "prefix_counts", "rectangles", "sort_keys", "stream_camera_numbers",
+           "voxels_under_way", "vsu_fixed", "vsu_graph", "vsu_schedule"]
 
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
@@ -230,6 +231,11 @@ def vsu_schedule(design: VsuDesign) -> Schedule:
     """Which operation of the graph is done when, and on which unit."""
     return schedule(
         vsu_graph(design), design.floating, design.interval, RECORD, lanes=BEAT_WORDS)
+
+
+def voxels_under_way(design: VsuDesign) -> int:
+    """Voxels between their arrival and the transfer of what the arithmetic makes of them."""
+    return design.buffer_beats // VOXEL_BEATS + vsu_schedule(design).under_way + 1
 
 
 def half_to_binary32(word: npt.ArrayLike) -> Int64Array:

@@ -106,7 +106,8 @@ class Ccu(Component):
     idle : ``Out(1)``
         No address is waiting and no burst is in flight.
     busy, stalled, projected, visible, pair : ``Out(1)``
-        For the counters: a beat of a Gaussian arrives; the arithmetic stands still; a Gaussian is
+        For the counters: a beat of a Gaussian arrives; a Gaussian would begin but for those
+        before, whose results wait; a Gaussian is
         through it; a feature record, an entry is made.
     """
 

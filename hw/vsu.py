@@ -8,7 +8,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from splatforge.algos.vsu import MARGIN_PX, vsu_graph, vsu_schedule
+from splatforge.algos.vsu import MARGIN_PX, voxels_under_way, vsu_graph, vsu_schedule
 from splatforge.designs.floating import BINARY32
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import GROUP_BITS, GROUP_TAG_BITS, GROUPS_AHEAD
@@ -287,7 +287,7 @@ class Vsu(Component):
         m.submodules.folded = folded = Folded(
             plan, design.floating, len(flow.constants), design.buffer_beats)
         # As many records as there may be between their arrival and their results.
-        depth = design.buffer_beats // VOXEL_BEATS + plan.finish // plan.interval + 3
+        depth = voxels_under_way(design)
         m.submodules.side = side = Memory(
             shape=data.StructLayout({"size": design.floating.width, "address": 32,
                                      "population": 32, "cell": 3 * CELL_BITS}),

@@ -175,7 +175,7 @@ def step(
     arithmetic = state[FOLDED:]
     _, result = folded.offers(arithmetic)
     takes = state[FIRST] < 0
-    state[STALLED] += folded.is_stalled(arithmetic, takes)
+    state[STALLED] += folded.is_stalled(arithmetic)
     freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == CAMERA_BEATS, takes)
     _load(state, stop, address_ready, beat, last, freed, arithmetic[folded.BEATS])
 

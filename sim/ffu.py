@@ -237,7 +237,7 @@ def step(
         state[FIRST] = beside
     passes = takes_first and feature
     state[PROJECTED] += passes
-    state[STALLED] += folded.is_stalled(arithmetic, passes)
+    state[STALLED] += folded.is_stalled(arithmetic)
 
     # Into it.
     dead = tags[queued] < oldest

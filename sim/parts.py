@@ -24,7 +24,7 @@ from splatforge.algos.cfu import (
 from splatforge.algos.ffu import decoded_beats, ffu_schedule, records_under_way
 from splatforge.algos.floating import log2_table, reciprocal_table
 from splatforge.algos.schedule import LATENCY, Schedule, Unit
-from splatforge.algos.vsu import vsu_schedule
+from splatforge.algos.vsu import voxels_under_way, vsu_schedule
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.blend import BlendDesign
@@ -457,6 +457,13 @@ def _folded(plan: Schedule, fmt: Floating) -> tuple[Counts, int]:
     return operators, registers
 
 
+def _results(plan: Schedule, fmt: Floating) -> Macro:
+    """Queue of the results of folded arithmetic; its last word is a register."""
+    bits = sum(output.to.width if output.to else (BINARY32 if output.wide else fmt).width
+               for output in plan.outputs)
+    return Macro(plan.under_way - 1, bits)
+
+
 def _evaluated(plan: Schedule, fmt: Floating) -> Counts:
     """Operators at work for one record: every operation of the graph."""
     return _add(*(_times(_floating_operators(unit, fmt), len(unit.placed))
@@ -495,10 +502,10 @@ def _ccu_part(design: GscoreDesign) -> Part:
     operators = _add(operators, folded)
     total = ccu.position.width + 2 + ccu.axis.width + 1
     place = ccu.feature.width + ccu.entry.depth_bits + 6 * total
-    registers += 8 * place + BINARY32.width * len(CAMERA_WORDS)
-    return Part(
-        operators=operators, register_bits=registers,
-        memories={"buffer": Macro(ccu.buffer_beats, design.shell.data_bits)})
+    results = _results(plan, ccu.floating)
+    registers += 8 * place + 3 * results.bits + BINARY32.width * len(CAMERA_WORDS)
+    return _part(operators, registers, results=results,
+                 buffer=Macro(ccu.buffer_beats, design.shell.data_bits))
 
 
 def _reader_bits(lists: ListsDesign) -> int:
@@ -667,7 +674,9 @@ def _ccu_events(design: GscoreDesign, run: Run, walked: int) -> Counts:
     events = _add(_times(arithmetic, counters["gaussians"]),
                   _times(tile, walked))
     beats = counters["ccu_busy"]
-    return {**events, **gscore_parts(design)["ccu"].accesses(buffer=(beats, beats))}
+    done = counters["gaussians"]
+    return {**events, **_accesses(
+        gscore_parts(design)["ccu"], buffer=(beats, beats), results=(done, done))}
 
 
 def _lists_events(design: GscoreDesign, run: Run) -> Counts:
@@ -803,7 +812,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
     rectangle, prefixes = 4 * vsu.group_bits(design.shell), _prefixes(vsu)
     voxel, place = _voxel_bits(fmt), GROUP_TAG_BITS + 2 * GROUP_BITS + 1
     row = place + vsu.scan_width * (1 + index)
-    beats = vsu.buffer_beats // VOXEL_BEATS + plan.finish // plan.interval + 3
+    beats, results = voxels_under_way(vsu), _results(plan, fmt)
     side = fmt.width + 64 + 3 * CELL_BITS
     banks = {f"bank_{lane}": Macro(vsu.voxels // vsu.scan_width, index + rectangle)
              for lane in range(vsu.scan_width)}
@@ -812,8 +821,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
             # What a scanned row is compared by; counts of digits one more, and their sums.
             (f"add_{vsu.group_bits(design.shell)}", 4 * vsu.scan_width),
             (f"add_{index + 1}", 2 * DIGITS)])),
-        registers + design.shell.data_bits + sum(
-            output.to.width if output.to else fmt.width for output in plan.outputs)
+        registers + design.shell.data_bits + 3 * results.bits
         + BINARY32.width * len(STREAM_CAMERA_WORDS)
         + 2 * (3 * fmt.width + 4 * (RECTANGLE.width + 1) + 2 * BLUR.width)
         + (1 + prefixes) * (2 * BLUR.width + 4 * _end_bits(vsu) + 2 * rectangle)
@@ -822,7 +830,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
         + prefixes * (1 + POPULATION_BITS) + POPULATION_BITS
         + 4 * index + rectangle + DIGITS * (index + 1 + 2 * DIGIT_BITS)
         + 8 * design.shell.address_bits,
-        buffer=Macro(vsu.buffer_beats, design.shell.data_bits),
+        buffer=Macro(vsu.buffer_beats, design.shell.data_bits), results=results,
         side=Macro(1 << (beats - 1).bit_length(), side),
         records=Macro(vsu.voxels, voxel + prefixes * rectangle),
         places=Macro(vsu.voxels, KEY_BITS + rectangle),
@@ -877,14 +885,14 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
         operators, folded = _folded(plan, fmt)
         operators = _add(operators, _times(_filter_operators(), cfu.units))
         form = COEFFICIENT.width + PLACE_BITS
-        results = sum(output.to.width if output.to else fmt.width for output in plan.outputs)
+        results = _results(plan, fmt)
         registers += (
-            folded + 2 * visit + 2 * BINARY32.width * len(RECORD) + 3 * results
+            folded + 2 * visit + 2 * BINARY32.width * len(RECORD) + 5 * results.bits
             + 4 * (HALF.width + 2 * NORM.width + DEPTH.width)
             + cfu.units * (3 * (3 * form + 2 * (form + 1) + OFFSET_UP + DEPTH.width)
                            + 10 * 7 * DISTANCE.width))
         memories |= {
-            "past": Macro(10, cfu.units * gaussian + number),
+            "past": Macro(10, cfu.units * gaussian + number), "results": results,
             "buffer": Macro(cfu.voxels_ahead, BINARY32.width * len(RECORD))}
     return _part(operators, registers, **memories)
 
@@ -922,12 +930,10 @@ def _ffu_part(design: StreaminggsDesign) -> Part:
     folded, registers = _folded(plan, ffu.floating)
     bits = _token_bits(design)
     lanes = BINARY32.width * plan.lanes
-    entries = books.codebooks()
+    entries, results = books.codebooks(), _results(plan, ffu.floating)
     return _part(
         _add(folded, _finish_operators(design)),
-        registers + lanes + sum(
-            output.to.width if output.to
-            else (BINARY32 if output.wide else ffu.floating).width for output in plan.outputs)
+        registers + lanes + 3 * results.bits
         + 16 * sum(len(names) for _, _, names in entries)
         + design.shell.data_bits * (max(entry_beats(len(names)) for *_, names in entries) - 1)
         + 2 * (4 * ffu.floating.width + 3 * PLACE_BITS + 16) + 3 * bits["waiting"]
@@ -935,7 +941,7 @@ def _ffu_part(design: StreaminggsDesign) -> Part:
         waiting=Macro(ffu.waiting - 1, bits["waiting"]),
         arrived=Macro(ffu.buffer_beats, books.index_bits),
         beside=Macro(records_under_way(ffu) - 1, bits["beside"]),
-        buffer=Macro(decoded_beats(ffu), lanes),
+        buffer=Macro(decoded_beats(ffu), lanes), results=results,
         **{name: Macro(number, 16 * len(names)) for name, number, names in entries})
 
 
@@ -1010,6 +1016,7 @@ def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
         _times({f"add_{vsu.group_bits(design.shell)}": 4 * vsu.scan_width}, rows))
     return {**events, **_accesses(
         part, buffer=(VOXEL_BEATS * table, VOXEL_BEATS * table), side=(table, table),
+        results=(table, table),
         records=(hits, kept), places=(DIGITS * kept, kept),
         **{f"order_{digit}": (kept, kept) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": (2 * kept + sums, 2 * kept + 2 * sums) for digit in range(DIGITS)},
@@ -1025,16 +1032,18 @@ def _cfu_events(design: StreaminggsDesign, run: Run) -> Counts:
     """
     cfu, counters = design.cfu, run.counters
     part = streaminggs_parts(design)["cfu"]
-    voxels = counters["voxels_loaded"] + counters["groups"]
+    loaded = counters["voxels_loaded"]
+    voxels = loaded + counters["groups"]
     beats = counters["coarse_bytes"] // design.shell.data_bytes
     events = Counts()
     if cfu.filters:
         events = _add(
-            _times(_evaluated(cfu_schedule(cfu), cfu.floating), counters["voxels_loaded"]),
+            _times(_evaluated(cfu_schedule(cfu), cfu.floating), loaded),
             _times(_filter_operators(), counters["gaussians"]))
     passed = counters["gaussians_passed"] / cfu.units
     return {**events, **_accesses(
         part, past=(run.cycles, run.cycles), buffer=(voxels, voxels),
+        results=(loaded, loaded),
         headers=(voxels, voxels), opened=(voxels, voxels),
         **{f"beats_{bank}": (beats / cfu.banks, beats / cfu.banks) for bank in range(cfu.banks)},
         **{f"queue_{bank}": (passed, passed) for bank in range(cfu.units)})}
@@ -1062,7 +1071,7 @@ def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
         _evaluated(ffu_schedule(ffu), ffu.floating), _finish_operators(design)), done)
     return {**events, **_accesses(
         part, waiting=(tokens, tokens), arrived=(beats, beats), beside=(done + ends, done + ends),
-        buffer=(records, records), **books)}
+        buffer=(records, records), results=(done, done), **books)}
 
 
 def _vsort_events(design: StreaminggsDesign, run: Run) -> Counts:

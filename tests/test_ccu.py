@@ -614,16 +614,18 @@ class Play:
 
 @pytest.mark.parametrize(("design", "degree", "needles", "gap", "stall"), [
     (DESIGN, 3, True, 0.0, 0.0), (DESIGN, 0, False, 0.3, 0.6), (SMALL, 2, True, 0.2, 0.3),
-    (SMALL, 1, False, 0.0, 0.9), (SQUARES, 1, True, 0.1, 0.5)])
+    (SMALL, 1, False, 0.0, 0.96), (SQUARES, 1, True, 0.1, 0.5)])
 def test_rtl_against_both_models(design, degree, needles, gap, stall):
-    scene = random_scene(30, 14 + degree, needles=needles, sh_degree=degree,
+    # More than the arithmetic holds, where its results are to wait.
+    number = 80 if stall > 0.9 else 30
+    scene = random_scene(number, 14 + degree, needles=needles, sh_degree=degree,
                          antialiased=degree % 2 == 1)
     play = Play(design, scene, gap=gap, stall=stall).check()
     # Some are dropped; some tiles that are walked are not met.
-    assert 0 < len(play.frame.features) < 30
+    assert 0 < len(play.frame.features) < number
     if needles and design.obb_ratio:
         assert play.frame.met.sum() < 0.8 * play.frame.walked.sum()
-    assert play.state[model.STALLED] > 0 or stall < 0.8
+    assert play.state[model.STALLED] > 0 or stall < 0.9
 
 
 def test_words_of_any_bits():

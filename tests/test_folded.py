@@ -17,6 +17,7 @@ from splatforge.algos.schedule import (
     LATENCY,
     OPERAND_LATENCY,
     READ_LATENCY,
+    RESULT_LATENCY,
     Schedule,
     schedule,
 )
@@ -232,7 +233,7 @@ def test_rtl_against_both_models(seed, interval, depth, lanes, beats, gap, stall
                 ctx.set(dut.i.payload, stream[sent])
             ctx.set(dut.o.ready, ready)
             expects = model.offers(state)
-            busy, stalled = model.is_busy(state), model.is_stalled(state, ready)
+            busy, stalled = model.is_busy(state), model.is_stalled(state)
             _, _, *seen, word, freed, is_busy, is_stalled = await ctx.tick().sample(
                 dut.i.ready, dut.o.valid, dut.o.payload.as_value(), dut.freed, dut.busy,
                 dut.stalled)
@@ -253,7 +254,7 @@ def test_rtl_against_both_models(seed, interval, depth, lanes, beats, gap, stall
     assert state[model.FREED] == state[model.TAKEN] == count
     if gap == stall == 0.0:
         assert set(np.diff(times)) == {interval}
-        assert times[0] >= plan.finish + 1
+        assert times[0] >= plan.finish + RESULT_LATENCY
 
 
 def test_longer_intervals_need_fewer_units_and_registers():

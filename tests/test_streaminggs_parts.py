@@ -147,7 +147,7 @@ def test_a_frame_by_hand(frame):
     rest_of("vsu", (
         voxels * (of_voxel + keep) + hits * prefix
         + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * ADD
-        + voxels * (2 * sum(sram(128, 128)) + sum(sram(128, 120)))
+        + voxels * (2 * sum(sram(128, 128)) + sum(sram(128, 120)) + sum(sram(29, 236)))
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
         + 3 * (2 * kept + 256) * counts[1] + 16 * rows * banks[0] + kept * banks[1]
@@ -169,7 +169,7 @@ def test_a_frame_by_hand(frame):
     memories = (
         run.cycles * sum(sram(10, 152)) + entering * (sum(sram(64, 192)) + 2 * sum(sram(63, 186)))
         + c["coarse_bytes"] / 16 * sum(sram(255, 128))
-        + c["gaussians_passed"] * sum(sram(256, 80)))
+        + c["gaussians_passed"] * sum(sram(256, 80)) + hits * sum(sram(10, 282)))
     # Of a Gaussian beside the forms: products of 18x18, of 18x12 and two squares, some twenty sums.
     form = given * (9 * 18 * 16 * MULTIPLY + 9 * 35 * ADD)
     other = given * (7 * 18 * 18 * MULTIPLY + 18 * 12 * MULTIPLY + 2 * 19 * 19 * MULTIPLY
@@ -193,7 +193,8 @@ def test_a_frame_by_hand(frame):
     rest_of("ffu", (
         seen * (of_gaussian + finish + reads + read_beats * 3 * sum(sram(256, 352))) + writes
         + tokens * sum(sram(255, 135)) + beats * sum(sram(256, 120))
-        + (seen + ends) * sum(sram(127, 31)) + clock["ffu"]), seen * tables)
+        + (seen + ends) * sum(sram(127, 31)) + seen * sum(sram(50, 331)) + clock["ffu"]),
+        seen * tables)
 
     vsort = (run.actions["rows_sorted"] * (32 * 30 * ADD + 16 * sum(sram(16, 29))) + clock["vsort"]
              + c["gaussians_kept"] * sum(sram(512, 212))

@@ -7,6 +7,7 @@ from typing import Any
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -36,6 +37,9 @@ from splatforge.hw.lib.floating import (
 
 __all__ = ["Folded", "result_layout"]
 
+#: Registers between units that look at the same counter of the round.
+REGISTERS_A_COUNTER = 4
+
 
 def result_layout(plan: Schedule, fmt: Floating) -> data.StructLayout:
     """Results of a schedule by name, words or raw integers."""
@@ -62,10 +66,13 @@ class Folded(Component):
     begins goes through empty. Each unit has registers for its operands, chosen by the slot of the
     round; results that are not used at once wait in shared registers.
 
-    Latency: ``schedule.finish + 1`` cycles from the round's first to that in which the results can
-    transfer. Throughput: a record every `interval` cycles. Stall: when results are due and those
-    before are not taken, everything but the buffer's input stands still; ``o.ready`` then acts
-    combinationally on all of it, not on ``i.ready``.
+    Nothing in it ever waits: a record begins only if there is room for its results, so that no
+    signal steers all registers at once. Results go through a queue, out of a memory.
+
+    Latency: ``schedule.finish + 4`` cycles from the round's first to that in which the results can
+    transfer. Throughput: a record every `interval` cycles. Stall: as long as the results of
+    ``schedule.under_way`` records are not taken, none begins. No ``ready``
+    depends on an input combinationally.
 
     Parameters
     ----------
@@ -95,7 +102,7 @@ class Folded(Component):
     busy : ``Out(1)``
         A record is under way, up to its results' transfer.
     stalled : ``Out(1)``
-        Results are due, and those before have not been taken.
+        A cycle of a round in which a record would have begun, had there been room for its results.
     """
 
     i: stream.Interface
@@ -116,11 +123,14 @@ class Folded(Component):
         m = Module()
         plan = self.schedule
         interval, rounds = plan.interval, plan.finish // plan.interval + 1
-        move, last = Signal(), Signal()
+        most = plan.under_way
+        last = Signal()
         slot = Signal(range(interval))
         # Of the record that began in this round, in the one before, and so on.
         valid = Signal(rounds)
-        begin, due = Signal(), Signal()
+        begin, ready, due = Signal(), Signal(), Signal()
+        flying = Signal(range(most + 1))
+        room, held = Signal(init=1), Signal()
 
         def here(cycle: int) -> Value:
             """Whether there is a record whose cycle it is."""
@@ -128,33 +138,46 @@ class Folded(Component):
             return begin if cycle == 0 else (slot == at) & valid[age]
 
         m.d.comb += [
-            last.eq(slot == interval - 1),
-            due.eq(here(plan.finish)), move.eq(~self.stalled),
-            self.stalled.eq(due & self.o.valid & ~self.o.ready),
-            self.busy.eq(valid.any() | self.o.valid),
+            last.eq(slot == interval - 1), due.eq(here(plan.finish)),
+            begin.eq(ready & room), self.stalled.eq(Mux(slot == 0, ready & ~room, held)),
+            self.busy.eq(flying.any()),
         ]
-        words = self._buffer(m, slot, valid, move, last, begin, here)
-        with m.If(move):
-            m.d.sync += slot.eq(Mux(last, 0, slot + 1))
-            with m.If(slot == 0):
-                m.d.sync += valid[0].eq(begin)
-            with m.If(due):
-                m.d.sync += valid[-1].eq(0)
-            with m.If(last):
-                m.d.sync += valid.eq(Cat(C(0, 1), valid))
-
-        m.submodules.units = units = EnableInserter(move)(
-            _Units(plan, self.fmt, self._constants))
-        m.d.comb += [units.slot.eq(slot), units.constants.eq(self.constants), units.words.eq(words)]
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        with m.If(due & move):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(units.o)]
+        words = self._buffer(m, slot, valid, last, ready, here)
+        m.d.sync += slot.eq(Mux(last, 0, slot + 1))
+        with m.If(slot == 0):
+            m.d.sync += [valid[0].eq(begin), held.eq(ready & ~room)]
+        with m.If(due):
+            m.d.sync += valid[-1].eq(0)
+        with m.If(last):
+            m.d.sync += valid.eq(Cat(C(0, 1), valid))
         with m.If(self.start):
             m.d.sync += slot.eq(0)
+
+        m.submodules.units = units = _Units(plan, self.fmt, self._constants)
+        m.d.comb += [units.start.eq(self.start), units.constants.eq(self.constants),
+                     units.words.eq(words)]
+
+        # ---- Results wait, and are given out of a register.
+        done = Signal()
+        results = Signal(units.o.shape().size, reset_less=True)
+        m.d.sync += [done.eq(due), results.eq(units.o)]
+        m.submodules.results = queue = SyncFIFOBuffered(width=len(results), depth=most)
+        move = Signal()
+        taken = Signal()
+        m.d.comb += [
+            queue.w_en.eq(done), queue.w_data.eq(results),
+            move.eq(~self.o.valid | self.o.ready), queue.r_en.eq(move),
+            taken.eq(self.o.valid & self.o.ready),
+        ]
+        with m.If(move):
+            m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]
+        with m.If(begin & ~taken):
+            m.d.sync += [flying.eq(flying + 1), room.eq(flying != most - 1)]
+        with m.If(~begin & taken):
+            m.d.sync += [flying.eq(flying - 1), room.eq(1)]
         return m
 
-    def _buffer(self, m, slot, valid, move, last, begin, here):
+    def _buffer(self, m, slot, valid, last, ready, here):
         """Beats in; words of the beat of the slot out."""
         plan, depth = self.schedule, self.depth
         interval = plan.interval
@@ -168,8 +191,8 @@ class Folded(Component):
             self.i.ready.eq((came - tail)[:len(came)] != depth),
             write.addr.eq(came), write.data.eq(self.i.payload),
             write.en.eq(self.i.valid & self.i.ready),
-            begin.eq((slot == 0) & ((came - head)[:len(came)] >= self.beats)),
-            self.freed.eq(here(plan.last_read) & move),
+            ready.eq((slot == 0) & ((came - head)[:len(came)] >= self.beats)),
+            self.freed.eq(here(plan.last_read)),
         ]
         with m.If(write.en):
             m.d.sync += came.eq(came + 1)
@@ -178,7 +201,7 @@ class Folded(Component):
         # Where the records of this round and those before begin.
         ages = plan.last_read // interval + 1
         bases = [head] + [Signal.like(head, name=f"base_{n}") for n in range(1, ages)]
-        with m.If(move & last):
+        with m.If(last):
             m.d.sync += [after.eq(before) for before, after in pairwise(bases)]
             with m.If(valid[0]):
                 m.d.sync += head.eq(head + self.beats)
@@ -189,22 +212,22 @@ class Folded(Component):
                 if cycle:
                     with m.Case(at):
                         m.d.comb += read.addr.eq(bases[age] + beat)
-                        with m.If(move):
-                            m.d.sync += there.eq(beat < self.beats)
+                        m.d.sync += there.eq(beat < self.beats)
         words = Signal(len(self.i.payload))
-        m.d.comb += read.en.eq(move)
-        with m.If(move):
-            m.d.sync += words.eq(Mux(there, read.data, 0))
+        m.d.sync += words.eq(Mux(there, read.data, 0))
         return words
 
 
 class _Units(Component):
-    """Units and registers of a schedule, all enabled at once.
+    """Units and registers of a schedule.
+
+    Each unit counts the cycles of the round for itself, as do every few registers: one counter
+    would have thousands of multiplexers to steer.
 
     Members
     -------
-    slot : ``In(range(interval))``
-        Cycle of the round.
+    start : ``In(1)``
+        The first round begins in the next cycle.
     constants, words : ``In(ArrayLayout(32, ...))``
         Constants, and the beat that was read.
     o : ``Out(StructLayout)``
@@ -215,7 +238,7 @@ class _Units(Component):
         self.plan, self.fmt = plan, fmt
         self.fronts: list[Signal] = []
         super().__init__({
-            "slot": In(range(plan.interval)),
+            "start": In(1),
             "constants": In(data.ArrayLayout(BINARY32.width, constants)),
             "words": In(data.ArrayLayout(BINARY32.width, plan.lanes)),
             "o": Out(result_layout(plan, fmt)),
@@ -229,11 +252,15 @@ class _Units(Component):
         self.results = [unit.o for unit in units]
         self.registers = [Signal(register.width, reset_less=True, name=f"register_{number}")
                           for number, register in enumerate(plan.registers)]
-        for register, signal in zip(plan.registers, self.registers, strict=True):
+        for number, (register, signal) in enumerate(
+                zip(plan.registers, self.registers, strict=True)):
+            if number % REGISTERS_A_COUNTER == 0:
+                self._count(m)
             self._choose(m, signal, [(slot, source) for slot, source in register.loads],
                          lambda source, width=register.width: self._value(source, width))
         for number, (made, unit) in enumerate(zip(units, plan.units, strict=True)):
             m.submodules[f"{unit.kind}_{number}"] = made
+            self._count(m)
             self._operands(m, made, unit)
         for output in plan.outputs:
             target = Value.cast(self.o[output.name])
@@ -243,6 +270,12 @@ class _Units(Component):
             else:
                 m.d.comb += target.eq(self._exact(output.operand))
         return m
+
+    def _count(self, m) -> None:
+        """A counter of the round, for what is chosen from here on."""
+        self.slot = slot = Signal(
+            range(self.plan.interval), name="slot", attrs={"keep": "true"})
+        m.d.sync += slot.eq(Mux(self.start | (slot == self.plan.interval - 1), 0, slot + 1))
 
     def _unit(self, unit: Unit) -> Any:
         fmt = self.fmt

@@ -393,8 +393,8 @@ def build(
     flags = tuple(optimise if optimise is not None else TRACED if trace else FAST)
     key = digest(
         verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
-        *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(SHARED_INSTANCES), str(verilator_root()),
-        _tool_versions(compiler()),
+        *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(SHARED_INSTANCES),
+        str(verilator_root()), _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
     started = children or Children()
