@@ -15,17 +15,17 @@ from splatforge.designs.fetch import SUBTILE_PX, TILE_PX, SplatFormat
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 
-__all__ = ["Alpha", "AlphaLane", "power_stages"]
+__all__ = ["Alpha", "AlphaLane", "exponent_stages", "multiple", "power_stages"]
 
 
-def _multiple(value: Value, n: int) -> Value:
+def multiple(value: Value, n: int) -> Value:
     """`value` times the constant `n` below 16, as sums of shifts: an FPGA would multiply."""
     if n & (n - 1) == 0:
         return value * n
     if n in (7, 14, 15):
         return (value << n.bit_length()) - value * ((1 << n.bit_length()) - n)
     top = 1 << (n.bit_length() - 1)
-    return value * top + _multiple(value, n - top)
+    return value * top + multiple(value, n - top)
 
 
 def _times(value: Value, number: Value, count: int) -> Value:
@@ -85,32 +85,54 @@ class AlphaLane(Component):
     def elaborate(self, platform):
         m = Module()
         design = self.design
-        exponent, form = design.exponent, design.form
-
-        # Data registers need no reset: what is in them matters only when `valid` says so.
-        def register(name: str, shape: Shape | int = 1) -> Signal:
-            return Signal(shape, name=name, reset_less=True)
-
-        total = register("total", self.column.shape())
-        u = register("u", shape_of(form))
-        u_factor = register("u_factor", shape_of(form))
-        u_square = register("u_square", 2 * form.width - 1)
-        p = register("p", exponent.width)
+        p = Signal(design.exponent.width, reset_less=True)
         power = power_stages(m, design, self.enable, p, self.reach, self.alpha)
         with m.If(self.enable):
             m.d.sync += [
-                # Stage 5: the form.
-                total.eq(self.column + self.row),
-                # Stage 6: rounded and saturated.
-                u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
-                # Stages 7 and 8: the way to a multiplier, and the square.
-                u_factor.eq(u),
-                u_square.eq(u_factor * u_factor),
-                # Stage 9: the exponent.
-                p.eq((u_square + self.rest) >> (2 * form.frac_bits - exponent.frac_bits)),
-                *power,
-            ]
+                *exponent_stages(design, self.column, self.row, self.rest, p), *power]
         return m
+
+
+def exponent_stages(
+    design: AlphaDesign, column: Value, row: Value, rest: Value, p: Signal
+) -> list[Any]:
+    """From the form's two parts to the exponent: five stages, 5 to 9, see :class:`AlphaLane`.
+
+    Parameters
+    ----------
+    design : AlphaDesign
+        Formats.
+    column, row, rest : Value
+        As of a lane.
+    p : Signal
+        Is driven: ``u^2 + v^2 + lo``.
+
+    Returns
+    -------
+    list of statements
+        What their registers take where they move.
+    """
+    exponent, form = design.exponent, design.form
+
+    # Data registers need no reset: what is in them matters only when `valid` says so.
+    def register(name: str, shape: Shape | int = 1) -> Signal:
+        return Signal(shape, name=name, reset_less=True)
+
+    total = register("total", signed(design.form_sum.width + 1))
+    u = register("u", shape_of(form))
+    u_factor = register("u_factor", shape_of(form))
+    u_square = register("u_square", 2 * form.width - 1)
+    return [
+        # Stage 5: the form.
+        total.eq(column + row),
+        # Stage 6: rounded and saturated.
+        u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
+        # Stages 7 and 8: the way to a multiplier, and the square.
+        u_factor.eq(u),
+        u_square.eq(u_factor * u_factor),
+        # Stage 9: the exponent.
+        p.eq((u_square + rest) >> (2 * form.frac_bits - exponent.frac_bits)),
+    ]
 
 
 def power_stages(
@@ -333,7 +355,7 @@ class Alpha(Component):
                 gain_b.eq(gain["b"]),
                 *(after.eq(before) for before, after in zip(*slopes, strict=True)),
                 u_block.eq(u_first + gain_b), v_block.eq(v_first),
-                *(register_.eq(up(name, _multiple(slopes[1]["abc".index(name)], n)))
+                *(register_.eq(up(name, multiple(slopes[1]["abc".index(name)], n)))
                   for (name, n), register_ in times.items()),
                 *(columns[x].eq(u_block + (times["a", x] if x else 0)) for x in range(width)),
             ]
