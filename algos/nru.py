@@ -21,7 +21,7 @@ from splatforge.algos.workers import Workers
 from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.nru import NruDesign
 
-__all__ = ["OUTSIDE", "SPLAT_FIELDS", "NruFrame", "nru_fixed"]
+__all__ = ["OUTSIDE", "SPLAT_FIELDS", "NruFrame", "nru_fixed", "significant_fixed"]
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -124,6 +124,25 @@ def _compile_tile(digest: str):
     return kernel
 
 
+def _compile_significant(digest: str):
+    """Kernel of the test of significance alone, for the sources that `digest` stands for."""
+    @nb.njit(cache=True, nogil=True)
+    def kernel(splats, up, alpha_k, table, significant):
+        digest  # noqa: B018 - a part of the key under which numba keeps this kernel
+        for at in range(len(splats)):
+            u0, v0 = np.int64(splats[at, 0]) << up[0], np.int64(splats[at, 1]) << up[1]
+            a, b = np.int64(splats[at, 2]) << up[2], np.int64(splats[at, 3]) << up[3]
+            c, log_opacity = np.int64(splats[at, 4]) << up[4], np.int64(splats[at, 5])
+            for pixel in range(_PIXELS):
+                x, y = pixel % TILE_PX, pixel // TILE_PX
+                if _alpha_kernel(
+                        alpha_k, table, u0 + a * x + b * y, v0 + c * y, log_opacity) >= 0:
+                    significant[at, pixel >> 6] |= np.uint64(1) << np.uint64(pixel & 63)
+
+    return kernel
+
+
+_significant_kernel = _compile_significant(source_digest(alpha_algorithm))
 _tile_kernel = _compile_tile(source_digest(alpha_algorithm, blend_algorithm))
 
 
@@ -132,7 +151,7 @@ def nru_fixed(
     tile_x: Int64Array, tile_y: Int64Array, starts: Int64Array, ids: Int32Array,
     splats: Int32Array,
 ) -> NruFrame:
-    """Blend tiles, bit-true to the hardware's array.
+    """Blend tiles, bit-true to :class:`splatforge.hw.nru.Nru`.
 
     Parameters
     ----------
@@ -160,11 +179,42 @@ def nru_fixed(
         complete=np.empty((tiles, _PIXELS), np.int32), ends=np.empty((tiles, _PIXELS), np.int32),
         blended=np.zeros((tiles, _PIXELS), np.int32),
         significant=np.zeros((len(splats), _PIXELS // 64), np.uint64))
-    up = np.array([design.alpha.form_sum.frac_bits - getattr(splat, name).frac_bits
-                   for name in SPLAT_FIELDS[:5]])
+    up = _up(design, splat)
     with Workers() as workers:
         workers.run_chunks(
             _tile_kernel, tiles, starts, tile_x, tile_y, width, height, ids, splats, up,
             alpha_constants(design.alpha), exp2_table(design.alpha), blend_constants(design.blend),
             frame.state, frame.ids, frame.complete, frame.ends, frame.blended, frame.significant)
     return frame
+
+
+def significant_fixed(
+    design: NruDesign, splat: SplatFormat, splats: Int32Array
+) -> npt.NDArray[np.uint64]:
+    """Pixels of a tile that splats are significant for, whether or not they have ended.
+
+    Parameters
+    ----------
+    design : NruDesign
+        Formats.
+    splat : SplatFormat
+        Formats of the splats.
+    splats : ndarray
+        Raw :data:`SPLAT_FIELDS` in coordinates of their tiles, shape [splats, 9].
+
+    Returns
+    -------
+    ndarray
+        As `NruFrame.significant`.
+    """
+    significant = np.zeros((len(splats), _PIXELS // 64), np.uint64)
+    _significant_kernel(
+        splats, _up(design, splat), alpha_constants(design.alpha), exp2_table(design.alpha),
+        significant)
+    return significant
+
+
+def _up(design: NruDesign, splat: SplatFormat) -> Int64Array:
+    """Bits that the forms' sum is finer than the splats' fields."""
+    return np.array([design.alpha.form_sum.frac_bits - getattr(splat, name).frac_bits
+                     for name in SPLAT_FIELDS[:5]])

@@ -23,10 +23,14 @@ RECORD_ID_BITS = LOW_BITS + TAG_BITS
 
 @dataclass(frozen=True, kw_only=True)
 class NruDesign:
-    """Formats of the array, and its queues.
+    """The array: its size, its formats, its queues.
 
     Parameters
     ----------
+    side : int
+        Units along a side of the array: 2, 4 or 8. Its tiles have twice as many pixels a side.
+    chunk_splats : int
+        Splats of each half of the buffer in front of it; a power of two from 8 to 4096.
     alpha : AlphaDesign
         Formats of the alpha evaluation.
     blend : BlendDesign
@@ -38,14 +42,21 @@ class NruDesign:
     Raises
     ------
     ValueError
-        If the queue's depth is none of these.
+        If a parameter is none of these.
     """
 
+    side: int = TILE_PX // 2
+    chunk_splats: int = 512
     alpha: AlphaDesign = AlphaDesign()
     blend: BlendDesign = BlendDesign()
     queue_entries: int = 8
 
     def __post_init__(self) -> None:
+        if self.side not in (2, 4, 8):
+            raise ValueError(f"Side must be 2, 4 or 8 units, not {self.side!r}")
+        if self.chunk_splats & (self.chunk_splats - 1) or not 8 <= self.chunk_splats <= 4096:
+            raise ValueError("Chunk must have a power of two from 8 to 4096 splats, "
+                             f"not {self.chunk_splats!r}")
         if self.queue_entries & (self.queue_entries - 1) or not 2 <= self.queue_entries <= 64:
             raise ValueError(
                 f"Queue must have a power of two from 2 to 64 entries, not {self.queue_entries!r}")
@@ -58,7 +69,12 @@ class NruDesign:
     @property
     def units(self) -> int:
         """Units, each with a back end."""
-        return TILE_PX * TILE_PX // UNIT_PIXELS
+        return self.side * self.side
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the array's tiles in pixels."""
+        return 2 * self.side
 
     @property
     def array(self) -> ArrayDesign:

@@ -37,6 +37,7 @@ from splatforge.hw.fetch import Fetch
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
 from splatforge.hw.lists import Lists
+from splatforge.hw.nru import Nru
 from splatforge.hw.qsu import Qsu
 from splatforge.hw.radiance import Radiance
 from splatforge.hw.raster import Raster
@@ -55,8 +56,8 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
-    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "qsu": Qsu,
-    "radiance": Radiance, "raster": Raster, "registers": Registers, "resolve": Resolve,
+    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "nru": Nru,
+    "qsu": Qsu, "radiance": Radiance, "raster": Raster, "registers": Registers, "resolve": Resolve,
     "setup": Setup, "streaminggs": Streaminggs, "tilelists": Tilelists, "vru": Vru,
     "vsort": Vsort, "vsu": Vsu,
 }
@@ -66,7 +67,7 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "lumina": frozenset({"radiance", "registers", "resolve", "tilelists", "vru"}),
+    "lumina": frozenset({"nru", "radiance", "registers", "resolve", "tilelists", "vru"}),
     "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
 }
 
@@ -147,6 +148,9 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Resolve(design.array.blend, design.resolve, design.shell, side)
     if isinstance(design, LuminaDesign):
         match name:
+            case "nru":
+                return Nru(
+                    design.nru, design.splat, design.radiance.record_ids, design.resolve)
             case "radiance":
                 return Radiance(design.radiance, design.shell)
             case "tilelists":

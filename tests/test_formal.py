@@ -28,6 +28,7 @@ OUTPUTS = {
     "fetch": {"o_address", "o_tile", "o_splat"},
     "ffu": {"o_address", "o_token"},
     "lists": {"o_answer", "o_address", "o_data"},
+    "nru": {"o_lookup", "o_walk", "o_tile", "o"},
     "qsu": {"o_tile", "o_chunk", "o_query", "o_range", "o_entry", "o_address"},
     "radiance": {"o_answer", "o_address", "o_write_address", "o_write_data"},
     "registers": {"s_axil_b", "s_axil_r"},

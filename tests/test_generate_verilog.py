@@ -11,6 +11,7 @@ import pytest
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.raster import COUNTERS, DESCRIPTOR_FIELDS, RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
@@ -36,7 +37,7 @@ from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
 #: By accelerator.
 DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16)),
-           "lumina": LuminaDesign(),
+           "lumina": LuminaDesign(nru=NruDesign(side=2)),
            "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16, group_tiles=2))}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) +\(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)

@@ -1,13 +1,24 @@
-"""Blending of the array of neural rendering units against a plain walk over pixels."""
+"""The array of neural rendering units: a plain walk over pixels, and RTL against both models."""
+
+import sys
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from splatforge.algos.alpha import alpha_fixed, forms_fixed
 from splatforge.algos.blend import blend_fixed, start_raw
-from splatforge.algos.nru import OUTSIDE, SPLAT_FIELDS, nru_fixed
+from splatforge.algos.nru import OUTSIDE, SPLAT_FIELDS, nru_fixed, significant_fixed
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.nru import NruDesign
+from splatforge.hw.nru import Nru
+from splatforge.sim import nru as model
+from splatforge.verification.lib.runner import TESTED_LUMINA
+from splatforge.verification.lib.tiles import BACKGROUND, Tiles
+
+sys.path.insert(0, str(Path(__file__).parent))
+import streams
 
 DESIGN, SPLAT = NruDesign(), SplatFormat()
 
@@ -36,6 +47,7 @@ def test_blends_as_a_plain_walk(record_ids):
     rows[100:, 5] //= 8
     ids = rng.integers(0, 1 << 20, 260).astype(np.int32)
     frame = nru_fixed(DESIGN, SPLAT, record_ids, width, height, tile_x, tile_y, starts, ids, rows)
+    significant = significant_fixed(DESIGN, SPLAT, rows)
     y, x = np.divmod(np.arange(256), 16)
     for tile in range(3):
         inside = (16 * tile_x[tile] + x < width) & (16 * tile_y[tile] + y < height)
@@ -47,8 +59,10 @@ def test_blends_as_a_plain_walk(record_ids):
             fields = dict(zip(SPLAT_FIELDS, rows[at].tolist(), strict=True))
             u, v = forms_fixed(DESIGN.alpha, SPLAT, fields, x, y)
             alpha = alpha_fixed(DESIGN.alpha, u, v, np.full(256, fields["log_opacity"]))
-            bits = np.unpackbits(frame.significant[at].view(np.uint8), bitorder="little")
+            bits, whole = (np.unpackbits(each[at].view(np.uint8), bitorder="little")
+                           for each in (frame.significant, significant))
             np.testing.assert_array_equal(bits, alpha.significant & live)
+            np.testing.assert_array_equal(whole, alpha.significant)
             color = np.array([fields[name] for name in SPLAT_FIELDS[6:]])
             behind = blend_fixed(DESIGN.alpha, DESIGN.blend, state,
                                  np.where(live & alpha.significant, alpha.alpha, 0),
@@ -78,3 +92,149 @@ def test_an_element_for_every_pixel():
     assert DESIGN.units == 64
     assert DESIGN.array.lanes == 256
     assert DESIGN.array.blocks == 1
+
+
+#: Four units of four pixels, everything short: queues fill up, chunks are many.
+SMALL, RECORD_IDS = TESTED_LUMINA.nru, TESTED_LUMINA.radiance.record_ids
+#: Lists: none, one, whole chunks, several; the longest is opaque and ends its pixels early.
+COUNTS = (40, 5, 0, 16, 70, 1, 33, 48, 0, 90, 17)
+
+
+@cache
+def bench():
+    return streams.Bench(Nru(SMALL, SPLAT, RECORD_IDS, TESTED_LUMINA.resolve))
+
+
+class Play:
+    """The array amid sources, a cache and sinks, beside its model in every cycle."""
+
+    def __init__(self, tiles, remapping, gap, stall, delay, seed):
+        self.tiles, self.remapping = tiles, remapping
+        self.gap, self.stall, self.delay = gap, stall, delay
+        self.rng = np.random.default_rng(seed)
+        self.counted = dict.fromkeys(
+            ("lockstep", "remapped", "stalled", "starved", "bypassed", "skip"), 0)
+        self.walk, self.groups, self.sizes = [], [], []
+        self.lookups = [{} for _ in tiles.counts]
+        self.cycles = 0
+
+    def out(self, probability):
+        return bool(self.rng.random() < probability)
+
+    async def play(self, ctx):
+        dut, tiles = bench().dut, self.tiles
+        state = model.new_nru(SMALL, tiles.caching, self.remapping)
+        tile_layout, splat_layout = dut.i_tile.payload.shape(), dut.i_splat.payload.shape()
+        answers = []
+        sent, taken, place = 0, -1, 0
+        tile_shown = splat_shown = False
+        walked = looked = ended = 0
+        ctx.set(dut.caching, tiles.caching)
+        ctx.set(dut.remapping, self.remapping)
+        ctx.set(dut.background, list(BACKGROUND))
+        names = tuple(self.counted)
+        for cycle in range(30_000):
+            if len(self.groups) == len(tiles.groups) and walked == len(tiles.walk):
+                self.cycles = cycle
+                break
+            # What comes in.
+            tile_shown = sent < len(tiles.counts) and (tile_shown or not self.out(self.gap))
+            ctx.set(dut.i_tile.valid, int(tile_shown))
+            if tile_shown:
+                columns, rows = tiles.size[sent]
+                ctx.set(dut.i_tile.payload, tile_layout.const(
+                    {"columns": columns, "rows": rows, "splats": tiles.counts[sent]}))
+            left = taken >= 0 and bool(place < tiles.starts[taken + 1])
+            splat_shown = left and (splat_shown or not self.out(self.gap))
+            ctx.set(dut.i_splat.valid, int(splat_shown))
+            if splat_shown:
+                ctx.set(dut.i_splat.payload, splat_layout.const({
+                    "splat": dict(zip(SPLAT_FIELDS, tiles.splats[place].tolist(), strict=True)),
+                    "id": int(tiles.ids[place])}))
+            due = [each for each in answers if each[0] <= cycle]
+            answer = due[self.rng.integers(len(due))] if due else None
+            ctx.set(dut.i_answer.valid, answer is not None)
+            number, hit = -1, False
+            if answer is not None:
+                answers.remove(answer)
+                _, tile, number = answer
+                hit, color = tiles.answer(tile, number)
+                ctx.set(dut.i_answer.payload, {"pixel": number, "hit": hit, "color": color})
+            lookup_ready, walk_ready, tile_ready, ready = (
+                not self.out(self.stall) for _ in range(4))
+            for port, value in ((dut.o_lookup, lookup_ready), (dut.o_walk, walk_ready),
+                                (dut.o_tile, tile_ready), (dut.o, ready)):
+                ctx.set(port.ready, value)
+            shown = model.offers(state, walk_ready, ready)
+            model.step(state, tiles.work, model.Inputs(
+                tile_shown, splat_shown, lookup_ready, number, hit, walk_ready, tile_ready, ready))
+            (_, _, tile_taken, splat_taken, *seen) = await ctx.tick().sample(
+                dut.i_tile.ready, dut.i_splat.ready,
+                *(getattr(dut, name) for name in names),
+                dut.o_lookup.valid, dut.o_lookup.payload, dut.o_walk.valid, dut.o_walk.payload,
+                dut.o_tile.valid, dut.o_tile.payload, dut.o.valid, dut.o.payload)
+            counts, rest = seen[:len(names)], seen[len(names):]
+            lookup_valid, lookup, walk_valid, walk, out_valid, out, valid, group = rest
+            got = model.Offers(
+                tile_taken, splat_taken, counts[5], lookup.pixel if lookup_valid else -1,
+                (256 if walk.last else walk.pixel) if walk_valid else -1,
+                walk.hit if walk_valid and not walk.last else 0, out_valid, valid, *counts[:5])
+            assert got == shown, cycle
+            for name, value in zip(names, counts, strict=True):
+                self.counted[name] += value
+            # What came out.
+            if tile_shown and tile_taken:
+                taken, place, sent, tile_shown = sent, tiles.starts[sent], sent + 1, False
+                splat_shown = False
+            elif splat_shown and splat_taken:
+                place, splat_shown = place + 1, False
+            if counts[5]:
+                assert not (splat_shown and splat_taken)
+                place, splat_shown = tiles.starts[taken + 1], False
+            if lookup_valid and lookup_ready:
+                # Of the tile behind the last whose walk is over.
+                looked = ended
+                assert lookup.pixel not in self.lookups[looked]
+                self.lookups[looked][lookup.pixel] = tuple(lookup.record)
+                answers.append((cycle + 1 + int(self.rng.integers(self.delay + 1)), looked,
+                                lookup.pixel))
+            if walk_valid and walk_ready:
+                walked += 1
+                if walk.last:
+                    self.walk.append((ended, "end"))
+                    ended += 1
+                else:
+                    self.walk.append((ended, walk.pixel, tuple(walk.record), walk.hit,
+                                      tuple(walk.color)))
+            if out_valid and tile_ready:
+                self.sizes.append((out.columns, out.rows))
+            if valid and ready:
+                self.groups.append([(*pixel.color, pixel.transmittance) for pixel in group][
+                    :len(tiles.groups[len(self.groups)])])
+        else:
+            raise AssertionError("not done")
+
+
+@pytest.mark.parametrize(("caching", "remapping", "gap", "stall", "delay"), [
+    (True, True, 0.0, 0.0, 0), (True, True, 0.3, 0.4, 40), (False, True, 0.0, 0.5, 0),
+    (True, False, 0.0, 0.0, 5)])
+def test_rtl_against_both_models(caching, remapping, gap, stall, delay):
+    """Pixels, records, look-ups and walk are those of the integers, cycles those of the model."""
+    tiles = Tiles(TESTED_LUMINA, 3, COUNTS, caching)
+    play = Play(tiles, remapping, gap, stall, delay, 5)
+    bench().play(play.play)
+    assert play.groups == tiles.groups
+    assert play.sizes == tiles.size
+    assert play.walk == tiles.walk
+    assert play.lookups == tiles.lookups
+    assert (play.counted["remapped"] > 0) == remapping
+    if caching:
+        inside = sum(columns * rows for columns, rows in tiles.size)
+        assert play.counted["bypassed"] == inside - tiles.complete.sum() > 0
+        assert tiles.hit.any()
+    assert play.counted["skip"] > 0
+
+
+@pytest.mark.rtl
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("nru", seed=7)

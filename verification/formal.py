@@ -36,6 +36,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
@@ -85,6 +86,7 @@ SMALL_STREAMINGGS = StreaminggsDesign(
     array=replace(SMALL.array, group_tiles=2), resolve=SMALL.resolve)
 #: The same of Lumina.
 SMALL_LUMINA = LuminaDesign(
+    nru=NruDesign(side=2, chunk_splats=8, queue_entries=2),
     radiance=RadianceDesign(
         record_ids=2, sets=16, ways=2, group_tiles=1, outstanding_bursts=2),
     tilelists=TilelistsDesign(
@@ -95,9 +97,8 @@ SMALL_LUMINA = LuminaDesign(
 #: queues hold would have to be said as invariants. All that they are made of but the arbiters is
 #: proven, and benches and whole frames watch their bus in every cycle.
 UNITS = (
-    "alpha", "array", "blend", "bsu", "ccu", "cfu", "fetch", "ffu", "lists", "qsu", "registers",
-    "radiance", "resolve", "raster", "setup", "tilelists", "vru", "vsort",
-    "vsu")
+    "alpha", "array", "blend", "bsu", "ccu", "cfu", "fetch", "ffu", "lists", "nru", "qsu",
+    "radiance", "registers", "resolve", "raster", "setup", "tilelists", "vru", "vsort", "vsu")
 #: Cycles of a trace.
 DEPTH = 4
 
@@ -349,6 +350,14 @@ def _lists_invariants() -> tuple[str, ...]:
     return (f"(= (bvadd {places}) {_bit('dut.asking')})",)
 
 
+def _nru_invariants() -> tuple[str, ...]:
+    """What leaves is one tile: offered, read out, or, behind its last pixel, its mark somewhere."""
+    places = " ".join([
+        *(_bit(f"dut.{wire}") for wire in ("o_tile__valid", "asking", "mark", "closing")),
+        *(_bit(f"dut.leaving_{n}", 1) for n in range(1, 8))])
+    return (f"(= (bvadd {places}) {_bit('dut.emptying')})",)
+
+
 def _raster_invariants() -> tuple[str, ...]:
     """Between frames nothing asks for anything; a tile's rows are ahead, asked for or granted."""
     def rows(wire: str) -> str:
@@ -403,10 +412,11 @@ def prove_unit(name: str, folder: Path) -> Proof:
     ProofError
         If Yosys or the prover fails.
     """
-    released = {"array": _after_skip, "fetch": _after_skip, "radiance": _never_stalled,
+    released = {"array": _after_skip, "fetch": _after_skip, "nru": _after_skip,
+                "radiance": _never_stalled,
                 "setup": _after_end, "vru": _between_tiles}.get(
         name, _no_release)
-    invariants = {"array": _array_invariants, "lists": _lists_invariants,
+    invariants = {"array": _array_invariants, "lists": _lists_invariants, "nru": _nru_invariants,
                   "raster": _raster_invariants}.get(name, tuple)()
     small = {"raster": SMALL, "gscore": SMALL_GSCORE, "lumina": SMALL_LUMINA,
              "streaminggs": SMALL_STREAMINGGS}[home(name)]

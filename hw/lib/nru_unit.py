@@ -60,6 +60,8 @@ class NruUnit(Component):
     -------
     i : ``In(stream.Signature(Entry))``
         See :func:`entry_layout`; not without a fragment. Exponents are at most the cut-off.
+    room : ``Out(1)``
+        The queue has room for two entries more.
     begin : ``In(1)``
         The entries from the next cycle on are of another tile, whose state is the other half's. All
         entries have left the queue.
@@ -91,7 +93,7 @@ class NruUnit(Component):
         self.design, self.record_ids = design, record_ids
         super().__init__({
             "i": In(stream.Signature(entry_layout(design))),
-            "begin": In(1),
+            "room": Out(1), "begin": In(1),
             "ended": Out(UNIT_PIXELS), "complete": Out(UNIT_PIXELS), "half": Out(1),
             "busy": Out(1), "current": Out(1),
             "read_slot": In(range(2 * UNIT_PIXELS)),
@@ -115,7 +117,7 @@ class NruUnit(Component):
         push, issue, pop = Signal(), Signal(), Signal()
         head = read.data
         m.d.comb += [
-            self.i.ready.eq(count != depth),
+            self.i.ready.eq(count != depth), self.room.eq(count < depth - 1),
             push.eq(self.i.valid & self.i.ready),
             write.addr.eq(last), write.data.eq(self.i.payload), write.en.eq(push),
             read.addr.eq(first),

@@ -17,6 +17,7 @@ from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
@@ -66,6 +67,7 @@ TESTED_STREAMINGGS = StreaminggsDesign(
 
 #: The same of Lumina, with a cache that forgets soon and small groups.
 TESTED_LUMINA = LuminaDesign(
+    nru=NruDesign(side=2, chunk_splats=16, queue_entries=4),
     radiance=RadianceDesign(record_ids=3, sets=16, group_tiles=2, outstanding_bursts=2),
     tilelists=TilelistsDesign(
         entry=_ENTRY, buffer_beats=16, burst_beats=4, outstanding_bursts=2),
