@@ -94,7 +94,7 @@ def figures(
     events = streaminggs_events(
         design, run, pixels=view.width * view.height,
         significant=int(drawn.workload.array.significant.sum()),
-        clock_hz=clock_of(design.name, table, NODE_NM).value, table=table)
+        clock_hz=clock_of(design, table, NODE_NM).value, table=table)
     counters = run.counters
     waited_for = busiest(design, counters)
     return (

@@ -156,11 +156,13 @@ def _bands(baseline: Mapping[str, Any], stages: Sequence[str]) -> str:
 def _notes(simulate: Mapping[str, Any]) -> list[str]:
     missing = dict.fromkeys(
         text for report in simulate["energy"] for text in report["not_modelled"])
+    assumed, warning = simulate["assumed"], simulate.get("clock_warning")
     return [
         f"Clock: {simulate['clock_source']}.",
-        (f"At {simulate['assumed']['clock_hz'] / 1e6:g} MHz, "
-         f"{simulate['assumed']['clock_source']}: {simulate['assumed']['fps']:.4g} frames per "
-         "second."),
+        *([f"Beware: {warning}."] if warning else []),
+        (f"At {assumed['clock_hz'] / 1e6:g} MHz, {assumed['clock_source']}: "
+         + (f"{assumed['note']}." if assumed["time_s"] is None else
+            f"{assumed['fps']:.4g} frames per second.")),
         (f"Of the evaluations that the array issued, {simulate['useful_share']:.1%} were of a live "
          "pixel with alpha of at least 1/255."),
         f"The energy leaves out: {'; '.join(missing)}.",

@@ -1,7 +1,7 @@
 """A scene and a path of cameras through an accelerator's models: cycles, traffic, energy, area."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -38,7 +38,7 @@ from splatforge.sim.streaminggs import busiest as busiest_of_streaminggs
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
 __all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Rival", "Simulation", "clock_of",
-           "memory_record", "simulate"]
+           "memory_record", "not_mapped", "simulate"]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
@@ -46,21 +46,62 @@ GPUS = ("orin_nx_16gb", "agx_xavier")
 ASSUMED_CLOCK = Sourced.exact(1e9, "Hz", "assumed: GSCore (ASPLOS 2024) at 28 nm")
 
 
-def clock_of(design_name: str, table: CostTable, node_nm: float) -> Sourced:
-    """What synthesis of a design's units supports, in Hz; what is assumed where they are untimed.
+#: Parameters that no RTL holds: how a scene is cut.
+_OFFLINE = ("partition",)
+
+
+def not_mapped(design: AcceleratorDesign) -> dict[str, tuple[Any, Any]]:
+    """Parameters of the RTL that are not those whose critical paths are known.
 
     Parameters
     ----------
-    design_name : str
-        Of the design.
+    design : AcceleratorDesign
+        What is asked for; the default of its kind is what was mapped.
+
+    Returns
+    -------
+    dict
+        Dotted name -> its value, and the one that was mapped.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+
+    def compare(ours: Any, mapped: Any, name: str) -> None:
+        if is_dataclass(ours) and type(ours) is type(mapped):
+            for each in fields(ours):
+                if name or each.name not in _OFFLINE:
+                    compare(getattr(ours, each.name), getattr(mapped, each.name),
+                            f"{name}.{each.name}".lstrip("."))
+        elif ours != mapped:
+            found[name] = ours, mapped
+
+    compare(design, type(design)(), "")
+    return found
+
+
+def clock_of(design: AcceleratorDesign, table: CostTable, node_nm: float) -> Sourced:
+    """What synthesis of a design's units supports, in Hz; what is assumed where they are untimed.
+
+    It is that of the default parameters, whose units were mapped; where others are asked for the
+    source says which.
+
+    Parameters
+    ----------
+    design : AcceleratorDesign
+        The design.
     table : CostTable
         Its critical paths.
     node_nm : float
         Process node, 7 to 130.
     """
-    if not table.is_timed(design_name):
+    if not table.is_timed(design.name):
         return ASSUMED_CLOCK
-    return table.clock(design_name, node_nm=node_nm)
+    clock = table.clock(design.name, node_nm=node_nm)
+    others = ", ".join(f"{name} {ours!r} instead of {mapped!r}"
+                       for name, (ours, mapped) in not_mapped(design).items())
+    if not others:
+        return replace(clock, source=f"{clock.source}; of the default parameters")
+    return replace(clock, source=f"{clock.source}; of the default parameters, those asked for were "
+                   f"not mapped: {others}")
 
 
 def memory_record(timing: Memory, counts: Sequence[DramCounts | None]) -> dict[str, Any]:
@@ -253,7 +294,12 @@ class Rival:
     areas: AreaReport
 
     def baseline(self, time_s: float, energy_j: float, band_j: Sequence[float]) -> dict[str, Any]:
-        """Its figures, over time and energy of ours."""
+        """Its figures, over time and energy of ours.
+
+        The band of a time is that of the clock for the cycles counted at its value. Where the
+        memory's timing is in ns there are fewer cycles at a slower clock and more at a faster one:
+        the band is an outer one.
+        """
         cycles = sum(run.cycles for run in self.runs)
         time = cycles / self.clock.value
         times = [cycles / self.clock.high, cycles / self.clock.low]
@@ -261,6 +307,7 @@ class Rival:
         spent_band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
         return {
             "preset": self.preset, "cycles": cycles, "clock_hz": self.clock.value,
+            "clock_source": self.clock.source,
             "time_s": time, "time_band_s": times,
             "energy_j": spent, "energy_band_j": spent_band,
             "speedup": time / time_s, "speedup_band": [each / time_s for each in times],
@@ -289,6 +336,8 @@ class Simulation:
         What happened in each frame.
     clock : Sourced
         Clock in Hz, and who says so.
+    supported : Sourced
+        The clock that synthesis supports, as :func:`clock_of` has it.
     energies : tuple of EnergyReport
         One for each frame.
     areas : AreaReport
@@ -306,6 +355,7 @@ class Simulation:
     runs: tuple[Run, ...]
     counts: tuple[FrameCounts, ...]
     clock: Sourced
+    supported: Sourced
     energies: tuple[EnergyReport, ...]
     areas: AreaReport
     gpus: tuple[tuple[GpuRun, ...], ...]
@@ -337,6 +387,35 @@ class Simulation:
         significant = sum(int(counts.significant.sum()) for counts in self.counts)
         return significant / issued if issued else 0.0
 
+    @property
+    def is_clock_assumed(self) -> bool:
+        """Whether no synthesis supports the clock: it is above what does, or nothing is timed."""
+        return self.supported is ASSUMED_CLOCK or self.clock.value > self.supported.value
+
+    @property
+    def clock_warning(self) -> str:
+        """What to say of a clock that no synthesis supports; nothing of another."""
+        if not self.is_clock_assumed or self.clock is ASSUMED_CLOCK:
+            return ""
+        return (f"no synthesis supports {self.clock.value / 1e6:,.4g} MHz, "
+                f"{self.clock.value / self.supported.value:.3g} times the "
+                f"{self.supported.value / 1e6:,.4g} MHz that it does: times, powers and speedups "
+                "are of an assumed clock")
+
+    def _assumed(self, baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures at the clock that papers assume, where cycles do not depend on it."""
+        said = {"clock_hz": ASSUMED_CLOCK.value, "clock_source": ASSUMED_CLOCK.source}
+        if isinstance(self.timing, BankedMemory):
+            return {**said, "time_s": None, "fps": None, "speedup": {}, "note": (
+                "the memory's timing is in ns, and the cycles were counted at another clock: "
+                f"--clock-mhz {ASSUMED_CLOCK.value / 1e6:g} counts them at this one")}
+        time_s = self.cycles / ASSUMED_CLOCK.value
+        speedups = {name: each["time_s"] / time_s for name, each in baselines.items()}
+        if self.rival is not None:
+            # Both at the clock that is assumed.
+            speedups[self.rival.design] = baselines[self.rival.design]["cycles"] / self.cycles
+        return {**said, "time_s": time_s, "fps": len(self.runs) / time_s, "speedup": speedups}
+
     def _units(self) -> dict[str, dict[str, object]]:
         """Energy and area of every unit; null where only one of them is known."""
         energies, areas = [report.units for report in self.energies], self.areas.units
@@ -354,7 +433,6 @@ class Simulation:
     def record(self) -> dict[str, Any]:
         """The figures for ``--json``; keys carry their units."""
         time_s = self.cycles / self.clock.value
-        assumed_s = self.cycles / ASSUMED_CLOCK.value
         counters, frames = self.counters, len(self.runs)
         color = self.parameters.splat.color
         energy_j = sum(report.energy_j for report in self.energies)
@@ -368,12 +446,10 @@ class Simulation:
             baselines |= compare(
                 time_s=time_s, energy_j=energy_j, gpu_runs=[whole],
                 energy_band_j=(band[0], band[1]))
-        speedups = {name: each["time_s"] / assumed_s for name, each in baselines.items()}
         if self.rival is not None:
-            theirs = self.rival.baseline(time_s, energy_j, band)
-            baselines[self.rival.design] = theirs
-            # Both at the clock that is assumed.
-            speedups[self.rival.design] = theirs["cycles"] / self.cycles
+            baselines[self.rival.design] = self.rival.baseline(time_s, energy_j, band)
+        for each in baselines.values():
+            each["clock_assumed"] = self.is_clock_assumed
         models = _MODELS[self.design]
         cycles_of = models.cycles_of(self.parameters)
         return {
@@ -381,11 +457,12 @@ class Simulation:
             "cycles": self.cycles, "frame_cycles": [run.cycles for run in self.runs],
             "clock_hz": self.clock.value, "clock_source": self.clock.source,
             "clock_band_hz": [self.clock.low, self.clock.high],
+            "clock_assumed": self.is_clock_assumed, "clock_supported_hz": self.supported.value,
+            "clock_warning": self.clock_warning or None,
+            "clock_not_mapped": {name: {"asked": str(ours), "mapped": str(mapped)} for name, (
+                ours, mapped) in not_mapped(self.parameters).items()},
             "time_s": time_s, "fps": frames / time_s,
-            "assumed": {
-                "clock_hz": ASSUMED_CLOCK.value, "clock_source": ASSUMED_CLOCK.source,
-                "time_s": assumed_s, "fps": frames / assumed_s,
-                "speedup": speedups},
+            "assumed": self._assumed(baselines),
             "bytes_read": sum(run.bytes_read for run in self.runs),
             "bytes_written": sum(run.bytes_written for run in self.runs),
             "bytes": {name.removesuffix("_bytes"): counters[name] for name in (
@@ -482,7 +559,8 @@ def simulate(
         raise ValueError("Cameras must hold at least one view, not 0")
     models = _MODELS[design_name]
     table = table or default_costs()
-    clock = clock or clock_of(design_name, table, node_nm)
+    supported = clock_of(design, table, node_nm)
+    clock = clock or supported
     of_dram: dict[str, Any] = {}
     if isinstance(timing, BankedMemory):
         of_dram = {"dram": timing.dram.name, "costs": dram_costs(timing.dram)}
@@ -494,7 +572,7 @@ def simulate(
         other = _MODELS[other_design]
     runs, kept, energies = [], [], []
     their_runs, their_energies = [], []
-    their_clock = clock_of(other_design, table, node_nm) if other else clock
+    their_clock = clock_of(GSCORE_PRESETS[preset], table, node_nm) if other else clock
     gpu_runs: list[list[GpuRun]] = [[] for _ in boards]
     for number, camera in enumerate(cameras):
         # Of a frame's workload only the tiles' counts are kept.
@@ -532,7 +610,8 @@ def simulate(
         tell(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,
-        runs=tuple(runs), counts=tuple(kept), clock=clock, energies=tuple(energies),
+        runs=tuple(runs), counts=tuple(kept), clock=clock, supported=supported,
+        energies=tuple(energies),
         areas=area_of_units(models.inventory(design, table), node_nm=node_nm, table=table),
         gpus=tuple(tuple(each) for each in gpu_runs),
         rival=None if other is None else Rival(

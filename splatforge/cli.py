@@ -226,7 +226,7 @@ class MemoryOptions:
 
         if self.clock_mhz is not None:
             return Sourced.exact(1e6 * self.clock_mhz, "Hz", "given by --clock-mhz")
-        return clock_of(design.name, table or default_costs(), node_nm)
+        return clock_of(design, table or default_costs(), node_nm)
 
     def timing(self, design: "AcceleratorDesign", stated: str = "fixed", *, node_nm: float = 28.0,
                table: "CostTable | None" = None) -> "Memory":
@@ -1196,14 +1196,15 @@ def simulate(
                          trace_text(run.requests, memory_trace.suffix).encode())
     record = simulated.record()
     energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
+    if record["clock_warning"]:
+        print(f"splatforge: warning: {record['clock_warning']}", file=sys.stderr)
+    assumed = ", at an assumed clock" if record["clock_assumed"] else ""
     _publish(record, json_file, [
         ("cycles", f"{record['cycles']:,} in {record['frames']} frame(s)"),
         ("time", _time_line(record)),
         ("clock", record["clock_source"]),
-        ("assumed", (f"{1e3 * record['assumed']['time_s']:.4g} ms at "
-                    f"{record['assumed']['clock_hz'] / 1e6:g} MHz, "
-                    f"{record['assumed']['fps']:.4g} frames per second: "
-                    f"{record['assumed']['clock_source'].removeprefix('assumed: ')}")),
+        *([("WARNING", record["clock_warning"])] if record["clock_warning"] else []),
+        ("assumed", _assumed_line(record["assumed"])),
         ("bytes", f"{record['bytes_read']:,} read, {record['bytes_written']:,} written"),
         ("of them", ", ".join(f"{name.replace('_', ' ')} {number:,}"
                               for name, number in record["bytes"].items() if number)),
@@ -1220,10 +1221,19 @@ def simulate(
         *_unit_lines(record["units"]),
         *((name, (f"{_rounded(1e3 * each['time_s'])} ms, {_rounded(1e3 * each['energy_j'])} mJ "
                   f"{_doing(each, record['gpu_stages'])}: {{}} to {{}} times our time, "
-                  "{} to {} times our energy").format(*map(_rounded, (
+                  "{} to {} times our energy" + assumed).format(*map(_rounded, (
                       *each["speedup_band"], *each["energy_saving_band"]))))
           for name, each in record["baselines"].items()),
     ])
+
+
+def _assumed_line(assumed: Mapping[str, Any]) -> str:
+    """What a run would take at the clock that papers assume."""
+    at = f"{assumed['clock_hz'] / 1e6:g} MHz"
+    if assumed["time_s"] is None:
+        return f"nothing at {at}: {assumed['note']}"
+    return (f"{1e3 * assumed['time_s']:.4g} ms at {at}, {assumed['fps']:.4g} frames per second: "
+            f"{assumed['clock_source'].removeprefix('assumed: ')}")
 
 
 def _doing(baseline: Mapping[str, Any], stages: Sequence[str]) -> str:

@@ -807,6 +807,9 @@ def test_simulate(capsys, scene_file):
     ends = (1e3 * record["cycles"] / each for each in reversed(record["clock_band_hz"]))
     assert f" ms, {' to '.join(map(two_digits, ends))}, at " in run(capsys, *base)[1]
     assert " ms at 50 MHz, " in run(capsys, *base, "--clock-mhz", 50)[1]
+    assert record["clock_assumed"] is False is record["baselines"]["agx_xavier"]["clock_assumed"]
+    assert (record["clock_warning"], record["clock_not_mapped"]) == (None, {})
+    assert record["clock_source"].endswith("; of the default parameters")
     assumed = record["assumed"]
     assert assumed["time_s"] == pytest.approx(record["cycles"] / 1e9)
     assert assumed["speedup"]["orin_nx_16gb"] == pytest.approx(
@@ -816,7 +819,19 @@ def test_simulate(capsys, scene_file):
     slow = figures(capsys, *base, "--clock-mhz", 50, "--memory-latency", 1000)
     assert slow["clock_hz"] == 5e7
     assert slow["cycles"] > record["cycles"]
+    assert slow["clock_assumed"] is False
+    fast = figures(capsys, *base, "--clock-mhz", 5000)
+    assert fast["clock_assumed"] is True is fast["baselines"]["agx_xavier"]["clock_assumed"]
+    assert fast["clock_supported_hz"] == supported.value
+    _, out, err = run(capsys, *base, "--clock-mhz", 5000)
+    said = f"no synthesis supports 5,000 MHz, {5e9 / supported.value:.3g} times the "
+    assert said in err
+    assert said in " ".join(out.split())
+    assert "our energy, at an assumed clock" in " ".join(out.split())
     narrow = figures(capsys, *base, "--preset", "16-lane")
+    # Its clock is that of other lanes, and says so.
+    assert narrow["clock_not_mapped"] == {"array.lanes": {"asked": "16", "mapped": "64"}}
+    assert "those asked for were not mapped: array.lanes 16 instead of 64" in narrow["clock_source"]
     assert narrow["cycles"] > record["cycles"]
     assert narrow["bytes_read"] == pytest.approx(record["bytes_read"], rel=0.3)
     twice = figures(capsys, *base, "--frames", 2)
@@ -875,6 +890,9 @@ def test_simulate_banked_memory(capsys, tmp_path, scene_file):
         dram = [row for row in record["energy"][0]["rows"] if row["component"] == "dram"]
         assert sum(row["energy_j"] for row in dram) == pytest.approx(memory["energy_j"])
         assert record["energy"][0]["dram"] == name
+        # Cycles of another clock are no time at the assumed one.
+        assert (record["assumed"]["time_s"], record["assumed"]["speedup"]) == (None, {})
+        assert "--clock-mhz 1000" in record["assumed"]["note"]
     slower = figures(capsys, *base, "--memory", name, "--clock-mhz", 100)
     assert slower["memory"]["accelerator_clock_hz"] == 1e8
     assert slower["cycles"] < record["cycles"]

@@ -630,6 +630,21 @@ def test_delay_scales_by_the_rule() -> None:
     assert got.high == pytest.approx(law((-285.7, 1239, -1795, 898.8), 0.8) / there)
 
 
+def test_a_newer_node_is_not_slower_without_a_word() -> None:
+    """The fits of 20 nm are 1.13 times as slow as those of 32 nm at their nominal 0.9 V."""
+    nodes = (130, 90, 65, 45, 40, 32, 28, 22, 20, 16, 14, 12, 10, 7)
+    clocks = {node: TABLE.clock("raster", node_nm=node) for node in nodes}
+    for place, node in enumerate(nodes):
+        slower = any(clocks[node].value < clocks[older].value for older in nodes[:place])
+        assert slower == ("times as slow as at 32 nm" in clocks[node].source), node
+        assert slower == (node in (28, 22, 20)), node
+    step = TABLE.scale("delay", 32, 20)
+    assert step.value == pytest.approx(9.47 / 8.36, rel=1e-3)
+    assert step.low < 1 < step.high
+    assert "fits have logic at 20 nm 1.1 times as slow as at 32 nm" in step.source
+    assert "as slow as" not in TABLE.scale("delay", 32, 16).source
+
+
 def test_clock_is_that_of_the_slowest_unit() -> None:
     paths = {key: entry.cost.value for key, entry in TABLE.entries.items()
              if key.startswith("path.raster.")}
