@@ -80,8 +80,8 @@ class Tilelists(Component):
     o_entry: stream.Interface
 
     #: Cycles from the beat that brings a tile's table entry to its list's first address: two into
-    #: the buffer's output, five of states, the tile's transfer, the register.
-    latency = 8
+    #: the buffer's output, six of states, the tile's transfer, the register.
+    latency = 9
 
     def __init__(
         self,
@@ -142,7 +142,6 @@ class Tilelists(Component):
                          & ~self.stop),
             # A burst ends where an aligned one would.
             space.eq(beats - list_index % beats),
-            list_length.eq(Mux(list_left < space, list_left, space)),
             list_ask.eq(asking & (list_reserved <= design.buffer_beats - beats)
                         & (list_flying != design.outstanding_bursts) & ~self.o_address.valid
                         & ~self.stop & ~table_ask),
@@ -229,15 +228,19 @@ class Tilelists(Component):
                 m.d.comb += [
                     tile.valid.eq(1), names.w_en.eq(tile.ready & count.any())]
                 with m.If(tile.ready):
-                    m.next = "ask"
+                    m.next = "aim"
                     with m.If(~count.any()):
                         m.next = "next"
+            with m.State("aim"):
+                m.d.sync += list_length.eq(Mux(list_left < space, list_left, space))
+                m.next = "ask"
             with m.State("ask"):
                 m.d.comb += asking.eq(1)
                 with m.If(list_ask):
                     m.d.sync += [
                         list_index.eq(list_index + list_length),
                         list_left.eq(list_left - list_length)]
+                    m.next = "aim"
                     with m.If(list_left == list_length):
                         m.next = "next"
             with m.State("next"):

@@ -13,26 +13,27 @@ from splatforge.designs.tilelists import BEAT_IDS, TilelistsDesign
 __all__ = ["LATENCY", "beats_of", "new_tilelists", "offers", "step"]
 
 #: Cycles from the beat that brings a tile's table entry to its list's first address.
-LATENCY = 8
+LATENCY = 9
 #: Tiles whose lists may wait to be taken apart.
 NAMES = 8
 _ENTRIES_OF_A_BEAT = 2
 
 #: States of the tiles, in order.
-SIZE_STATE, BEGIN, WAIT, ROUND, SUM, JUDGE, ANNOUNCE, ASK, NEXT, END = range(10)
+SIZE_STATE, BEGIN, WAIT, ROUND, SUM, JUDGE, ANNOUNCE, AIM, ASK, NEXT, END = range(11)
 
 # Parameters: beats of a burst and of the buffer, bursts in flight, tiles, beats of lists. The state
-# of the tiles, the tile, whether its entry is the upper half of a beat, beats left of its list and
-# where it is; beats of the table to ask for; beats reserved in both buffers, their levels and
-# output registers; bursts of lists in flight; the address register, whether it is a list's, its
-# beats; bursts in flight, as a count of those begun and ended; tiles that wait to be taken apart,
-# pushed and popped, their level and output register; the tile that is taken apart, whether there is
-# one, entries left, place in the beat; the entry's register, its tile, its place in the list;
-# whether a list was too long; counts of beats.
-(BURST, BUFFER, LIMIT, TILES, BEATS, STATE, TILE, ODD, LIST_LEFT, LIST_INDEX, TABLE_LEFT,
- TABLE_RESERVED, TABLE_LEVEL, TABLE_OUT, LIST_RESERVED, LIST_LEVEL, LIST_OUT, LIST_FLYING, ADDRESS,
- ADDRESS_LIST, ADDRESS_BEATS, BEGUN, ENDED, PUSHED, POPPED, NAMES_LEVEL, NAMES_OUT, ACTIVE, LEFT,
- PLACE, NOW, ENTRY, ENTRY_TILE, ENTRY_PLACE, OVERLONG, TABLE_BEATS, LIST_BEATS, SIZE) = range(38)
+# of the tiles, the tile, whether its entry is the upper half of a beat, beats left of its list,
+# where it is, beats of its next burst; beats of the table to ask for; beats reserved in both
+# buffers, their levels and output registers; bursts of lists in flight; the address register,
+# whether it is a list's, its beats; bursts in flight, as a count of those begun and ended; tiles
+# that wait to be taken apart, pushed and popped, their level and output register; the tile that is
+# taken apart, whether there is one, entries left, place in the beat; the entry's register, its
+# tile, its place in the list; whether a list was too long; counts of beats.
+(BURST, BUFFER, LIMIT, TILES, BEATS, STATE, TILE, ODD, LIST_LEFT, LIST_INDEX, LIST_LENGTH,
+ TABLE_LEFT, TABLE_RESERVED, TABLE_LEVEL, TABLE_OUT, LIST_RESERVED, LIST_LEVEL, LIST_OUT,
+ LIST_FLYING, ADDRESS, ADDRESS_LIST, ADDRESS_BEATS, BEGUN, ENDED, PUSHED, POPPED, NAMES_LEVEL,
+ NAMES_OUT, ACTIVE, LEFT, PLACE, NOW, ENTRY, ENTRY_TILE, ENTRY_PLACE, OVERLONG, TABLE_BEATS,
+ LIST_BEATS, SIZE) = range(39)
 #: Then a ring of whose bursts are in flight, and one of tiles that wait.
 OWNERS = SIZE
 _RING = 128
@@ -114,7 +115,7 @@ def step(
     table_length = min(state[TABLE_LEFT], state[BURST])
     table_ask = (state[TABLE_LEFT] > 0 and state[TABLE_RESERVED] <= state[BURST]
                  and not state[ADDRESS])
-    list_length = min(state[LIST_LEFT], state[BURST] - state[LIST_INDEX] % state[BURST])
+    list_length = state[LIST_LENGTH]
     list_ask = (now == ASK and state[LIST_RESERVED] <= state[BUFFER] - state[BURST]
                 and state[LIST_FLYING] != state[LIMIT] and not state[ADDRESS] and not table_ask)
     table_taken = now == WAIT and state[TABLE_OUT] and state[ODD]
@@ -161,15 +162,18 @@ def step(
             state[STATE] = ANNOUNCE
     elif now == ANNOUNCE and tile_ready:
         push = count[old_tile] > 0
-        state[STATE] = ASK if push else NEXT
+        state[STATE] = AIM if push else NEXT
         if push:
             state[WAITING + state[PUSHED] % (NAMES + 1)] = old_tile
             state[PUSHED] += 1
+    elif now == AIM:
+        state[LIST_LENGTH] = min(
+            state[LIST_LEFT], state[BURST] - state[LIST_INDEX] % state[BURST])
+        state[STATE] = ASK
     elif now == ASK and list_ask:
         state[LIST_INDEX] += list_length
         state[LIST_LEFT] -= list_length
-        if state[LIST_LEFT] == 0:
-            state[STATE] = NEXT
+        state[STATE] = AIM if state[LIST_LEFT] else NEXT
     elif now == NEXT:
         state[TILE] += 1
         state[STATE] = END if state[TILE] == state[TILES] else WAIT

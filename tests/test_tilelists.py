@@ -169,7 +169,7 @@ def test_rtl_against_both_models(width, height, side, design, gap, stall, early)
 
 
 def test_latency_and_throughput():
-    """The table's beat, eight cycles, an address; entries come one a cycle."""
+    """The table's beat, nine cycles, an address; entries come one a cycle."""
     design = TilelistsDesign()
     lists = NumberLists(design, np.random.default_rng(1), 16, 16, 1, (128,))
     seen = {}
