@@ -141,6 +141,23 @@ def test_a_workspace_is_written_and_read_back(engine):
     assert len(content) == 1024
 
 
+def test_a_workspace_goes_from_frame_to_frame(engine):
+    """What a frame goes on with is loaded, and what it leaves is returned."""
+    packed, content = image(64)
+    given = replace(packed, workspace_address=0x4000, workspace_bytes=1024)
+    # The engine writes where it always does.
+    left = replace(packed, frame_address=0x200000, workspace_address=0x100000,
+                   workspace_bytes=1040)
+    first, second, third = run_frames(engine, [
+        FrameJob(image=given, keep_workspace=True), FrameJob(image=left, keep_workspace=True),
+        FrameJob(image=packed, keep_workspace=True)])
+    assert np.array_equal(first.frame, content)
+    assert np.array_equal(first.workspace, content)
+    assert np.array_equal(second.workspace, [*content, *[CANARY] * 16])
+    assert (second.frame == CANARY).all()
+    assert third.workspace.size == 0
+
+
 @pytest.mark.parametrize(("bursts", "message"), [
     # The engine reads a few bursts ahead: what it writes is still being read ...
     (1, "AW at 0x100000 overlaps a burst at 0x100000 that is in flight"),

@@ -137,6 +137,8 @@ class FrameJob:
         Interrupts that are enabled; with none, the driver polls STATUS.
     frame_bytes : int, optional
         Memory behind ``frame_address``, when not that of the image.
+    keep_workspace : bool
+        Whether to return what the workspace holds behind the frame.
     """
 
     image: MemoryImage
@@ -146,6 +148,7 @@ class FrameJob:
     faults: tuple[BusFault, ...] = ()
     irq_enable: int = 3
     frame_bytes: int | None = None
+    keep_workspace: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +211,8 @@ class FrameRun:
         Bytes of the framebuffer; uint8.
     image : MemoryImage
         What was run.
+    workspace : ndarray or None
+        Bytes of the workspace behind the frame, where they were asked for; uint8.
     """
 
     image: MemoryImage
@@ -234,6 +239,7 @@ class FrameRun:
     w_waits: int = 0
     dram: DramCounts | None = None
     commands: npt.NDArray[np.int64] | None = None
+    workspace: npt.NDArray[np.uint8] | None = None
 
     @property
     def frame_error(self) -> FrameError:
@@ -323,13 +329,18 @@ def _frame_commands(
     image = job.image
     yield "unmap"
     yield f"counters {len(ACCELERATORS[image.core].design.counters)}"
+    carried = False
     with (folder / f"memory{number}").open("wb") as memory:
         for address, content in image.segments:
-            yield f"map {address} {content.size} r memory{number} {memory.tell()}"
+            # What a frame goes on with lies in its workspace.
+            given = bool(image.workspace_bytes) and address == image.workspace_address
+            carried |= given
+            mode = "w" if given else "r"
+            yield f"map {address} {content.size} {mode} memory{number} {memory.tell()}"
             memory.write(np.ascontiguousarray(content).data)
     size = image.frame_bytes if job.frame_bytes is None else job.frame_bytes
     yield f"map {image.frame_address} {size} w - {CANARY}"
-    if image.workspace_bytes:
+    if image.workspace_bytes and not carried:
         yield (f"map {image.workspace_address} {image.workspace_bytes} w - {CANARY}")
     for fault in job.faults:
         yield (f"fault {'write' if fault.write else 'read'} {fault.read_id} {fault.burst} "
@@ -344,6 +355,8 @@ def _frame_commands(
         run += f" watchdog {watchdog_cycles}"
     yield run
     yield f"dump {image.frame_address} {size} frame{number}"
+    if job.keep_workspace and image.workspace_bytes:
+        yield f"dump {image.workspace_address} {image.workspace_bytes} workspace{number}"
     yield "over"
 
 
@@ -440,7 +453,12 @@ def _frame_run(
     content = np.fromfile(dumped, np.uint8)
     dumped.unlink()
     (folder / f"memory{number}").unlink()
-    return FrameRun(image=job.image, frame=content, **values)
+    workspace = None
+    if job.keep_workspace:
+        kept = folder / f"workspace{number}"
+        workspace = np.fromfile(kept, np.uint8) if kept.exists() else np.zeros(0, np.uint8)
+        kept.unlink(missing_ok=True)
+    return FrameRun(image=job.image, frame=content, workspace=workspace, **values)
 
 
 def stream_frames(
