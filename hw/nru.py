@@ -9,7 +9,7 @@ from amaranth.lib import data, enum, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.fetch import TILE_PX, SplatFormat
+from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS, NruDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.hw.array import (
@@ -17,7 +17,6 @@ from splatforge.hw.array import (
     Array,
     lowest_bit,
     part_layout,
-    splat_layout,
     tile_layout,
 )
 from splatforge.hw.blend import Blend
@@ -25,35 +24,15 @@ from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, shape_of
 from splatforge.hw.lib.nru_front import Forms, UnitFront, form_layout
 from splatforge.hw.lib.nru_unit import NruUnit
+from splatforge.hw.radiance import RGB8, answer_layout, lookup_layout, walk_layout
+from splatforge.hw.vru import numbered_splat_layout
 
 __all__ = ["Nru", "answer_layout", "lookup_layout", "nru_splat_layout", "walk_layout"]
-
-PIXEL_BITS = (TILE_PX * TILE_PX - 1).bit_length()
-#: Channels of a colour of 8 bits.
-RGB8 = data.ArrayLayout(8, 3)
 
 
 def nru_splat_layout(splat: SplatFormat) -> data.StructLayout:
     """A splat in coordinates of its tile, and the lowest bits of its Gaussian's number."""
-    return data.StructLayout({"splat": splat_layout(splat), "id": RECORD_ID_BITS})
-
-
-def lookup_layout(record_ids: int) -> data.StructLayout:
-    """A pixel that asks for its colour: its number in the tile, row-major, and its record."""
-    return data.StructLayout({
-        "pixel": PIXEL_BITS, "record": data.ArrayLayout(RECORD_ID_BITS, record_ids)})
-
-
-def answer_layout() -> data.StructLayout:
-    """What a pixel finds: its number, whether its record is known, and the colour."""
-    return data.StructLayout({"pixel": PIXEL_BITS, "hit": 1, "color": RGB8})
-
-
-def walk_layout(record_ids: int) -> data.StructLayout:
-    """A pixel of a finished tile with its record and its final colour; ``last`` is no pixel."""
-    return data.StructLayout({
-        "pixel": PIXEL_BITS, "record": data.ArrayLayout(RECORD_ID_BITS, record_ids), "hit": 1,
-        "color": RGB8, "last": 1})
+    return numbered_splat_layout(splat, RECORD_ID_BITS)
 
 
 class Phase(enum.Enum, shape=3):
