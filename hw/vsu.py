@@ -343,10 +343,7 @@ class Vsu(Component):
                 m.d.sync += write.addr.eq(write.addr + 1)
             with m.Else():
                 m.d.sync += size.eq(words[3][-len(size):])
-        # It stands still for two cycles: what is beside a result is wanted in two stages.
-        streamed = Signal(name="beside_streamed")
-        m.d.sync += streamed.eq(self.streamed)
-        with m.If(streamed):
+        with m.If(self.streamed):
             m.d.sync += read.addr.eq(read.addr + 1)
         with m.If(self.o_address.ready):
             m.d.sync += self.o_address.valid.eq(0)
@@ -406,11 +403,11 @@ class Vsu(Component):
         two = Signal(data.StructLayout({
             **one.shape().members,
             "reach": data.ArrayLayout(data.ArrayLayout(BLUR.width, 2), 1 + len(self._shifts)),
-        }), name="two")
+            "side": side.shape()}), name="two")
         octaves = side.population[POPULATION_BITS:LEVEL_BIT]
         m.d.sync += [
             some[1].eq(some[0]), *(two[name].eq(one[name]) for name in one.shape().members),
-            two.reach[0].eq(one.blurs),
+            two.reach[0].eq(one.blurs), two.side.eq(side),
             *(two.reach[1 + n][axis].eq(one.blurs[axis] >> octaves.word_select(n, OCTAVE_BITS))
               for n in range(len(self._shifts)) for axis in range(2)),
         ]
@@ -426,8 +423,8 @@ class Vsu(Component):
         m.d.sync += [
             some[2].eq(some[1]), *(three.voxel[name].eq(two[name]) for name in d),
             three.seen.eq(two.seen), three.clear.eq(two.clear),
-            three.voxel.size.eq(side.size), three.voxel.address.eq(side.address),
-            three.voxel.count.eq(side.population[:POPULATION_BITS]),
+            three.voxel.size.eq(two.side.size), three.voxel.address.eq(two.side.address),
+            three.voxel.count.eq(two.side.population[:POPULATION_BITS]),
         ]
         for n in range(1 + len(self._shifts)):
             for end in range(4):
@@ -436,13 +433,13 @@ class Vsu(Component):
                 low = two.ends[end] + ~reach if n else two.ends[end] - reach
                 high = two.ends[end] - ~reach if n else two.ends[end] + reach
                 m.d.sync += three.ends[n][end].eq((high if end % 2 else low) >> shift)
-        level = side.population[LEVEL_BIT:LEVEL_BIT + 2]
-        path = side.population[LEVEL_BIT + 2:]
+        level = two.side.population[LEVEL_BIT:LEVEL_BIT + 2]
+        path = two.side.population[LEVEL_BIT + 2:]
         weights, child_weights = (
             self.camera[STREAM_CAMERA_WORDS.index(name)] for name in ("weights", "child_weights"))
         far: list[list[Value]] = [[] for _ in range(OCTREE_LEVELS)]
         for axis in range(3):
-            cell = side.cell.word_select(axis, CELL_BITS)
+            cell = two.side.cell.word_select(axis, CELL_BITS)
             eye = self.camera[STREAM_CAMERA_WORDS.index("cell_x") + axis][
                 :CELL_BITS + OCTREE_LEVELS]
             eye_cell = eye[OCTREE_LEVELS:]

@@ -823,7 +823,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
             (f"add_{index + 1}", 2 * DIGITS)])),
         registers + design.shell.data_bits + 3 * results.bits
         + BINARY32.width * len(STREAM_CAMERA_WORDS)
-        + 2 * (3 * fmt.width + 4 * (RECTANGLE.width + 1) + 2 * BLUR.width)
+        + 2 * (3 * fmt.width + 4 * (RECTANGLE.width + 1) + 2 * BLUR.width) + side
         + (1 + prefixes) * (2 * BLUR.width + 4 * _end_bits(vsu) + 2 * rectangle)
         + 3 * voxel + 3 * CELL_BITS + 3 * (CELL_BITS + WEIGHT_BITS) + KEY_BITS
         + place + vsu.scan_width + 2 * row + 2 * voxel + 3 * place
