@@ -200,7 +200,6 @@ class Array(Component):
         touched = Signal(data.ArrayLayout(places, 2))
         dead = Signal(places)
         splat = Signal(splat_layout(self.splat), reset_less=True)
-        loaded = Signal()
         # Of the splat: its tile in the group.
         tile = Signal(range(max(2, side * side)))
         splat_valid = Signal()
@@ -276,8 +275,9 @@ class Array(Component):
             with m.If(took):
                 m.d.sync += remaining.eq(remaining - 1)
         # What is not valid may be anything, so that little decides whether a splat moves. Its many
-        # bits come in every cycle: a cycle later it is in a register whether they did move.
-        m.d.sync += [splat.eq(record), loaded.eq(splat_free)]
+        # bits come in every cycle: a cycle later it is in a register whether they did move, and
+        # each field has its own.
+        m.d.sync += splat.eq(record)
         with m.If(splat_free):
             m.d.sync += splat_valid.eq(offered)
             if grouped:
@@ -327,8 +327,9 @@ class Array(Component):
         chosen_splat = Signal(splat_layout(self.splat), reset_less=True)
         chosen_half = Signal()
         m.d.sync += [chosen.eq(lowest), chosen_half.eq(half)]
-        with m.If(loaded):
-            m.d.sync += chosen_splat.eq(splat)
+        for name, _, _ in self.splat.fields():
+            with m.If(copy_of(m, splat_free, C(1, 1))):
+                m.d.sync += chosen_splat[name].eq(splat[name])
         chosen_tile = Signal.like(tile)
         mark = chosen
         if grouped:
@@ -393,8 +394,8 @@ class Array(Component):
         group = Signal(range(TILE_PX // PIXELS_PER_GROUP))
         started = Signal()
         # The stages move in a cycle unless a group waited behind the output's in the one before:
-        # that is a register, and each pixel of a group has its own.
-        stays, waits = Signal(), Signal()
+        # that is a register, and each pixel of a group has its own, of the output's `valid`, too.
+        stays, waits, leaves_next = Signal(), Signal(), Signal()
         chosen_valid = Signal()
         move, *moves = (
             Signal(init=1, name=f"move_{n}" if n else "move", attrs={"keep": "true"})
@@ -419,8 +420,9 @@ class Array(Component):
             stays.eq(self.o.valid & ~self.o.ready),
             waits.eq(stays & (~move | chosen_valid)),
         ]
+        m.d.comb += leaves_next.eq(stays | ~move | chosen_valid)
         m.d.sync += [
-            self.o.valid.eq(stays | ~move | chosen_valid),
+            self.o.valid.eq(leaves_next),
             *(each.eq(~waits) for each in (move, *moves)),
         ]
         m.d.sync += waiting.eq(
@@ -469,6 +471,8 @@ class Array(Component):
         untouched = state.const({"transmittance": design.blend.one}).as_value()
         for number, moved in enumerate(moves):
             lanes = [blend.state[at] for at in range(number, design.lanes, PIXELS_PER_GROUP)]
+            leaves = Signal(name=f"leaves_{number}", attrs={"keep": "true"})
+            m.d.sync += leaves.eq(leaves_next)
             select_near = copy_of(m, within[:near], moved)
             # None of them where the block was not touched.
             select_far = copy_of(m, Mux(written, 1 << read_within[near:bits], 0)[:far], moved)
@@ -484,7 +488,7 @@ class Array(Component):
                         select_near, state.size)) for n in range(far)),
                     waiting_group.eq(found),
                 ]
-            with m.If(~stays):
+            with m.If(~leaves | self.o.ready):
                 m.d.sync += self.o.payload[number].eq(Mux(moved, found, waiting_group))
         with m.If(move):
             m.d.sync += chosen_valid.eq(asked)

@@ -35,11 +35,11 @@ class BlendLane(Component):
     -------
     enable : ``In(1)``
         Moves all stages.
-    alpha, inside, first, again : ``In``
-        Stage 1: the fragment, whether its pixel lies in the frame, whether the state is still that
-        of another tile, and whether the fragment two before had the same slot.
-    slot, chained : ``In``
-        Stage 2: where the pixel's state lies, and whether the fragment before had this slot.
+    alpha, inside : ``In``
+        Stage 1: the fragment, and whether its pixel lies in the frame.
+    slot, first, again, chained : ``In``
+        Stage 2: where the pixel's state lies, whether it is still that of another tile, and whether
+        the fragment two before, and the one before, had this slot.
     slot_product, write_product : ``In``
         Stage 4: the slot, and whether there is a fragment at all.
     slot_transmittance, first_transmittance, write_transmittance : ``In``
@@ -116,20 +116,20 @@ class BlendLane(Component):
         keep = register("keep", range((1 << frac) + 1))
         wide = register("wide", blend.transmittance.frac_bits + frac + 2)
         rest = register("rest", frac + 2)
-        rounded = Signal(frac + 3)
+        total = Signal.like(wide, name="product_total")
         product_before, product_after = register("product_before", shape), \
             register("product_after", shape)
         ended = Signal()
         weight, final, dead = register("weight", shape), register("final", shape), \
             register("dead_5", 1)
-        first, again, chained = (copy_of(m, each, self.enable)
-                                 for each in (self.first, self.again, self.chained))
+        chained = copy_of(m, self.chained, self.enable)
         m.d.comb += [
             read.addr.eq(self.slot),
             current.eq(Mux(chained, after, stored)),
-            # P (1 - alpha) 2^(frac + 1), rounding's half in it, is `wide` and `rest`.
-            rounded.eq(wide[:frac + 1] + rest),
-            after.low.eq(rounded[frac + 1]),
+            # P (1 - alpha) 2^(frac + 1), rounding's half in it, is `wide` and `rest`. What their
+            # sum carries into the upper bits is where its lowest upper bit differs from `wide`.
+            total.eq(wide + rest),
+            after.low.eq(total[frac + 1] ^ wide[frac + 1]),
             after.high.eq(wide[frac + 1:]),
             write.addr.eq(self.slot_product),
             write.data.eq(after),
@@ -142,7 +142,8 @@ class BlendLane(Component):
                 arrived.eq(self.alpha), inside.eq(self.inside),
                 # Stage 2: the product before, one where the pixel is new; 1 - alpha.
                 stored.as_value().eq(Mux(
-                    first, inside.replicate(parts.size), Mux(again, after, read.data))),
+                    self.first, inside.replicate(parts.size),
+                    Mux(self.again, after, read.data))),
                 alpha.eq(arrived), keep.eq((1 << frac) - arrived),
                 # Stage 3: multiplied.
                 wide.eq(Cat(C(1, 1), current.high) * keep),
@@ -150,7 +151,7 @@ class BlendLane(Component):
                 before.eq(current),
                 # Stage 4: the product behind, rounded, in one part.
                 product_before.eq(before.high + before.low),
-                product_after.eq(after.high + after.low),
+                product_after.eq(total[frac + 1:]),
                 # Stage 5: what the fragment weighs.
                 weight.eq(Mux(ended, 0, product_before - product_after)),
                 final.eq(product_after), dead.eq(ended),
@@ -221,7 +222,7 @@ class Blend(Component):
 
     Per lane one multiplier 18x15 in a loop of one cycle with nothing but a choice beside it, three
     18x10 behind it, four memories of ``2 * places`` words and one of ``places``. What steers the
-    lanes has a register for each row of them.
+    lanes has a register for each row of them, or for each lane.
 
     Parameters
     ----------
@@ -293,7 +294,7 @@ class Blend(Component):
             return [begin] + [Signal.like(begin, name=f"{name}_{n}") for n in range(1, stages + 1)]
 
         valid, slot = line("valid", self.i.valid, 7), line("slot", self.i.p.slot, 7)
-        first, color = line("first", self.i.p.first, 5), line("color", self.i.p.color, 5)
+        first, color = line("first", self.i.p.first, 5), line("color", self.i.p.color, 4)
         # Whether the fragment before, or the one before that, left this slot's state in a register.
         chained, again = (Signal(name=name) for name in ("chained", "again"))
         m.d.comb += [
@@ -310,13 +311,13 @@ class Blend(Component):
             # Each row's own registers, a stage behind those that they are copies of.
             steered = {name: copy_of(m, value, move) for name, value in (
                 ("slot", slot[0]), ("chained", chained[0]),
+                ("first", first[0]), ("again", again[0]),
                 ("slot_product", slot[2]), ("write_product", valid[2]),
                 ("slot_transmittance", slot[4]), ("first_transmittance", first[4]),
                 ("write_transmittance", valid[4]),
-                ("color", color[5]), ("slot_color", slot[5]), ("first_color", first[5]),
+                ("color", copy_of(m, color[4], move)), ("first_color", first[5]),
                 ("again_color", again[5]), ("chained_color", chained[5]),
-                ("slot_final", slot[7]), ("write_final", valid[7]))}
-            steered["read_slot"] = copy_of(m, self.read_slot, self.read_enable)
+                ("slot_final", slot[7]))}
             for x in range(design.block_width):
                 lane = BlendLane(design, self.slots)
                 m.submodules[f"lane_{y}_{x}"] = lane
@@ -326,9 +327,11 @@ class Blend(Component):
                     lane.enable.eq(move),
                     lane.alpha.eq(self.i.p.alpha[number]),
                     lane.inside.eq(self.i.p.columns[x] & self.i.p.rows[y]),
-                    lane.first.eq(self.i.p.first),
-                    lane.again.eq(again[0]),
                     *(getattr(lane, name).eq(value) for name, value in steered.items()),
+                    # Of these a lane has its own: each steers a hundred memories or more.
+                    lane.slot_color.eq(copy_of(m, slot[5], move)),
+                    lane.write_final.eq(copy_of(m, valid[7], move)),
+                    lane.read_slot.eq(copy_of(m, self.read_slot, self.read_enable)),
                     self.state[number].eq(lane.state),
                 ]
         with m.If(move):

@@ -187,8 +187,8 @@ class NruUnit(Component):
         untouched = Signal(Blend.state_layout(design.array))
         m.d.comb += [
             lane.enable.eq(1), lane.alpha.eq(alpha), lane.inside.eq(1),
-            lane.first.eq(first[6]), lane.again.eq(again[6]),
-            lane.slot.eq(slot[7]), lane.chained.eq(chained[7]),
+            lane.slot.eq(slot[7]), lane.first.eq(first[7]), lane.again.eq(again[7]),
+            lane.chained.eq(chained[7]),
             lane.slot_product.eq(slot[9]), lane.write_product.eq(valid[9]),
             lane.slot_transmittance.eq(slot[11]), lane.first_transmittance.eq(first[11]),
             lane.write_transmittance.eq(valid[11]),
