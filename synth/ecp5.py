@@ -2,8 +2,9 @@
 
 Out of context: every port of the unit has a register in front of it or behind it, so that every
 path of the unit counts and no pin does; clock and reset are on the device's networks. The device is
-the largest of the family, an LFE5U-85F of the slowest speed grade, 6. Yosys maps, nextpnr places
-and routes; both come from PyPI.
+the largest of the family, an LFE5U-85F of the slowest speed grade, 6. Yosys maps, registers beside
+multipliers move into them (:mod:`splatforge.synth.dsp`), nextpnr places and routes; both tools come
+from PyPI.
 """
 
 import json
@@ -22,6 +23,7 @@ from amaranth.lib.wiring import In
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.hw.generate import to_rtlil
 from splatforge.synth import yosys
+from splatforge.synth.dsp import move_registers
 from splatforge.synth.parts import part
 from splatforge.synth.yosys import SynthesisError
 from splatforge.verification.lib.build import cached, digest
@@ -171,6 +173,15 @@ def _counts(netlist: Path, unit: str) -> dict[str, int]:
             "dsps": cells["MULT18X18D"], "brams": cells["DP16KD"]}
 
 
+def _with_registers(netlist: str, unit: str) -> str:
+    """A netlist whose multipliers have the registers beside them in them."""
+    if "MULT18X18D" not in netlist:
+        return netlist
+    content = json.loads(netlist)
+    move_registers(content["modules"][unit])
+    return json.dumps(content)
+
+
 def design_that_fits(
     design: AcceleratorDesign, *, cache: Path | None = None
 ) -> AcceleratorDesign:
@@ -213,7 +224,7 @@ def route(
         If a tool is not installed or fails, or the unit does not fit.
     """
     release = version()
-    content = _mapped(unit, design, cache).read_text()
+    content = _with_registers(_mapped(unit, design, cache).read_text(), unit)
 
     def make(work: Path) -> None:
         # By its name alone: WebAssembly sees a /tmp of its own.
