@@ -43,7 +43,7 @@ class Vsort(Component):
     loads is sorted all the same, and dropped then.
 
     Latency: from the end of a voxel to its first feature on ``o_token`` the sorter's
-    (:func:`splatforge.sim.sorter.sort_cycles`) and four cycles more; from the end of a group, with
+    (:func:`splatforge.sim.sorter.sort_cycles`) and five cycles more; from the end of a group, with
     nothing before it, :attr:`latency`. Throughput: a token a cycle in, one out, and between two
     voxels one cycle. Stall: ``o_token`` may stall for ever; sorters then fill up, then the queue.
     No ``ready`` depends on an input combinationally.
@@ -76,7 +76,7 @@ class Vsort(Component):
     o_token: stream.Interface
 
     #: Cycles from the transfer of a group's end to the first in which it can transfer behind.
-    latency = 4
+    latency = 5
 
     def __init__(
         self,
@@ -110,7 +110,12 @@ class Vsort(Component):
         layout = fine_token_layout(self.ffu)
         m.submodules.waiting = waiting = SyncFIFOBuffered(
             width=layout.size, depth=design.waiting)
-        token = data.View(layout, waiting.r_data)
+        # The oldest is looked at in a register, not at the memory's output.
+        token = Signal(layout)
+        there, leaves = Signal(), Signal()
+        m.d.comb += waiting.r_en.eq(~there | leaves)
+        with m.If(waiting.r_en):
+            m.d.sync += [there.eq(waiting.r_rdy), token.eq(waiting.r_data)]
         m.d.comb += [
             self.i_token.ready.eq(waiting.w_rdy), waiting.w_en.eq(self.i_token.valid),
             waiting.w_data.eq(self.i_token.payload),
@@ -131,9 +136,8 @@ class Vsort(Component):
             # What is held belongs to a group that is over: nothing more of it comes.
             stale.eq(count.any() & is_older(tag, self.oldest)),
             room.eq(free & queue.w_rdy),
-            dead.eq(waiting.r_rdy & is_older(token.tag, self.oldest)),
-            take.eq(waiting.r_rdy & ~dead & room & ~stale),
-            waiting.r_en.eq(take | dead),
+            dead.eq(there & is_older(token.tag, self.oldest)),
+            take.eq(there & ~dead & room & ~stale), leaves.eq(take | dead),
             feature.eq(take & (token.kind == FineKind.FEATURE)),
             voxel_end.eq(take & (token.kind == FineKind.VOXEL_END)),
             group_end.eq(take & (token.kind == FineKind.GROUP_END)),

@@ -17,21 +17,21 @@ __all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "ROWS", "SORTED", "behind"
 
 FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 
-# Tokens that fit in front of the sorters; how many wait, whether one is shown, how many came and
-# went. Features that are kept, the tag and the first place of the voxel that loads; the sorter that
-# loads next and the one that gives; the output's register; what was put into the queue and taken
-# out, and how many fit; counts.
-(WAITING, WAITS, SHOWN, CAME, WENT, COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END, OUT_TAG,
- OUT_PLACE, PUSHED, POPPED, DEPTH, BUSY, SORTED, ROWS) = range(21)
+# Tokens that fit in front of the sorters; how many wait, whether one is at the end of the queue, and
+# one in the register behind it; how many came and went. Features that are kept, the tag and the
+# first place of the voxel that loads; the sorter that loads next and the one that gives; the
+# output's register; what was put into the queue and taken out, and how many fit; counts.
+(WAITING, WAITS, ENDS, SHOWN, CAME, WENT, COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END,
+ OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH, BUSY, SORTED, ROWS) = range(22)
 #: Then a ring of the queue: (end of a group, tag, place of the first feature); and one of tokens:
 #: (kind, tag, place).
-QUEUE = 21
+QUEUE = 22
 
 
 def new_vsort(design: VsortDesign) -> npt.NDArray[np.int64]:
     """State of the unit before a frame; its sorters have states of their own."""
     depth = 2 * design.units
-    state = np.zeros(QUEUE + 3 * (depth + design.waiting), np.int64)
+    state = np.zeros(QUEUE + 3 * (depth + design.waiting + 1), np.int64)
     state[DEPTH], state[WAITING] = depth, design.waiting
     return state
 
@@ -62,7 +62,7 @@ def _room(state, sorters):
 @nb.njit
 def _waiting(state, went):
     """Where the token stands that comes behind so many."""
-    return QUEUE + 3 * (state[DEPTH] + went % state[WAITING])
+    return QUEUE + 3 * (state[DEPTH] + went % (state[WAITING] + 1))
 
 
 @nb.njit
@@ -169,10 +169,13 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     elif taken and kind != VOXEL_END:
         _push(state, 1, tag, 0)
 
-    # What comes in front has its oldest in a register.
-    inner = state[WAITS] > 0 and (not state[SHOWN] or leaves)
+    # What comes in front has its two oldest in registers.
+    moves = state[SHOWN] == 0 or leaves
+    inner = state[WAITS] > 0 and (state[ENDS] == 0 or moves)
     state[CAME] += came
     state[WENT] += leaves
     state[WAITS] += came
     state[WAITS] -= inner
-    state[SHOWN] = inner or (state[SHOWN] != 0 and not leaves)
+    if moves:
+        state[SHOWN] = state[ENDS]
+    state[ENDS] = inner or (state[ENDS] != 0 and not moves)
