@@ -58,16 +58,16 @@ class Ccu(Component):
     always ready. The arithmetic runs on shared units, see
     :class:`splatforge.hw.lib.folded.Folded`. Five stages, through which Gaussians go one by one,
     make integers of what it gives: box or square, opacity, the tiles of the upright box, and, in
-    seven cycles with one multiplier, where the box's axes are at the first of these tiles. Then
+    eight cycles with one multiplier, where the box's axes are at the first of these tiles. Then
     the tiles are walked, one a cycle; sums that grow by a constant from tile to tile say which of
     a tile's four regions are met. A Gaussian that is culled, or whose box has no tile of the
     image, is dropped before the walk; a feature record is sent with the first tile that is met.
 
     Latency: :attr:`latency` cycles from the transfer of a Gaussian's results inside to its first
     entry on ``o_entry``; before it the schedule's. Throughput: a Gaussian every ``interval``
-    cycles, and a tile a cycle. Stall: ``o_feature`` and ``o_entry`` may stall for ever; the walk,
-    the stages and the arithmetic then wait one for the other. No ``valid`` depends on an input
-    combinationally.
+    cycles, a tile a cycle and one more of each. Stall: ``o_feature`` and ``o_entry`` may stall for
+    ever; the walk, the stages and the arithmetic then wait one for the other. No ``valid`` depends
+    on an input combinationally.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ class Ccu(Component):
     o_entry: stream.Interface
 
     #: Cycles from the transfer of results out of the arithmetic to the first in which an entry of
-    #: the first tile walked can transfer: five stages, seven cycles of products, the walk's four.
-    latency = 15
+    #: the first tile walked can transfer: five stages, eight cycles of products, the walk's four.
+    latency = 16
 
     def __init__(
         self,
@@ -228,12 +228,13 @@ class Ccu(Component):
                          - (here & self.i_beat.p.last)),
             reserved.eq(reserved + Mux(ask, length, 0) - Mux(folded.freed, folded.beats, 0)),
         ]
-        with m.If(self.start):
-            m.d.sync += [look_at_camera.eq(1), place.eq(self.scene_address >> beat_bits)]
-            with m.Switch(self.sh_degree):
-                for degree in range(4):
-                    with m.Case(degree):
-                        m.d.sync += left.eq(self.gaussians * gaussian_beats(degree))
+        # How many beats that is takes a product: the camera is asked for behind it.
+        started, multiplied, total = Signal(), Signal(), Signal.like(left)
+        m.d.sync += [started.eq(self.start), multiplied.eq(started),
+                     total.eq(self.gaussians * folded.beats)]
+        with m.If(multiplied):
+            m.d.sync += [look_at_camera.eq(1), left.eq(total),
+                         place.eq(self.scene_address >> beat_bits)]
         return camera_here
 
     def _stage(self, m, name, layout, offered: Value, keep: Value | int = 1) -> _Stage:
@@ -342,7 +343,7 @@ class Ccu(Component):
     def _place(self, m, third):
         """The tiles of the upright box, and where the box's axes are at the first of them.
 
-        Two stages; the second takes seven cycles with its multiplier.
+        Two stages; the second takes eight cycles with its multiplier.
         """
         design, three = self.design, third.held
         extent = design.extent
@@ -378,8 +379,8 @@ class Ccu(Component):
         offset = signed(design.position.width + 2)
         self.sum_shape = signed(offset.width + design.axis.width + 1)
         keep = (~four.culled & (four.first_x < four.end_x) & (four.first_y < four.end_y))
-        step = Signal(range(7))
-        ready = step == 6
+        step = Signal(range(8))
+        ready = Signal()
         fifth = self._stage(m, "fifth", data.StructLayout({
             **kept, **span, "x": offset, "y": offset,
             "along": self.sum_shape, "across": self.sum_shape, "tile": 2 * side_bits,
@@ -395,20 +396,20 @@ class Ccu(Component):
                 m.d.sync += five[axis].eq(
                     (four[f"first_{axis}"] << tile_bits) + half - four[f"position_{axis}"])
         with m.If(~fifth.valid):
-            m.d.sync += step.eq(0)
+            m.d.sync += [step.eq(0), ready.eq(0)]
         with m.Elif(~ready):
-            m.d.sync += step.eq(step + 1)
+            m.d.sync += [step.eq(step + 1), ready.eq(step == 6)]
 
-        # The products, one by one, each a cycle before its sum.
-        left = Signal(offset)
-        right = Signal(signed(max(design.axis.width, side_bits + 1)))
+        # The products, one by one, each a cycle behind its factors and a cycle before its sum.
+        left = Signal(offset, reset_less=True)
+        right = Signal(signed(max(design.axis.width, side_bits + 1)), reset_less=True)
         product = Signal(signed(len(left) + len(right)))
         with m.Switch(step):
             for number, (first, second) in enumerate((
                 (five.x, five.axis_x), (five.y, five.axis_y), (five.y, five.axis_x),
                 (five.x, five.axis_y), (five.first_y, tiles["x"]))):
                 with m.Case(number):
-                    m.d.comb += [left.eq(first), right.eq(second)]
+                    m.d.sync += [left.eq(first), right.eq(second)]
         m.d.sync += product.eq(left * right)
         with m.Switch(step):
             with m.Case(0):
@@ -416,17 +417,18 @@ class Ccu(Component):
             with m.Case(1):
                 axis_bits, half_bits = design.axis.frac_bits, (half - 1).bit_length()
                 m.d.sync += [
-                    five.along.eq(product),
                     five.reach.eq((five.long << axis_bits) + (five.shadow << half_bits)),
                     five.width.eq((five.short << axis_bits) + (five.shadow << half_bits)),
                 ]
             with m.Case(2):
-                m.d.sync += five.along.eq(five.along + product)
+                m.d.sync += five.along.eq(product)
             with m.Case(3):
-                m.d.sync += five.across.eq(product)
+                m.d.sync += five.along.eq(five.along + product)
             with m.Case(4):
-                m.d.sync += five.across.eq(five.across - product)
+                m.d.sync += five.across.eq(product)
             with m.Case(5):
+                m.d.sync += five.across.eq(five.across - product)
+            with m.Case(6):
                 m.d.sync += five.tile.eq(product + five.first_x)
         return fifth, fifth.valid & ready, tiles["x"]
 
@@ -454,7 +456,8 @@ class Ccu(Component):
         walking, load = Signal(), Signal()
         last_in_row = ~here.columns.any()
         last = last_in_row & ~here.rows.any()
-        m.d.comb += [load.eq(ready & (~walking | (go & last))), fifth.leave.eq(load)]
+        # Not in the cycle of the last tile before: what waits at the outputs would steer all of it.
+        m.d.comb += [load.eq(ready & ~walking), fifth.leave.eq(load)]
         with m.If(load):
             columns = five.end_x - five.first_x - 1
             m.d.sync += [
@@ -521,7 +524,7 @@ class Ccu(Component):
 
         # 3: which of them are met.
         met = Signal(data.StructLayout({
-            **record, "tile": 2 * side_bits, "last": 1, "mask": 4}), name="met")
+            **record, "tile": 2 * side_bits, "last": 1, "mask": 4, "any": 1}), name="met")
         some_met = Signal()
 
         def is_near(distance: Value, limit: Value) -> Value:
@@ -539,6 +542,7 @@ class Ccu(Component):
                 met.depth.eq(regions.depth), met.tile.eq(regions.tile),
                 met.last.eq(regions.last),
                 met.mask.eq(mask if design.subtiles else mask.any().replicate(4)),
+                met.any.eq(some_regions & mask.any()),
             ]
         self.occupied += [walking, some_regions, some_met]
         return some_met, met, go
@@ -552,7 +556,7 @@ class Ccu(Component):
         m.d.comb += [
             free_entry.eq(~entry.valid | entry.ready),
             free_feature.eq(~feature.valid | feature.ready),
-            hit.eq(valid & met.mask.any()),
+            hit.eq(met.any),
             go.eq(~hit | (free_entry & (seen | free_feature))),
             self.pair.eq(hit & go), self.visible.eq(self.pair & ~seen),
         ]

@@ -20,7 +20,9 @@ from splatforge.sim import folded
 __all__ = ["cycles", "is_done", "is_idle", "new_ccu", "offers", "starts_of", "step"]
 
 #: Cycles that the multiplier takes for a Gaussian.
-_PRODUCTS = 6
+_PRODUCTS = 7
+#: Cycles behind ``start`` until it is known how many beats there are.
+_START = 2
 
 # Constants of the frame: beats of a burst, bursts in flight, beats of the buffer, the camera's
 # address in beats. Of the loader: the next address of the Gaussians in beats, and beats that have
@@ -29,13 +31,13 @@ _PRODUCTS = 6
 # came. Gaussians that are to come out of the arithmetic. Then the places behind it, each -1 or the
 # number of the Gaussian that it holds, and more about some: the multiplier's step, the walk's tile.
 # Of the last stage: whether its Gaussian has been met before, the next met tile of all. What waits
-# at the outputs. Counts.
+# at the outputs. Counts. Cycles until the camera can be asked for.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, PLACE, LEFT, ASKS_CAMERA, ADDRESS, ADDRESS_BEATS, RESERVED,
  FLYING, CAMERA_CAME, RESULTS, FIRST, SECOND, THIRD, FOURTH, FIFTH, STEP, WALK, WALK_TILE, REGIONS,
  REGIONS_TILE, MET, MET_TILE, SEEN, NEXT, FEATURE, ENTRY, BUSY, STALLED, PROJECTED, VISIBLE,
- PAIRS) = range(34)
+ PAIRS, STARTS) = range(35)
 #: Then the state of the arithmetic.
-FOLDED = 34
+FOLDED = 35
 
 
 def new_ccu(
@@ -64,6 +66,7 @@ def new_ccu(
     state[CAMERA], state[PLACE] = (
         address // shell.data_bytes for address in (camera_address, scene_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = gaussians * beats, 1, gaussians
+    state[STARTS] = _START
     for place in (FIRST, SECOND, THIRD, FOURTH, FIFTH, WALK, REGIONS, MET):
         state[place] = -1
     return state
@@ -124,9 +127,10 @@ def _load(state, stop, address_ready, beat, last, freed, beats):
     """The loader, which is told how many beats leave the buffer."""
     free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
             and state[FLYING] < state[FLYING_LIMIT])
-    asks_camera = free and state[ASKS_CAMERA] != 0
-    asks = (free and not asks_camera and state[LEFT] > 0
+    asks_camera = free and state[ASKS_CAMERA] != 0 and state[STARTS] == 0
+    asks = (free and state[ASKS_CAMERA] == 0 and state[LEFT] > 0
             and state[RESERVED] <= state[BUFFER] - state[BURST])
+    state[STARTS] = max(state[STARTS] - 1, 0)
     if address_ready:
         state[ADDRESS_BEATS] = 0
     if asks_camera:
@@ -186,7 +190,7 @@ def step(
         state[SEEN] = 0
     ready = state[FIFTH] >= 0 and state[STEP] == _PRODUCTS
     last_tile = state[WALK] >= 0 and state[WALK_TILE] == walked[state[WALK]] - 1
-    loads = ready and (state[WALK] < 0 or (go and last_tile))
+    loads = ready and state[WALK] < 0
     if go:
         state[MET], state[MET_TILE] = state[REGIONS], state[REGIONS_TILE]
         state[REGIONS], state[REGIONS_TILE] = state[WALK], state[WALK_TILE]

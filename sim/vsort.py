@@ -17,7 +17,7 @@ __all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "ROWS", "SORTED", "behind"
 
 FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 
-# Tokens that fit in front of the sorters; how many wait, whether one is at the end of the queue, and
+# Tokens that fit in front of the sorters; how many wait, whether one is at the end of the queue and
 # one in the register behind it; how many came and went. Features that are kept, the tag and the
 # first place of the voxel that loads; the sorter that loads next and the one that gives; the
 # output's register; what was put into the queue and taken out, and how many fit; counts.
