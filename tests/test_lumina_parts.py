@@ -1,24 +1,29 @@
-"""The array of Lumina and its cache, wired as they stand in the accelerator."""
+"""The units of Lumina around its array, wired as they stand in the accelerator."""
 
 import sys
 from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
+from splatforge.algos.fetch import decode_splats
 from splatforge.algos.lumina.render import cached_state
 from splatforge.algos.lumina.sharing import group_order
 from splatforge.algos.nru import SPLAT_FIELDS, nru_fixed
 from splatforge.algos.radiance import Banks, Outcome, radiance_fixed
+from splatforge.algos.records import encode_record
 from splatforge.algos.resolve import resolve_fixed
+from splatforge.algos.vru import vru_fixed
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.resolve import PixelFormat
 from splatforge.hw.array import PIXELS_PER_GROUP
 from splatforge.hw.nru import Nru
 from splatforge.hw.radiance import Radiance
+from splatforge.hw.vru import Vru
 from splatforge.verification.lib.runner import TESTED_LUMINA
 from splatforge.verification.lib.tiles import BACKGROUND, Tiles
 
@@ -31,6 +36,11 @@ BASE = 0x4_0000_0000
 #: Splats of tiles in four groups of up to four; a frame of 3 x 3 tiles for the cache.
 COUNTS = (40, 5, 30, 16, 70, 1, 33, 48, 0)
 WIDTH = HEIGHT = 3 * TILE_PX
+
+
+#: Bits of a number that go with a splat.
+NUMBER_BITS = 18
+FEATURES = 24
 
 
 class Caching(wiring.Component):
@@ -188,3 +198,136 @@ def test_array_and_cache():
         hits.append(frame.visits.hit.sum() / frame.complete.sum())
         assert (frame.visits.outcome >= Outcome.FILLED).any()
     assert 0 < hits[0] < hits[1] < 1
+
+
+class Drawing(wiring.Component):
+    """Features and array: tiles and entries in, pixels out."""
+
+    def __init__(self):
+        self.vru = Vru(DESIGN.vru, DESIGN.shell, placed=True, number_bits=NUMBER_BITS)
+        self.nru = Nru(NRU, DESIGN.splat, RADIANCE.record_ids, DESIGN.resolve)
+        vru, nru = self.vru.signature.members, self.nru.signature.members
+        super().__init__({
+            **{name: vru[name] for name in (
+                "i_tile", "i_entry", "o_address", "i_beat", "oldest", "behind", "idle")},
+            **{name: nru[name] for name in ("o_tile", "o")},
+            "start": In(1), "remapping": In(1), "skips": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.vru, m.submodules.nru = vru, nru = self.vru, self.nru
+        for name in ("i_tile", "i_entry", "o_address", "i_beat"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vru, name))
+        for name in ("o_tile", "o"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(nru, name))
+        wiring.connect(m, vru.o_tile, nru.i_tile)
+        wiring.connect(m, vru.o_splat, nru.i_splat)
+        m.d.comb += [
+            vru.start.eq(self.start), vru.feature_address.eq(BASE), vru.skip.eq(nru.skip),
+            nru.remapping.eq(self.remapping), self.oldest.eq(vru.oldest),
+            self.behind.eq(vru.behind), self.idle.eq(vru.idle)]
+        m.d.sync += self.skips.eq(self.skips + nru.skip)
+        return m
+
+
+@pytest.mark.parametrize("remapping", [True, False])
+def test_features_and_array(remapping):
+    """Every tile lies at the frame's first pixels; some end before their lists have come."""
+    rng = np.random.default_rng(8)
+    fmt, side = DESIGN.vru.feature, NRU.tile_px
+    raw = {name: np.zeros(FEATURES, np.int64) for name, _, _ in fmt.fields()}
+    for name in ("mean_x", "mean_y"):
+        raw[name] = fmt.mean.quantize(rng.uniform(-1, side + 1, FEATURES))
+    for name in "ac":
+        raw[name] = fmt.slope.quantize(rng.uniform(0.1, 1.2, FEATURES))
+    raw["log_opacity"] = rng.integers(0, 300, FEATURES)
+    # Every third one is flat and opaque.
+    flat = np.arange(FEATURES) % 3 == 0
+    for name in ("a", "c", "log_opacity"):
+        raw[name][flat] = 0
+    for name in ("red", "green", "blue"):
+        raw[name] = rng.integers(0, 300, FEATURES)
+    records = encode_record("Feature", fmt.fields(), 4, raw)
+    splats = decode_splats(DESIGN.splat, vru_fixed(
+        DESIGN.vru, records, np.full(FEATURES, 15), np.zeros(FEATURES, int),
+        np.zeros(FEATURES, int)))
+    splats = np.stack([splats[name] for name in SPLAT_FIELDS], axis=1).astype(np.int32)
+    counts = (30, 0, 120, 1, 90, 7, 0, 33, 64, 150, 5, 16, 100, 2, 80, 12, 40, 9)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    numbers = rng.integers(0, FEATURES, starts[-1])
+    # Some lists have nothing that is flat: they are drawn to their ends.
+    for tile in range(0, len(counts), 4):
+        mine = slice(starts[tile], starts[tile + 1])
+        numbers[mine] += flat[numbers[mine]]
+    sizes = [(int(x), int(y)) for x, y in rng.integers(1, side + 1, (len(counts), 2))]
+    expected = []
+    for (columns, rows), first, last in zip(sizes, starts[:-1], starts[1:], strict=True):
+        mine = numbers[first:last].astype(np.int32)
+        state = nru_fixed(
+            NRU, DESIGN.splat, RADIANCE.record_ids, columns, rows, np.array([0]), np.array([0]),
+            np.array([0, last - first]), mine, splats[mine]).state[0]
+        for y in range(rows):
+            row = state[TILE_PX * y:TILE_PX * y + columns].tolist()
+            expected += [[tuple(pixel) for pixel in row[at:at + PIXELS_PER_GROUP]]
+                         for at in range(0, columns, PIXELS_PER_GROUP)]
+    dut, groups, skipped = Drawing(), [], []
+
+    async def scenario(ctx):
+        tile_layout, entry_layout = dut.i_tile.payload.shape(), dut.i_entry.payload.shape()
+        tile_of = np.repeat(np.arange(len(counts)), counts)
+        announced = sent = oldest = 0
+        beats = deque()
+        ctx.set(dut.remapping, remapping)
+        ctx.set(dut.start, 1)
+        for port in (dut.o, dut.o_tile, dut.o_address):
+            ctx.set(port.ready, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        tile_shown = entry_shown = False
+        for cycle in range(10_000):
+            # What is of a tile that is over is not sent; the next tiles are told ahead.
+            while not entry_shown and sent < len(numbers) and tile_of[sent] < oldest:
+                sent += 1
+            tile_shown = tile_shown or (
+                announced < min(len(counts), oldest + 8) and not ctx.get(dut.behind))
+            ctx.set(dut.i_tile.valid, tile_shown)
+            if tile_shown:
+                columns, rows = sizes[announced]
+                ctx.set(dut.i_tile.payload, tile_layout.const({
+                    "tile": announced % 16, "columns": columns, "rows": rows,
+                    "splats": counts[announced]}))
+            entry_shown = sent < len(numbers) and bool(tile_of[sent] < announced)
+            ctx.set(dut.i_entry.valid, entry_shown)
+            if entry_shown:
+                ctx.set(dut.i_entry.payload, entry_layout.const({
+                    "feature": int(numbers[sent]), "subtiles": 15,
+                    "tile": int(tile_of[sent]) % 16}))
+            due = bool(beats) and beats[0][0] <= cycle
+            ctx.set(dut.i_beat.valid, due)
+            if due:
+                _, word, last = beats.popleft()
+                ctx.set(dut.i_beat.payload, {"id": 3, "data": word, "last": last})
+            (_, _, tile_taken, entry_taken, address_valid, address, now, valid, group
+             ) = await ctx.tick().sample(
+                dut.i_tile.ready, dut.i_entry.ready, dut.o_address.valid, dut.o_address.p.address,
+                dut.oldest, dut.o.valid, dut.o.payload)
+            if tile_shown and tile_taken:
+                announced, tile_shown = announced + 1, False
+            if entry_shown and entry_taken:
+                sent, entry_shown = sent + 1, False
+            oldest += (now - oldest) % 16
+            if address_valid:
+                record = records[(address - BASE) // 32]
+                beats.extend((cycle + 9, int(record[2 * half]) | int(record[2 * half + 1]) << 64,
+                              half == 1) for half in range(2))
+            if valid:
+                groups.append([(*pixel.color, pixel.transmittance) for pixel in group])
+                if len(groups) == len(expected):
+                    skipped.append(ctx.get(dut.skips))
+                    return
+        raise AssertionError("not done")
+
+    streams.Bench(dut).play(scenario)
+    for got, want in zip(groups, expected, strict=True):
+        assert got[:len(want)] == want
+    assert 0 < skipped[0] < len(counts)
