@@ -14,6 +14,7 @@ claims of one paper; ``sources.toml`` says what papers and sources the keys stan
 ``relation``       ``equal`` (default), ``at most`` or ``at least``
 ``tolerance``      relative, fixed before comparing; 0.10, more needs ``tolerance_reason``
 ``setting``        ``same`` or ``substitute``; with a substitute ``setting_note`` says which
+``identity``       what ours took from the paper itself: that they agree predicts nothing
 ``missing``        what there is no way to compare without
 ``call``           the function of ours that computes the number, with ``arguments``
 ``conflicts``      ids of other claims about the same quantity
@@ -50,7 +51,7 @@ RELATIONS = ("equal", "at most", "at least")
 SETTINGS = ("same", "substitute")
 
 _TEXTS = ("quantity", "unit", "tag", "source", "confidence", "relation", "tolerance_reason",
-          "setting", "setting_note", "missing", "call", "note")
+          "setting", "setting_note", "identity", "missing", "call", "note")
 _KNOWN = (*_TEXTS, "value", "low", "high", "tolerance", "arguments", "conflicts")
 _REQUIRED = ("quantity", "value", "unit", "tag", "source")
 _TOLERANCE = 0.10
@@ -77,7 +78,7 @@ class Claim:
     value : float or None
         The published value; ``None`` where the source gives an interval alone.
     quantity, unit, tag, source, confidence, relation, tolerance, tolerance_reason, setting, \
-    setting_note, missing, call, arguments, conflicts, note
+    setting_note, identity, missing, call, arguments, conflicts, note
         As the module docstring says.
     """
 
@@ -97,6 +98,7 @@ class Claim:
     tolerance_reason: str = ""
     setting: str = "same"
     setting_note: str = ""
+    identity: str = ""
     missing: str = ""
     call: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def status(claim: Claim, ours: Sourced | None) -> tuple[str, str]:
 
         * ``no model yet``: nothing of ours computes it;
         * ``not comparable``: something is missing (:attr:`Claim.missing`), or a constant behind
-          ours was calibrated on this very point;
+          ours was calibrated on this very point, or is this very figure (:attr:`Claim.identity`);
         * ``predicted``: same setting, our value within the tolerance, bands at most 2x wide, no
           constant behind it calibrated on a point of this paper;
         * ``one-constant``: the same with exactly one such point;
@@ -74,6 +74,8 @@ def status(claim: Claim, ours: Sourced | None) -> tuple[str, str]:
         return "not comparable", "a constant of ours was calibrated on this point"
     width = band_width(claim, ours)
     near = _meets(claim, ours.value, ours.value, claim.tolerance)
+    if claim.identity and near:
+        return "not comparable", f"an identity: {claim.identity}"
     if near and width <= _WIDEST and claim.setting == "same":
         fitted = sorted(point for point in ours.points if point.split(".")[0] == claim.paper)
         if not fitted:

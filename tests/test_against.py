@@ -9,6 +9,7 @@ import pytest
 from splatforge.claims import against, frames, read_claims
 from splatforge.claims.against import CITIES, FRAMES, UNFILTERED
 from splatforge.claims.frames import RECIPES, workload
+from splatforge.claims.techniques import CLOCK_HZ
 from splatforge.designs.streaminggs import COUNTERS, PUBLISHED, StreaminggsDesign
 from splatforge.sim.area import area_of_units
 from splatforge.sim.costs import default_costs
@@ -34,6 +35,7 @@ def test_runs_are_whole():
     for name, of in RUNS.items():
         for variant, counted in of.items():
             assert counted["pixels"] == RECIPES[name].width * RECIPES[name].height
+            assert counted["clock_hz"] == CLOCK_HZ
             if variant != "gscore":
                 assert list(counted["counters"]) == [counter for counter, _, _ in COUNTERS]
                 assert counted["counters"]["pixel_bytes"] == 4 * counted["pixels"]
@@ -59,11 +61,11 @@ def test_designs_of_variants():
 
 
 def test_ratios_by_hand():
-    """A millisecond is a million cycles."""
+    """A millisecond is 700,000 cycles."""
     name, device = "fox_800x800", devices()["orin_nx_16gb"]
     gpu = gpu_frame(workload(name), device)
     ours = against.speedup("orin_nx_16gb", [name])
-    assert ours.value == pytest.approx(gpu.time.value / (cycles(name, "published") * 1e-9))
+    assert ours.value == pytest.approx(gpu.time.value / cycles(name, "published") * CLOCK_HZ)
     assert ours.points == gpu.time.points
     each = [against.speedup("orin_nx_16gb", [name]) for name in RUNS]
     mean = against.speedup("orin_nx_16gb", list(RUNS))
@@ -76,7 +78,9 @@ def test_ratios_by_hand():
         theirs / cycles(name, "default"))
     assert against.slowdown([name]).value == (
         cycles(name, "published") / cycles(name, "unfiltered"))
-    assert against.frame_rate([name]).value == 1e9 / cycles(name, "published")
+    assert against.frame_rate([name]).value == pytest.approx(
+        CLOCK_HZ / cycles(name, "published"))
+    assert "at 700 MHz, which synthesis" in against.frame_rate([name]).source
     assert against.frame_rate(list(RUNS)).value == min(
         against.frame_rate([name]).value for name in RUNS)
 

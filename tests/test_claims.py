@@ -152,6 +152,8 @@ def test_units_of_papers() -> None:
     (claim(missing="a scene"), ours(4), "not comparable"),
     (claim(missing="a scene"), None, "not comparable"),
     (claim(), ours(4, points=("some.thing",)), "not comparable"),
+    (claim(identity="its parameter"), ours(4), "not comparable"),
+    (claim(identity="its parameter"), ours(5), "not reproduced"),
     (claim(), ours(4.39), "predicted"),
     (claim(), ours(4.41), "not reproduced"),
     (claim(), ours(3.59), "not reproduced"),
@@ -182,6 +184,18 @@ def test_units_of_papers() -> None:
 ])
 def test_status(published, got, expected) -> None:
     assert status(published, got)[0] == expected
+
+
+def test_nothing_is_predicted_by_what_it_was_told(rows) -> None:
+    """Peaks of the data sheet, sizes that were taken over: what agrees by construction says so."""
+    by_id = {row.claim.id: row for row in rows}
+    for name in ("streaminggs.orin_nx_fp16", "gbu.orin_nx_fp32", "lumina.xavier_fp16",
+                 "axis.parameter_bytes", "lumina.cache_size", "lumina.dram_peak",
+                 "lumina.record_registers", "streaminggs.parameters", "streaminggs.codebook_sram"):
+        assert by_id[name].status == "not comparable"
+        assert by_id[name].reason.startswith("an identity: ")
+        assert by_id[name].ratio == pytest.approx(1, rel=0.05)
+    assert [name for name, row in by_id.items() if row.status == "predicted"] == []
 
 
 def test_reasons_name_the_substitute() -> None:

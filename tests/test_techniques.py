@@ -7,12 +7,12 @@ from itertools import product
 
 import pytest
 
-from splatforge.claims import techniques
+from splatforge.claims import read_claims, techniques
 from splatforge.claims.frames import RECIPES, workload
-from splatforge.claims.techniques import FRAMES, VARIANTS
+from splatforge.claims.techniques import CLOCK_HZ, FRAMES, VARIANTS
 from splatforge.designs.gscore import COUNTERS, PRESETS, PUBLISHED, GscoreDesign
 from splatforge.sim.area import area_of_units
-from splatforge.sim.costs import default_costs
+from splatforge.sim.costs import default_costs, two_digits
 from splatforge.sim.gpu import devices, gpu_frame
 from splatforge.sim.parts import gscore_inventory
 
@@ -41,8 +41,22 @@ def test_runs_are_whole():
         # A technique takes away work; what is left is the same scene.
         assert len({counted["counters"]["gaussians"] for counted in variants.values()}) == 1
         pairs = [variants[variant]["counters"]["pairs"] for variant in VARIANTS]
-        assert pairs[0] == pairs[2] < pairs[1] == pairs[3]
+        assert pairs[0] == pairs[2] == pairs[4] < pairs[1] == pairs[3]
+        # A memory whose timing is in ns takes more cycles of a faster clock, and no more time.
+        clocks = [variants[variant]["clock_hz"] for variant in VARIANTS]
+        assert clocks == [CLOCK_HZ] * 4 + [1e9]
+        assert 1 <= cycles(name, "assumed") / cycles(name, "published") < 1e9 / CLOCK_HZ
         assert cycles(name, "published") < min(cycles(name, "aabb"), cycles(name, "whole-tiles"))
+
+
+def test_clock_is_at_most_what_synthesis_supports():
+    """Of both accelerators, at the nodes of both papers; no claim computes with another."""
+    table = default_costs()
+    supported = min(table.clock(design, node_nm=node).value
+                    for design in ("gscore", "streaminggs") for node in (28, 32))
+    assert 0.8 * supported < CLOCK_HZ <= supported
+    for claim in read_claims():
+        assert claim.arguments.get("clock_hz", 0) <= supported, claim.id
 
 
 def test_gains_by_hand():
@@ -63,17 +77,21 @@ def test_gains_by_hand():
 
 
 def test_speedup_and_saving_by_hand():
-    """The whole frame of the GPU; a millisecond is a million cycles."""
+    """The whole frame of the GPU; a millisecond is 700,000 cycles."""
     name, device = "fox_800x800", devices()["xavier_nx"]
     gpu = gpu_frame(workload(name), device)
     assert gpu.stages[0].name == "preprocess"
     ours = techniques.speedup("xavier_nx", [name])
-    assert ours.value == pytest.approx(gpu.time.value / (cycles(name, "published") * 1e-9))
+    assert ours.value == pytest.approx(gpu.time.value / cycles(name, "published") * CLOCK_HZ)
     assert ours.points == gpu.time.points
+    # The clock, and what it would be at the paper's, are said with it.
+    assumed = two_digits(gpu.time.value / cycles(name, "assumed") * 1e9)
+    assert "counted by the cycle model at 700 MHz" in ours.source
+    assert f"at the 1000 MHz that the paper assumes: {assumed} [" in ours.source
     saving = techniques.energy_saving("xavier_nx", [name], 28)
     joules = gpu.energy.value / saving.value
     watts = techniques.chip_power(28, [name]).value
-    dram = joules - watts * cycles(name, "published") * 1e-9
+    dram = joules - watts * cycles(name, "published") / CLOCK_HZ
     # What is not the chip's is the memory's: a few pJ for each bit that it moved.
     counted = RUNS[name]["published"]["dram"]
     bits = 8 * counted["access_bytes"] * (counted["reads"] + counted["writes"])
@@ -98,6 +116,10 @@ def test_units_add_up_to_the_chip():
         sum(techniques.unit_area(unit, 1, 28).value for unit in own)
         + area_of_units(macros, node_nm=28).area_mm2 + area_of_units(others, node_nm=28).area_mm2)
     assert techniques.chip_area(28).value == pytest.approx(by_hand)
+    share = techniques.memory_share(28)
+    assert share.low < share.value < share.high
+    assert share.value * techniques.chip_area(28).value == pytest.approx(
+        area_of_units(macros, node_nm=28).area_mm2)
     # 128 KB of features less the bits that are always zero, lists' memory, tags, sorters, queues.
     assert 170 < techniques.memory_bytes().value / 1024 < 272
 
