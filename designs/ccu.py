@@ -142,8 +142,8 @@ class CcuDesign:
         longest = gaussian_beats(3)
         if not longest <= self.interval <= 256:
             raise ValueError(
-                f"Interval must be {longest} to 256 cycles, the beats of the longest record or "
-                f"more, not {self.interval!r}")
+                f"Interval must be {longest} to 256 cycles, not {self.interval!r}: a Gaussian of "
+                f"degree 3 is {longest} beats, which come through one port, one in a cycle")
         for name, value, low, high in (
             ("Buffer", self.buffer_beats, 64, 4096), ("Burst", self.burst_beats, 4, 256)):
             if value & (value - 1) or not low <= value <= high:

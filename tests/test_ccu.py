@@ -447,7 +447,8 @@ def test_numbers_must_reach():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"interval": 14}, (
-        "Interval must be 15 to 256 cycles, the beats of the longest record or more, not 14")),
+        "Interval must be 15 to 256 cycles, not 14: a Gaussian of degree 3 is 15 beats, which come "
+        "through one port, one in a cycle")),
     ({"buffer_beats": 96}, "Buffer must have a power of two from 64 to 4096 beats, not 96"),
     ({"burst_beats": 512}, "Burst must have a power of two from 4 to 256 beats, not 512"),
     ({"buffer_beats": 64, "burst_beats": 64},
