@@ -11,6 +11,7 @@ from splatforge.algos.alpha import alpha_fixed, forms_fixed
 from splatforge.algos.blend import blend_fixed, start_raw
 from splatforge.algos.nru import OUTSIDE, SPLAT_FIELDS, nru_fixed, significant_fixed
 from splatforge.designs.fetch import SplatFormat
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.nru import NruDesign
 from splatforge.hw.nru import Nru
 from splatforge.sim import nru as model
@@ -233,6 +234,73 @@ def test_rtl_against_both_models(caching, remapping, gap, stall, delay):
         assert play.counted["bypassed"] == inside - tiles.complete.sum() > 0
         assert tiles.hit.any()
     assert play.counted["skip"] > 0
+
+
+def ideal_cycles(design, tiles, remapping):
+    """Cycles of the model amid an environment that never waits, and how often it issued."""
+    state = model.new_nru(design.nru, tiles.caching, remapping)
+    # Look-ups are answered in order, four cycles later.
+    answers, ended, walked, groups, issued = [], 0, 0, 0, [0, 0]
+    place, taken = 0, -1
+    for cycle in range(100_000):
+        if groups == len(tiles.groups) and walked == len(tiles.walk):
+            return cycle, issued
+        left = taken >= 0 and bool(place < tiles.starts[taken + 1])
+        number, hit = -1, False
+        if answers and answers[0][0] <= cycle:
+            _, tile, number = answers.pop(0)
+            hit, _ = tiles.answer(tile, number)
+        shown = model.offers(state, True, True)
+        more = taken + 1 < len(tiles.counts)
+        model.step(state, tiles.work, model.Inputs(more, left, True, number, hit, True, True, True))
+        if shown.lookup >= 0:
+            answers.append((cycle + 4, ended, shown.lookup))
+        walked += shown.walk >= 0
+        ended += shown.walk == 256
+        groups += shown.group
+        issued[0] += shown.lockstep
+        issued[1] += shown.remapped
+        place += left and shown.splat_ready
+        if more and shown.tile_ready:
+            taken, place = taken + 1, tiles.starts[taken + 1]
+        if shown.skip:
+            place = tiles.starts[taken + 1]
+    raise AssertionError("not done")
+
+
+def test_passes_are_worth_it():
+    """A whole array: where few pixels are left, four splats a cycle end a chunk earlier.
+
+    The buffer still takes a splat a cycle, and a unit's back end a fragment: a list of chunks is
+    over by a part of the last one earlier.
+    """
+    design = LuminaDesign()
+    tiles = Tiles(design, 4, (1500, 30), caching=False)
+    # Of every unit one pixel alone goes on to the end of the first list.
+    ends = tiles.work.ends
+    ends[0, :, 1:] = np.minimum(ends[0, :, 1:], 100)
+    ends[0, :, 0] = 1500
+    slow, (lockstep, none) = ideal_cycles(design, tiles, remapping=False)
+    assert none == 0
+    assert lockstep == 1500 + 30
+    fast, (lockstep, remapped) = ideal_cycles(design, tiles, remapping=True)
+    # The first chunk finds out on its way; the others are passes from their first splat on.
+    assert lockstep < 300 + 30
+    assert 4 * remapped >= 1500 - lockstep + 30 > 4 * (remapped - 3)
+    assert 100 < slow - fast < design.nru.chunk_splats
+
+
+def test_constants_of_the_model():
+    assert (model.LATENCY, model.SETTLE) == (Nru.latency, Nru.settle)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"side": 3}, "Side must be 2, 4 or 8 units, not 3"),
+    ({"chunk_splats": 12}, "Chunk must have a power of two from 8 to 4096 splats, not 12"),
+    ({"chunk_splats": 4}, "Chunk must have a power of two from 8 to 4096 splats, not 4")])
+def test_other_arrays_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        NruDesign(**wrong)
 
 
 @pytest.mark.rtl
