@@ -16,13 +16,13 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
-from splatforge.designs.streaminggs import PRESETS, StreaminggsDesign
+from splatforge.designs.streaminggs import PRESETS, PartitionDesign, StreaminggsDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import default_camera, resolve
 from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
 from splatforge.sim.parts import Macro, streaminggs_events, streaminggs_inventory, streaminggs_parts
-from splatforge.sim.simulate import simulate
+from splatforge.sim.simulate import clock_of, not_mapped, simulate
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -297,3 +297,15 @@ def test_gscore_stands_beside_it(frame):
     for figure in ("energy_j", "area_mm2"):
         known = [unit[figure] for unit in units.values() if unit[figure] is not None]
         assert sum(known) == pytest.approx(record[figure])
+
+
+def test_what_was_mapped_is_the_default():
+    """How a scene is cut is in no RTL; all else that differs is named with what was mapped."""
+    assert not_mapped(StreaminggsDesign()) == {}
+    assert not_mapped(StreaminggsDesign(partition=PartitionDesign(voxel_size=2.0))) == {}
+    assert not_mapped(PRESETS["city"]) == {"vsu.voxels": (65536, StreaminggsDesign().vsu.voxels)}
+    others = not_mapped(PRESETS["published"])
+    assert {"cfu.units", "vsu.prefixes", "array.group_tiles"} <= set(others)
+    clock = clock_of(PRESETS["city"], default_costs(), 28)
+    assert clock.value == default_costs().clock("streaminggs", node_nm=28).value
+    assert "not mapped: vsu.voxels 65536 instead of" in clock.source
