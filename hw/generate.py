@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,13 @@ from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 
 from splatforge.designs.accelerators import ACCELERATORS
+from splatforge.designs.ccu import (
+    CAMERA_WORDS,
+    FLAG_ANTIALIASED,
+    gaussian_beats,
+    gaussian_words,
+)
+from splatforge.designs.cfu import PLACE_BITS
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.nru import RECORD_ID_BITS
@@ -27,6 +34,16 @@ from splatforge.designs.shell import (
     counter_registers,
 )
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voxel import (
+    CELL_BITS,
+    LEVEL_BIT,
+    OCTAVE_BITS,
+    POPULATION_BITS,
+    PREFIX_SHIFTS,
+    STREAM_CAMERA_WORDS,
+    VOXEL_WORDS,
+    WORD_INTEGERS,
+)
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
@@ -270,8 +287,65 @@ def _raster_memory(design: RasterDesign) -> list[str]:
     ]
 
 
+def _words(names: Sequence[str]) -> list[str]:
+    """A record of 32-bit words, in Markdown."""
+    return ["| offset | word |", "|---|---|",
+            *(f"| {4 * place} | {name} |" for place, name in enumerate(names))]
+
+
+def _framebuffer(design: GscoreDesign | StreaminggsDesign) -> str:
+    return (f"Backgrounds are {design.resolve.background}; the framebuffer's address and pitch "
+            "are multiples of 16 pixels, and the pitch is at least a row of the frame; the other "
+            "addresses are multiples of 256.")
+
+
+def _gscore_memory(design: GscoreDesign) -> list[str]:
+    """What the GSCore core reads and writes, in Markdown."""
+    beats = ", ".join(str(gaussian_beats(degree)) for degree in range(4))
+    bit = FLAG_ANTIALIASED.bit_length() - 1
+    return [
+        _framebuffer(design), "",
+        (f"Scene: a record for every Gaussian, of {beats} "
+         "beats of 16 bytes for SH of degree 0, 1, 2, 3; words of binary32, the last beat filled "
+         "up with zeros. `log_opacity` is -log2 of the opacity, `l` the lower Cholesky factor of "
+         "the covariance:"), "", *_words(gaussian_words(3)),
+        "", ("Camera: words of binary32, `flags` an integer. `right` and `down` are rows of the "
+             f"rotation times the focal lengths; bit {bit} of `flags` compensates "
+             "the opacity for the dilation:"), "", *_words(CAMERA_WORDS),
+        "", (f"Workspace: pages of {design.lists.page_bytes} bytes, in which the core keeps "
+             "feature records and the tiles' lists; nothing need be in it before a frame."),
+    ]
+
+
+def _streaminggs_memory(design: StreaminggsDesign) -> list[str]:
+    """What the StreamingGS core reads and writes, in Markdown."""
+    books = design.ffu.codebooks
+    return [
+        _framebuffer(design), "",
+        (f"Voxel table: {4 * len(VOXEL_WORDS)} bytes for every voxel. `base` is its corner less "
+         "its edge `size`, binary32; `address` the first beat of its coarse half, from the "
+         f"scene's address in beats of 16 bytes; `population` its Gaussians in {POPULATION_BITS} "
+         f"bits, then {len(PREFIX_SHIFTS)} times {OCTAVE_BITS} bits of octaves, and from bit "
+         f"{LEVEL_BIT} its level and path; `cell` {CELL_BITS} bits an axis; `reach` two words of "
+         "binary16:"), "", *_words(VOXEL_WORDS),
+        "", (f"Scene: of every voxel its Gaussians by descending scale, 8 bytes each: {PLACE_BITS} "
+             "bits of place in the voxel for x, y and z, and the largest scale in binary16; behind "
+             "them, from the next beat on, a beat of indices for each. Indices from bit 0 "
+             "upward:"), "", "| codebook | bits |", "|---|---|",
+        *(f"| {name} | {width} |" for name, width, _ in books.fields()),
+        "", ("Codebooks, one behind the other, each entry numbers of binary16 filled up to whole "
+             "beats; those of SH above the scene's degree may be left out:"), "",
+        "| codebook | entries | numbers |", "|---|---|---|",
+        *(f"| {name} | {entries} | {len(numbers)} |" for name, entries, numbers
+          in books.codebooks()),
+        "", (f"Camera: words of binary32; {', '.join(WORD_INTEGERS)} are integers:"), "",
+        *_words(STREAM_CAMERA_WORDS),
+    ]
+
+
 #: For each accelerator the part of its page about memory.
-_MEMORY: dict[str, Callable[[Any], list[str]]] = {"raster": _raster_memory}
+_MEMORY: dict[str, Callable[[Any], list[str]]] = {
+    "raster": _raster_memory, "gscore": _gscore_memory, "streaminggs": _streaminggs_memory}
 
 
 def _register_page(design: AcceleratorDesign) -> str:
@@ -338,8 +412,8 @@ def write_verilog(folder: Path, design: AcceleratorDesign) -> list[Path]:
     Returns
     -------
     list of Path
-        For the raster core ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file
-        ``raster.core``.
+        Of the raster core ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file
+        ``raster.core``; of the others likewise.
     """
     name = design.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.ccu import CAMERA_WORDS, gaussian_words
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.nru import NruDesign
@@ -21,6 +23,7 @@ from splatforge.designs.shell import (
     counter_registers,
 )
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voxel import STREAM_CAMERA_WORDS, VOXEL_WORDS
 from splatforge.hw import generate
 from splatforge.hw.generate import (
     COMPONENTS,
@@ -230,6 +233,23 @@ def test_files_for_an_integrator(raster, folder):
     fields = re.findall(r"^\| (\w+) \| (\d+) \| (yes|no) \|", page, re.MULTILINE)
     assert [(name, int(bits), signed == "yes") for name, bits, signed in fields] == list(
         DESIGN.fetch.splat.fields())
+
+
+@pytest.mark.parametrize("name", sorted(set(ACCELERATORS) & set(COMPONENTS)))
+def test_every_accelerator_has_its_page(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(generate, "verilog", lambda name, design: f"module {name};\n")
+    design = ACCELERATORS[name].design
+    written = write_verilog(tmp_path, design)
+    assert {each.name for each in written} == {
+        f"{name}.v", "registers.md", "registers.json", f"{name}.core"}
+    page = (tmp_path / "registers.md").read_text()
+    for field, *_ in design.descriptor_fields:
+        assert f"| {field} |" in page
+    words = {"gscore": (*CAMERA_WORDS, *gaussian_words(3)),
+             "streaminggs": (*STREAM_CAMERA_WORDS, *VOXEL_WORDS)}.get(name, ())
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|$", page, re.MULTILINE)
+    for word in words:
+        assert word in dict(map(reversed, rows))
 
 
 def test_files_are_replaced(monkeypatch, tmp_path):
