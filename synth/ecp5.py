@@ -174,12 +174,12 @@ def _counts(netlist: Path, unit: str) -> dict[str, int]:
 
 
 def _with_registers(netlist: str, unit: str) -> str:
-    """A netlist whose multipliers have the registers beside them in them."""
+    """A netlist whose multipliers have the registers beside them in them; as it was without any."""
     if "MULT18X18D" not in netlist:
         return netlist
     content = json.loads(netlist)
-    move_registers(content["modules"][unit])
-    return json.dumps(content)
+    moved = move_registers(content["modules"][unit])
+    return json.dumps(content) if any(moved.values()) else netlist
 
 
 def design_that_fits(
