@@ -528,6 +528,16 @@ def test_rtl_against_both_models(design, gap, stall, skip):
     assert play.state[model.STALLED] > 0 or stall < 0.8
 
 
+def test_no_more_is_asked_for_than_the_buffer_has_room_for():
+    """Far more in voxels than fits, most of it passed, before a taker that hardly takes."""
+    seen = Seen(crowd(3, 1000), turned(), cells=3)
+    groups = seen.groups(SMALL)
+    play = Play(SMALL, seen, groups[len(groups) // 2:][:1], stall=0.9, share=2.0)
+    play.check()
+    assert len(play.asked) > 4 * SMALL.buffer_beats
+    assert play.frame.passed.mean() > 0.6
+
+
 def test_stop():
     """The model knows it as well; what is in flight arrives."""
     seen = small_crowd()
