@@ -152,7 +152,8 @@ def test_hostile_scenes(name):
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("size", [(1, 1), (16, 16), (32, 32), (17, 1), (1, 33), (65, 31)])
+@pytest.mark.parametrize("size", [
+    (1, 1), (16, 16), (32, 32), (17, 1), (1, 33), (65, 31), (333, 217)])
 def test_sizes_around_a_tile_and_a_group(size):
     scene = few(1000)
     check(cosim("streaminggs", SMALL, scene, [default_camera(scene, *size)]))
