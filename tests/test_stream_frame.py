@@ -19,14 +19,19 @@ from splatforge.algos.streaminggs.order import (
     voxel_ranks,
 )
 from splatforge.algos.streaminggs.partition import partition
-from splatforge.designs.streaminggs import PartitionDesign
-from splatforge.scenes import default_camera, load
+from splatforge.algos.streaminggs.render import store
+from splatforge.designs.streaminggs import PartitionDesign, StreaminggsDesign
+from splatforge.scenes import default_camera, load, resolve
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import camera, random_scene
 from test_order import drawn
 
 VIEW = camera(149, 101)
+
+
+#: What ``bench/streaminggs_quality.py`` printed.
+QUALITY = Path(__file__).parents[1] / "bench" / "streaminggs_quality.md"
 
 
 def original(cut):
@@ -173,3 +178,22 @@ def test_real_scene(name, shared_scene):
     assert psnr_db(frame.image, reference.render(scene, view).image) > 35
     # Most of what is loaded is removed again (accelerators.md, 1.2: 76.3 %).
     assert 0.5 < frame.work.removed < 0.99
+
+
+def test_what_order_and_codebooks_cost_is_what_is_written():
+    """Each alone and both, against the reference, on the scene that ships."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in QUALITY.read_text("utf-8").splitlines() if line.startswith("|")]
+    written = dict(zip(rows[0], next(row for row in rows if row[0] == "default"), strict=True))
+    scene = resolve("default")
+    view = default_camera(scene, 320, 240)
+    exact = reference.render(scene, view).image
+    stored = store(scene, StreaminggsDesign())
+    cut, decoded = stored.cut, stored.decode()
+    pictures = {
+        "order": render_float(cut, view, scene=scene.select(cut.ids)),
+        "codebooks": reference.render(decoded, view),
+        "both": render_float(cut, view, scene=decoded)}
+    for name, picture in pictures.items():
+        assert psnr_db(picture.image, exact) == pytest.approx(float(written[name]), abs=0.06)
+    assert len(rows) == 2 + 5
