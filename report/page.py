@@ -50,6 +50,7 @@ def html(report: Report) -> str:
         largest=float(report.difference.max(initial=0.0)),
         title=_title(report), figures=_figures(report), plots={plot.key: plot for plot in drawn},
         picture_rtl=pictures.data_uri(pictures.to_bytes(report.rendered)),
+        float_of=_float_of(report.cosim),
         picture_float=pictures.data_uri(pictures.to_bytes(report.reference)),
         picture_difference=pictures.data_uri(pictures.to_bytes(report.difference * gain)),
         parameters=list(_flat(plain(report.design))),
@@ -117,6 +118,12 @@ def _plots(report: Report) -> Iterator[plots.Plot]:
         yield plots.tiles(report.tiles, width, height)
 
 
+def _float_of(cosim: Mapping[str, Any]) -> str:
+    """What ``psnr_db_vs_float`` and the picture beside the RTL's are of."""
+    return ("the float reference" if cosim.get("design", "raster") == "raster"
+            else "the design's algorithm in float")
+
+
 def _figures(report: Report) -> Iterator[_Figure]:
     cosim, simulate = report.cosim, report.simulate
     if "pixels_differing" in cosim:
@@ -131,7 +138,7 @@ def _figures(report: Report) -> Iterator[_Figure]:
         infinite = psnr is None or psnr == float("inf")
         yield _Figure(
             label="PSNR", value="∞ dB" if infinite else f"{psnr:.1f} dB",
-            note="RTL against the float reference, worst frame",
+            note=f"RTL against {_float_of(cosim)}, worst frame",
         )
     if "rtl_cycles" in cosim:
         yield _Figure(

@@ -75,6 +75,8 @@ def test_rtl_equals_every_model(result, pictures, scene, cameras):
         assert frame.psnr_db_vs_float == pytest.approx(psnr_db(shown, exact.image), abs=1e-3)
         mask = exact.transmittance < 1 - 1 / 255
         assert 0 < mask.sum()
+        # Of the raster core the algorithm is the reference's.
+        assert frame.psnr_db_vs_reference == frame.psnr_db_vs_float
         assert frame.psnr_db_vs_float_non_background == pytest.approx(
             psnr_db(shown, exact.image, mask), abs=1e-3)
     psnr = [frame.psnr_db_vs_float for frame in result.frames]
@@ -160,7 +162,7 @@ def test_a_frame_without_anything_in_it(scene):
     assert empty.frames[0].psnr_db_vs_float == math.inf
     assert empty.psnr_db_vs_float_non_background is None
     figures = json.loads(json.dumps(empty.to_json(), allow_nan=False))
-    assert figures["psnr_db_vs_float"] is None
+    assert figures["psnr_db_vs_float"] is figures["psnr_db_vs_reference"] is None
     assert figures["psnr_db_vs_float_non_background"] is None
 
 

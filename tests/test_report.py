@@ -193,6 +193,16 @@ def test_fetches_behind_an_early_stop_may_differ():
     assert 'class="card bad"' in report.html(record(cosim=cosim))
 
 
+@pytest.mark.parametrize(("design", "other"), [
+    ("raster", "the float reference"), ("streaminggs", "the design's algorithm in float")])
+def test_page_says_which_float_it_compares_with(design, other):
+    page = Tags(report.html(record(cosim=record().cosim | {"design": design})))
+    assert f"RTL against {other}, worst frame" in page.text
+    assert f"right of it {other}." in page.text
+    assert f"RTL | {other}" in page.text
+    assert f"The frame rendered by {other}." in [a.get("alt") for _, a in page.tags]
+
+
 def test_equal_pictures_and_empty_sections():
     reference = record().reference
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}

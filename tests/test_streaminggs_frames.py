@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splatforge.algos import streaminggs
+from splatforge.algos import reference, streaminggs
+from splatforge.algos.quality import psnr_db
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.codebook import CodebookDesign
@@ -62,6 +63,16 @@ def test_frames_of_the_default_scene():
     check(result)
     assert result.psnr_db_vs_float >= 45
     assert result.psnr_db_vs_float_non_background >= 45
+    for (width, height), frame in zip(((64, 48), (75, 33)), result.frames, strict=True):
+        # The order alone costs more than all that is rounded.
+        view = default_camera(scene, width, height)
+        picture = streaminggs.render(streaminggs.prepare(scene, view, SMALL), SMALL).image
+        assert frame.psnr_db_vs_reference == pytest.approx(
+            psnr_db(picture, reference.render(scene, view).image), abs=0.1)
+        assert frame.psnr_db_vs_reference < frame.psnr_db_vs_float - 5
+    figures = result.to_json()
+    assert figures["psnr_db_vs_reference"] == min(
+        frame.psnr_db_vs_reference for frame in result.frames) < figures["psnr_db_vs_float"]
     counters = result.frames[0].rtl_counters
     assert counters["gaussians_kept"] <= counters["gaussians_passed"] < counters["gaussians"]
 

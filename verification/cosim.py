@@ -91,9 +91,12 @@ class CosimFrame:
     difference : Difference or None
         The first of them.
     psnr_db_vs_float : float
-        RGBA8 picture of the RTL against the float reference; infinite where equal.
+        RGBA8 picture of the RTL against the design's own algorithm in float, which of StreamingGS
+        draws the Gaussians that memory holds, voxel after voxel; infinite where equal.
     psnr_db_vs_float_non_background : float or None
         The same over the pixels in which something is drawn; None if there is none.
+    psnr_db_vs_reference : float
+        The RGBA8 picture against the float reference, whatever the algorithm.
     rtl_cycles, model_cycles : int
         From the accepted START write to the last write response: counted on the bus of the RTL,
         and worked out by the cycle model.
@@ -111,6 +114,7 @@ class CosimFrame:
     difference: Difference | None
     psnr_db_vs_float: float
     psnr_db_vs_float_non_background: float | None
+    psnr_db_vs_reference: float
     rtl_cycles: int
     model_cycles: int
     rtl_counters: Mapping[str, int]
@@ -131,6 +135,7 @@ class CosimFrame:
             "state_pixels_differing": self.state_pixels_differing,
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "psnr_db_vs_reference": _finite(self.psnr_db_vs_reference),
             "rtl_cycles": self.rtl_cycles, "model_cycles": self.model_cycles,
             "cycle_error": self.cycle_error, "gaussians_saturated": self.gaussians_saturated,
             "difference": asdict(self.difference) if self.difference else None,
@@ -155,7 +160,7 @@ class CosimPictures:
     rtl : ndarray
         RGBA8 of shape [height, width, 4]; uint8.
     exact : ndarray
-        Float reference of shape [height, width, 3]; float32.
+        By the design's algorithm in float, of shape [height, width, 3]; float32.
     """
 
     number: int
@@ -200,8 +205,13 @@ class CosimResult:
 
     @property
     def psnr_db_vs_float(self) -> float:
-        """PSNR of the worst frame."""
+        """PSNR of the worst frame, against the design's algorithm in float."""
         return min(frame.psnr_db_vs_float for frame in self.frames)
+
+    @property
+    def psnr_db_vs_reference(self) -> float:
+        """PSNR of the worst frame, against the float reference."""
+        return min(frame.psnr_db_vs_reference for frame in self.frames)
 
     @property
     def psnr_db_vs_float_non_background(self) -> float | None:
@@ -253,6 +263,7 @@ class CosimResult:
             "pixels_differing": self.pixels_differing,
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "psnr_db_vs_reference": _finite(self.psnr_db_vs_reference),
             "gaussians_saturated": max(frame.gaussians_saturated for frame in frames),
             "color_max": float(color.to_float(color.raw_max)),
             "memory": memory_record(self.timing, [frame.rtl_dram for frame in frames]),
@@ -283,8 +294,9 @@ class _Picture(Protocol):
 class _Modeled:
     """One camera through the models of an accelerator.
 
-    `pack` lays the frame out in memory in a pixel format; the float image is of shape
-    [height, width, 3], the transmittance behind it of shape [height, width].
+    `pack` lays the frame out in memory in a pixel format; the float image, by the design's own
+    algorithm, and the reference's are of shape [height, width, 3], the transmittance behind the
+    first of shape [height, width].
     """
 
     picture: _Picture
@@ -294,6 +306,7 @@ class _Modeled:
     counters: Mapping[str, int]
     dram: DramCounts | None
     float_image: npt.NDArray[np.float32]
+    reference_image: npt.NDArray[np.float32]
     transmittance: npt.NDArray[np.float32]
 
 
@@ -314,7 +327,7 @@ def _model_raster(
         cycles=run.cycles, counters=run.counters, dram=run.dram,
         pack=lambda pixel_format: pack(
             lists, background=background, pixel_format=pixel_format, resolve=design.resolve),
-        float_image=exact.image, transmittance=exact.transmittance)
+        float_image=exact.image, reference_image=exact.image, transmittance=exact.transmittance)
 
 
 def _model_gscore(
@@ -331,7 +344,9 @@ def _model_gscore(
         gaussians_saturated=picture.workload.array.gaussians_saturated,
         pack=lambda pixel_format: gscore.pack(
             frame, design, background=background, pixel_format=pixel_format),
-        float_image=exact.image, transmittance=exact.transmittance)
+        float_image=exact.image,
+        reference_image=reference.render(scene, camera, background=background).image,
+        transmittance=exact.transmittance)
 
 
 def _model_streaminggs(
@@ -352,7 +367,9 @@ def _model_streaminggs(
         pack=lambda pixel_format: streaminggs.pack(
             frame, design, background=background, pixel_format=pixel_format,
             load_codebooks=load_codebooks),
-        float_image=exact.image, transmittance=exact.transmittance)
+        float_image=exact.image,
+        reference_image=reference.render(scene, camera, background=background).image,
+        transmittance=exact.transmittance)
 
 
 _MODELS = {"gscore": _model_gscore, "raster": _model_raster, "streaminggs": _model_streaminggs}
@@ -368,6 +385,7 @@ class _Expected:
     gaussians_saturated: int
     jobs: tuple[FrameJob, ...]
     float_image: npt.NDArray[np.float32]
+    reference_image: npt.NDArray[np.float32]
     drawn: npt.NDArray[np.bool_]
     model_cycles: int
     model_counters: Mapping[str, int]
@@ -384,7 +402,8 @@ def _expect(
     return _Expected(
         picture=model.picture, gaussians_saturated=model.gaussians_saturated,
         jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
-        float_image=model.float_image, drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
+        float_image=model.float_image, reference_image=model.reference_image,
+        drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
         model_cycles=model.cycles, model_counters=model.counters, model_dram=model.dram,
     )
 
@@ -429,6 +448,7 @@ def _compare(
         psnr_db_vs_float=psnr_db(shown, expected.float_image),
         psnr_db_vs_float_non_background=(
             psnr_db(shown, expected.float_image, drawn) if drawn.any() else None),
+        psnr_db_vs_reference=psnr_db(shown, expected.reference_image),
         rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
         rtl_counters=run.counters, model_counters=expected.model_counters,
         gaussians_saturated=expected.gaussians_saturated,
