@@ -32,6 +32,7 @@ from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.memory import BankedMemory
 from splatforge.designs.streaminggs import PUBLISHED, PUBLISHED_MEMORY, StreaminggsDesign
+from splatforge.designs.voxel import COARSE_RECORD
 from splatforge.scenes import load
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.area import area_of_units
@@ -50,15 +51,18 @@ from splatforge.sim.parts import (
 from splatforge.sim.run import Run
 from splatforge.sim.streaminggs import simulate
 
-__all__ = ["CITIES", "FRAMES", "VARIANTS", "chip_area", "coarse_products", "codebook_memory",
-           "count", "count_all", "cross_boundary", "design_of", "energy_over_gscore",
-           "energy_saving", "fine_products", "frame_rate", "psnr_loss", "slowdown", "speedup",
-           "speedup_over_gscore", "variants"]
+__all__ = ["CITIES", "FRAMES", "VARIANTS", "chip_area", "coarse_parameters", "coarse_products",
+           "codebook_memory", "count", "count_all", "cross_boundary", "design_of",
+           "energy_over_gscore", "energy_saving", "fine_products", "frame_rate", "psnr_loss",
+           "quantization_saving", "slowdown", "speedup", "speedup_over_gscore", "variants"]
 
 _COUNTED, _TUNED_BY = "counted by the cycle model", "measured on held-out views"
 _TABLE = Path(str(files("splatforge.claims"))) / "streaminggs_runs.json"
 #: What ``bench/tuning_runs.py`` measured of fine-tuned captures.
 _TUNED = Path(str(files("splatforge.claims"))) / "tuning_runs.json"
+#: Numbers of a Gaussian with SH of degree 3 that are not in the coarse half: two scales, rotation,
+#: opacity, colour.
+_FINE_NUMBERS = 2 + 4 + 1 + 48
 #: Frames with more voxels than the published configuration keeps, and more tiles than GSCore's:
 #: they get larger memories for both.
 CITIES = ("city_above_1920x1080",)
@@ -204,7 +208,15 @@ def energy_saving(device: str, frames: Sequence[str], node_nm: float, *, highest
     def figure(name: str) -> Sourced:
         return (gpu_frame(workload(name), gpu).energy
                 / _joules(name, "published", node_nm)).to("1")
-    return _most(frames, figure) if highest else over_scenes(frames, figure)
+    saving = _most(frames, figure) if highest else over_scenes(frames, figure)
+    shares = ", ".join(f"{name} {_memory_share(name, node_nm):.0%}" for name in frames)
+    return replace(saving, source=f"{saving.source}; of ours the memory takes: {shares}")
+
+
+def _memory_share(name: str, node_nm: float) -> float:
+    """Of the energy of a frame."""
+    report = _energy(name, "published", node_nm)
+    return report.units["memory"][0] / report.energy_j
 
 
 def speedup_over_gscore(frames: Sequence[str], variant: str = "published") -> Sourced:
@@ -247,6 +259,34 @@ def chip_area(node_nm: float) -> Sourced:
     """Area in mm^2 of all units of the published configuration with their macros."""
     return reduce(add, area_of_units(
         streaminggs_inventory(PUBLISHED, default_costs()), node_nm=node_nm).units.values())
+
+
+def quantization_saving(frames: Sequence[str]) -> Sourced:
+    """Share of the bytes of fine halves that codebooks save, against binary32.
+
+    What was read of fine halves for a Gaussian that is projected, what is read in vain where a
+    group ends included, against its numbers of degree 3. The source says what is saved of whole
+    voxel loads, whose coarse halves are the same in both.
+
+    Parameters
+    ----------
+    frames : sequence of str
+        Of :data:`FRAMES`.
+    """
+    def saved(name: str, coarse: bool) -> float:
+        counters = _counts(name, "published")["counters"]
+        same = counters["coarse_bytes"] if coarse else 0
+        plain = 4 * _FINE_NUMBERS * counters["gaussians_projected"]
+        return 1 - (same + counters["fine_bytes"]) / (same + plain)
+    mean = over_scenes(frames, lambda name: Sourced.exact(saved(name, False), "1", _COUNTED))
+    whole = ", ".join(f"{name} {saved(name, True):.1%}" for name in frames)
+    return replace(
+        mean, source=f"{_COUNTED}; of whole voxel loads, coarse halves included: {whole}")
+
+
+def coarse_parameters() -> Sourced:
+    """Numbers of a Gaussian's coarse half."""
+    return Sourced.exact(len(COARSE_RECORD), "1", "format of the coarse half")
 
 
 def codebook_memory() -> Sourced:

@@ -1,4 +1,4 @@
-"""StreamingGS on captures: what its filters remove, and what its codebooks save.
+"""StreamingGS on captures: what its filters remove.
 
 ``streaming_runs.json`` holds what frames took by the float form of its algorithm, with the paper's
 groups of a tile. The captures are not shipped: where they are at hand,
@@ -16,20 +16,16 @@ from splatforge.algos.streaminggs.frame import render_float
 from splatforge.algos.streaminggs.partition import partition
 from splatforge.claims.frames import RECIPES
 from splatforge.claims.mean import over_scenes
-from splatforge.designs.codebook import FINE_BYTES
 from splatforge.designs.streaminggs import PartitionDesign
 from splatforge.scenes import load
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
 
-__all__ = ["FRAMES", "count", "count_all", "filtered", "quantization_saving"]
+__all__ = ["FRAMES", "count", "count_all", "filtered"]
 
 _TABLE = Path(str(files("splatforge.claims"))) / "streaming_runs.json"
 #: Frames of :data:`splatforge.claims.frames.RECIPES` that are counted.
 FRAMES = tuple(name for name in RECIPES if name.endswith("_800x800"))
-#: Numbers of a Gaussian with SH of degree 3 that are not in the coarse half: two scales, rotation,
-#: opacity, colour.
-_FINE_NUMBERS = 2 + 4 + 1 + 48
 
 
 def count(name: str, folder: Path) -> dict[str, int]:
@@ -82,11 +78,6 @@ def filtered(frames: Sequence[str]) -> Sourced:
         return Sourced.exact(1 - counted["fine"] / counted["loaded"], "1",
                              "counted by the float form of the algorithm")
     return over_scenes(frames, share)
-
-
-def quantization_saving() -> Sourced:
-    """Share of the bytes of a Gaussian's fine half that codebooks save, against binary32."""
-    return Sourced.exact(1 - FINE_BYTES / (4 * _FINE_NUMBERS), "1", "format of the fine half")
 
 
 if __name__ == "__main__":

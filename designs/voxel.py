@@ -4,10 +4,10 @@ from splatforge.designs.ccu import BEAT_WORDS, CAMERA_WORDS
 from splatforge.designs.ccu import WIDE_WORDS as CCU_WIDE_WORDS
 
 __all__ = [
-    "CELL_BITS", "CHILD_WEIGHT_BITS", "COARSE_INTEGERS", "COARSE_WORDS", "LEVEL_BIT", "OCTAVE_BITS",
-    "OCTREE_LEVELS", "POPULATION_BITS", "PREFIX_SHIFTS", "PREFIX_STEP", "STREAM_CAMERA_BEATS",
-    "STREAM_CAMERA_WORDS", "VOXEL_BEATS", "VOXEL_WORDS", "WEIGHT_BITS", "WIDE_WORDS",
-    "WORD_INTEGERS"]
+    "CELL_BITS", "CHILD_WEIGHT_BITS", "COARSE_INTEGERS", "COARSE_RECORD", "COARSE_WORDS",
+    "LEVEL_BIT", "OCTAVE_BITS", "OCTREE_LEVELS", "POPULATION_BITS", "PREFIX_SHIFTS", "PREFIX_STEP",
+    "STREAM_CAMERA_BEATS", "STREAM_CAMERA_WORDS", "VOXEL_BEATS", "VOXEL_WORDS", "WEIGHT_BITS",
+    "WIDE_WORDS", "WORD_INTEGERS"]
 
 #: Bits of a base cell's place on an axis of the grid.
 CELL_BITS = 10
@@ -37,6 +37,10 @@ LEVEL_BIT = POPULATION_BITS + OCTAVE_BITS * len(PREFIX_SHIFTS)
 #: centre at most, and from bit 16 their largest scale.
 VOXEL_WORDS = ("base_x", "base_y", "base_z", "size", "address", "population", "cell", "reach")
 VOXEL_BEATS = len(VOXEL_WORDS) // BEAT_WORDS
+
+#: The coarse half of a Gaussian, (name, bits) from bit 0 upward, two to a beat: its place in the
+#: voxel's cube, fractions, and its largest scale, binary16.
+COARSE_RECORD = (("q_x", 16), ("q_y", 16), ("q_z", 16), ("scale", 16))
 
 #: What the coarse filters want of a camera, see :mod:`splatforge.algos.cfu`. Lengths on the image
 #: are in a unit of so many pixels that the image and the focal lengths are at most one of it. Rows

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from splatforge.claims import against, frames, read_claims
+from splatforge.claims import against, evaluate, frames, read_claims
 from splatforge.claims.against import CITIES, FRAMES, UNFILTERED
 from splatforge.claims.frames import RECIPES, workload
 from splatforge.claims.techniques import CLOCK_HZ
@@ -107,6 +107,38 @@ def test_the_chip_is_its_units():
     by_hand = area_of_units(streaminggs_inventory(PUBLISHED, table), node_nm=32).area_mm2
     assert against.chip_area(32).value == pytest.approx(by_hand)
     assert against.codebook_memory().value == 245_760
+
+
+def test_savings_of_codebooks_by_hand():
+    """16 bytes for 55 numbers of four, and what is read in vain; less of whole voxel loads."""
+    for name in RUNS:
+        counted = RUNS[name]["published"]["counters"]
+        fine, plain = counted["fine_bytes"], 220 * counted["gaussians_projected"]
+        saving = against.quantization_saving([name])
+        assert saving.value == pytest.approx(1 - fine / plain)
+        assert saving.value <= 1 - 16 / 220 + 1e-9
+        whole = (plain - fine) / (plain + counted["coarse_bytes"])
+        assert 0.3 < whole < saving.value
+        assert saving.source.endswith(f"coarse halves included: {name} {whole:.1%}")
+    assert len({against.quantization_saving([name]).value for name in RUNS}) > 1
+
+
+def test_reasons_for_energy_and_area():
+    """What the notes of the claims say."""
+    claims = {claim.id: claim for claim in read_claims()}
+    arguments = claims["streaminggs.energy_saving"].arguments
+    saving = against.energy_saving(**arguments)
+    for name in arguments["frames"]:
+        report = against._energy(name, "published", 32)
+        memory = report.units["memory"][0]
+        assert 0.5 < memory / report.energy_j < 0.7
+        assert f"{name} {memory / report.energy_j:.0%}" in saving.source
+        gpu = gpu_frame(workload(name), devices()["orin_nx_16gb"]).energy.value
+        assert memory > gpu / 62.9
+    for name, most in (("area", 0.4), ("raster_area", 0.45)):
+        claim = claims[f"gscore.{name}"]
+        assert 0.25 < evaluate(claims=[claim])[0].ours.value / claim.value < most
+    assert against.coarse_parameters().value == 4
 
 
 def test_products():

@@ -32,7 +32,7 @@ from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.streaminggs import PartitionDesign
 from splatforge.designs.tokens import GROUPS_AHEAD, SurvivorKind
-from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
+from splatforge.designs.voxel import COARSE_INTEGERS, COARSE_RECORD, STREAM_CAMERA_WORDS
 from splatforge.hw.cfu import Cfu
 from splatforge.hw.lib.axi import READ_COARSE, READ_TABLE
 from splatforge.hw.lib.delay import Delay
@@ -545,6 +545,24 @@ def test_stop():
     bench(SMALL).play(play.play)
     assert 0 < len(play.asked) < 60
     assert not model.is_empty(play.state)
+
+
+def test_coarse_record_is_what_is_in_memory():
+    """Of two Gaussians a beat, each from bit 0 upward; the token carries the same fields."""
+    cut = small_crowd().cut
+    voxel = int(np.flatnonzero(cut.counts_of_voxels >= 2)[0])
+    beat = cut.beats()[cut.coarse_beats[voxel]]
+    pair = cut.in_memory[cut.starts[voxel]:][:2]
+    packed = int.from_bytes(beat.astype("<u4").tobytes(), "little")
+    for gaussian in pair:
+        for (_, bits), want in zip(
+                COARSE_RECORD, (*cut.q[gaussian], cut.scale[gaussian]), strict=True):
+            assert packed & ((1 << bits) - 1) == want
+            packed >>= bits
+    assert packed == 0
+    fields = survivor_layout(FP)["body"].shape["gaussian"].shape
+    assert [(name, field.width) for name, field in fields] == [
+        ("index", fields["index"].width), *COARSE_RECORD]
 
 
 def test_delay():
