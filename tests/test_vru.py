@@ -254,7 +254,7 @@ def test_rtl_against_both_models(design, gap, stall, early, extreme):
         # Clearing 4096 tags takes the simulator its time.
         design = VruDesign(cache_features=32)
     play = Play(design, 5, gap=gap, stall=stall, early=early, extreme=extreme)
-    bench(design).play(play.play)
+    bench(design, False).play(play.play)
     places = [place for place, _ in play.splats]
     of_tile = [play.entries[place][2] for place in places]
     if early:
