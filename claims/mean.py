@@ -8,20 +8,20 @@ from splatforge.sim.costs import Sourced
 
 __all__ = ["over_scenes", "over_views", "spread_of_mean"]
 
-#: Student's t, two-sided 95 %, by degrees of freedom from 1: any table of the distribution.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
-
 
 def spread_of_mean(values: Sequence[float]) -> float:
     """Half the width of the 95 % confidence interval of the mean that some values are a sample of.
 
-    Nothing of one value; that of a dozen degrees of freedom for more than thirteen.
+    By Student's t. Nothing of one value.
     """
+    # Half a second to import, and most verbs want no claim.
+    from scipy.stats import t
+
     if len(values) < 2:
         return 0.0
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return _T95[min(len(values) - 2, len(_T95) - 1)] * math.sqrt(variance / len(values))
+    return float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
 
 
 def _figures(names: Sequence[str], figure: Callable[[str], Sourced]) -> list[Sourced]:

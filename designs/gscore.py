@@ -30,7 +30,7 @@ COUNTERS = (
     ("cycles", "cycles", "accepted START write to last write response"),
     ("projecting", "cycles", "part of cycles before pass 2 begins"),
     ("ccu_busy", "cycles", "a beat of a Gaussian was taken"),
-    ("ccu_stalled", "cycles", "a beat of a Gaussian waited for the units behind"),
+    ("ccu_stalled", "cycles", "a Gaussian waited for room behind the arithmetic"),
     ("lists_busy", "cycles", "a beat of list entries was accepted"),
     ("lists_stalled", "cycles", "an entry waited for its tile's list"),
     ("qsu_busy", "cycles", "a beat of entries was partitioned"),

@@ -73,7 +73,7 @@ COUNTERS = (
     ("vsu_busy", "cycles", "a row of voxels was looked at for a group"),
     ("vsu_stalled", "cycles", "a row of voxels waited for those before"),
     ("cfu_stalled", "cycles", "Gaussians waited in front of the coarse filters"),
-    ("ffu_stalled", "cycles", "a projected Gaussian waited for the sorters"),
+    ("ffu_stalled", "cycles", "a Gaussian waited for room before the sorters"),
     ("vsort_busy", "cycles", "rows of a voxel's features were read for a pass"),
     ("array_busy", "cycles", "the array issued a block of evaluations"),
     ("array_starved", "cycles", "a group had not ended, no splat had arrived"),

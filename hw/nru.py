@@ -27,12 +27,7 @@ from splatforge.hw.lib.nru_unit import NruUnit
 from splatforge.hw.radiance import RGB8, answer_layout, lookup_layout, walk_layout
 from splatforge.hw.vru import numbered_splat_layout
 
-__all__ = ["Nru", "answer_layout", "lookup_layout", "nru_splat_layout", "walk_layout"]
-
-
-def nru_splat_layout(splat: SplatFormat) -> data.StructLayout:
-    """A splat in coordinates of its tile, and the lowest bits of its Gaussian's number."""
-    return numbered_splat_layout(splat, RECORD_ID_BITS)
+__all__ = ["Nru", "answer_layout", "lookup_layout", "walk_layout"]
 
 
 class Phase(enum.Enum, shape=3):
@@ -97,7 +92,7 @@ class Nru(Component):
     i_tile : ``In(stream.Signature(Tile))``
         See :func:`splatforge.hw.array.tile_layout`.
     i_splat : ``In(stream.Signature(Splat))``
-        See :func:`nru_splat_layout`; subtiles are not looked at.
+        See :func:`splatforge.hw.vru.numbered_splat_layout`; subtiles are not looked at.
     skip : ``Out(1)``
         In this cycle the tile that was taken last ends; its remaining splats must be taken out of
         ``i_splat``.
@@ -141,7 +136,7 @@ class Nru(Component):
             "caching": In(1), "remapping": In(1),
             "background": In(data.ArrayLayout(shape_of(resolve.background), 3)),
             "i_tile": In(stream.Signature(tile_layout())),
-            "i_splat": In(stream.Signature(nru_splat_layout(splat))),
+            "i_splat": In(stream.Signature(numbered_splat_layout(splat, RECORD_ID_BITS))),
             "skip": Out(1),
             "o_lookup": Out(stream.Signature(lookup_layout(record_ids))),
             "i_answer": In(stream.Signature(answer_layout())),
@@ -270,7 +265,7 @@ class Nru(Component):
                 m.d.sync += each.full.eq(0)
 
         # Four splats side by side, those of a row.
-        layout = nru_splat_layout(self.splat)
+        layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
         read = data.StructLayout({"enable": 1, "row": range(rows), "splats": data.ArrayLayout(
             layout, UNIT_PIXELS)})
         port = Signal(read, name="buffer_read")
@@ -308,7 +303,7 @@ class Nru(Component):
         which = Signal(range(UNIT_PIXELS), reset_less=True)
         # Constant while anything is in the stages.
         remapped = Signal()
-        layout = nru_splat_layout(self.splat)
+        layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
         chosen = [[Signal(layout, name=f"chosen_{q}_{n}", reset_less=True)
                    for q in range(UNIT_PIXELS)] for n in range(2, stages + 1)]
         with m.If(move):

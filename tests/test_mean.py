@@ -1,4 +1,4 @@
-"""Means over scenes: Student's t from its density, bands by hand, and what more scenes do."""
+"""Means over scenes: spreads and bands by hand, and what more scenes do."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from splatforge.claims.claim import TAGS, Claim
-from splatforge.claims.mean import _T95, over_scenes, over_views, spread_of_mean
+from splatforge.claims.mean import over_scenes, over_views, spread_of_mean
 from splatforge.claims.status import status
 from splatforge.sim.costs import Sourced
 
@@ -15,22 +15,12 @@ def of(values):
     return lambda name: Sourced.exact(values[name], "1", "by hand")
 
 
-@pytest.mark.parametrize("degrees", range(1, len(_T95) + 1))
-def test_table_is_students(degrees):
-    """2.5 % of the density lies beyond; summed over its tail, in powers of ten."""
-    density = math.gamma((degrees + 1) / 2) / (
-        math.gamma(degrees / 2) * math.sqrt(degrees * math.pi))
-    edges = _T95[degrees - 1] * np.logspace(0, 6, 200_001)
-    heights = density * (1 + edges**2 / degrees) ** (-(degrees + 1) / 2)
-    assert np.trapezoid(heights, edges) == pytest.approx(0.025, rel=2e-3)
-
-
 def test_spread_by_hand():
     assert spread_of_mean([3.0]) == 0
-    assert spread_of_mean([1.0, 3.0]) == pytest.approx(12.706 * math.sqrt(2) / math.sqrt(2))
-    assert spread_of_mean([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3))
+    assert spread_of_mean([1.0, 3.0]) == pytest.approx(12.706, rel=1e-4)
+    assert spread_of_mean([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3), rel=1e-4)
     assert spread_of_mean([1.0, 2.0] * 20) == pytest.approx(
-        2.179 * np.std([1.0, 2.0] * 20, ddof=1) / math.sqrt(40))
+        2.0227 * np.std([1.0, 2.0] * 20, ddof=1) / math.sqrt(40), rel=1e-4)
 
 
 def test_bands_by_hand():
@@ -43,11 +33,11 @@ def test_bands_by_hand():
     views, scenes = over_views(names, figure), over_scenes(names, figure)
     assert (views.value, views.low, views.high) == pytest.approx((2, 1.8, 2.4))
     assert (views.scatter, views.points) == ((1, 3), {"1", "2", "3"})
-    half = 3.182 * np.std([1, 2, 3, 2], ddof=1) / 2
+    half = 3.182446305 * np.std([1, 2, 3, 2], ddof=1) / 2
     assert half > 1.2  # so that lowest and highest frame are the ends
     assert (scenes.value, scenes.low, scenes.high) == pytest.approx((2, 0.9, 3.6))
     names *= 4
-    half = 2.179 * np.std([1, 2, 3, 2] * 4, ddof=1) / 4
+    half = 2.131449546 * np.std([1, 2, 3, 2] * 4, ddof=1) / 4
     scenes = over_scenes(names, figure)
     assert (scenes.value, scenes.low, scenes.high) == pytest.approx((2, 1.8 - half, 2.4 + half))
     # The scatter goes with the unit, and with a number.

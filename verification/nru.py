@@ -7,8 +7,10 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from splatforge.algos.nru import SPLAT_FIELDS
+from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.hw.array import Array, tile_layout
-from splatforge.hw.nru import answer_layout, lookup_layout, nru_splat_layout, walk_layout
+from splatforge.hw.nru import answer_layout, lookup_layout, walk_layout
+from splatforge.hw.vru import numbered_splat_layout
 from splatforge.verification.lib.runner import TESTED_LUMINA
 from splatforge.verification.lib.stream import (
     check_silence,
@@ -31,7 +33,7 @@ class Lists:
 
     def __init__(self, dut, tiles: Tiles, pause) -> None:
         self.dut, self.tiles, self.pause = dut, tiles, pause
-        layout: Any = nru_splat_layout(TESTED_LUMINA.splat)
+        layout: Any = numbered_splat_layout(TESTED_LUMINA.splat, RECORD_ID_BITS)
         self.words = [
             layout.const({"splat": dict(zip(SPLAT_FIELDS, row, strict=True)), "id": owner})
             .as_value().value
