@@ -183,15 +183,15 @@ class Ccu(Component):
         reserved = Signal(range(design.buffer_beats + 1))
         in_flight = Signal(range(design.outstanding_bursts + 1))
         space, length = (Signal(range(beats + 1), name=name) for name in ("space", "length"))
+        # Of a cycle ago: nothing is asked for in the cycle behind one in which something was.
+        some_left, room = Signal(), Signal(init=1)
         free, here, camera_beat = Signal(), Signal(), Signal(range(CAMERA_BEATS + 1))
         camera_here = Signal()
         m.d.comb += [
-            free.eq(~self.stop & (~self.o_address.valid | self.o_address.ready)
+            free.eq(~self.stop & ~self.o_address.valid
                     & (in_flight != design.outstanding_bursts)),
             space.eq(beats - place[:(beats - 1).bit_length()]),
-            length.eq(Mux(left < space, left, space)),
-            ask.eq(free & ~look_at_camera & left.any()
-                   & (reserved <= design.buffer_beats - beats)),
+            ask.eq(free & ~look_at_camera & some_left & room),
             self.i_beat.ready.eq(1),
             here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_GAUSSIANS)),
             camera_here.eq(camera_beat == CAMERA_BEATS),
@@ -224,14 +224,17 @@ class Ccu(Component):
                 place.eq(place + length), left.eq(left - length),
             ]
         m.d.sync += [
+            some_left.eq(left.any()), length.eq(Mux(left < space, left, space)),
+            room.eq(reserved <= design.buffer_beats - beats),
             in_flight.eq(in_flight + ((free & look_at_camera) | ask)
                          - (here & self.i_beat.p.last)),
             reserved.eq(reserved + Mux(ask, length, 0) - Mux(folded.freed, folded.beats, 0)),
         ]
         # How many beats that is takes a product: the camera is asked for behind it.
         started, multiplied, total = Signal(), Signal(), Signal.like(left)
-        m.d.sync += [started.eq(self.start), multiplied.eq(started),
-                     total.eq(self.gaussians * folded.beats)]
+        factor = Signal.like(folded.beats)
+        m.d.sync += [started.eq(self.start), multiplied.eq(started), factor.eq(folded.beats),
+                     total.eq(self.gaussians * factor)]
         with m.If(multiplied):
             m.d.sync += [look_at_camera.eq(1), left.eq(total),
                          place.eq(self.scene_address >> beat_bits)]
@@ -395,10 +398,18 @@ class Ccu(Component):
             for axis in "xy":
                 m.d.sync += five[axis].eq(
                     (four[f"first_{axis}"] << tile_bits) + half - four[f"position_{axis}"])
-        with m.If(~fifth.valid):
+        # Nothing is in the walk in the cycle behind this one.
+        ends = Signal()
+        load = Signal(attrs={"keep": "true"})
+        with m.If(~fifth.valid | load):
             m.d.sync += [step.eq(0), ready.eq(0)]
         with m.Elif(~ready):
             m.d.sync += [step.eq(step + 1), ready.eq(step == 6)]
+        # Goes into the walk when that is empty: known a cycle ahead, for it steers all of the walk.
+        # Not in the cycle of the last tile before.
+        m.d.sync += load.eq(
+            ~load & ends & (ready | (fifth.valid & (step == 6))))
+        m.d.comb += fifth.leave.eq(load)
 
         # The products, one by one, each a cycle behind its factors and a cycle before its sum.
         left = Signal(offset, reset_less=True)
@@ -430,9 +441,9 @@ class Ccu(Component):
                 m.d.sync += five.across.eq(five.across - product)
             with m.Case(6):
                 m.d.sync += five.tile.eq(product + five.first_x)
-        return fifth, fifth.valid & ready, tiles["x"]
+        return fifth, load, ends, tiles["x"]
 
-    def _walk(self, m, fifth, ready, tiles_x):
+    def _walk(self, m, fifth, load, ends, tiles_x):
         """From tile to tile, row after row; in each the four regions. Three stages."""
         design, five = self.design, fifth.held
         extent = design.extent
@@ -453,14 +464,16 @@ class Ccu(Component):
             # Where the row began, tiles to the right of this one, rows below, and in a row.
             "row_tile": 2 * side_bits, "row_x": offset, "row_along": total, "row_across": total,
             "columns": side_bits, "rows": side_bits, "in_row": side_bits}), name="walk")
-        walking, load = Signal(), Signal()
-        last_in_row = ~here.columns.any()
-        last = last_in_row & ~here.rows.any()
-        # Not in the cycle of the last tile before: what waits at the outputs would steer all of it.
-        m.d.comb += [load.eq(ready & ~walking), fifth.leave.eq(load)]
+        walking = Signal()
+        # Whether there is no tile to the right, and whether no row below.
+        last_in_row, last_row = Signal(), Signal()
+        last = last_in_row & last_row
+        m.d.comb += ends.eq(~walking | (go & last))
         with m.If(load):
             columns = five.end_x - five.first_x - 1
             m.d.sync += [
+                last_in_row.eq(five.first_x + 1 == five.end_x),
+                last_row.eq(five.first_y + 1 == five.end_y),
                 walking.eq(1), here.feature.eq(five.feature), here.depth.eq(five.depth),
                 here.limits.x.eq(five.box_x + half), here.limits.y.eq(five.box_y + half),
                 here.limits.reach.eq(five.reach), here.limits.width.eq(five.width),
@@ -488,12 +501,13 @@ class Ccu(Component):
                     here.x.eq(here.row_x), here.y.eq(here.y + (1 << tile_bits)),
                     here.row_along.eq(along), here.row_across.eq(across),
                     here.columns.eq(here.in_row), here.rows.eq(here.rows - 1),
+                    last_in_row.eq(~here.in_row.any()), last_row.eq(here.rows == 1),
                     walking.eq(~last),
                 ]
             with m.Else():
                 m.d.sync += [
                     here.tile.eq(here.tile + 1), here.x.eq(here.x + (1 << tile_bits)),
-                    here.columns.eq(here.columns - 1),
+                    here.columns.eq(here.columns - 1), last_in_row.eq(here.columns == 1),
                 ]
 
         # 2: where the four regions' centres are.
@@ -548,29 +562,45 @@ class Ccu(Component):
         return some_met, met, go
 
     def _send(self, m, valid, met, go):
-        """A feature record with the first tile that is met, and an entry for each."""
+        """A feature record with the first tile that is met, and an entry for each.
+
+        What finds an output taken waits in a register of its own, and only then the walk waits: so
+        nothing of the walk depends on who takes what is sent.
+        """
         design = self.design
         entry, feature = self.o_entry, self.o_feature
         number, seen = Signal(design.entry.feature_bits), Signal()
-        free_entry, free_feature, hit = Signal(), Signal(), Signal()
+        sent = data.StructLayout({
+            "feature": met.feature.shape(), "first": 1, "tile": met.tile.shape(),
+            "entry": design.entry.width})
+        found, waiting, send = (
+            Signal(sent, name=name) for name in ("found", "waiting", "send"))
+        # The one steers what is sent, the other the walk: they are far apart.
+        waits, walks = (Signal(init=init, name=name, attrs={"keep": "true"})
+                        for name, init in (("waits", 0), ("walks", 1)))
+        there, free = Signal(), Signal()
         m.d.comb += [
-            free_entry.eq(~entry.valid | entry.ready),
-            free_feature.eq(~feature.valid | feature.ready),
-            hit.eq(met.any),
-            go.eq(~hit | (free_entry & (seen | free_feature))),
-            self.pair.eq(hit & go), self.visible.eq(self.pair & ~seen),
+            go.eq(walks), self.pair.eq(met.any & go), self.visible.eq(self.pair & ~seen),
+            found.feature.eq(met.feature), found.first.eq(~seen), found.tile.eq(met.tile),
+            found.entry.eq(Cat(number, met.depth, met.mask)),
+            send.eq(Mux(waits, waiting, found)), there.eq(waits | met.any),
+            free.eq((~entry.valid | entry.ready)
+                    & (~send.first | ~feature.valid | feature.ready)),
         ]
-        with m.If(entry.ready):
-            m.d.sync += entry.valid.eq(0)
-        with m.If(feature.ready):
-            m.d.sync += feature.valid.eq(0)
-        with m.If(self.pair):
+        m.d.sync += [waits.eq(there & ~free), walks.eq(~there | free)]
+        with m.If(walks):
+            m.d.sync += waiting.eq(found)
+        # What is not valid may be anything: fewer signals steer it.
+        with m.If(~entry.valid | entry.ready):
             m.d.sync += [
-                entry.valid.eq(1), entry.p.tile.eq(met.tile),
-                entry.p.entry.eq(Cat(number, met.depth, met.mask)), seen.eq(1),
-            ]
-        with m.If(self.visible):
-            m.d.sync += [feature.valid.eq(1), feature.payload.eq(met.feature)]
+                entry.valid.eq(there & free), entry.p.tile.eq(send.tile),
+                entry.p.entry.eq(send.entry)]
+        with m.If(~feature.valid | feature.ready):
+            m.d.sync += [
+                feature.valid.eq(there & free & send.first), feature.payload.eq(send.feature)]
+        with m.If(self.pair):
+            m.d.sync += seen.eq(1)
         with m.If(valid & go & met.last):
-            m.d.sync += [seen.eq(0), number.eq(number + (seen | hit))]
+            m.d.sync += [seen.eq(0), number.eq(number + (seen | met.any))]
+        # What waits does so behind what is offered.
         self.occupied += [entry.valid, feature.valid]

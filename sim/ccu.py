@@ -30,14 +30,16 @@ _START = 2
 # does; beats asked for that have not left the buffer; bursts in flight; beats of the camera that
 # came. Gaussians that are to come out of the arithmetic. Then the places behind it, each -1 or the
 # number of the Gaussian that it holds, and more about some: the multiplier's step, the walk's tile.
-# Of the last stage: whether its Gaussian has been met before, the next met tile of all. What waits
-# at the outputs. Counts. Cycles until the camera can be asked for.
+# Of the last stage: whether its Gaussian has been met before, the next met tile of all. Whether a
+# feature is offered; numbers of the entry that is and of the one that waits behind it, from 1, or
+# 0, and whether that one has a feature with it. Counts. Cycles until the camera can be asked for.
+# Whether the buffer had room for a burst a cycle ago.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, PLACE, LEFT, ASKS_CAMERA, ADDRESS, ADDRESS_BEATS, RESERVED,
  FLYING, CAMERA_CAME, RESULTS, FIRST, SECOND, THIRD, FOURTH, FIFTH, STEP, WALK, WALK_TILE, REGIONS,
- REGIONS_TILE, MET, MET_TILE, SEEN, NEXT, FEATURE, ENTRY, BUSY, STALLED, PROJECTED, VISIBLE,
- PAIRS, STARTS) = range(35)
+ REGIONS_TILE, MET, MET_TILE, SEEN, NEXT, FEATURE, ENTRY, WAITS, WAITS_FIRST, BUSY, STALLED,
+ PROJECTED, VISIBLE, PAIRS, STARTS, ROOM) = range(38)
 #: Then the state of the arithmetic.
-FOLDED = 35
+FOLDED = 38
 
 
 def new_ccu(
@@ -66,7 +68,7 @@ def new_ccu(
     state[CAMERA], state[PLACE] = (
         address // shell.data_bytes for address in (camera_address, scene_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = gaussians * beats, 1, gaussians
-    state[STARTS] = _START
+    state[STARTS], state[ROOM] = _START, 1
     for place in (FIRST, SECOND, THIRD, FOURTH, FIFTH, WALK, REGIONS, MET):
         state[place] = -1
     return state
@@ -103,33 +105,39 @@ def is_idle(state):
 def _send(state, starts, places, feature_ready, entry_ready):
     """The last stage; returns whether the walk goes on."""
     number = state[MET]
-    hit = (number >= 0 and state[NEXT] < starts[number + 1]
+    go = not state[WAITS]
+    hit = (go and number >= 0 and state[NEXT] < starts[number + 1]
            and places[state[NEXT]] == state[MET_TILE])
-    go = not hit or ((not state[ENTRY] or entry_ready)
-                     and (state[SEEN] or not state[FEATURE] or feature_ready))
+    entry, first = state[WAITS], state[WAITS_FIRST] != 0
+    if hit:
+        state[NEXT] += 1
+        entry, first = state[NEXT], not state[SEEN]
+        state[PAIRS] += 1
+        state[VISIBLE] += first
+        state[SEEN] = 1
     if entry_ready:
         state[ENTRY] = 0
     if feature_ready:
         state[FEATURE] = 0
-    if hit and go:
-        state[ENTRY] = 1
-        state[NEXT] += 1
-        state[PAIRS] += 1
-        if not state[SEEN]:
+    free = not state[ENTRY] and not (first and state[FEATURE])
+    state[WAITS], state[WAITS_FIRST] = 0, 0
+    if entry and free:
+        state[ENTRY] = entry
+        if first:
             state[FEATURE] = 1
-            state[VISIBLE] += 1
-        state[SEEN] = 1
+    elif entry:
+        state[WAITS], state[WAITS_FIRST] = entry, first
     return go
 
 
 @nb.njit(inline="always")
 def _load(state, stop, address_ready, beat, last, freed, beats):
     """The loader, which is told how many beats leave the buffer."""
-    free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
+    free = (not stop and state[ADDRESS_BEATS] == 0
             and state[FLYING] < state[FLYING_LIMIT])
     asks_camera = free and state[ASKS_CAMERA] != 0 and state[STARTS] == 0
-    asks = (free and state[ASKS_CAMERA] == 0 and state[LEFT] > 0
-            and state[RESERVED] <= state[BUFFER] - state[BURST])
+    asks = free and state[ASKS_CAMERA] == 0 and state[LEFT] > 0 and state[ROOM] != 0
+    state[ROOM] = state[RESERVED] <= state[BUFFER] - state[BURST]
     state[STARTS] = max(state[STARTS] - 1, 0)
     if address_ready:
         state[ADDRESS_BEATS] = 0

@@ -313,8 +313,8 @@ def _compile_frame(digest: str):
                         counts[BUCKETED] += entry_ready
                         list_number, entry = of_qsu[qsu.ENTRY_LIST], of_qsu[qsu.ENTRY]
                 elif ccu_entry:
-                    list_number = np.int64(entry_tiles[of_ccu[ccu.NEXT] - 1])
-                    entry = entries[of_ccu[ccu.NEXT] - 1]
+                    list_number = np.int64(entry_tiles[of_ccu[ccu.ENTRY] - 1])
+                    entry = entries[of_ccu[ccu.ENTRY] - 1]
                 counts[LISTS_STALLED] += list_number >= 0 and not entry_ready
                 first_list, range_lists, flush = np.int64(-1), np.int64(0), np.int64(0)
                 if second:
