@@ -1,5 +1,8 @@
 """Chunks read, sorted side by side, and given one after another."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
@@ -139,21 +142,28 @@ class Bsu(Component):
         pair = reader.o_pair
         low, high = pair.p.entries[0], pair.p.entries[1]
         two = pair.p.valid.all()
-        load = Signal(range(units))
+        # The sorter that loads next, and below the one that gives, as one bit each: a number would
+        # have to be decoded on the longest paths.
+        loads = Signal(units, init=1)
         begun, decided, drops = Signal(), Signal(), Signal()
+        # Decided, and not dropped.
+        comes = Signal()
         spare, kept, alone = Signal.like(low), Signal(), Signal()
         tag = Signal(TILE_TAG_BITS)
+        # Sorters that hold a chunk, from its last pair to its last entry, and of which tile.
+        held = Signal(units)
+        tags = Signal(data.ArrayLayout(TILE_TAG_BITS, units))
         room, keeps, taken, given = (
             Signal(name=name) for name in ("room", "keeps", "taken", "given"))
         packed = Signal(pair_layout(self.design.entry))
         first = Mux(pair.p.valid[0], low, high)
         m.d.comb += [
-            room.eq(Array(sorter.i.ready for sorter in sorters)[load]),
+            room.eq((loads & ~held).any()),
             keeps.eq(~kept & ~two & ~pair.p.last),
             pair.ready.eq(~alone & decided & (drops | keeps | room)),
             taken.eq(pair.valid & pair.ready),
             ended.eq(taken & pair.p.last), self.loaded.eq(ended | dropped),
-            given.eq(alone | (pair.valid & decided & ~drops & ~keeps)),
+            given.eq(alone | (pair.valid & comes & (kept | two | pair.p.last))),
             packed.first.eq(Mux(kept, spare, first)), packed.second.eq(Mux(kept, first, high)),
             packed.both.eq(~alone & (kept | two)),
             packed.last.eq(alone | (pair.p.last & ~(kept & two))),
@@ -170,50 +180,44 @@ class Bsu(Component):
                     kept.eq(keeps | (kept & two)), spare.eq(high), alone.eq(
                         kept & two & pair.p.last)]
         with m.If(ended):
-            m.d.sync += decided.eq(0)
+            m.d.sync += [decided.eq(0), comes.eq(0)]
         with m.Elif(~begun & ~taken):
+            late = is_older(reading.r_data, self.oldest)
             m.d.sync += [
-                decided.eq(reading.r_rdy), drops.eq(is_older(reading.r_data, self.oldest))]
+                decided.eq(reading.r_rdy), drops.eq(late), comes.eq(reading.r_rdy & ~late)]
         with m.If(self.sorted):
-            m.d.sync += load.eq(Mux(load == units - 1, 0, load + 1))
-        held = Signal(units)
-        tags = Signal(data.ArrayLayout(TILE_TAG_BITS, units))
+            m.d.sync += loads.eq(loads.rotate_left(1))
 
         # ---- The next chunk is given through a register.
-        give = Signal(range(units))
+        gives = Signal(units, init=1)
         move = Signal()
         # Sorters whose chunk is of a tile that is over, as of a cycle ago.
         dead_of = Signal(units)
-        over = Signal()
         forget = Signal()
-        m.d.comb += [
-            move.eq(~self.o_entry.valid | self.o_entry.ready),
-            over.eq(dead_of.bit_select(give, 1)),
-        ]
+        m.d.comb += move.eq(~self.o_entry.valid | self.o_entry.ready)
+        goes = gives & ~dead_of & Cat(sorter.o.valid for sorter in sorters)
         with m.If(move):
-            m.d.sync += self.o_entry.valid.eq(0)
+            m.d.sync += self.o_entry.valid.eq(goes.any())
+            for name, of in (
+                ("feature", [sorter.o.p.feature for sorter in sorters]),
+                ("subtiles", [sorter.o.p.subtiles for sorter in sorters]), ("tile", tags),
+            ):
+                m.d.sync += self.o_entry.p[name].eq(reduce(or_, (
+                    Mux(gives[number], of[number], 0) for number in range(units))))
         for number, sorter in enumerate(sorters):
-            chosen = give == number
-            goes = sorter.o.valid & sorter.o.ready
+            given_up = gives[number] & dead_of[number]
             m.d.comb += [
-                sorter.i.valid.eq(given & (load == number)), sorter.i.payload.eq(packed),
-                sorter.drop.eq(chosen & over),
-                sorter.o.ready.eq(chosen & move & ~over),
+                sorter.i.valid.eq(given & loads[number]), sorter.i.payload.eq(packed),
+                sorter.drop.eq(given_up),
+                sorter.o.ready.eq(gives[number] & ~dead_of[number] & move),
             ]
-            with m.If(self.sorted & (load == number)):
+            with m.If(self.sorted & loads[number]):
                 m.d.sync += [held[number].eq(1), tags[number].eq(Mux(alone, tag, pair.p.tag))]
             m.d.sync += dead_of[number].eq(
-                held[number] & is_older(tags[number], self.oldest) & ~(forget & chosen))
-            with m.If(chosen & (over | (goes & sorter.o.p.last))):
+                held[number] & is_older(tags[number], self.oldest) & ~(forget & gives[number]))
+            with m.If(given_up | (goes[number] & move & sorter.o.p.last)):
                 m.d.comb += forget.eq(1)
                 m.d.sync += held[number].eq(0)
-            with m.If(goes):
-                m.d.sync += [
-                    self.o_entry.valid.eq(1),
-                    self.o_entry.p.feature.eq(sorter.o.p.feature),
-                    self.o_entry.p.subtiles.eq(sorter.o.p.subtiles),
-                    self.o_entry.p.tile.eq(tags[number]),
-                ]
         with m.If(forget):
-            m.d.sync += give.eq(Mux(give == units - 1, 0, give + 1))
+            m.d.sync += gives.eq(gives.rotate_left(1))
         return m

@@ -290,8 +290,11 @@ class Sorter(Component):
             read_one.eq(emit & more & (free | ~(waits[1] | (waits[0] & valid)))),
             emitted.eq(self.o.valid & self.o.ready & self.o.p.last),
         ]
+        # A cycle behind: the first place is where the passes end as well.
+        emits = Signal()
+        m.d.sync += emits.eq(emit)
         for _, read in banks:
-            with m.If(emit):
+            with m.If(emits):
                 m.d.comb += read.addr.eq(place[design.stages:])
         word = Signal(entry.width)
         m.d.comb += [
