@@ -40,7 +40,8 @@ class Vsort(Component):
     memory at the place that its number among those of its voxel says; depth and number go to a
     sorter, two features at a time. What belongs to a group that is over is dropped: as it leaves
     the queue, or when it is the next to be given. What such a group has left in a sorter that still
-    loads is sorted all the same, and dropped then.
+    loads is sorted all the same, and dropped then. That a group is over is known a cycle later than
+    it is: no stage both compares a tag and acts on it.
 
     Latency: from the end of a voxel to its first feature on ``o_token`` the sorter's
     (:func:`splatforge.sim.sorter.sort_cycles`) and five cycles more; from the end of a group, with
@@ -76,7 +77,7 @@ class Vsort(Component):
     o_token: stream.Interface
 
     #: Cycles from the transfer of a group's end to the first in which it can transfer behind.
-    latency = 5
+    latency = 7
 
     def __init__(
         self,
@@ -110,12 +111,34 @@ class Vsort(Component):
         layout = fine_token_layout(self.ffu)
         m.submodules.waiting = waiting = SyncFIFOBuffered(
             width=layout.size, depth=design.waiting)
-        # The oldest is looked at in a register, not at the memory's output.
-        token = Signal(layout)
-        there, leaves = Signal(), Signal()
-        m.d.comb += waiting.r_en.eq(~there | leaves)
-        with m.If(waiting.r_en):
-            m.d.sync += [there.eq(waiting.r_rdy), token.eq(waiting.r_data)]
+        # They are looked at in registers, not at the memory's output: two in turn, so that no more
+        # than they hold the memory back, then one of which it is known whether its group is over.
+        ahead = Signal(data.ArrayLayout(layout, 2))
+        ahead_level, into, out_of = Signal(range(3)), Signal(), Signal()
+        early, token = Signal(layout), Signal(layout)
+        early_there, there, late, comes, moves, leaves = (Signal(name=name) for name in (
+            "early_there", "there", "late", "comes", "moves", "leaves"))
+        m.d.comb += [
+            waiting.r_en.eq(~ahead_level[1]), comes.eq(waiting.r_rdy & ~ahead_level[1]),
+            early_there.eq(ahead_level.any()), early.eq(ahead[out_of]),
+            moves.eq(~there | leaves),
+        ]
+        m.d.sync += [
+            ahead_level.eq(ahead_level + comes - (moves & early_there)),
+            into.eq(into ^ comes), out_of.eq(out_of ^ (moves & early_there)),
+        ]
+        for number in range(2):
+            with m.If(~ahead_level[1] & (into == number)):
+                m.d.sync += ahead[number].eq(waiting.r_data)
+        with m.If(moves):
+            m.d.sync += [there.eq(early_there), token.eq(early)]
+        early_older, token_older = Signal(), Signal()
+        m.d.comb += [
+            early_older.eq(Mux(out_of, *(is_older(ahead[number].tag, self.oldest)
+                                         for number in (1, 0)))),
+            token_older.eq(is_older(token.tag, self.oldest)),
+        ]
+        m.d.sync += late.eq(Mux(moves, early_older, token_older))
         m.d.comb += [
             self.i_token.ready.eq(waiting.w_rdy), waiting.w_en.eq(self.i_token.valid),
             waiting.w_data.eq(self.i_token.payload),
@@ -129,14 +152,16 @@ class Vsort(Component):
         tag = Signal(GROUP_TAG_BITS)
         dead, stale, feature, voxel_end, group_end = (
             Signal(name=name) for name in ("dead", "stale", "feature", "voxel_end", "group_end"))
-        free, room, take, whole, sends = (
-            Signal(name=name) for name in ("free", "room", "take", "whole", "sends"))
+        take, whole, sends, held_older, pushes = (Signal(name=name) for name in (
+            "take", "whole", "sends", "held_older", "pushes"))
+        # A sorter is free and the queue has a place, whatever happened in the cycle before.
+        room = Signal(init=1)
+        then = Signal(range(units))
+        free = Array(sorter.i.ready for sorter in sorters)
         m.d.comb += [
-            free.eq(Array(sorter.i.ready for sorter in sorters)[load]),
-            # What is held belongs to a group that is over: nothing more of it comes.
-            stale.eq(count.any() & is_older(tag, self.oldest)),
-            room.eq(free & queue.w_rdy),
-            dead.eq(there & is_older(token.tag, self.oldest)),
+            then.eq(Mux(load == units - 1, 0, load + 1)),
+            held_older.eq(count.any() & is_older(tag, self.oldest)),
+            dead.eq(there & late),
             take.eq(there & ~dead & room & ~stale), leaves.eq(take | dead),
             feature.eq(take & (token.kind == FineKind.FEATURE)),
             voxel_end.eq(take & (token.kind == FineKind.VOXEL_END)),
@@ -146,10 +171,17 @@ class Vsort(Component):
             write.addr.eq(load * design.capacity + number),
             write.data.eq(Cat(token[name] for name, _ in kept_layout(self.ffu))),
             write.en.eq(feature),
-            queue.w_en.eq(whole | group_end),
+            pushes.eq(whole | group_end),
+            queue.w_en.eq(pushes),
             queue.w_data.eq(Cat(group_end, Mux(group_end, token.tag, tag))),
             self.sorted.eq(whole),
             self.busy.eq(Cat(sorter.busy for sorter in sorters).any()),
+        ]
+        m.d.sync += [
+            # What is held belongs to a group that is over: nothing more of it comes.
+            stale.eq(held_older & ~whole),
+            room.eq(Mux(whole, free[then] if units > 1 else 0, free[load])
+                    & (queue.w_level < queue.depth - pushes)),
         ]
         for at, sorter in enumerate(sorters):
             m.d.comb += [
@@ -165,11 +197,12 @@ class Vsort(Component):
             with m.Else():
                 m.d.sync += [first.eq(word), count.eq(1)]
         with m.If(whole):
-            m.d.sync += [
-                number.eq(0), count.eq(0), load.eq(Mux(load == units - 1, 0, load + 1))]
+            m.d.sync += [number.eq(0), count.eq(0), load.eq(then)]
 
         # ---- The next in order is given, through the memory's register.
-        head = data.View(order, queue.r_data)
+        following, head = data.View(order, queue.r_data), Signal(order, name="head")
+        head_there, over_late, loads, head_older, following_older = (Signal(name=name) for name in (
+            "head_there", "over_late", "loads", "head_older", "following_older"))
         give = Signal(range(units))
         end, out_tag = Signal(), Signal(GROUP_TAG_BITS)
         valid, move, over, goes, gone = (
@@ -178,21 +211,28 @@ class Vsort(Component):
         place = Signal(design.number_bits)
         m.d.comb += [
             move.eq(~valid | self.o_token.ready),
-            over.eq(queue.r_rdy & is_older(head.tag, self.oldest)),
+            over.eq(head_there & over_late),
             sorted_valid.eq(Array(sorter.o.valid for sorter in sorters)[give]),
             sorted_last.eq(Array(sorter.o.p.last for sorter in sorters)[give]),
             place.eq(Array(sorter.o.p.feature for sorter in sorters)[give]),
-            goes.eq(queue.r_rdy & ~over & move & (head.end | sorted_valid)),
+            goes.eq(head_there & ~over & move & (head.end | sorted_valid)),
             gone.eq(over | (goes & (head.end | sorted_last))),
-            queue.r_en.eq(gone),
+            loads.eq(~head_there | gone), queue.r_en.eq(loads),
+            head_older.eq(is_older(head.tag, self.oldest)),
+            following_older.eq(is_older(following.tag, self.oldest)),
             read.addr.eq(give * design.capacity + place), read.en.eq(goes),
             self.o_token.valid.eq(valid), self.o_token.p.end.eq(end),
             self.o_token.p.tag.eq(out_tag), self.o_token.p.kept.eq(read.data),
             self.behind.eq(
-                (valid & is_older(out_tag, self.oldest)) | over | stale | dead),
+                (valid & is_older(out_tag, self.oldest)) | (head_there & head_older)
+                | (queue.r_rdy & following_older) | held_older | (there & token_older)
+                | (early_there & early_older)),
         ]
+        m.d.sync += over_late.eq(Mux(loads, following_older, head_older))
+        with m.If(loads):
+            m.d.sync += [head_there.eq(queue.r_rdy), head.eq(following)]
         for at, sorter in enumerate(sorters):
-            chosen = queue.r_rdy & ~head.end & (give == at)
+            chosen = head_there & ~head.end & (give == at)
             m.d.comb += [
                 sorter.drop.eq(chosen & over), sorter.o.ready.eq(chosen & ~over & move)]
         with m.If(move):

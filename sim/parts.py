@@ -952,7 +952,7 @@ def _vsort_part(design: StreaminggsDesign) -> Part:
     network = sorter.stages * sorter.width
     return _part(
         {_exchange(sorter): vsort.units * network // 2},
-        2 * bits["out"]
+        4 * bits["out"]
         + vsort.units * network * (sorter.entry.width + 2) + 2 * sorter.entry.width
         + 2 * vsort.units * (1 + GROUP_TAG_BITS) + 8 * vsort.units * sorter.levels,
         waiting=Macro(vsort.waiting - 1, bits["out"]),

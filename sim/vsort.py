@@ -17,22 +17,26 @@ __all__ = ["BUSY", "OUT_END", "OUT_PLACE", "OUT_TAG", "ROWS", "SORTED", "behind"
 
 FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 
-# Tokens that fit in front of the sorters; how many wait, whether one is at the end of the queue and
-# one in the register behind it; how many came and went. Features that are kept, the tag and the
-# first place of the voxel that loads; the sorter that loads next and the one that gives; the
-# output's register; what was put into the queue and taken out, and how many fit; counts.
-(WAITING, WAITS, ENDS, SHOWN, CAME, WENT, COUNT, TAG, FIRST, BEGUN, LOAD, GIVE, OUT, OUT_END,
- OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH, BUSY, SORTED, ROWS) = range(22)
+# Tokens that fit in front of the sorters; how many wait, whether one is at the end of the queue,
+# how many are in the two registers behind it, whether one is in that behind those, and whether its
+# group is over; how many came and went. Features that are kept, the tag, whether its group is over,
+# and the first place of the voxel that loads; the sorter that loads next, whether there is room in
+# it, and the one that gives; the output's register; what was put into the queue and taken out, and
+# how many fit; whether what was taken out last waits to be given, and whether its group is over;
+# counts. That a group is over is what was seen in the cycle before.
+(WAITING, WAITS, ENDS, EARLY, SHOWN, LATE, CAME, WENT, COUNT, TAG, STALE, FIRST, BEGUN, LOAD, ROOM,
+ GIVE, OUT, OUT_END, OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH, HEAD, HEAD_LATE, BUSY, SORTED,
+ ROWS) = range(28)
 #: Then a ring of the queue: (end of a group, tag, place of the first feature); and one of tokens:
 #: (kind, tag, place).
-QUEUE = 22
+QUEUE = 28
 
 
 def new_vsort(design: VsortDesign) -> npt.NDArray[np.int64]:
     """State of the unit before a frame; its sorters have states of their own."""
     depth = 2 * design.units
-    state = np.zeros(QUEUE + 3 * (depth + design.waiting + 1), np.int64)
-    state[DEPTH], state[WAITING] = depth, design.waiting
+    state = np.zeros(QUEUE + 3 * (depth + 1 + design.waiting + 3), np.int64)
+    state[DEPTH], state[WAITING], state[ROOM] = depth, design.waiting, 1
     return state
 
 
@@ -47,22 +51,15 @@ def _is_older(tag, oldest):
 
 
 @nb.njit
-def _stale(state, oldest):
-    """Whether what is kept is of a group that is over."""
-    return state[COUNT] != 0 and _is_older(state[TAG], oldest)
-
-
-@nb.njit
-def _room(state, sorters):
-    """Whether a sorter can load, and its voxel be queued."""
-    return (sorters[state[LOAD], sorter.PHASE] == sorter.LOAD
-            and state[PUSHED] - state[POPPED] < state[DEPTH])
+def _queued(state, popped):
+    """Where in the queue stands what comes behind so many."""
+    return QUEUE + 3 * (popped % (state[DEPTH] + 1))
 
 
 @nb.njit
 def _waiting(state, went):
     """Where the token stands that comes behind so many."""
-    return QUEUE + 3 * (state[DEPTH] + went % (state[WAITING] + 1))
+    return QUEUE + 3 * (state[DEPTH] + 1 + went % (state[WAITING] + 3))
 
 
 @nb.njit
@@ -74,16 +71,19 @@ def offers(state):
 @nb.njit
 def behind(state, oldest):
     """Whether something of a group before `oldest` is inside."""
-    head = QUEUE + 3 * (state[POPPED] % state[DEPTH])
+    token, popped = state[WENT], state[POPPED]
     return ((state[OUT] != 0 and _is_older(state[OUT_TAG], oldest))
-            or (state[SHOWN] != 0 and _is_older(state[_waiting(state, state[WENT]) + 1], oldest))
-            or (state[PUSHED] != state[POPPED] and _is_older(state[head + 1], oldest))
-            or _stale(state, oldest))
+            or (state[SHOWN] != 0 and _is_older(state[_waiting(state, token) + 1], oldest))
+            or (state[EARLY] != 0 and _is_older(
+                state[_waiting(state, token + (state[SHOWN] != 0)) + 1], oldest))
+            or (state[HEAD] != 0 and _is_older(state[_queued(state, popped - 1) + 1], oldest))
+            or (state[PUSHED] != popped and _is_older(state[_queued(state, popped) + 1], oldest))
+            or (state[COUNT] != 0 and _is_older(state[TAG], oldest)))
 
 
 @nb.njit
 def _push(state, end, tag, first):
-    at = QUEUE + 3 * (state[PUSHED] % state[DEPTH])
+    at = _queued(state, state[PUSHED])
     state[at], state[at + 1], state[at + 2] = end, tag, first
     state[PUSHED] += 1
 
@@ -112,23 +112,26 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     if came:
         at = _waiting(state, state[CAME])
         state[at], state[at + 1], state[at + 2] = kind, tag, place
-    room, stale = _room(state, sorters), _stale(state, oldest)
+    room, stale = state[ROOM] != 0, state[STALE] != 0
     first = _waiting(state, state[WENT])
     kind, tag, place = state[first], state[first + 1], state[first + 2]
-    dead = _is_older(tag, oldest)
+    dead = state[LATE] != 0
     leaves = state[SHOWN] != 0 and (dead or (room and not stale))
     taken = leaves and not dead
     feature = taken and kind == FEATURE
     whole = (taken and kind == VOXEL_END and state[COUNT] != 0) or (stale and room)
     sends = whole or (feature and state[COUNT] == 2)
+    pushes = whole or (taken and kind != FEATURE and kind != VOXEL_END)
+    then = 0 if load == units - 1 else load + 1
+    free = sorters[then if whole else load, sorter.PHASE] == sorter.LOAD
+    state[ROOM] = (free and not (whole and units == 1)
+                   and state[PUSHED] - state[POPPED] + pushes < state[DEPTH])
+    state[STALE] = state[COUNT] != 0 and not whole and _is_older(state[TAG], oldest)
 
     # What is given.
-    head = QUEUE + 3 * (state[POPPED] % state[DEPTH])
-    there = state[PUSHED] != state[POPPED]
-    end, over = False, False
-    if there:
-        end = state[head] != 0
-        over = _is_older(state[head + 1], oldest)
+    head = _queued(state, state[POPPED] - 1)
+    there = state[HEAD] != 0
+    end, over = there and state[head] != 0, there and state[HEAD_LATE] != 0
     move = not state[OUT] or out_ready
     _, _, sorted_place, ends = sorter.offers(sorters[give])
     goes = there and not over and move and (end or sorted_place >= 0)
@@ -151,16 +154,19 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
             of and not over and move, of and over)
     state[BUSY] += busy
     state[SORTED] += whole
-    if gone:
-        state[POPPED] += 1
-        if not end:
-            state[GIVE] = 0 if give == units - 1 else give + 1
+    if gone and not end:
+        state[GIVE] = 0 if give == units - 1 else give + 1
+    if gone or not there:
+        state[HEAD] = state[PUSHED] != state[POPPED]
+        state[POPPED] += state[HEAD]
+    state[HEAD_LATE] = state[HEAD] and _is_older(
+        state[_queued(state, state[POPPED] - 1) + 1], oldest)
 
     # What comes.
     if whole:
         _push(state, 0, state[TAG], state[FIRST])
         state[COUNT] = state[BEGUN] = 0
-        state[LOAD] = 0 if load == units - 1 else load + 1
+        state[LOAD] = then
     elif feature:
         if not state[BEGUN]:
             state[BEGUN], state[FIRST] = 1, place
@@ -169,13 +175,18 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     elif taken and kind != VOXEL_END:
         _push(state, 1, tag, 0)
 
-    # What comes in front has its two oldest in registers.
+    # What comes in front has its oldest in registers.
     moves = state[SHOWN] == 0 or leaves
-    inner = state[WAITS] > 0 and (state[ENDS] == 0 or moves)
+    reads = state[EARLY] < 2
+    inner = state[WAITS] > 0 and (state[ENDS] == 0 or reads)
     state[CAME] += came
     state[WENT] += leaves
     state[WAITS] += came
     state[WAITS] -= inner
     if moves:
-        state[SHOWN] = state[ENDS]
-    state[ENDS] = inner or (state[ENDS] != 0 and not moves)
+        state[SHOWN] = state[EARLY] != 0
+        state[EARLY] -= state[SHOWN]
+    state[EARLY] += reads and state[ENDS] != 0
+    state[ENDS] = inner or (state[ENDS] != 0 and not reads)
+    state[LATE] = state[SHOWN] != 0 and _is_older(
+        state[_waiting(state, state[WENT]) + 1], oldest)
