@@ -43,7 +43,8 @@ from splatforge.scenes import check_regular_file
 from splatforge.sim.costs import Entry, Sourced, read_entries
 
 __all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
-           "compare", "devices", "gpu_frame", "read_devices"]
+           "compare", "devices", "gpu_frame", "gpu_project", "gpu_rasterize", "gpu_sort",
+           "read_devices"]
 
 #: What no stage holds.
 NOT_MODELLED = (
@@ -444,39 +445,89 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
     Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", ACM TOG 42(4),
     2023; Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009.
     """
-    entries = _constants()
+    return GpuRun(device=device, stages=(
+        gpu_project(device, gaussians=work.gaussians, visible=work.gaussians_visible,
+                    coefficients=(work.sh_degree + 1) ** 2),
+        *gpu_sort(device, gaussians=work.gaussians, visible=work.gaussians_visible,
+                  pairs=work.pairs, tiles=work.tiles),
+        *gpu_rasterize(device, pairs_reached=work.pairs_reached, warp_steps=work.warp_steps,
+                       warp_blends=work.warp_blends, pixels=work.pixels),
+    ))
 
-    def per(name: str) -> Sourced:
-        return entries[f"work.{name}"].cost
 
-    visible, coefficients = work.gaussians_visible, (work.sh_degree + 1) ** 2
+def _per(name: str) -> Sourced:
+    return _constants()[f"work.{name}"].cost
+
+
+def gpu_project(device: GpuDevice, *, gaussians: int, visible: int, coefficients: int,
+                written: Sourced | None = None) -> GpuStage:
+    """Stage ``preprocess``: Gaussians are read, projected, coloured, and written.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        What does it.
+    gaussians, visible : int
+        Gaussians that are looked at, and of these those that are projected.
+    coefficients : int
+        Of SH, 1 to 16; 0 where no colour is asked for.
+    written : Sourced, optional
+        Bytes of a projected Gaussian; by default what the reference implementation writes.
+    """
     parameters = _count(4 * (11 + 3 * coefficients), "B")
-    preprocess = (parameters + per("preprocess_write_bytes")) * visible
-    preprocess += per("culled_bytes") * (work.gaussians - visible)
-    preprocess += _count(8, "B") * work.gaussians  # radius and tile count are cleared for all
-    project = (per("geometry_flop") + per("color_flop") * coefficients) * visible
+    traffic = (parameters + (written or _per("preprocess_write_bytes"))) * visible
+    traffic += _per("culled_bytes") * (gaussians - visible)
+    traffic += _count(8, "B") * gaussians  # radius and tile count are cleared for all
+    project = (_per("geometry_flop") + _per("color_flop") * coefficients) * visible
+    return _stage("preprocess", project, traffic, device)
 
+
+def gpu_sort(device: GpuDevice, *, gaussians: int, visible: int, pairs: int, tiles: int
+             ) -> tuple[GpuStage, GpuStage]:
+    """Stages ``duplicate`` and ``sort``: a pair for every tile of a Gaussian, put in order.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        What does it.
+    gaussians, visible : int
+        Gaussians that are looked at, and those that are projected.
+    pairs, tiles : int
+        (tile, Gaussian) entries, and tiles.
+    """
     per_visible = _count(4 + 8 + 4 + 4, "B")  # depth, mean, radius and offset read
-    duplicate = per("pair_bytes") * work.pairs + per_visible * visible
-    duplicate += _count(4 + 4, "B") * work.gaussians  # tile counts summed: read and written
+    duplicate = _per("pair_bytes") * pairs + per_visible * visible
+    duplicate += _count(4 + 4, "B") * gaussians  # tile counts summed: read and written
 
-    passes = per("radix_passes_more") + _count(_radix_passes(work.tiles))
-    radix = passes * (per("pair_bytes") * 2 + per("radix_extra_bytes"))
+    passes = _per("radix_passes_more") + _count(_radix_passes(tiles))
+    radix = passes * (_per("pair_bytes") * 2 + _per("radix_extra_bytes"))
     # The keys are read once before the passes, for their histograms, and once behind, for ranges.
-    sort = (radix + per("histogram_bytes") + _count(8, "B")) * work.pairs
-    sort += _count(2 * 8, "B") * work.tiles  # ranges cleared and written
-
-    tests = per("evaluate_flop") * (_WARP * work.warp_steps)
-    blends = per("blend_flop") * (_WARP * work.warp_blends)
+    sort = (radix + _per("histogram_bytes") + _count(8, "B")) * pairs
+    sort += _count(2 * 8, "B") * tiles  # ranges cleared and written
 
     nothing = _count(0, "FLOP")
-    return GpuRun(device=device, stages=(
-        _stage("preprocess", project, preprocess, device),
-        _stage("duplicate", nothing, duplicate, device),
-        _stage("sort", nothing, sort, device),
-        _stage("rasterize", tests + blends, per("reached_bytes") * work.pairs_reached, device),
-        _stage("write", nothing, per("pixel_bytes") * work.pixels, device),
-    ))
+    return (_stage("duplicate", nothing, duplicate, device),
+            _stage("sort", nothing, sort, device))
+
+
+def gpu_rasterize(device: GpuDevice, *, pairs_reached: int, warp_steps: int, warp_blends: int,
+                  pixels: int, cached: Sourced | None = None) -> tuple[GpuStage, GpuStage]:
+    """Stages ``rasterize`` and ``write``: warps walk the lists of their tiles.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        What does it.
+    pairs_reached, warp_steps, warp_blends, pixels : int
+        As in :class:`FrameWork`.
+    cached : Sourced, optional
+        Bytes that are read and written of a cache of colours.
+    """
+    tests = _per("evaluate_flop") * (_WARP * warp_steps)
+    blends = _per("blend_flop") * (_WARP * warp_blends)
+    traffic = _per("reached_bytes") * pairs_reached
+    return (_stage("rasterize", tests + blends, traffic + cached if cached else traffic, device),
+            _stage("write", _count(0, "FLOP"), _per("pixel_bytes") * pixels, device))
 
 
 def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
