@@ -1,25 +1,36 @@
 """Measure the energies per action in every library of a folder and write the tables of sim/.
 
     python bench/energy_tables.py ../shared/liberty [--scene default --size 160x120] [--only sg13g2]
+                                  [--design gscore [--units qsu ...] [--cycles 40000]]
 
 The folder holds the Liberty files named below, plain or gzipped. One frame is recorded, then mapped
-and replayed in each library; a quarter of an hour on two cores.
+and replayed in each library; a quarter of an hour on two cores. Of a design other than raster the
+units that it has for itself are measured, or the named ones in that order, over so many cycles of
+each from its first action on, by default CYCLES below.
 """
 
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
+from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.raster import RasterDesign
+from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import default_camera, resolve
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import LIBRARIES
 from splatforge.synth import actions
-from splatforge.synth.library import read_library
-from splatforge.verification.lib.ports import record_frame
+from splatforge.synth.library import Library, read_library
+from splatforge.verification.lib.ports import OwnRecording, record_frame, record_own_units
 
 ROOT = Path(__file__).parents[1]
+#: Cycles of the large units, a minute each; the others are replayed for the whole frame.
+CYCLES = {"bsu": 60_000, "ccu": 60_000, "cfu": 60_000, "ffu": 60_000, "vsort": 60_000}
 FILES = {
     "sg13g2": ["sg13g2_typ_1p20V_25C"],
     "sky130hd": ["sky130hd_tt"],
@@ -34,24 +45,59 @@ def main() -> None:
     parser.add_argument("--scene", default="default")
     parser.add_argument("--size", default="160x120")
     parser.add_argument("--only", choices=LIBRARIES, action="append")
+    parser.add_argument("--design", choices=("raster", "gscore", "streaminggs"), default="raster")
+    parser.add_argument("--units", nargs="+")
+    parser.add_argument("--cycles", type=int)
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
-    design = RasterDesign()
+    design = ACCELERATORS[arguments.design].design
     scene = resolve(arguments.scene)
-    recording = record_frame(design, scene, default_camera(scene, width, height))
+    camera = default_camera(scene, width, height)
+    drawn = f"{arguments.scene} at {arguments.size}"
+    shared = isinstance(design, RasterDesign)
+    recording = (record_frame(design, scene, camera) if shared
+                 else record_own_units(design, scene, camera, units=arguments.units))
     print(f"recorded {recording.run.cycles} cycles", file=sys.stderr)
+    command = (f"python bench/energy_tables.py FOLDER --scene {arguments.scene} "
+               f"--size {arguments.size}")
+    if not shared:
+        command += f" --design {design.name}"
+        command += f" --units {' '.join(arguments.units)}" if arguments.units else ""
+        command += f" --cycles {arguments.cycles}" if arguments.cycles else ""
+
+    def tell(unit: str, done: int, total: int) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {done}/{total} {unit}", file=sys.stderr)
+
     for name in arguments.only or LIBRARIES:
         paths = [path for stem in FILES[name] for path in arguments.folder.glob(f"{stem}.lib*")]
         library = read_library(paths)
-        measured = actions.measure(
-            design, library, recording, scene=f"{arguments.scene} at {arguments.size}",
-            progress=lambda unit, done, total: print(f"{done}/{total} {unit}", file=sys.stderr))
-        command = (f"python bench/energy_tables.py FOLDER --scene {arguments.scene} "
-                   f"--size {arguments.size}")
-        text = actions.cost_table(measured, design, command)
-        with atomic_file(ROOT / "sim" / f"energy_{library.name}.toml") as file:
-            file.write(text.encode())
-        print(json.dumps(measured.to_json()), flush=True)
+        if shared:
+            measured = actions.measure(design, library, recording, scene=drawn, progress=tell)
+            write(measured, design, command)
+            continue
+        parts = measure_each(design, library, recording, drawn, arguments.cycles, tell)
+        # A table holds what there is so far: a unit of 200,000 cells takes minutes.
+        for measured in accumulate(parts, actions.Measurement.beside):
+            write(measured, design, command)
+
+
+def measure_each(
+    design: AcceleratorDesign, library: Library, recording: OwnRecording, scene: str,
+    cycles: int | None, tell: Callable[[str, int, int], None],
+) -> Iterator[actions.Measurement]:
+    """Units one by one."""
+    for unit, trace in recording.traces.items():
+        yield actions.measure_own_units(
+            design, library, replace(recording, traces={unit: trace}), scene=scene, progress=tell,
+            cycles=cycles or CYCLES.get(unit))
+
+
+def write(measured: actions.Measurement, design: AcceleratorDesign, command: str) -> None:
+    """One table, and its figures on standard output."""
+    own = "" if isinstance(design, RasterDesign) else f"{design.name}_"
+    with atomic_file(ROOT / "sim" / f"energy_{own}{measured.library.name}.toml") as file:
+        file.write(actions.cost_table(measured, design, command).encode())
+    print(json.dumps(measured.to_json()), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ measured block; a law
 the SRAM table; the DRAM entry. Logic scales between nodes by :meth:`CostTable.scale`; SRAM is
 looked up at the node; DRAM does not scale.
 
-Measured blocks of the raster core, for energy (``splatforge energy``; tables ``energy_*.toml``):
+Measured blocks, for energy (``splatforge energy``; tables ``energy_*.toml``):
 
 ======================================  ========================================================
 ``alpha_evaluation``                    one evaluation issued to a lane: the data in alpha's part
@@ -39,6 +39,7 @@ Measured blocks of the raster core, for energy (``splatforge energy``; tables ``
 ``array_block``                         one block issued: the parts that the lanes share, control
 ``fetch_splat``, ``resolve_pixel``      one record fetched, one pixel written
 ``registers_cycle``                     one cycle of the register file
+``qsu_entry``, ``qsu_tile`` and so on   one action of a unit of GSCore (``energy_gscore_*.toml``)
 ``<block>_flip_flop_cycle``             the clock of one flip-flop of the block, one cycle
 ``<block>_leakage``                     leakage of all of the block, one microsecond
 ======================================  ========================================================
@@ -259,6 +260,8 @@ class Sourced:
 #: 130 nm, 3.8 pJ from SKY130's and 35 pJ from ASAP7's 7 nm (bench/energy_check.py): the rule does
 #: not hold from planar transistors to fins, and the interval says so.
 LIBRARIES = ("asap7", "sky130hd", "sg13g2")
+#: Accelerators of whose own units a library may have a table, too.
+_OWN_MEASURED = ("gscore", "streaminggs")
 #: Where an entry comes from, best first.
 KINDS = ("measured", "published", "estimate")
 CONFIDENCES = ("high", "medium", "low")
@@ -671,9 +674,12 @@ class CostTable:
         scaling: _Families = {}
         libraries = dict[str, None]()
         folder = files("splatforge.sim")
-        sources = [(name, folder.joinpath(name).read_bytes()) for name in
-                   ("costs.toml", "sram.toml", "paths.toml",
-                    *(f"energy_{name}.toml" for name in LIBRARIES))]
+        committed = ["costs.toml", "sram.toml", "paths.toml"]
+        for name in LIBRARIES:
+            own = (f"energy_{design}_{name}.toml" for design in _OWN_MEASURED)
+            committed += [f"energy_{name}.toml", *(
+                each for each in own if folder.joinpath(each).is_file())]
+        sources = [(name, folder.joinpath(name).read_bytes()) for name in committed]
         for path in paths:
             check_regular_file(path, "TOML")
         users = {str(path) for path in paths}
@@ -793,12 +799,12 @@ class CostTable:
         return entry.cost * self.scale(quantity, entry.node_nm, node_nm, supply_v=supply_v)
 
     def measured(self, block: str, what: str) -> Entry:
-        """What the library in use says of a block of the raster core.
+        """What the library in use says of a measured block.
 
         Parameters
         ----------
         block : str
-            ``alpha``, ``blend``, ``array``, ``fetch``, ``resolve`` or ``registers``.
+            ``alpha``, ``blend``, ``array``, ``fetch``, ``resolve`` or ``registers``, or a unit.
         what : str
             ``flip_flops``, ``instances``, or the rest of a measured event's name.
 
@@ -808,6 +814,10 @@ class CostTable:
             If it does not say so.
         """
         return self.entry(f"measured.{self.libraries[-1]}.{block}.{what}")
+
+    def is_measured(self, block: str) -> bool:
+        """Whether the library in use says something of a block."""
+        return f"measured.{self.libraries[-1]}.{block}.flip_flops" in self.entries
 
     def _measured(self, event: str, node_nm: float) -> Sourced | None:
         """Cost of a measured event, its interval over all libraries; None if there is none."""

@@ -4,7 +4,8 @@ Units are priced one by one: :func:`raster_events`, :func:`gscore_events` and
 :func:`streaminggs_events` say what happened, in the vocabulary of :mod:`splatforge.sim.costs`, and
 the functions of the same names with ``inventory`` what stands there. The units that the
 accelerators share take the measured blocks where their formats are those of the measurement, else
-the operators that the formats imply; the other units are :class:`Part`, from their parameters.
+the operators that the formats imply. The other units are :class:`Part`, from their parameters;
+where the gates of a unit were measured, its actions take the place of operators and registers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -85,6 +86,8 @@ LANE_BLOCKS = ("alpha", "blend")
 #: A memory with more bits is a macro, in one piece or in equal banks, a smaller one flip-flops; as
 #: synthesis has it.
 MACRO_BITS = 1024
+#: What events of operators begin with.
+OPERATORS = ("add_", "multiply_", "shift_")
 #: Narrowest macro of the SRAM table, and the fewest words that each of its widths has; the widest
 #: and the largest, of which a memory that is more takes several.
 MACRO_WIDTH, MACRO_WORDS = 32, 32
@@ -619,6 +622,55 @@ def _vru_part(design: GscoreDesign) -> Part:
             "arrived": Macro(vru.outstanding_features, feature)})
 
 
+def _logic_pj(events: Mapping[str, float], table: CostTable) -> float:
+    """Energy of operators by the laws, at the node that they are given at; nothing else counts."""
+    node_nm = table.entry("energy.add").node_nm
+    assert node_nm is not None  # the loader of the committed table is tested for it
+    return sum(table.energy_of(event, node_nm=node_nm).value * count
+               for event, count in events.items() if event.startswith(OPERATORS))
+
+
+def _measured_units(
+    units: Mapping[str, Counts], of_default: Mapping[str, Counts],
+    parts: Mapping[str, Part], default: Mapping[str, Part],
+    actions: Mapping[str, Mapping[str, float]], run: Run, clock_hz: float, table: CostTable,
+) -> dict[str, Counts]:
+    """Units with what was measured in the place of operators and registers, where it was.
+
+    Measured were the units of the default parameters. Others take as much more for the data as
+    the laws say of the operators, and for clock and leakage of flip-flops and area: so designs of
+    one comparison are priced alike.
+
+    Parameters
+    ----------
+    units, of_default : mapping
+        Events by operators of these parameters, and of the default ones in the same frame.
+    parts, default : mapping
+        What the units of both are made of.
+    actions : mapping
+        Unit -> action -> how often it happened.
+    run, clock_hz, table
+        As elsewhere.
+    """
+    found = dict(units)
+    for unit, counts in actions.items():
+        if not table.is_measured(unit):
+            continue
+        whole = _logic_pj(of_default[unit], table)
+        data = _logic_pj(units[unit], table) / whole if whole else 1.0
+        part, usual = parts[unit], default[unit]
+        flip_flops_of = (table.measured(unit, "flip_flops").cost.value
+                         * part.register_bits / usual.register_bits)
+        area = _logic_um2(part.logic, table) / _logic_um2(usual.logic, table)
+        found[unit] = {
+            **{f"{unit}_{action}": data * count for action, count in counts.items()},
+            f"{unit}_flip_flop_cycle": flip_flops_of * run.cycles,
+            f"{unit}_leakage": 1e6 * run.cycles / clock_hz * area,
+            **{event: count for event, count in units[unit].items()
+               if event.startswith("sram_")}}
+    return found
+
+
 @cache
 def gscore_parts(design: GscoreDesign) -> dict[str, Part]:
     """GSCore's own units by name."""
@@ -726,6 +778,18 @@ def _vru_events(design: GscoreDesign, run: Run) -> Counts:
                 arrived=(misses, misses))}
 
 
+def _gscore_actions(run: Run) -> dict[str, Counts]:
+    """Actions of the units that were measured, and how often each happened."""
+    counters, bucketed = run.counters, run.actions["bucket_entries"]
+    return {
+        "ccu": {"gaussian": counters["gaussians"], "pair": counters["pairs"]},
+        "lists": {"entry": counters["pairs"] + bucketed},
+        "qsu": {"entry": bucketed, "tile": counters["tiles"]},
+        "bsu": {"entry": counters["entries_sorted"]},
+        "vru": {"entry": counters["feature_hits"] + counters["feature_misses"],
+                "miss": counters["feature_misses"]}}
+
+
 def gscore_events(
     design: GscoreDesign, run: Run, *, pixels: int, significant: int, walked: int,
     clock_hz: float, table: CostTable,
@@ -733,6 +797,7 @@ def gscore_events(
     """Events of one frame by unit.
 
     Operators work where there is something to work on; every register is clocked in every cycle.
+    Units whose gates were measured cost what those took, see :func:`_measured_units`.
 
     Parameters
     ----------
@@ -742,13 +807,16 @@ def gscore_events(
         Of the frame; its evaluations with alpha of at least 1/255; tiles that were tested for its
         Gaussians.
     """
-    units = {
-        "ccu": _ccu_events(design, run, walked), "lists": _lists_events(design, run),
-        "qsu": _qsu_events(design, run), "bsu": _bsu_events(design, run),
-        "vru": _vru_events(design, run)}
-    for name, events in _always("gscore", gscore_parts(design), gscore_parts(GscoreDesign()), run,
-                                clock_hz, table).items():
+    default = GscoreDesign()
+    parts, usual = gscore_parts(design), gscore_parts(default)
+    units, of_default = ({
+        "ccu": _ccu_events(each, run, walked), "lists": _lists_events(each, run),
+        "qsu": _qsu_events(each, run), "bsu": _bsu_events(each, run),
+        "vru": _vru_events(each, run)} for each in (design, default))
+    for name, events in _always("gscore", parts, usual, run, clock_hz, table).items():
         units[name] |= events
+    units = _measured_units(
+        units, of_default, parts, usual, _gscore_actions(run), run, clock_hz, table)
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}
 
@@ -1095,6 +1163,18 @@ def _splat_events(design: StreaminggsDesign, run: Run) -> Counts:
                   run.counters["splats"])
 
 
+def _streaminggs_actions(run: Run) -> dict[str, Counts]:
+    """Actions of the units that were measured, and how often each happened."""
+    counters = run.counters
+    return {
+        "vsu": {"voxel": counters["voxels"], "row": counters["vsu_busy"]},
+        "cfu": {"gaussian": counters["gaussians"],
+                "voxel": counters["voxels_loaded"] + counters["groups"]},
+        "ffu": {"gaussian": counters["gaussians_projected"]},
+        "vsort": {"row": counters["vsort_busy"]},
+        "setup": {"splat": counters["splats"]}}
+
+
 def streaminggs_events(
     design: StreaminggsDesign, run: Run, *, pixels: int, significant: int, clock_hz: float,
     table: CostTable,
@@ -1102,19 +1182,22 @@ def streaminggs_events(
     """Events of one frame by unit.
 
     Operators work where there is something to work on; every register is clocked in every cycle.
+    Units whose gates were measured cost what those took, see :func:`_measured_units`.
 
     Parameters
     ----------
     design, run, pixels, significant, clock_hz, table
         As :func:`gscore_events` takes them.
     """
-    units = {
-        "vsu": _vsu_events(design, run), "cfu": _cfu_events(design, run),
-        "ffu": _ffu_events(design, run), "vsort": _vsort_events(design, run),
-        "setup": _splat_events(design, run)}
-    for name, events in _always(
-            "streaminggs", streaminggs_parts(design), streaminggs_parts(StreaminggsDesign()), run,
-            clock_hz, table).items():
+    default = StreaminggsDesign()
+    parts, usual = streaminggs_parts(design), streaminggs_parts(default)
+    units, of_default = ({
+        "vsu": _vsu_events(each, run), "cfu": _cfu_events(each, run),
+        "ffu": _ffu_events(each, run), "vsort": _vsort_events(each, run),
+        "setup": _splat_events(each, run)} for each in (design, default))
+    for name, events in _always("streaminggs", parts, usual, run, clock_hz, table).items():
         units[name] |= events
+    units = _measured_units(
+        units, of_default, parts, usual, _streaminggs_actions(run), run, clock_hz, table)
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}

@@ -44,7 +44,7 @@ RENDERED = (*DESIGNS, "lumina")
 #: Those whose time, energy and area are modeled, and that are synthesised.
 SIMULATED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
-MEASURED = ("raster",)
+MEASURED = ("raster", "gscore", "streaminggs")
 
 _INTERRUPTED = 130
 #: Seconds in which a second signal does not interrupt what the first has begun.
@@ -1308,32 +1308,55 @@ def energy(
         "--liberty", metavar="FILE", help="Liberty file, plain or gzipped; again for each file of "
         "one library. [default: that of Debian's qflow-tech-osu018]")] = None,
     library_node_nm: LibraryNodeOption = None,
+    unit: Annotated[list[str] | None, typer.Option(
+        "--unit", metavar="NAME", help="One unit of those that the design has for itself alone; "
+        "again for each. [default: all]")] = None,
+    cycles: Annotated[int | None, typer.Option(
+        "--cycles", min=1000, help="So many of each unit, from its first action on, not of raster. "
+        "[default: the frame]")] = None,
     output: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="FILE", help="Cost table to write, as .toml.")] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Work out the energy per action at gate level, on one frame of the RTL."""
+    """Work out the energy per action at gate level, on one frame of the RTL.
+
+    Of raster all units are measured, of another design those that it has for itself.
+    """
+    from splatforge.designs.gscore import GscoreDesign
     from splatforge.designs.raster import RasterDesign
+    from splatforge.designs.streaminggs import StreaminggsDesign
     from splatforge.scenes import check_regular_file
     from splatforge.synth import actions
     from splatforge.synth.library import read_library
-    from splatforge.verification.lib.ports import record_frame
+    from splatforge.verification.lib.ports import own_units, record_frame, record_own_units
 
     if output is not None:
         _check_extension(output, ".toml")
     _check_outputs(json_file, output)
     core = parameters.design(design, MEASURED)
-    assert isinstance(core, RasterDesign)  # the only design so far
+    if isinstance(core, RasterDesign) and (unit or cycles):
+        raise typer.BadParameter("--unit and --cycles are of designs other than raster")
+    if unit and (unknown := [name for name in unit if name not in own_units(core)]):
+        raise typer.BadParameter(
+            f"Unit must be one of {', '.join(own_units(core))}, not {unknown[0]!r}")
     for path in liberty or ():
         check_regular_file(path, "Liberty")
     library = read_library(liberty or (), node_nm=library_node_nm)
     gaussians = drawn.load()
     view = drawn.first_camera(gaussians, (160, 120))
     with _stages() as tell:
-        recording = record_frame(
-            core, gaussians, view, progress=lambda done: tell("record", done, done + 1))
+        def tell_cycles(done: int) -> None:
+            tell("record", done, done + 1)
+
         name = f"{drawn.name} at {view.width}x{view.height}"
-        measured = actions.measure(core, library, recording, scene=name, progress=tell)
+        if isinstance(core, RasterDesign):
+            recording = record_frame(core, gaussians, view, progress=tell_cycles)
+            measured = actions.measure(core, library, recording, scene=name, progress=tell)
+        else:
+            assert isinstance(core, GscoreDesign | StreaminggsDesign)
+            own = record_own_units(core, gaussians, view, units=unit, progress=tell_cycles)
+            measured = actions.measure_own_units(
+                core, library, own, scene=name, cycles=cycles, progress=tell)
     if output is not None:
         _write_bytes(output, actions.cost_table(measured, core, _command_line()).encode())
     record = measured.to_json()

@@ -1,4 +1,4 @@
-"""Energy per action of the raster core's units, and the cost table that holds it.
+"""Energy per action of the accelerators' units, and the cost tables that hold it.
 
 An action is what a unit is there for: an evaluation issued to a lane, a splat fetched, a pixel
 written. What moves with the data is shared out over the actions of a whole frame, tile by tile;
@@ -6,7 +6,7 @@ what the clock costs is kept apart, per flip-flop and cycle, and leakage per tim
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,44 @@ import numpy.typing as npt
 
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
+from splatforge.designs.shell import AcceleratorDesign
 from splatforge.synth.activity import Circuit, simulate_activity
 from splatforge.synth.energy import CLOCK_PARTS, PARTS, ModuleEnergy, module_energies
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import Library
 from splatforge.synth.netlist import gate_level
 from splatforge.synth.parts import rtl_table
-from splatforge.verification.lib.ports import UNITS, Recording
+from splatforge.verification.lib.ports import UNITS, OwnRecording, PortTrace, Recording
 
-__all__ = ["ACTIONS", "Block", "Measurement", "cost_table", "measure"]
+__all__ = ["ACTIONS", "OWN_ACTIONS", "WINDOWS", "Block", "Measurement", "cost_table", "measure",
+           "measure_own_units"]
 
 #: Block of a unit -> what it does, best described first; a block is a module of a netlist.
 ACTIONS = {
     "alpha": ("evaluation", "significant"), "blend": ("evaluation", "significant"),
     "array": ("block",), "fetch": ("splat",), "resolve": ("pixel",), "registers": (),
 }
+#: Unit that one accelerator has for itself -> action -> ports whose product is how often it happens
+#: in a cycle, and others to be added. They are the counts of :mod:`splatforge.sim.parts`, but for
+#: voxels that were found when their group stopped: `cfu` does not see them. A voxel's visits in the
+#: passes that sort it are part of the action, since nearly all are seen.
+OWN_ACTIONS = {
+    "bsu": {"entry": (("entries",),)},
+    "ccu": {"gaussian": (("projected",),), "pair": (("pair",),)},
+    "lists": {"entry": (("i_entry__valid", "i_entry__ready"),)},
+    "qsu": {"entry": (("o_entry__valid", "o_entry__ready"),),
+            "tile": (("o_tile__valid", "o_tile__ready"),)},
+    "vru": {"entry": (("hit",), ("miss",)), "miss": (("miss",),)},
+    "cfu": {"gaussian": (("given",),), "voxel": (("i_voxel__valid", "i_voxel__ready"),)},
+    "ffu": {"gaussian": (("projected",),)},
+    "setup": {"splat": (("o_splat__valid", "o_splat__ready"),)},
+    "vsort": {"row": (("busy",),)},
+    "vsu": {"voxel": (("streamed",),), "row": (("busy",),)},
+}
+#: Stretches of a frame, all as long, over which the energies of those are shared out.
+WINDOWS = 64
+#: Cycles behind reset in which a unit gets ready, and those kept in front of its first action.
+START, LEAD = 6000, 200
 #: What the table's bounds are made of. Lower: internal energies may be half of what is worked out.
 #: Upper: they may be twice that; wires double the energy of nets; glitches double the logic; the
 #: tree doubles what the clock pins take.
@@ -51,6 +74,8 @@ class Block:
         One of :data:`ACTIONS`.
     instances, cells, flip_flops : int
         How often the core has it, and what all of them hold.
+    cycles : int
+        Cycles counted in.
     clock_fj : mapping
         Part -> energy of one flip-flop in one cycle, in fJ.
     actions_fj : mapping
@@ -68,6 +93,7 @@ class Block:
     instances: int
     cells: int
     flip_flops: int
+    cycles: int
     clock_fj: Mapping[str, float]
     actions_fj: Mapping[str, Mapping[str, float]]
     leakage_nw: float
@@ -87,8 +113,6 @@ class Measurement:
         Their supply.
     scene : str
         What was drawn.
-    cycles : int
-        Cycles counted in.
     cycles_compared, output_bits : mapping
         Unit -> cycles in which its outputs were compared with the RTL's, and how many bits.
     activity : mapping
@@ -100,11 +124,22 @@ class Measurement:
     library: Library
     supply_v: float
     scene: str
-    cycles: int
     cycles_compared: Mapping[str, int]
     output_bits: Mapping[str, int]
     activity: Mapping[str, float]
     blocks: tuple[Block, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles counted in, of the block that has the most."""
+        return max(block.cycles for block in self.blocks)
+
+    def beside(self, other: "Measurement") -> "Measurement":
+        """These blocks and those of another measurement, of the same frame and library."""
+        return replace(
+            self, cycles_compared={**self.cycles_compared, **other.cycles_compared},
+            output_bits={**self.output_bits, **other.output_bits},
+            activity={**self.activity, **other.activity}, blocks=(*self.blocks, *other.blocks))
 
     def to_json(self) -> dict[str, object]:
         """The figures of ``splatforge energy --json``."""
@@ -114,7 +149,8 @@ class Measurement:
             "cycles_compared": dict(self.cycles_compared), "activity": dict(self.activity),
             "blocks": {block.name: {
                 "instances": block.instances, "cells": block.cells,
-                "flip_flops": block.flip_flops, "leakage_nw": block.leakage_nw,
+                "flip_flops": block.flip_flops, "cycles": block.cycles,
+                "leakage_nw": block.leakage_nw,
                 "clock_fj_per_flip_flop_cycle": dict(block.clock_fj),
                 "actions_fj": {name: dict(parts) for name, parts in block.actions_fj.items()},
                 "counts": dict(block.counts), "prediction_error": block.prediction_error,
@@ -179,22 +215,72 @@ def _share_out(
     return found * (energy_fj.sum() / whole) if whole else found
 
 
+def _own_counts(
+    trace: PortTrace, windows: Sequence[tuple[int, int]]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """How often each action of a unit happened in each window, from its ports."""
+    return {f"{trace.unit}_{action}": np.array(
+        [events[first:last].sum() for first, last in windows], np.int64)
+        for action, events in _own_events(trace).items()}
+
+
+def _stretch(
+    trace: PortTrace, windows: int, cycles: int | None
+) -> tuple[PortTrace, tuple[tuple[int, int], ...]]:
+    """What of a unit's trace is simulated, and equal windows in it.
+
+    All of it, or so many cycles around the first action. What lies between the start and that, in
+    which a unit of a later pass stands still, is left out.
+    """
+    first, end = 1, trace.cycles
+    if cycles is not None and end > START + cycles:
+        events = np.add.reduce(list(_own_events(trace).values()))
+        begin = max(0, int(np.argmax(events > 0)) - LEAD)
+        if begin > START:
+            trace, first = trace.without(START, begin), START
+        end = START + cycles
+    length = (end - first) // windows
+    if length < 1:
+        raise ValueError(f"Trace must have more than {windows} cycles, not {end - first}")
+    return trace, tuple(
+        (first + k * length, first + (k + 1) * length) for k in range(windows))
+
+
+def _own_events(trace: PortTrace) -> dict[str, npt.NDArray[np.int64]]:
+    """How often each action of a unit happened in each cycle, from its ports."""
+    return {action: np.sum([np.prod([trace.values(port) for port in ports], axis=0)
+                            for ports in terms], axis=0)
+            for action, terms in OWN_ACTIONS[trace.unit].items()}
+
+
+def _prediction_error(
+    energy_fj: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]
+) -> float:
+    """What the first half of the windows says of the second, relative to what it was.
+
+    Windows in which the unit had nothing to do are left out: it works in one pass of a frame only.
+    """
+    active = counts.any(axis=1)
+    energy_fj, counts = energy_fj[active], counts[active]
+    half = len(counts) // 2
+    predicted = counts[half:] @ _share_out(energy_fj[:half], counts[:half])
+    return float(abs(predicted.sum() / energy_fj[half:].sum() - 1))
+
+
 def _block(
     name: str, energies: Sequence[ModuleEnergy], counts: Mapping[str, npt.NDArray[np.int64]],
-    cycles: npt.NDArray[np.float64],
+    cycles: npt.NDArray[np.float64], names: Sequence[str] | None = None,
 ) -> Block:
-    """A block from the energies of its modules."""
+    """A block from the energies of its modules; `names` are its actions, if not of `ACTIONS`."""
     flip_flops = sum(each.flip_flops for each in energies)
     parts = {part: sum((each.parts_fj[part] for each in energies), np.zeros(len(cycles)))
              for part in PARTS}
-    actions = ACTIONS[name] or ("cycle",)
+    actions = (ACTIONS[name] if names is None else tuple(names)) or ("cycle",)
     columns = np.stack([counts[f"{name}_{action}"] if action != "cycle" else cycles
                         for action in actions], axis=1).astype(np.float64)
     data = {part: parts[part] for part in PARTS if part not in CLOCK_PARTS}
     total = sum(data.values(), np.zeros(len(cycles)))
     per_action = _share_out(total, columns)
-    half = len(cycles) // 2
-    predicted = columns[half:] @ _share_out(total[:half], columns[:half])
     # The parts of an action are as the parts of the windows, weighted by how much of it they hold.
     shares = dict[str, dict[str, float]]()
     for number, action in enumerate(actions):
@@ -205,11 +291,12 @@ def _block(
     return Block(
         name=name, instances=sum(each.instances for each in energies),
         cells=sum(each.cells for each in energies), flip_flops=flip_flops,
+        cycles=int(cycles.sum()),
         clock_fj={part: float(parts[part].sum() / cycles.sum() / flip_flops)
                   for part in CLOCK_PARTS},
         actions_fj=shares, leakage_nw=sum(each.leakage_nw for each in energies),
         counts={action: int(columns[:, number].sum()) for number, action in enumerate(actions)},
-        prediction_error=float(abs(predicted.sum() / total[half:].sum() - 1)))
+        prediction_error=_prediction_error(total, columns))
 
 
 def measure(
@@ -261,9 +348,69 @@ def measure(
     if progress is not None:
         progress("done", len(UNITS), len(UNITS))
     return Measurement(
-        library=library, supply_v=liberty.supply_v, scene=scene, cycles=int(cycles.sum()),
+        library=library, supply_v=liberty.supply_v, scene=scene,
         cycles_compared=compared, output_bits=bits, activity=activities,
         blocks=tuple(_block(name, modules[name], counts, cycles) for name in ACTIONS))
+
+
+def measure_own_units(
+    design: AcceleratorDesign, library: Library, recording: OwnRecording, *, scene: str = "",
+    windows: int = WINDOWS, cycles: int | None = None, cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Measurement:
+    """As :func:`measure`, of units that one accelerator has for itself.
+
+    Memories that are macros are no part of it, those in banks neither.
+
+    Parameters
+    ----------
+    design : AcceleratorDesign
+        The accelerator, as it was recorded.
+    library : Library
+        The cells.
+    recording : OwnRecording
+        A frame, see :func:`splatforge.verification.lib.ports.record_own_units`; all units in it
+        are measured.
+    scene : str
+        What was drawn.
+    windows : int
+        Stretches of the frame over which energies are shared out.
+    cycles : int, optional
+        So many of each unit are simulated from its first action on, behind its start; all of the
+        frame by default, minutes for a unit of 100,000 cells.
+    cache, progress
+        As in :func:`measure`.
+
+    Raises
+    ------
+    ValueError
+        If a netlist does not give the RTL's outputs, or no action happens in a frame.
+    SynthesisError
+        If Yosys fails.
+    """
+    liberty = Liberty(library.paths)
+    compared, bits, activities = dict[str, int](), dict[str, int](), dict[str, float]()
+    blocks = []
+    for number, (unit, whole) in enumerate(recording.traces.items()):
+        if progress is not None:
+            progress(unit, number, len(recording.traces))
+        trace, spans = _stretch(whole, windows, cycles)
+        counts = _own_counts(trace, spans)
+        if not sum(each.sum() for each in counts.values()):
+            raise ValueError(f"Frame must hold an action of {unit}")
+        netlist = gate_level(unit, design, library, cache=cache).netlist
+        activity = simulate_activity(Circuit(netlist, unit, liberty), trace, spans)
+        compared[unit], bits[unit] = activity.cycles_compared, activity.output_bits
+        activities[unit] = activity.factor
+        lengths = np.array([last - first for first, last in spans], np.float64)
+        blocks.append(_block(
+            unit, list(module_energies(activity, liberty).values()), counts, lengths,
+            tuple(OWN_ACTIONS[unit])))
+    if progress is not None:
+        progress("done", len(recording.traces), len(recording.traces))
+    return Measurement(
+        library=library, supply_v=liberty.supply_v, scene=scene,
+        cycles_compared=compared, output_bits=bits, activity=activities, blocks=tuple(blocks))
 
 
 def _bounds(parts: Mapping[str, float]) -> tuple[float, float]:
@@ -284,7 +431,7 @@ def _bounds(parts: Mapping[str, float]) -> tuple[float, float]:
     return min(low, high), max(low, high)
 
 
-def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> str:
+def cost_table(measurement: Measurement, design: AcceleratorDesign, command: str) -> str:
     """The measurement as a cost table (TOML) for :mod:`splatforge.sim.costs`.
 
     Parameters
@@ -298,10 +445,8 @@ def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> 
     """
     library = measurement.library
     lanes = design.array.lanes
-    source = (f"gate-level simulation of this RTL ({lanes} lanes) in {library.title}, "
-              f"{measurement.cycles} cycles of a frame of {measurement.scene}")
     lines = [
-        f"# Energy per action of the raster core in {library.title} ({library.licence}).",
+        f"# Energy per action of the {design.name} core in {library.title} ({library.licence}).",
         f"# Made by: {command}",
         "# Pre-layout, zero delay: no wires, no glitches, no clock tree above the flip-flops; SRAM",
         "# apart. Outputs of all netlists were those of the RTL in every cycle.",
@@ -309,14 +454,18 @@ def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> 
         "# <block>.flip_flop_cycle: clock, one flip-flop, one cycle. <block>.leakage: one us, all.",
         "# rtl: digests of the RTL that was measured; a test compares them with what it is now.",
         "",
-        *rtl_table(design, UNITS),
+        *rtl_table(design, measurement.cycles_compared),
     ]
 
     def entry(
-        key: str, value: float, unit: str, low: float, high: float, note: str, *, interval: str = ""
+        block: Block, what: str, value: float, unit: str, low: float, high: float, note: str, *,
+        interval: str = "",
     ) -> None:
+        source = (f"gate-level simulation of this RTL ({lanes} lanes) in {library.title}, "
+                  f"{block.cycles} cycles of a frame of {measurement.scene}")
         lines.extend([
-            f"[measured.{library.name}.{key}]", f"value = {value:.4g}", f'unit = "{unit}"',
+            f"[measured.{library.name}.{block.name}.{what}]",
+            f"value = {value:.4g}", f'unit = "{unit}"',
             f"low = {min(low, float(f'{value:.4g}')):.4g}",
             f"high = {max(high, float(f'{value:.4g}')):.4g}",
             f"node_nm = {library.node_nm:g}", f"supply_v = {measurement.supply_v:g}",
@@ -327,7 +476,7 @@ def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> 
     for block in measurement.blocks:
         for what in ("instances", "flip_flops", "cells"):
             number = getattr(block, what)
-            entry(f"{block.name}.{what}", number, "1", number, number, f"{what} of the core")
+            entry(block, what, number, "1", number, number, f"{what} of the core")
         for action, parts in (*block.actions_fj.items(), ("flip_flop_cycle", block.clock_fj)):
             total = sum(parts.values())
             low, high = _bounds(parts)
@@ -337,10 +486,10 @@ def cost_table(measurement: Measurement, design: RasterDesign, command: str) -> 
             if action in block.counts and action != "cycle":
                 note += (f"; {block.counts[action]} times; the first half of the frame predicts "
                          f"the second within {block.prediction_error:.1%}")
-            entry(f"{block.name}.{action}", total / 1e3, "pJ", low / 1e3, high / 1e3, note,
+            entry(block, action, total / 1e3, "pJ", low / 1e3, high / 1e3, note,
                   interval=_INTERVAL)
         # 1 nW for 1 us is 1 fJ. It depends on the process and its options, not on a scaling rule.
         leakage = block.leakage_nw / 1e3
-        entry(f"{block.name}.leakage", leakage, "pJ", leakage / 2, leakage * 2,
+        entry(block, "leakage", leakage, "pJ", leakage / 2, leakage * 2,
               "one microsecond, typical corner", interval="the internal tables' factor of two")
     return "\n".join(lines)

@@ -2,7 +2,8 @@
 
 A netlist of library cells is broken down into two-input operations on words of 64 bits and put in
 order; a kernel evaluates them all once a cycle. Modules that a unit has many times are evaluated
-side by side, one instance in each bit, so that 64 lanes cost what one does. The unit is driven with
+side by side, one instance in each bit, so that 64 lanes cost what one does, unless they hold a
+memory. The unit is driven with
 the inputs that were recorded from its RTL and its outputs are compared with ``==`` in every cycle:
 a wrong mapping, a wrong reading of the library or a wrong simulation cannot go unnoticed.
 
@@ -131,7 +132,8 @@ class Circuit:
     instances : dict
         Module of the netlist -> how often the unit has it.
     macros : list of dict
-        Memories that are cells of their own: ``words``, ``bits`` and nets of the ports.
+        Memories that are cells of their own: ``words``, ``bits``, whether a read is ``transparent``
+        to the write of its cycle, and nets of the ports.
 
     Raises
     ------
@@ -255,7 +257,7 @@ class Circuit:
                 self._children(kind, instances, net, lanes)
             elif kind.startswith("sram_"):
                 for instance in instances:
-                    self._macro(kind, instance, net, lanes)
+                    self._macro(kind, instance, net)
             else:
                 self._cells(name, self._liberty.cell(kind), instances, net, lanes)
 
@@ -264,7 +266,7 @@ class Circuit:
     ) -> None:
         """Instances of a module: side by side where possible, else one after the other."""
         ports = self._modules[kind]["ports"]
-        if lanes > 1 or len(instances) == 1:
+        if lanes > 1 or len(instances) == 1 or self._holds_memory(kind):
             for instance in instances:
                 nets = {}
                 for port, content in ports.items():
@@ -290,6 +292,12 @@ class Circuit:
                             self._operate(_EXTRACT, vector, ZERO, net(bits[bit]), shift=number)
                             self._crossings.append((vector, net(bits[bit]), 1 / len(side)))
             self._module(kind, inner, len(side))
+
+    def _holds_memory(self, kind: str) -> bool:
+        """Whether a memory that is a macro lies in a module: such are not side by side."""
+        kinds = {cell["type"] for cell in self._modules[kind]["cells"].values()}
+        return any(each.startswith("sram_") or (each in self._modules and self._holds_memory(each))
+                   for each in kinds - set(self._liberty.names))
 
     def _enter(self, nets: Sequence[int]) -> int:
         """One net of modules side by side from the nets outside."""
@@ -375,20 +383,20 @@ class Circuit:
         self._starts.append(np.full(count, bool(start)))
         return {flip_flop.state: state, flip_flop.inverse: inverse}
 
-    def _macro(self, kind: str, cell: Mapping[str, Any], net: Any, lanes: int) -> None:
+    def _macro(self, kind: str, cell: Mapping[str, Any], net: Any) -> None:
         number = {key: int(value, 2) if isinstance(value, str) and set(value) <= set("01") else 0
                   for key, value in cell["parameters"].items()}
         wanted = {"RD_PORTS": 1, "WR_PORTS": 1, "RD_CLK_ENABLE": 1, "WR_CLK_ENABLE": 1,
-                  "RD_TRANSPARENCY_MASK": 0, "OFFSET": 0}
+                  "OFFSET": 0}
         for key, value in wanted.items():
             if number.get(key, 0) != value:
                 raise ValueError(f"Memory {kind} must have {key} of {value}, "
                                  f"not {number.get(key, 0)}")
-        if lanes > 1:
-            raise ValueError(f"Memory {kind} must not lie in a module that the unit has many times")
         nets = {port: [net(bit) for bit in cell["connections"][port]] for port in (
             "RD_ADDR", "RD_DATA", "RD_EN", "WR_ADDR", "WR_DATA", "WR_EN")}
-        self.macros.append({"words": number["SIZE"], "bits": number["WIDTH"], **nets})
+        self.macros.append({
+            "words": number["SIZE"], "bits": number["WIDTH"],
+            "transparent": number.get("RD_TRANSPARENCY_MASK", 0) == 1, **nets})
 
 
 def _concatenate(parts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
@@ -479,7 +487,8 @@ def _run(
     output_bytes, counted, counted_mask, watched, watched_mask, window_of, toggles, ones, samples,
 ):
     """Simulate all cycles of `window_of`; (cycle, output bit) of the first difference, or -1."""
-    read_address, read_data, read_enable, write_address, write_data, write_enable = macros
+    (read_address, read_data, read_enable, write_address, write_data, write_enable,
+     transparent) = macros
     every = ~np.uint64(0)
     scratch = np.empty(len(state), np.uint64)
     previous = np.zeros(len(counted), np.uint64)
@@ -527,6 +536,8 @@ def _run(
             for k in range(write_data.shape[1]):
                 if value[write_enable[m, k]] & np.uint64(1):
                     memories[m, into, k] = value[write_data[m, k]] & np.uint64(1)
+            if transparent[m]:
+                old = memories[m, where]
             if value[read_enable[m]] & np.uint64(1):
                 for k in range(read_data.shape[1]):
                     if read_data[m, k] > CLOCK:
@@ -669,7 +680,7 @@ def _columns(operations: npt.NDArray[np.void]) -> tuple[npt.NDArray[Any], ...]:
 
 def _macro_arrays(
     macros: Sequence[Mapping[str, Any]]
-) -> tuple[tuple[npt.NDArray[np.int32], ...], npt.NDArray[np.uint8]]:
+) -> tuple[tuple[npt.NDArray[Any], ...], npt.NDArray[np.uint8]]:
     """Nets of the memories' ports, padded with the constant zero, and their content."""
     def nets(port: str) -> npt.NDArray[np.int32]:
         width = max((len(macro[port]) for macro in macros), default=0)
@@ -679,4 +690,5 @@ def _macro_arrays(
     content = np.zeros((len(macros), max((macro["words"] for macro in macros), default=0),
                         max((macro["bits"] for macro in macros), default=0)), np.uint8)
     return ((nets("RD_ADDR"), nets("RD_DATA"), nets("RD_EN").reshape(-1), nets("WR_ADDR"),
-             nets("WR_DATA"), nets("WR_EN")), content)
+             nets("WR_DATA"), nets("WR_EN"),
+             np.array([macro["transparent"] for macro in macros], np.bool_)), content)

@@ -4,6 +4,7 @@ import sys
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import RasterDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.sim.costs import LIBRARIES, CostTable, default_costs
 from splatforge.synth import actions
 from splatforge.synth.activity import Circuit, simulate_activity
@@ -19,7 +22,7 @@ from splatforge.synth.energy import PARTS, module_energies, net_slews
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import read_library
 from splatforge.synth.parts import rtl_digests
-from splatforge.verification.lib.ports import UNITS
+from splatforge.verification.lib.ports import UNITS, PortTrace, own_units
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import tiny_library
@@ -161,6 +164,7 @@ def block(name: str, **changes: Any) -> actions.Block:
     names = actions.ACTIONS[name] or ("cycle",)
     made = actions.Block(
         name=name, instances=64 if name in ("alpha", "blend") else 1, cells=10, flip_flops=640,
+        cycles=100,
         clock_fj={"flip_flop_clock": 20.0, "clock_pins": 4.0},
         actions_fj=dict.fromkeys(names, parts), leakage_nw=7.0,
         counts=dict.fromkeys(names, 5), prediction_error=0.01)
@@ -171,8 +175,8 @@ def test_table_is_read_by_the_models(tmp_path: Path) -> None:
     (tmp_path / "tiny.lib").write_text(tiny_library("mine"))
     library = read_library([tmp_path / "tiny.lib"], node_nm=130)
     measurement = actions.Measurement(
-        library=library, supply_v=1.0, scene="default", cycles=100,
-        cycles_compared={}, output_bits={}, activity={},
+        library=library, supply_v=1.0, scene="default",
+        cycles_compared=dict.fromkeys(UNITS, 100), output_bits={}, activity={},
         blocks=tuple(block(name) for name in actions.ACTIONS))
     path = tmp_path / "energy_mine.toml"
     text = actions.cost_table(measurement, RasterDesign(), "splatforge energy raster")
@@ -196,6 +200,76 @@ def test_table_is_read_by_the_models(tmp_path: Path) -> None:
     law = [7.171, -6.709, 2.904]
     assert own == pytest.approx(0.16 * np.polyval(law, 0.9) / np.polyval(law, 1.0))
     assert table.energy_of("alpha_evaluation", node_nm=28).value < own
+
+
+def vru_trace(events: np.ndarray) -> PortTrace:
+    """`hit` and `miss` of every cycle, of shape [cycles, 2]."""
+    return PortTrace(
+        unit="vru", inputs=(("rst", 1),), outputs=(("hit", 1), ("miss", 1)),
+        input_bytes=np.arange(len(events), dtype=np.int64).astype(np.uint8)[:, None],
+        output_bytes=np.packbits(events.astype(np.uint8), axis=1, bitorder="little"))
+
+
+def test_actions_are_counted_at_the_ports() -> None:
+    events = np.zeros((100, 2), np.uint8)
+    events[10:20, 0] = events[15:50, 1] = 1
+    counts = actions._own_counts(vru_trace(events), [(1, 18), (18, 100)])
+    assert {name: each.tolist() for name, each in counts.items()} == {
+        "vru_entry": [8 + 3, 2 + 32], "vru_miss": [3, 32]}
+
+
+@pytest.mark.parametrize(("first", "cycles", "kept", "begin"), [
+    (9000, 640, 6000 + 200 + 20000 - 9000, 6000),  # what is between start and action is left out
+    (9000, None, 20000, 1), (100, 640, 20000, 1), (9000, 19000, 20000, 1)])
+def test_stretch_around_the_first_action(first, cycles, kept, begin) -> None:
+    events = np.zeros((20000, 2), np.uint8)
+    events[first:, 0] = 1
+    trace, windows = actions._stretch(vru_trace(events), 10, cycles)
+    assert trace.cycles == kept
+    assert windows[0][0] == begin
+    assert all(last == after for (_, last), (after, _) in pairwise(windows))
+    seen = trace.values("hit")[begin:windows[-1][1]]
+    if cycles == 640:
+        assert windows[-1][1] == 6000 + 640 - (6640 - begin) % 10
+        assert int(np.argmax(seen)) == (200 if first > 6000 else first - 1)
+    else:
+        assert len(seen) >= 19990
+
+
+def test_stretch_that_is_too_short() -> None:
+    with pytest.raises(ValueError, match="Trace must have more than 64 cycles, not 63"):
+        actions._stretch(vru_trace(np.ones((64, 2), np.uint8)), 64, None)
+
+
+def test_what_the_first_half_says() -> None:
+    """Windows without an action do not count; the second half costs a tenth more."""
+    counts = np.array([[0], [1], [2], [0], [2], [1]], np.float64)
+    energy_fj = np.array([5.0, 10, 20, 7, 22, 11])
+    assert actions._prediction_error(energy_fj, counts) == pytest.approx(1 - 1 / 1.1)
+
+
+def test_units_that_were_measured_one_after_the_other(tmp_path: Path) -> None:
+    """A table of both says of each from how many cycles it is."""
+    (tmp_path / "tiny.lib").write_text(tiny_library("mine"))
+    library = read_library([tmp_path / "tiny.lib"], node_nm=130)
+    first, second = (actions.Measurement(
+        library=library, supply_v=1.0, scene="default", cycles_compared={unit: cycles},
+        output_bits={unit: 8}, activity={unit: 0.1},
+        blocks=(replace(block("resolve"), name=unit, cycles=cycles),))
+        for unit, cycles in (("qsu", 900), ("vru", 400)))
+    both = first.beside(second)
+    assert (both.cycles, both.cycles_compared) == (900, {"qsu": 900, "vru": 400})
+    table = tomllib.loads(actions.cost_table(both, GscoreDesign(), "bench"))
+    assert set(table["rtl"]["gscore"]) == {"qsu", "vru"}
+    for unit, cycles in (("qsu", 900), ("vru", 400)):
+        assert f" {cycles} cycles" in table["measured"]["mine"][unit]["pixel"]["source"]
+
+
+def test_own_units_and_their_actions() -> None:
+    for design in (GscoreDesign(), StreaminggsDesign()):
+        assert set(own_units(design)) < set(actions.OWN_ACTIONS)
+    with pytest.raises(ValueError, match="Design must be one of gscore, streaminggs, not 'raster'"):
+        own_units(RasterDesign())
 
 
 def test_frames_that_are_too_small() -> None:
@@ -231,3 +305,25 @@ def test_committed_tables_are_of_this_rtl() -> None:
         assert not stale, (
             f"{name} was measured of another {', '.join(stale)}: "
             "python bench/energy_tables.py FOLDER --size 96x80, with the libraries in FOLDER")
+
+
+@pytest.mark.parametrize("design", [GscoreDesign()], ids=lambda d: d.name)
+def test_committed_tables_of_own_units(design) -> None:
+    """Of this RTL, and with every action."""
+    tables = sorted(each.name for each in files("splatforge.sim").iterdir()
+                    if each.name.startswith(f"energy_{design.name}_"))
+    assert f"energy_{design.name}_{LIBRARIES[-1]}.toml" in tables
+    units = {name: tomllib.loads((files("splatforge.sim") / name).read_text()) for name in tables}
+    now = rtl_digests(design, {unit for table in units.values()
+                               for unit in table["rtl"][design.name]})
+    for name, table in units.items():
+        measured = table["rtl"][design.name]
+        stale = [unit for unit in measured if now[unit] != measured[unit]]
+        assert not stale, (
+            f"{name} was measured of another {', '.join(stale)}: "
+            f"python bench/energy_tables.py FOLDER --size 96x80 --design {design.name}")
+        (blocks,) = table["measured"].values()
+        assert set(blocks) == set(measured)
+        for unit, entries in blocks.items():
+            assert set(entries) == {*actions.OWN_ACTIONS[unit], "instances", "flip_flops", "cells",
+                                    "flip_flop_cycle", "leakage"}

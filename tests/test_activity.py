@@ -95,6 +95,36 @@ def whole_unit(seed: int, lanes: int) -> tuple[dict[str, Any], dict[str, np.ndar
     return modules, stimulus
 
 
+@pytest.mark.parametrize("transparent", [0, 1])
+def test_reads_of_what_is_being_written(liberty: Liberty, transparent: int) -> None:
+    """The word of a read in the cycle of its write: as it was, or the new one where transparent."""
+    top = Netlist()
+    clk, _, i, d = top.input("clk"), top.input("rst"), top.input("i", 3), top.input("d", 2)
+    read = top.nets(2)
+    top.cell("sram_8x2", {
+        "SIZE": "1000", "WIDTH": "10", "RD_PORTS": "1", "WR_PORTS": "1", "RD_CLK_ENABLE": "1",
+        "WR_CLK_ENABLE": "1", "RD_TRANSPARENCY_MASK": str(transparent)},
+        RD_ADDR=i, RD_DATA=read, RD_EN="1", RD_CLK=clk, WR_ADDR=i, WR_DATA=d, WR_EN=[d[0], d[1]],
+        WR_CLK=clk)
+    top.output("o", read)
+    rng = np.random.default_rng(3)
+    stimulus = {"rst": np.zeros((CYCLES, 1), np.uint8),
+                "i": rng.integers(0, 2, (CYCLES, 3), dtype=np.uint8),
+                "d": rng.integers(0, 2, (CYCLES, 2), dtype=np.uint8)}
+    words, out = np.zeros((8, 2), np.uint8), np.zeros((CYCLES, 2), np.uint8)
+    for cycle in range(CYCLES - 1):
+        place, data = int(stimulus["i"][cycle] @ [1, 2, 4]), stimulus["d"][cycle]
+        before = words[place].copy()
+        words[place] |= data  # a bit is written where it is one
+        out[cycle + 1] = words[place] if transparent else before
+    circuit = Circuit({"modules": {"unit": top.json()}}, "unit", liberty)
+    simulate_activity(circuit, trace_of(stimulus, {"o": out}), [(1, CYCLES)])
+    other = Circuit({"modules": {"unit": top.json()}}, "unit", liberty)
+    other.macros[0]["transparent"] = not transparent
+    with pytest.raises(ValueError, match="Netlist of unit must give the RTL's outputs"):
+        simulate_activity(other, trace_of(stimulus, {"o": out}), [(1, CYCLES)])
+
+
 @pytest.mark.parametrize(("seed", "lanes"), [(1, 2), (2, 5), (3, 1), (4, 66)])
 def test_every_net_beside_the_naive_simulator(liberty: Liberty, seed: int, lanes: int) -> None:
     modules, stimulus = whole_unit(seed, lanes)
@@ -216,19 +246,48 @@ def test_function_of_no_pin(tmp_path: Path) -> None:
 
 def test_memories_that_are_not_simulated(liberty: Liberty) -> None:
     modules, _ = whole_unit(1, 2)
-    for key, value in (("RD_PORTS", "10"), ("RD_CLK_ENABLE", "0"), ("RD_TRANSPARENCY_MASK", "1")):
+    for key, value in (("RD_PORTS", "10"), ("RD_CLK_ENABLE", "0"), ("WR_PORTS", "10")):
         wrong = copy.deepcopy(modules)
         for cell in wrong["unit"]["cells"].values():
             if cell["type"] == "sram_8x6":
                 cell["parameters"][key] = value
         with pytest.raises(ValueError, match=f"Memory sram_8x6 must have {key} of"):
             Circuit({"modules": wrong}, "unit", liberty)
-    wrong = copy.deepcopy(modules)
-    wrong["lane"]["cells"]["m"] = {"type": "sram_8x6", "parameters": next(
-        cell["parameters"] for cell in modules["unit"]["cells"].values()
-        if cell["type"] == "sram_8x6"), "connections": {}}
-    with pytest.raises(ValueError, match="Memory sram_8x6 must not lie in a module"):
-        Circuit({"modules": wrong}, "unit", liberty)
+
+
+def test_modules_with_memories_are_each_for_itself(liberty: Liberty) -> None:
+    """Three banks of one kind, each with a buffer behind it, two levels down."""
+    rng = np.random.default_rng(5)
+    bank, pair, top = Netlist(), Netlist(), Netlist()
+    clk, i = bank.input("clk"), bank.input("i", 12)
+    read = bank.nets(6)
+    (memory,) = [cell for cell in whole_unit(1, 2)[0]["unit"]["cells"].values()
+                 if cell["type"] == "sram_8x6"]
+    bank.cell("sram_8x6", {**memory["parameters"]}, RD_ADDR=i[:3], RD_DATA=read, RD_EN=i[3],
+              RD_CLK=clk, WR_ADDR=i[4:7], WR_DATA=[*i[:4], *i[10:12]], WR_EN=[i[7]] * 6, WR_CLK=clk)
+    bank.output("o", [bank.gate("BUF", net) for net in read])
+    clk, i = pair.input("clk"), pair.input("i", 12)
+    out = pair.nets(6)
+    pair.cell("bank", clk=clk, i=i, o=out)
+    pair.output("o", out)
+    clk, _, data = top.input("clk"), top.input("rst"), top.input("data", 12)
+    made = []
+    for number in range(3):
+        out = top.nets(6)
+        top.cell("pair", clk=clk, i=[*data[number:], *data[:number]], o=out)
+        made += out
+    top.output("o", made)
+    modules = {"unit": top.json(), "pair": pair.json(), "bank": bank.json()}
+    stimulus = {"rst": np.zeros((CYCLES, 1), np.uint8),
+                "data": rng.integers(0, 2, (CYCLES, 12), dtype=np.uint8)}
+    outputs, _ = naive(modules, "unit", stimulus)
+    circuit = Circuit({"modules": modules}, "unit", liberty)
+    activity = simulate_activity(circuit, trace_of(stimulus, outputs), [(1, CYCLES)])
+    assert circuit.instances == {"unit": 1, "pair": 3, "bank": 3}
+    assert len(circuit.macros) == 3
+    changed = int((np.diff(outputs["o"][:CYCLES].astype(int), axis=0) != 0).sum())
+    buffers = [group for group in circuit.groups if group.module == "bank"]
+    assert sum(int(activity.toggles[0, group.pins["Y"]].sum()) for group in buffers) == changed > 50
 
 
 def test_windows_and_ports_are_checked(liberty: Liberty) -> None:

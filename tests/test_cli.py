@@ -964,6 +964,12 @@ def test_energy_refusals(capsys, scene_file, tmp_path):
     assert "none.lib: Liberty file is missing" in capsys.readouterr().err
     assert main([*base, "-o", "table.json"]) == 2
     assert ".toml" in capsys.readouterr().err
+    for words in (["--unit", "array"], ["--cycles", "2000"]):
+        assert main([*base, *words]) == 2
+        assert "--unit and --cycles are of designs other than raster" in capsys.readouterr().err
+    assert main(["energy", "gscore", *base[2:], "--unit", "array"]) == 2
+    assert "must be one of bsu, ccu, lists, qsu, vru, not 'array'" in " ".join(
+        capsys.readouterr().err.split())
 
 
 @pytest.mark.rtl
@@ -983,6 +989,28 @@ def test_energy(capsys, scene_file, tmp_path):
     evaluation = sum(record["blocks"]["alpha"]["actions_fj"]["evaluation"].values())
     assert 1e3 < evaluation < 1e6
     assert "[measured.osu018.alpha.evaluation]" in table.read_text()
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_energy_of_a_unit_of_gscore(capsys, scene_file, tmp_path):
+    """2000 cycles of the unit that partitions lists, of a frame of the whole RTL."""
+    if not Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib").exists():
+        pytest.skip("needs Debian's qflow-tech-osu018")
+    table = tmp_path / "osu018.toml"
+    record = figures(capsys, "energy", "gscore", "--scene", scene_file, "--size", "32x32",
+                     "--unit", "qsu", "--cycles", "2000", "-o", table)
+    (block,) = record["blocks"].values()
+    assert set(record["blocks"]) == {"qsu"}
+    assert (block["instances"], set(block["actions_fj"])) == (1, {"entry", "tile"})
+    assert block["counts"]["entry"] > 0
+    # Start, the lead, and all stretches but what does not fill the last.
+    assert 6000 < record["cycles_compared"]["qsu"] <= 8000
+    assert 1500 < block["cycles"] == record["cycles"]
+    base = ["simulate", "gscore", "--scene", scene_file, "--size", "32x32"]
+    ours, mine = (figures(capsys, *base, *more)["energy_j"]
+                  for more in ((), ("--costs", table)))
+    assert ours != mine
 
 
 SYNTH_KEYS = {"cells", "area_um2", "path_ns", "luts", "dsps", "fmax_mhz"}

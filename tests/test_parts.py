@@ -18,15 +18,33 @@ from splatforge.designs.vru import VruDesign
 from splatforge.scenes import default_camera, resolve
 from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
 from splatforge.sim.gscore import simulate as simulate_gscore
-from splatforge.sim.parts import gscore_events, gscore_inventory, gscore_parts
+from splatforge.sim.parts import (
+    _gscore_actions,
+    gscore_events,
+    gscore_inventory,
+    gscore_parts,
+)
 from splatforge.sim.simulate import simulate
+from splatforge.synth.actions import _own_events
+from splatforge.verification.lib.ports import record_own_units
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from by_hand import ADD, MULTIPLY, REGISTER, entries_of, shift, sram
+from by_hand import (
+    ADD,
+    BY_OPERATORS,
+    MULTIPLY,
+    REGISTER,
+    check_measured,
+    check_scaled,
+    entries_of,
+    shift,
+    sram,
+)
 from standing import standing
 
 DESIGN = GscoreDesign()
+CLOCK = Sourced.exact(200e6, "Hz", "test")
 OWN = ("bsu", "ccu", "lists", "qsu", "vru")
 #: Presets and designs that are not the default in what the parts depend on.
 OTHERS = {
@@ -49,10 +67,10 @@ def test_parts_are_those_of_the_rtl(name, other):
     assert part.register_bits == pytest.approx(flip_flops, rel=0.2)
 
 
-def events_of(workload, design, run):
+def events_of(workload, design, run, table=None):
     return gscore_events(
         design, run, pixels=64 * 48, significant=int(workload.array.significant.sum()),
-        walked=int(workload.ccu.walked.sum()), clock_hz=1e9, table=default_costs())
+        walked=int(workload.ccu.walked.sum()), clock_hz=1e9, table=table or default_costs())
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +87,8 @@ def test_a_frame_by_hand(frame):
     """Counts times the numbers of the files, at 65 nm, where the SRAM needs no scaling."""
     scene, view, workload, run = frame
     c = run.counters
-    done = simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(),
-                    clock=Sourced.exact(200e6, "Hz", "test"))
+    done = simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(), table=BY_OPERATORS,
+                    clock=CLOCK)
     (report,) = done.energies
     registers = {name: gscore_parts(DESIGN)[name].register_bits for name in OWN}
     clock = {name: bits * run.cycles * REGISTER for name, bits in registers.items()}
@@ -163,6 +181,43 @@ def test_a_frame_by_hand(frame):
         1e-12 * (lists + qsu + bsu + vru + memory + measured * scale + leakage)
         + report.units["ccu"][0], rel=1e-3)
     assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
+
+
+def test_measured_units_by_hand(frame):
+    """Actions, clock and leakage by the file's numbers; memories as by the operators."""
+    scene, view, workload, run = frame
+    c, bucketed = run.counters, run.actions["bucket_entries"]
+    actions = {
+        "ccu": {"gaussian": c["gaussians"], "pair": len(workload.ccu.tiles)},
+        "lists": {"entry": len(workload.ccu.tiles) + bucketed},
+        "qsu": {"entry": bucketed, "tile": 4 * 3}, "bsu": {"entry": len(workload.entries)},
+        "vru": {"entry": c["feature_hits"] + c["feature_misses"], "miss": c["feature_misses"]}}
+    by_gates, by_operators = (
+        simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(), table=table,
+                 clock=CLOCK).energies[0]
+        for table in (default_costs(), BY_OPERATORS))
+    check_measured("gscore", by_gates, by_operators, actions, run.cycles)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_parameters_take_as_much_more_as_the_laws_say(frame, other):
+    *_, workload, run = frame
+    check_scaled("gscore", *(
+        events_of(workload, design, run, table) for table in (default_costs(), BY_OPERATORS)
+        for design in (OTHERS[other], DESIGN)))
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_counts_at_the_ports_are_those_of_the_model(frame):
+    """Of every action that is priced, in a frame of the whole RTL."""
+    scene, view, _, run = frame
+    recording = record_own_units(DESIGN, scene, view)
+    assert recording.run.cycles == pytest.approx(run.cycles, rel=0.01)
+    counted = {unit: {action: int(events.sum()) for action, events in _own_events(trace).items()}
+               for unit, trace in recording.traces.items()}
+    assert counted == _gscore_actions(run)
+    assert all(count > 0 for counts in counted.values() for count in counts.values())
 
 
 def test_rows_are_sorted_as_often_as_chunks_need(frame):

@@ -74,10 +74,10 @@ def test_wide_and_deep_memories_take_several_macros():
     assert table.area_of(deep.item, node_nm=28).value > 0
 
 
-def events_of(workload, design, run):
+def events_of(workload, design, run, table=None):
     return streaminggs_events(
         design, run, pixels=64 * 48, significant=int(workload.array.significant.sum()),
-        clock_hz=1e9, table=default_costs())
+        clock_hz=1e9, table=table or default_costs())
 
 
 @pytest.fixture(scope="module")

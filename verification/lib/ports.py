@@ -1,4 +1,4 @@
-"""What goes in and out of the raster core's units in every cycle of a frame.
+"""What goes in and out of an accelerator's units in every cycle of a frame.
 
 A core with a probe beside each unit: a Verilog module that sees the unit's ports and writes them
 out, one line a cycle, from reset on. A unit's netlist is driven with the inputs and must give the
@@ -7,33 +7,40 @@ outputs; see :mod:`splatforge.synth.activity`.
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from amaranth.hdl import Cat, ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib.wiring import In, Out
 
-from splatforge.algos import raster
+from splatforge.algos import gscore, raster, streaminggs
 from splatforge.algos.array import Workload
 from splatforge.algos.fetch import MemoryImage, pack
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
-from splatforge.hw.generate import to_verilog
+from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.hw.generate import component, to_verilog
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 from splatforge.hw.lib.component import Component
-from splatforge.hw.raster import Raster
 from splatforge.scenes import Camera, Scene
 from splatforge.verification.lib.build import build
 from splatforge.verification.lib.frame import HARNESS, FrameRun, SimulationError, run_frames
 
-__all__ = ["UNITS", "PortTrace", "Recording", "record_frame", "record_ports"]
+__all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "record_frame",
+           "record_own_units", "record_ports"]
 
 #: Units of the raster core that can be recorded.
 UNITS = ("array", "fetch", "registers", "resolve")
+#: Units that the other accelerators have for themselves.
+_OWN = {"gscore": ("bsu", "ccu", "lists", "qsu", "vru"),
+        "streaminggs": ("cfu", "ffu", "setup", "vsort", "vsu")}
 
 #: The record ends with the frame, when the core resets its units.
 _PROBE = """
@@ -74,6 +81,16 @@ class PortTrace:
     def cycles(self) -> int:
         """Number of cycles."""
         return len(self.input_bytes)
+
+    def without(self, first: int, last: int) -> "PortTrace":
+        """The trace without the cycles from `first` to the one before `last`.
+
+        It is one of the unit only where it stood still meanwhile; a netlist that is driven with it
+        must still give its outputs.
+        """
+        kept = np.r_[0:first, last:self.cycles]
+        return replace(self, input_bytes=self.input_bytes[kept],
+                       output_bytes=self.output_bytes[kept])
 
     def values(self, name: str, first: int = 0, width: int | None = None) -> npt.NDArray[np.int64]:
         """A port, or a part of it, in every cycle.
@@ -134,11 +151,41 @@ class Recording:
         return tuple((int(first), int(last)) for first, last in pairwise(begun))
 
 
-class _Probed(Component):
-    """The raster core with a probe beside each of `units`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnRecording:
+    """One frame of a scene through an accelerator, with what its own units saw.
 
-    def __init__(self, design: RasterDesign, units: Sequence[str]) -> None:
-        self.core, self.units = Raster(design), units
+    Parameters
+    ----------
+    run : FrameRun
+        Counters and pixels of the RTL; the pixels are those of the bit-true model.
+    traces : mapping
+        Unit -> its ports.
+    """
+
+    run: FrameRun
+    traces: Mapping[str, PortTrace]
+
+
+def own_units(design: AcceleratorDesign) -> tuple[str, ...]:
+    """Units that can be recorded of a design and that the raster core has not.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if design.name not in _OWN:
+        raise ValueError(f"Design must be one of {', '.join(_OWN)}, not {design.name!r}")
+    return _OWN[design.name]
+
+
+class _Probed(Component):
+    """An accelerator with a probe beside each of `units`."""
+
+    def __init__(self, design: AcceleratorDesign, units: Sequence[str]) -> None:
+        self.core: Any = component(design.name, design)
+        self.units = units
         #: Unit -> inputs and outputs, known when the core is elaborated.
         self.ports: dict[str, tuple[list[tuple[str, int]], list[tuple[str, int]]]] = {}
         super().__init__(axi4_members(design.shell) | axi4_lite_members(design.shell)
@@ -190,7 +237,7 @@ def _read(path: Path, unit: str, ports: tuple[list[tuple[str, int]], list[tuple[
 
 
 def record_ports(
-    design: RasterDesign, image: MemoryImage, units: Sequence[str] = UNITS, *,
+    design: AcceleratorDesign, image: MemoryImage, units: Sequence[str] = UNITS, *,
     timing: MemoryTiming = MemoryTiming(),  # noqa: B008
     cache: Path | None = None, progress: Callable[[int], None] | None = None,
 ) -> tuple[FrameRun, dict[str, PortTrace]]:
@@ -203,7 +250,7 @@ def record_ports(
     image : MemoryImage
         The packed frame.
     units : sequence of str
-        Of :data:`UNITS`.
+        Of :data:`UNITS`, or of :func:`own_units`.
     timing : MemoryTiming
         The memory behind the core.
     cache : Path, optional
@@ -225,15 +272,16 @@ def record_ports(
     BuildError, SimulationError
         If the simulation cannot be built, or the frame does not end as it must.
     """
+    known = (*UNITS, *_OWN.get(design.name, ()))
     for unit in units:
-        if unit not in UNITS:
-            raise ValueError(f"Unit must be one of {', '.join(UNITS)}, not {unit!r}")
+        if unit not in known:
+            raise ValueError(f"Unit must be one of {', '.join(known)}, not {unit!r}")
     probed = _Probed(design, units)
-    text = to_verilog(probed, "raster")
+    text = to_verilog(probed, design.name)
     for unit, (inputs, outputs) in probed.ports.items():
         text += _PROBE.format(unit=unit, inputs=sum(width for _, width in inputs) - 1,
                               outputs=sum(width for _, width in outputs) - 1)
-    binary = build(text, "raster", [HARNESS], cache=cache)
+    binary = build(text, design.name, [HARNESS], cache=cache)
     with tempfile.TemporaryDirectory(prefix="splatforge-") as name:
         folder = Path(name)
         (run,) = run_frames(binary.path, [image], timing=timing, folder=folder, progress=progress)
@@ -278,3 +326,48 @@ def record_frame(
         raise SimulationError(f"{differing} pixels of the recorded frame must be those of the "
                               f"bit-true model; error {run.error}")
     return Recording(run=run, workload=picture.workload, traces=traces)
+
+
+def record_own_units(
+    design: GscoreDesign | StreaminggsDesign, scene: Scene, camera: Camera, *,
+    units: Sequence[str] | None = None, timing: MemoryTiming = MemoryTiming(),  # noqa: B008
+    cache: Path | None = None, progress: Callable[[int], None] | None = None,
+) -> OwnRecording:
+    """Render one frame of a scene with the Verilog and record the ports of a design's own units.
+
+    Parameters
+    ----------
+    design : GscoreDesign or StreaminggsDesign
+        The accelerator.
+    scene, camera : Scene, Camera
+        What is drawn.
+    units : sequence of str, optional
+        Of :func:`own_units`; all by default.
+    timing, cache, progress
+        As in :func:`record_ports`.
+
+    Returns
+    -------
+    OwnRecording
+        The frame.
+
+    Raises
+    ------
+    SimulationError
+        If a pixel is not what the bit-true model says, or the frame does not end as it must.
+    BuildError
+        If the simulation cannot be built.
+    """
+    if isinstance(design, GscoreDesign):
+        listed = gscore.prepare(scene, camera, design)
+        picture, image = gscore.render(listed, design), gscore.pack(listed, design)
+    else:
+        frame = streaminggs.prepare(scene, camera, design)
+        picture, image = streaminggs.render(frame, design), streaminggs.pack(frame, design)
+    run, traces = record_ports(design, image, own_units(design) if units is None else units,
+                               timing=timing, cache=cache, progress=progress)
+    differing = int((run.pixels != picture.pixels(PixelFormat.RGBA8)).any(axis=-1).sum())
+    if differing or run.error:
+        raise SimulationError(f"{differing} pixels of the recorded frame must be those of the "
+                              f"bit-true model; error {run.error}")
+    return OwnRecording(run=run, traces=traces)
