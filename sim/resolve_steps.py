@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = ["ADDRESS", "ADDRESS_BEATS", "ADDRESS_VALID", "BEATS", "DATA_VALID", "ROW_LAST",
-           "STALLED", "WRITING", "hand_over", "new_resolve", "step"]
+           "STALLED", "WRITING", "hand_over", "is_idle", "new_resolve", "step", "takes", "write"]
 
 # Whether a tile is being written, since when, its columns; the address register and what is to come
 # behind it; rows whose data are to come, whose address the bus has taken; bursts in flight; groups
@@ -50,50 +50,52 @@ def hand_over(state, now, columns, rows, address):
 
 
 @nb.njit
-def step(state, now, address_ready, data_ready, response):
-    """One cycle.
+def takes(state, data_ready):
+    """Whether a group of pixels is taken in this cycle, in which the bus takes a beat or not."""
+    if not state[STAGE_2]:
+        return True
+    if not ((not state[DATA_VALID] or data_ready) and state[GRANTED] > 0):
+        return False
+    pixels = min(4, state[ROW_LEFT])
+    return state[BEAT] + 1 == (pixels * state[PIXEL_BYTES] + 15) >> 4
+
+
+@nb.njit
+def is_idle(state):
+    """Whether no burst is begun or in flight."""
+    return not (state[ADDRESS_VALID] or state[DATA_VALID] or state[GRANTED] or state[IN_FLIGHT])
+
+
+@nb.njit
+def write(state, address_ready, data_ready, response, group):
+    """One cycle of the unit by itself.
 
     Parameters
     ----------
     state : ndarray
         From :func:`new_resolve`.
-    now : int
-        The cycle.
     address_ready, data_ready, response : bool
         The bus takes an address, a beat; a response arrives.
+    group : bool
+        A group of pixels is offered; it goes in if :func:`takes` says so.
 
     Returns
     -------
-    tuple of bool
-        Whether the array has taken the last group of its tile out of its state, and the tile's
-        last beat goes into the data register.
+    bool
+        Whether the tile's last beat goes into the data register.
     """
-    if not (state[WRITING] or state[DATA_VALID] or state[ADDRESS_VALID]):
-        state[IN_FLIGHT] -= response
-        return False, False
     address_move = not state[ADDRESS_VALID] or address_ready
     begin = (state[WRITING] and address_move and state[ADDRESS_ROWS] > 0
              and state[IN_FLIGHT] < state[LIMIT])
-    granted = state[GRANTED]
     data_valid = state[DATA_VALID] != 0
     data_move = not data_valid or data_ready
     state[STALLED] += data_valid and not data_ready
     state[BEATS] += data_valid and data_ready
-    begun = data_move and state[STAGE_2] and granted > 0
+    begun = data_move and state[STAGE_2] and state[GRANTED] > 0
+    shift = takes(state, data_ready)
+    group_end = begun and shift
+    row_end = group_end and state[ROW_LEFT] <= 4
     state[GRANTED] += state[ADDRESS_VALID] and address_ready
-    group_end = row_end = False
-    if begun:
-        pixels = min(4, state[ROW_LEFT])
-        group_end = state[BEAT] + 1 == (pixels * state[PIXEL_BYTES] + 15) >> 4
-        row_end = group_end and state[ROW_LEFT] <= 4
-    shift = not state[STAGE_2] or group_end
-    transfer = state[LOADED] and shift
-    stays = state[LOADED] and not transfer
-    # The array stops in the cycle after one in which a group had to wait for the output's register.
-    array_move = not state[WAITING]
-    choose = array_move and state[ASKED]
-    ask = array_move and state[TO_ASK] > 0 and now > state[STARTED]
-
     if begin:
         state[ADDRESS_VALID] = 1
         state[ADDRESS] = state[ROW_ADDRESS]
@@ -120,7 +122,40 @@ def step(state, now, address_ready, data_ready, response):
                 state[WRITING] = 0
                 finished = True
     if shift:
-        state[STAGE_2], state[STAGE_1], state[STAGE_0] = state[STAGE_1], state[STAGE_0], transfer
+        state[STAGE_2], state[STAGE_1], state[STAGE_0] = state[STAGE_1], state[STAGE_0], group
+    return finished
+
+
+@nb.njit
+def step(state, now, address_ready, data_ready, response):
+    """One cycle.
+
+    Parameters
+    ----------
+    state : ndarray
+        From :func:`new_resolve`.
+    now : int
+        The cycle.
+    address_ready, data_ready, response : bool
+        The bus takes an address, a beat; a response arrives.
+
+    Returns
+    -------
+    tuple of bool
+        Whether the array has taken the last group of its tile out of its state, and the tile's
+        last beat goes into the data register.
+    """
+    if not (state[WRITING] or state[DATA_VALID] or state[ADDRESS_VALID]):
+        state[IN_FLIGHT] -= response
+        return False, False
+    transfer = state[LOADED] and takes(state, data_ready)
+    stays = state[LOADED] and not transfer
+    # The array stops in the cycle after one in which a group had to wait for the output's register.
+    array_move = not state[WAITING]
+    choose = array_move and state[ASKED]
+    ask = array_move and state[TO_ASK] > 0 and now > state[STARTED]
+
+    finished = write(state, address_ready, data_ready, response, state[LOADED] != 0)
     emptied = False
     if choose:
         state[GROUPS_LEFT] -= 1

@@ -65,7 +65,8 @@ def offers(state):
 
 @nb.njit
 def step(
-    state, first, count, oldest, behind, tile_ready, entry_ready, address_ready, beat, beat_last
+    state, first, count, oldest, behind, tile_ready, entry_ready, address_ready, beat, beat_last,
+    stop=False,
 ):  # fmt: skip
     """One cycle.
 
@@ -81,6 +82,8 @@ def step(
         Something of a tile before that is on its way; a tile, an entry, an address is taken.
     beat, beat_last : bool
         A beat of the unit's arrives, the last of its burst.
+    stop : bool
+        Nothing more is asked for.
     """
     now, old_tile = state[STATE], state[TILE]
     list_owns = state[OWNERS + state[ENDED] % _RING] != 0
@@ -114,10 +117,11 @@ def step(
     # ---- Bursts.
     table_length = min(state[TABLE_LEFT], state[BURST])
     table_ask = (state[TABLE_LEFT] > 0 and state[TABLE_RESERVED] <= state[BURST]
-                 and not state[ADDRESS])
+                 and not state[ADDRESS] and not stop)
     list_length = state[LIST_LENGTH]
     list_ask = (now == ASK and state[LIST_RESERVED] <= state[BUFFER] - state[BURST]
-                and state[LIST_FLYING] != state[LIMIT] and not state[ADDRESS] and not table_ask)
+                and state[LIST_FLYING] != state[LIMIT] and not state[ADDRESS] and not table_ask
+                and not stop)
     table_taken = now == WAIT and state[TABLE_OUT] and state[ODD]
     names_room = state[NAMES_LEVEL] < NAMES - 1
     if address_ready:
