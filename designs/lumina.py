@@ -21,8 +21,8 @@ from splatforge.designs.shell import DESCRIPTOR_HEAD, ShellDesign
 from splatforge.designs.tilelists import TilelistsDesign
 from splatforge.designs.vru import VruDesign
 
-__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "FLAG_CACHE", "FLAG_FLUSH", "ID_BITS", "PRESETS",
-           "LuminaDesign"]
+__all__ = ["COUNTERS", "DESCRIPTOR_FIELDS", "FLAG_CACHE", "FLAG_FLUSH", "FLAG_REMAP", "ID_BITS",
+           "PRESETS", "LuminaDesign"]
 
 #: Bits of a Gaussian's id in a list; a word of a list has 32.
 ID_BITS = 28
@@ -31,6 +31,8 @@ FLAG_CACHE = 1 << 0
 """Flag of the descriptor: pixels are looked up in the cache and put into it."""
 FLAG_FLUSH = 1 << 1
 """Flag of the descriptor: banks start empty, and are not loaded."""
+FLAG_REMAP = 1 << 2
+"""Flag of the descriptor: chunks may be blended in passes, four splats at a pixel a cycle."""
 
 #: Performance counters in register order: (name, unit, what it counts).
 COUNTERS = (
@@ -75,6 +77,8 @@ class LuminaDesign:
         The cache.
     caching : bool
         Whether frames use it.
+    remapping : bool
+        Whether chunks may be blended in passes; it changes no pixel.
     tilelists : TilelistsDesign
         What reads the lists.
     vru : VruDesign
@@ -107,6 +111,7 @@ class LuminaDesign:
     sharing: SharingDesign = SharingDesign()
     radiance: RadianceDesign = RadianceDesign()
     caching: bool = True
+    remapping: bool = True
     tilelists: TilelistsDesign = TilelistsDesign(entry=_ENTRY)
     vru: VruDesign = VruDesign(entry=_ENTRY)
     nru: NruDesign = NruDesign()

@@ -31,7 +31,7 @@ from splatforge.algos.resolve import resolve_fixed
 from splatforge.algos.splat_setup import slope_fixed, splat_fields
 from splatforge.designs.blend import BlendDesign
 from splatforge.designs.fixed import Fixed
-from splatforge.designs.lumina import FLAG_CACHE, FLAG_FLUSH, PRESETS, LuminaDesign
+from splatforge.designs.lumina import FLAG_CACHE, FLAG_FLUSH, FLAG_REMAP, PRESETS, LuminaDesign
 from splatforge.designs.nru import NruDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
@@ -254,7 +254,7 @@ def test_memory_holds_the_frame(sequence):
         word = {name: int.from_bytes(read(image, image.descriptor_address + at, size), "little")
                 for name, at, size in DESIGN.descriptor_fields}
         assert (word["width"], word["height"]) == (VIEW.width, VIEW.height)
-        assert word["flags"] == FLAG_CACHE | (FLAG_FLUSH if before is None else 0)
+        assert word["flags"] == FLAG_CACHE | FLAG_REMAP | (FLAG_FLUSH if before is None else 0)
         work, at = want.workload, 0
         for tile in range(len(work.tiles)):
             first, count = read(image, word["table_address"] + 8 * tile, 8).view("<u4").tolist()

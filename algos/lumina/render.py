@@ -31,6 +31,7 @@ from splatforge.designs.lumina import (
     DESCRIPTOR_FIELDS,
     FLAG_CACHE,
     FLAG_FLUSH,
+    FLAG_REMAP,
     ID_BITS,
     LuminaDesign,
 )
@@ -212,6 +213,8 @@ class LuminaWorkload:
         First splat of every tile, shape [tiles + 1].
     ids : ndarray
         Gaussian of every splat, shape [splats].
+    splats : ndarray
+        Raw :data:`SPLAT_FIELDS` in coordinates of their tiles, shape [splats, 9].
     nru : NruFrame
         What the pixels blend without the cache.
     visits : Visits or None
@@ -226,6 +229,7 @@ class LuminaWorkload:
     groups: Int64Array
     starts: Int64Array
     ids: Int32Array
+    splats: Int32Array
     nru: NruFrame
     visits: Visits | None
     record_ids: int
@@ -377,7 +381,7 @@ def render(
         background=(red, green, blue), banks=kept,
         workload=LuminaWorkload(
             width=frame.width, height=frame.height, tiles=tiles, groups=groups, starts=starts,
-            ids=ids, nru=nru, visits=visits, record_ids=radiance.record_ids))
+            ids=ids, splats=splats, nru=nru, visits=visits, record_ids=radiance.record_ids))
 
 
 def render_sequence(
@@ -509,7 +513,8 @@ def pack(
     values = {
         "version": DESCRIPTOR_VERSION, "width": frame.width, "height": frame.height,
         "pixel_format": int(pixel_format),
-        "flags": design.caching * (FLAG_CACHE | frame.flush * FLAG_FLUSH),
+        "flags": (design.caching * (FLAG_CACHE | frame.flush * FLAG_FLUSH)
+                  | design.remapping * FLAG_REMAP),
         "background_red": red, "background_green": green, "background_blue": blue,
         "table_address": place.table_address, "list_address": place.list_address,
         "frame_address": place.frame_address, "pitch_bytes": place.pitch_bytes,
