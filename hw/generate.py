@@ -22,7 +22,13 @@ from splatforge.designs.ccu import (
 )
 from splatforge.designs.cfu import PLACE_BITS
 from splatforge.designs.gscore import GscoreDesign
-from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.lumina import (
+    FLAG_CACHE,
+    FLAG_FLUSH,
+    FLAG_REMAP,
+    ID_BITS,
+    LuminaDesign,
+)
 from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -54,6 +60,7 @@ from splatforge.hw.fetch import Fetch
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
 from splatforge.hw.lists import Lists
+from splatforge.hw.lumina import Lumina
 from splatforge.hw.nru import Nru
 from splatforge.hw.qsu import Qsu
 from splatforge.hw.radiance import Radiance
@@ -73,7 +80,7 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
-    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "nru": Nru,
+    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "lumina": Lumina, "nru": Nru,
     "qsu": Qsu, "radiance": Radiance, "raster": Raster, "registers": Registers, "resolve": Resolve,
     "setup": Setup, "streaminggs": Streaminggs, "tilelists": Tilelists, "vru": Vru,
     "vsort": Vsort, "vsu": Vsu,
@@ -84,7 +91,8 @@ _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 UNITS = {
     "raster": _COMMON | {"fetch", "raster"},
     "gscore": _COMMON | {"bsu", "ccu", "gscore", "lists", "qsu", "vru"},
-    "lumina": frozenset({"nru", "radiance", "registers", "resolve", "tilelists", "vru"}),
+    "lumina": frozenset(
+        {"lumina", "nru", "radiance", "registers", "resolve", "tilelists", "vru"}),
     "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
 }
 
@@ -99,6 +107,9 @@ _INSTANCE = re.compile(r"^  (\\\S+|\w+) +(?=(?:\\\S+|\w+) +\()", re.MULTILINE)
 _RTLIL_MODULE = re.compile(
     r"^((?:attribute [^\n]*\n)*)module (\S+)(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _RTLIL_INSTANCE = re.compile(r"^  cell (\\\S+) (?=\S+$)", re.MULTILINE)
+#: Characters of RTLIL above which identical modules are merged before Yosys reads them, not only
+#: behind it: it takes minutes for the 64 units of Lumina's array.
+_LARGE_RTLIL = 1 << 24
 
 
 def _share_modules(text: str) -> str:
@@ -165,6 +176,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Resolve(design.array.blend, design.resolve, design.shell, side)
     if isinstance(design, LuminaDesign):
         match name:
+            case "lumina":
+                return Lumina(design)
             case "nru":
                 return Nru(
                     design.nru, design.splat, design.radiance.record_ids, design.resolve)
@@ -220,8 +233,12 @@ def to_verilog(top: Elaboratable, name: str) -> str:
         If Yosys, which writes it, ends in disorder.
     """
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    text = rtlil_backend.convert(top, name=name, emit_src=False)
+    if len(text) > _LARGE_RTLIL:
+        text = _share_all_rtlil(text)
     try:
-        text = backend.convert(top, name=name, emit_src=False)
+        # What `backend.convert` does behind its own RTLIL.
+        text = backend._convert_rtlil_text(text)  # pyright: ignore[reportAttributeAccessIssue]
     except backend.YosysError as error:  # no memory, no room, a limit of the user
         last = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"Yosys cannot write the Verilog of {name}: {last}") from error
@@ -242,6 +259,14 @@ def _share_rtlil(text: str) -> tuple[str, bool]:
         lambda m: f"  cell {twin.get(m.group(1), m.group(1))} ", text), bool(twin)
 
 
+def _share_all_rtlil(text: str) -> str:
+    """`text` with one module for identical parts, leaves first."""
+    shared = True
+    while shared:
+        text, shared = _share_rtlil(text)
+    return text
+
+
 def rtlil(name: str, design: AcceleratorDesign | None = None) -> str:
     """RTLIL of unit `name`, the top module called so, with one module for identical parts.
 
@@ -252,10 +277,7 @@ def rtlil(name: str, design: AcceleratorDesign | None = None) -> str:
 
 def to_rtlil(top: Elaboratable, name: str) -> str:
     """RTLIL of any component, the top module called `name`."""
-    text, shared = rtlil_backend.convert(top, name=name, emit_src=False), True
-    while shared:
-        text, shared = _share_rtlil(text)
-    return text
+    return _share_all_rtlil(rtlil_backend.convert(top, name=name, emit_src=False))
 
 
 def register_map(design: AcceleratorDesign) -> dict[str, object]:
@@ -293,7 +315,7 @@ def _words(names: Sequence[str]) -> list[str]:
             *(f"| {4 * place} | {name} |" for place, name in enumerate(names))]
 
 
-def _framebuffer(design: GscoreDesign | StreaminggsDesign) -> str:
+def _framebuffer(design: GscoreDesign | LuminaDesign | StreaminggsDesign) -> str:
     return (f"Backgrounds are {design.resolve.background}; the framebuffer's address and pitch "
             "are multiples of 16 pixels, and the pitch is at least a row of the frame; the other "
             "addresses are multiples of 256.")
@@ -343,9 +365,34 @@ def _streaminggs_memory(design: StreaminggsDesign) -> list[str]:
     ]
 
 
+def _lumina_memory(design: LuminaDesign) -> list[str]:
+    """What LuminCore reads and writes, in Markdown."""
+    radiance = design.radiance
+    cache, flush, remap = (flag.bit_length() - 1 for flag in (FLAG_CACHE, FLAG_FLUSH, FLAG_REMAP))
+    return [
+        _framebuffer(design), "",
+        (f"Flags: bit {cache} uses the cache, bit {flush} starts it empty and loads no bank, bit "
+         f"{remap} lets chunks be blended in passes, which changes no pixel."), "",
+        (f"Tiles are in groups of {radiance.group_tiles} by {radiance.group_tiles}: groups "
+         "row-major, tiles row-major in each, those outside of the frame left out. Tile table: for "
+         "every tile two 32-bit words, first beat of its list and ids in it. Lists: a 32-bit word "
+         f"an id, which has {ID_BITS} bits; each begins at a multiple of 256 bytes. `list_beats` "
+         "are the beats of all of them."), "",
+        "Features: 32 bytes each, at 32 times the Gaussian's id, fields from bit 0 upward:", "",
+        "| field | bits | signed |", "|---|---|---|",
+        *(f"| {name} | {width} | {'yes' if signed else 'no'} |"
+          for name, width, signed in design.setup.feature.fields()),
+        "", (f"Cache: a bank of {radiance.image_bytes} bytes for every group, {radiance.sets} sets "
+             f"of {radiance.ways} ways one after another; of a way {radiance.tag_bits} bits of "
+             "tag, 24 of colour, red lowest, a bit that says whether it is valid, and in the first "
+             "way of a set its pseudo-LRU tree."),
+    ]
+
+
 #: For each accelerator the part of its page about memory.
 _MEMORY: dict[str, Callable[[Any], list[str]]] = {
-    "raster": _raster_memory, "gscore": _gscore_memory, "streaminggs": _streaminggs_memory}
+    "raster": _raster_memory, "gscore": _gscore_memory, "lumina": _lumina_memory,
+    "streaminggs": _streaminggs_memory}
 
 
 def _register_page(design: AcceleratorDesign) -> str:

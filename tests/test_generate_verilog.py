@@ -93,10 +93,15 @@ def test_text_tells_nothing_of_its_making(raster):
     assert raster.count("(* src") == 0
 
 
-@pytest.fixture(scope="module", params=sorted(COMPONENTS))
+@pytest.fixture(scope="module", params=[
+    # Writing 64 units takes a minute.
+    pytest.param(name, marks=pytest.mark.matrix) if name == "lumina" else name
+    for name in sorted(COMPONENTS)])
 def named(request, raster):
     """Name and text of every component in turn: tests of one come together, and it is made once."""
     name = request.param
+    if name == "lumina":
+        return name, verilog(name)
     return name, raster if name == "raster" else verilog(name, DESIGNS[home(name)])
 
 
@@ -316,7 +321,8 @@ def test_yosys_in_disorder_is_one_line(monkeypatch):
         raise generate.backend.YosysError("Traceback:\n  File ...\nFile too large (os error 27)\n")
 
     monkeypatch.setattr(generate, "component", lambda *_: None)
-    monkeypatch.setattr(generate.backend, "convert", fail)
+    monkeypatch.setattr(generate.rtlil_backend, "convert", lambda *_, **__: "")
+    monkeypatch.setattr(generate.backend, "_convert_rtlil_text", fail)
     with pytest.raises(RuntimeError) as error:
         verilog("alpha", DESIGN)
     assert str(error.value) == (

@@ -37,6 +37,7 @@ from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.resolve import PixelFormat, ResolveDesign
 from splatforge.designs.sharing import SharingDesign
 from splatforge.designs.vru import VruDesign
+from splatforge.hw.lumina import Lumina
 from splatforge.scenes import head_jitter
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -304,3 +305,15 @@ def test_an_empty_scene_is_the_background():
         assert (pixels == [64, 128, 255, 255]).all()
         assert frame.workload.lookups == 0
     pack(lumina.prepare(nothing, VIEW, DESIGN), DESIGN)
+
+
+def test_tops_have_whole_tiles():
+    message = "^Units must cover a tile of 16 pixels a side, not of 4$"
+    with pytest.raises(ValueError, match=message):
+        Lumina(LuminaDesign(nru=NruDesign(side=2)))
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_verilog_against_fixed(run_testbench):
+    run_testbench("lumina", seed=13)

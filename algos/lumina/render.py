@@ -319,7 +319,7 @@ def render(
     frame: LuminaInput, design: LuminaDesign,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0), banks: Banks | None = None,
 ) -> LuminaFrame:
-    """Render a prepared frame, bit-true to the hardware.
+    """Render a prepared frame, bit-true to :class:`splatforge.hw.lumina.Lumina`.
 
     Parameters
     ----------

@@ -31,7 +31,8 @@ from splatforge.designs.vsu import VsuDesign
 from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import SLOW, Binary, build
 
-__all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_STREAMINGGS", "build_testbench",
+__all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_LUMINCORE",
+           "TESTED_STREAMINGGS", "build_testbench",
            "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
@@ -73,10 +74,14 @@ TESTED_LUMINA = LuminaDesign(
         entry=_ENTRY, buffer_beats=16, burst_beats=4, outstanding_bursts=2),
     vru=TESTED_GSCORE.vru,
     resolve=TESTED.resolve)
+#: The whole of it, which has a unit for every four pixels of a tile.
+TESTED_LUMINCORE = replace(TESTED_LUMINA, nru=replace(TESTED_LUMINA.nru, side=8))
 
 
 def _tested(name: str) -> AcceleratorDesign:
     """What the testbench of component `name` is written for."""
+    if name == TESTED_LUMINCORE.name:
+        return TESTED_LUMINCORE
     return {"raster": TESTED, "gscore": TESTED_GSCORE, "lumina": TESTED_LUMINA,
             "streaminggs": TESTED_STREAMINGGS}[home(name)]
 
