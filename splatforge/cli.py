@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "entry", "main"]
 
 #: Accelerators: generated, co-simulated, rendered bit by bit.
-DESIGNS = ("raster", "gscore", "streaminggs")
-#: Those that are rendered bit by bit.
-RENDERED = (*DESIGNS, "lumina")
+DESIGNS = ("raster", "gscore", "streaminggs", "lumina")
 #: Those whose time, energy and area are modeled, and that are synthesised.
 SIMULATED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
@@ -921,7 +919,7 @@ def render(
     )] = None,
     design: Annotated[str | None, typer.Option(
         "--design", metavar="DESIGN",
-        help=f"Render as an accelerator does, bit by bit: {', '.join(RENDERED)}.")] = None,
+        help=f"Render as an accelerator does, bit by bit: {', '.join(DESIGNS)}.")] = None,
     parameters: DesignOptions = DesignOptions(),
     json_file: JsonOption = None,
 ) -> None:
@@ -935,7 +933,7 @@ def render(
         raise ValueError("--preset and --config must come with --design")
     if design is not None and wanted:
         raise ValueError("--statistics must come without --design: they are the float reference's")
-    fixed = None if design is None else parameters.design(design, RENDERED)
+    fixed = None if design is None else parameters.design(design, DESIGNS)
     _check_extension(output, ".png", ".npy")
     for path in wanted:
         _check_extension(path, ".json", ".png")

@@ -14,12 +14,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from splatforge.algos import gscore, raster, reference, streaminggs
+from splatforge.algos import gscore, lumina, raster, reference, streaminggs
 from splatforge.algos.fetch import MemoryImage, pack
+from splatforge.algos.lumina.render import LuminaInput
 from splatforge.algos.quality import psnr_db
+from splatforge.algos.radiance import Banks
+from splatforge.algos.records import decode_record
 from splatforge.algos.streaminggs.frame import render_float
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.memory import Memory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -28,6 +32,7 @@ from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.scenes import Camera, Scene, check_writable
 from splatforge.sim.dram import DramCounts
 from splatforge.sim.gscore import simulate as simulate_gscore
+from splatforge.sim.lumina import simulate as simulate_lumina
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.simulate import memory_record
 from splatforge.sim.streaminggs import busiest
@@ -48,6 +53,9 @@ __all__ = ["DESIGNS", "CosimFrame", "CosimPictures", "CosimResult", "Difference"
 
 #: A pixel whose background shows less than this lets an 8-bit picture see the scene.
 BACKGROUND_TRANSMITTANCE = 1 - 1 / 255
+
+#: Counters that no timing changes.
+CACHE_COUNTERS = ("lookups", "hits", "bypassed")
 
 Progress = Callable[[str, int, int], None]
 
@@ -104,6 +112,9 @@ class CosimFrame:
         Performance counters of the RTL, and of the model.
     gaussians_saturated : int
         Gaussians whose colour is beyond the record's format, and is drawn at its end.
+    cache_bytes_differing : int or None
+        Bytes of Lumina's banks behind the frame that differ from the bit-true model, of the run
+        with most of them; None where the frame has no cache.
     rtl_dram, model_dram : DramCounts or None
         What a banked memory did behind the RTL, and in the cycle model.
     """
@@ -122,6 +133,7 @@ class CosimFrame:
     gaussians_saturated: int
     rtl_dram: DramCounts | None = None
     model_dram: DramCounts | None = None
+    cache_bytes_differing: int | None = None
 
     @property
     def cycle_error(self) -> float:
@@ -138,6 +150,7 @@ class CosimFrame:
             "psnr_db_vs_reference": _finite(self.psnr_db_vs_reference),
             "rtl_cycles": self.rtl_cycles, "model_cycles": self.model_cycles,
             "cycle_error": self.cycle_error, "gaussians_saturated": self.gaussians_saturated,
+            "cache_bytes_differing": self.cache_bytes_differing,
             "difference": asdict(self.difference) if self.difference else None,
             "dram": {"rtl": asdict(self.rtl_dram), "model": asdict(self.model_dram)}
             if self.rtl_dram and self.model_dram else None,
@@ -238,7 +251,8 @@ class CosimResult:
         Raises
         ------
         SimulationError
-            If a pixel differs; the message names the first one.
+            If a pixel differs; the message names the first one. If a byte of the saved cache does,
+            or what is counted of look-ups.
         """
         for number, frame in enumerate(self.frames):
             if frame.difference is not None:
@@ -246,6 +260,15 @@ class CosimResult:
                 raise SimulationError(
                     f"Frame {number}: {differing} of {frame.pixels} pixels differ from the "
                     f"bit-true model; the first: {frame.difference}")
+            if frame.cache_bytes_differing:
+                raise SimulationError(
+                    f"Frame {number}: {frame.cache_bytes_differing} bytes of the saved cache "
+                    "differ from the bit-true model")
+            for name in CACHE_COUNTERS:
+                rtl, model = frame.rtl_counters.get(name), frame.model_counters.get(name)
+                if rtl != model:
+                    raise SimulationError(
+                        f"Frame {number}: {name} must be {model}, not {rtl}")
 
     def to_json(self) -> dict[str, Any]:
         """The figures of ``splatforge cosim --json``."""
@@ -278,6 +301,9 @@ class CosimResult:
             "simulate_s": self.simulate_s,
             "wall_s": self.wall_s,
             "counters": totals,
+            "cache_bytes_differing": max(
+                (frame.cache_bytes_differing for frame in frames
+                 if frame.cache_bytes_differing is not None), default=None),
             "busiest": busiest(self.design, {name: each["rtl"] for name, each in totals.items()})
             if isinstance(self.design, StreaminggsDesign) else None,
             "per_frame": [frame.to_json() for frame in frames],
@@ -296,7 +322,7 @@ class _Modeled:
 
     `pack` lays the frame out in memory in a pixel format; the float image, by the design's own
     algorithm, and the reference's are of shape [height, width, 3], the transmittance behind the
-    first of shape [height, width].
+    first of shape [height, width]. Lumina's banks behind the frame are `banks`.
     """
 
     picture: _Picture
@@ -308,6 +334,7 @@ class _Modeled:
     float_image: npt.NDArray[np.float32]
     reference_image: npt.NDArray[np.float32]
     transmittance: npt.NDArray[np.float32]
+    banks: npt.NDArray[np.uint8] | None = None
 
 
 Background = tuple[float, float, float]
@@ -372,9 +399,57 @@ def _model_streaminggs(
         transmittance=exact.transmittance)
 
 
+def _model_lumina(
+    scene: Scene, cameras: Sequence[Camera], design: AcceleratorDesign, timing: Memory,
+    background: Background,
+) -> Iterator[_Modeled]:
+    """Frames in a row: lists are shared, and each finds the banks that the one before left."""
+    assert isinstance(design, LuminaDesign)
+    banks = None
+    colors = design.setup.feature.color
+    frames = lumina.prepare_sequence(scene, cameras, design)
+    floats = lumina.render_sequence_float(scene, cameras, design, background)
+    for camera, frame, exact in zip(cameras, frames, floats, strict=True):
+        picture = lumina.render(frame, design, background, banks)
+        run = simulate_lumina(frame, picture.workload, design, timing)
+        fields = decode_record(design.setup.feature.fields(), frame.features)
+        saturated = np.stack([fields[name] == colors.raw_max for name in ("red", "green", "blue")])
+        yield _Modeled(
+            picture=picture, cycles=run.cycles, counters=run.counters, dram=run.dram,
+            gaussians_saturated=int(saturated.any(axis=0).sum()),
+            pack=partial(_pack_lumina, frame, design, background, banks),
+            float_image=exact.image, transmittance=exact.transmittance,
+            reference_image=reference.render(scene, camera, background=background).image,
+            banks=picture.banks.images(design.radiance).reshape(-1) if picture.banks else None)
+        banks = picture.banks
+
+
+def _pack_lumina(
+    frame: LuminaInput, design: LuminaDesign, background: Background,
+    banks: Banks | None, pixel_format: PixelFormat,
+) -> MemoryImage:
+    return lumina.pack(frame, design, background=background, pixel_format=pixel_format,
+                       banks=None if frame.flush else banks)
+
+
 _MODELS = {"gscore": _model_gscore, "raster": _model_raster, "streaminggs": _model_streaminggs}
 #: Designs that can be co-simulated.
-DESIGNS = tuple(_MODELS)
+DESIGNS = ("gscore", "lumina", "raster", "streaminggs")
+
+
+def _model(
+    scene: Scene, cameras: Sequence[Camera], design: AcceleratorDesign, timing: Memory,
+    background: Background, keep_codebooks: bool,
+) -> Iterator[_Modeled]:
+    """Frames one after another through the models of their accelerator, each as it is wanted."""
+    if isinstance(design, LuminaDesign):
+        yield from _model_lumina(scene, cameras, design, timing, background)
+        return
+    for number, camera in enumerate(cameras):
+        modeled = _MODELS[design.name]
+        if keep_codebooks and number:
+            modeled = partial(_model_streaminggs, load_codebooks=False)
+        yield modeled(scene, camera, design, timing, background)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -390,21 +465,18 @@ class _Expected:
     model_cycles: int
     model_counters: Mapping[str, int]
     model_dram: DramCounts | None
+    banks: npt.NDArray[np.uint8] | None
 
 
-def _expect(
-    scene: Scene, camera: Camera, design: AcceleratorDesign, timing: Memory,
-    background: Background, formats: Sequence[PixelFormat], load_codebooks: bool,
-) -> _Expected:
-    modeled = _MODELS[design.name] if load_codebooks else partial(
-        _model_streaminggs, load_codebooks=False)
-    model = modeled(scene, camera, design, timing, background)
+def _expect(model: _Modeled, formats: Sequence[PixelFormat]) -> _Expected:
     return _Expected(
         picture=model.picture, gaussians_saturated=model.gaussians_saturated,
-        jobs=tuple(FrameJob(image=model.pack(pixel_format)) for pixel_format in formats),
+        jobs=tuple(FrameJob(image=model.pack(pixel_format), keep_workspace=model.banks is not None)
+                   for pixel_format in formats),
         float_image=model.float_image, reference_image=model.reference_image,
         drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
         model_cycles=model.cycles, model_counters=model.counters, model_dram=model.dram,
+        banks=model.banks,
     )
 
 
@@ -419,6 +491,15 @@ def _difference(run: FrameRun, expected: npt.NDArray) -> tuple[int, Difference |
     return len(wrong), Difference(
         pixel_format=run.image.pixel_format.name, x=x, y=y, tile=tile,
         expected=tuple(expected[y, x].tolist()), got=tuple(got[y, x].tolist()))
+
+
+def _bytes_differing(
+    got: npt.NDArray[np.uint8] | None, expected: npt.NDArray[np.uint8]
+) -> int:
+    """Bytes that differ; all of them where there are more or fewer than expected."""
+    if got is None or got.shape != expected.shape:
+        return expected.size
+    return int((got != expected).sum())
 
 
 def _compare(
@@ -453,6 +534,8 @@ def _compare(
         rtl_counters=run.counters, model_counters=expected.model_counters,
         gaussians_saturated=expected.gaussians_saturated,
         rtl_dram=run.dram, model_dram=expected.model_dram,
+        cache_bytes_differing=None if expected.banks is None else max(
+            _bytes_differing(each.workspace, expected.banks) for each in runs),
     )
     return frame, CosimPictures(number=number, rtl=picture, exact=expected.float_image)
 
@@ -667,11 +750,10 @@ def cosim(
         options = {"timing": timing, "stall": stall, "waves": waves, "children": children}
         try:
             working = [pool.submit(lane.work, building, options, report) for lane in lanes]
-            for number, camera in enumerate(cameras):
+            modeled = _model(scene, cameras, design, timing, background, keep_codebooks)
+            for number in range(len(cameras)):
                 tell("prepare", number, len(cameras))
-                running.send(_expect(
-                    scene, camera, design, timing, background, formats,
-                    number == 0 or not keep_codebooks))
+                running.send(_expect(next(modeled), formats))
                 if len(running) > ahead:
                     running.finish()
             while running:
