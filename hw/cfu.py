@@ -33,6 +33,7 @@ from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import GROUP_TAG_BITS, INDEX_BITS, SurvivorKind
 from splatforge.designs.voxel import COARSE_INTEGERS, STREAM_CAMERA_WORDS
 from splatforge.hw.fetch import address_layout, beat_layout
+from splatforge.hw.lib.ahead import Ahead
 from splatforge.hw.lib.axi import READ_COARSE
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.delay import Delay
@@ -214,7 +215,8 @@ class Cfu(Component):
     A group that is over, before ``oldest``, costs no more than it must: a voxel of which nothing
     has been asked for is dropped; of others the Gaussians are taken out of the buffer a beat a
     cycle and no longer looked at, those in the queue are dropped one a cycle. A voxel that has
-    been announced gets its end all the same.
+    been announced gets its end all the same. That a group is over is known a cycle later than it
+    is; what is decided about comes out of registers, not out of a memory.
 
     Latency: the schedule's ``finish`` and at most two intervals more from a voxel to its first
     Gaussian in the filters, or a memory's; :attr:`latency` cycles from there to its token.
@@ -272,8 +274,8 @@ class Cfu(Component):
     o_token: stream.Interface
 
     #: Cycles from a Gaussian in front of the filters to the first in which its voxel's token can
-    #: transfer: those of the filters, the queue's two, the token's register.
-    latency = _Filters.latency + 3
+    #: transfer: those of the filters, the queue's four, the token's register.
+    latency = _Filters.latency + 5
 
     def __init__(
         self,
@@ -300,8 +302,7 @@ class Cfu(Component):
         popped = Signal(range(self.design.banks + 1))
         entered, visit = self._ask(m, popped)
         beats = self._arrive(m)
-        headers = self._headers(m, entered, visit)
-        chosen = self._prepare(m, headers, entered, visit)
+        chosen = self._prepare(m, *self._headers(m, entered, visit), entered, visit)
         voxel, opened, closed = self._announce(m, chosen)
         credit, *given = self._give(m, beats, popped, voxel, closed)
         self._tell(m, opened, *self._queue(m, credit, *self._filter(m, *given)))
@@ -317,22 +318,29 @@ class Cfu(Component):
         held, begun = Signal(), Signal()
         visit = Signal(voxel_token_layout(design.floating))
         place = Signal(shell.address_bits - beat_bits)
-        left = Signal(INDEX_BITS)
-        reserved = Signal(range(design.buffer_beats + 1))
+        left, rest = Signal(INDEX_BITS), Signal(INDEX_BITS)
+        # Beats of the buffer that are not reserved.
+        unreserved = Signal(range(design.buffer_beats + 1), init=design.buffer_beats)
         in_flight = Signal(range(design.outstanding_bursts + 1))
-        space, length = (Signal(range(burst + 1), name=name) for name in ("space", "length"))
-        free, ask, enter, drop, room, here = (Signal(name=name) for name in (
-            "free", "ask", "enter", "drop", "room", "here"))
+        # Of the next burst: known before it is asked for, as is whether the group is over.
+        length, late = Signal(range(burst + 1)), Signal()
+        space = Signal(range(burst + 1))
+        free, ask, enter, drop, room, here, takes = (Signal(name=name) for name in (
+            "free", "ask", "enter", "drop", "room", "here", "takes"))
+        given = self.i_voxel.p
+        first, beats = Signal.like(place, name="first"), Signal.like(left, name="beats")
         self.header_room = Signal()
         self.inside.append((held, visit.tag))
         m.d.comb += [
-            self.i_voxel.ready.eq(~held),
-            drop.eq(held & ~begun & is_older(visit.tag, self.oldest)),
-            space.eq(burst - place[:(burst - 1).bit_length()]),
-            length.eq(Mux(left < space, left, space)),
-            free.eq(~self.stop & (~self.o_address.valid | self.o_address.ready)
+            self.i_voxel.ready.eq(~held), takes.eq(self.i_voxel.valid & ~held),
+            drop.eq(held & ~begun & late),
+            first.eq((self.scene_address >> beat_bits) + given.voxel.address),
+            beats.eq((given.prefix + 1) >> 1),
+            space.eq(burst - first[:(burst - 1).bit_length()]),
+            rest.eq(left - length),
+            free.eq(~self.stop & ~self.o_address.valid
                     & (in_flight != design.outstanding_bursts)),
-            room.eq(reserved + length <= design.buffer_beats),
+            room.eq(length <= unreserved),
             ask.eq(held & ~visit.last & ~drop & free & room & (begun | self.header_room)),
             enter.eq(held & ~drop & ~begun & self.header_room & (visit.last | ask)),
             self.i_beat.ready.eq(1),
@@ -341,25 +349,30 @@ class Cfu(Component):
         ]
         with m.If(self.o_address.ready):
             m.d.sync += self.o_address.valid.eq(0)
-        with m.If(ask):
+        with m.If(~self.o_address.valid):
             m.d.sync += [
-                self.o_address.valid.eq(1), self.o_address.p.id.eq(READ_COARSE),
+                self.o_address.valid.eq(ask), self.o_address.p.id.eq(READ_COARSE),
                 self.o_address.p.address.eq(place << beat_bits),
                 self.o_address.p.length.eq(length - 1),
-                place.eq(place + length), left.eq(left - length), begun.eq(1),
+            ]
+        with m.If(ask):
+            m.d.sync += [
+                # Behind the first one bursts begin where they may be longest.
+                place.eq(place + length), left.eq(rest), begun.eq(1),
+                length.eq(Mux(rest < burst, rest, burst)),
             ]
         with m.If(drop | (enter & visit.last) | (ask & (left == length))):
             m.d.sync += held.eq(0)
-        with m.If(self.i_voxel.valid & self.i_voxel.ready):
-            given = self.i_voxel.p
+        with m.If(takes):
             m.d.sync += [
-                held.eq(1), begun.eq(0), visit.eq(given),
-                place.eq((self.scene_address >> beat_bits) + given.voxel.address),
-                left.eq((given.prefix + 1) >> 1),
+                held.eq(1), begun.eq(0), visit.eq(given), place.eq(first), left.eq(beats),
+                length.eq(Mux(beats < space, beats, space)),
             ]
         m.d.sync += [
             in_flight.eq(in_flight + ask - (here & self.i_beat.p.last)),
-            reserved.eq(reserved + Mux(ask, length, 0) - popped),
+            unreserved.eq(unreserved - Mux(ask, length, 0) + popped),
+            late.eq(Mux(held, is_older(visit.tag, self.oldest),
+                        is_older(given.tag, self.oldest))),
         ]
         self.here = here
         return enter, visit
@@ -380,15 +393,22 @@ class Cfu(Component):
         return queues
 
     def _headers(self, m, entered, visit):
-        """Voxels and ends of groups whose Gaussians, if any, are under way."""
+        """Voxels and ends of groups whose Gaussians, if any, are under way, and their units.
+
+        A cycle after they are asked for: in it the unit's exponent is worked out.
+        """
+        fmt = self.design.floating
+        header = Signal(data.StructLayout({
+            "visit": voxel_token_layout(fmt), "block": fmt.exponent_bits + 1}), name="header")
+        enters = Signal(name="header_enters")
         m.submodules.headers = headers = SyncFIFOBuffered(
-            width=voxel_token_layout(self.design.floating).size, depth=self.design.voxels_ahead)
-        m.d.comb += [
-            self.header_room.eq(headers.w_rdy), headers.w_en.eq(entered),
-            headers.w_data.eq(visit)]
-        self.inside.append((headers.r_rdy, data.View(
-            voxel_token_layout(self.design.floating), headers.r_data).tag))
-        return headers
+            width=len(header.as_value()), depth=self.design.voxels_ahead)
+        m.d.sync += [
+            enters.eq(entered), header.visit.eq(visit), header.block.eq(self._block(visit.voxel))]
+        m.d.comb += [headers.w_en.eq(enters), headers.w_data.eq(header)]
+        # Between two of them is a cycle at least: what is seen in one holds in the next.
+        m.d.sync += self.header_room.eq(headers.w_level + enters < headers.depth - 1)
+        return headers, header
 
     def _block(self, voxel) -> Value:
         """Exponent of the voxel's unit, see :func:`splatforge.algos.cfu.block_exponent`."""
@@ -401,32 +421,38 @@ class Cfu(Component):
 
         return larger(larger(exponents[0], exponents[1]), larger(exponents[2], exponents[3]))
 
-    def _prepare(self, m, headers, entered, visit):
+    def _prepare(self, m, headers, header, entered, visit):
         """Work out what the filters must know; returns the next voxel with that."""
         design, fmt = self.design, self.design.floating
         layout = voxel_token_layout(design.floating)
-        head = data.View(layout, headers.r_data)
+        head = data.View(header.shape(), headers.r_data)
         fields: dict[str, Any] = {"visit": layout}
         plan, flow = cfu_schedule(design), cfu_graph(design)
         if design.filters:
-            fields |= {"forms": result_layout(plan, fmt), "block": fmt.exponent_bits + 1}
+            fields |= {"forms": result_layout(plan, fmt), "block": header.block.shape()}
         following = Signal(data.StructLayout({"valid": 1, **fields}), name="following")
         self.inside.append((following.valid, following.visit.tag))
-        take = Signal()
-        m.d.comb += [
-            take.eq(~following.valid & headers.r_rdy), headers.r_en.eq(take)]
+        # What decides about the oldest comes out of a register, not the memory.
+        known, last, tag = Signal(name="known"), Signal(name="header_last"), Signal(GROUP_TAG_BITS)
+        # There is none: the same as its `valid`, for what takes the next.
+        take, vacant = Signal(), Signal(init=1)
+        self.vacant = vacant
+        m.d.sync += [
+            known.eq(headers.r_rdy & ~take), last.eq(head.visit.last), tag.eq(head.visit.tag)]
+        self.inside.append((known, tag))
+        m.d.comb += [take.eq(~following.valid & known), headers.r_en.eq(take)]
+        with m.If(take):
+            m.d.sync += [following.valid.eq(1), vacant.eq(0)]
+        with m.If(vacant):
+            m.d.sync += following.visit.eq(head.visit)
         if design.filters:
             m.submodules.folded = folded = Folded(
                 plan, fmt, len(flow.constants), design.voxels_ahead)
             # In the voxel's unit: one cycle for the unit, one for the words.
-            fresh, block = Signal(2), Signal(fmt.exponent_bits + 1)
-            before = Signal(layout, name="before")
+            fresh, before, block = Signal(2), header.visit, header.block
             words = Signal(data.ArrayLayout(BINARY32.width, len(RECORD)))
             up = BINARY32.fraction_bits - fmt.fraction_bits
-            m.d.sync += [
-                fresh.eq(Cat(entered & ~visit.last, fresh)), before.eq(visit),
-                block.eq(self._block(visit.voxel)),
-            ]
+            m.d.sync += fresh.eq(Cat(entered & ~visit.last, fresh))
             for place, name in enumerate(RECORD[:4]):
                 word = before.voxel[name]
                 exponent = word[fmt.fraction_bits:-1]
@@ -443,17 +469,14 @@ class Cfu(Component):
             m.d.comb += [
                 folded.start.eq(self.start), folded.beats.eq(1), folded.i.valid.eq(fresh[1]),
                 folded.i.payload.eq(words),
-                folded.o.ready.eq(~following.valid & headers.r_rdy & ~head.last),
-                take.eq(~following.valid & headers.r_rdy & (head.last | folded.o.valid)),
+                folded.o.ready.eq(~following.valid & known & ~last),
+                take.eq(~following.valid & known & (last | folded.o.valid)),
                 *(folded.constants[place].eq(
                     bias if name == "count_bias" else self.camera[STREAM_CAMERA_WORDS.index(name)])
                   for place, name in enumerate(flow.constants))]
-            with m.If(take):
+            with m.If(vacant):
                 m.d.sync += [
-                    following.forms.eq(folded.o.payload),
-                    following.block.eq(self._block(head.voxel))]
-        with m.If(take):
-            m.d.sync += [following.valid.eq(1), following.visit.eq(head)]
+                    following.forms.eq(folded.o.payload), following.block.eq(head.block)]
         return following
 
     def _announce(self, m, following):
@@ -468,7 +491,7 @@ class Cfu(Component):
             width=layout.size, depth=design.voxels_ahead)
         closed = Signal()
         voxel = Signal(data.StructLayout({
-            "valid": 1, "tag": GROUP_TAG_BITS, "left": INDEX_BITS + 1,
+            "valid": 1, "tag": GROUP_TAG_BITS, "late": 1, "left": INDEX_BITS + 1,
             "number": self._number_bits}), name="voxel", init={
                 "number": (1 << self._number_bits) - 1})
         enters = Signal()
@@ -477,15 +500,17 @@ class Cfu(Component):
             enters.eq(following.valid & opened.w_rdy & (visit.last | ~voxel.valid | closed)),
             opened.w_en.eq(enters), opened.w_data.eq(visit),
         ]
+        m.d.sync += voxel.late.eq(Mux(
+            enters & ~visit.last, is_older(visit.tag, self.oldest),
+            is_older(voxel.tag, self.oldest)))
         with m.If(closed):
             m.d.sync += voxel.valid.eq(0)
         with m.If(enters):
-            m.d.sync += following.valid.eq(0)
+            m.d.sync += [following.valid.eq(0), self.vacant.eq(1)]
             with m.If(~visit.last):
                 m.d.sync += [
                     voxel.valid.eq(1), voxel.tag.eq(visit.tag), voxel.left.eq(visit.prefix),
                     voxel.number.eq(voxel.number + 1)]
-        self.inside.append((opened.r_rdy, data.View(layout, opened.r_data).tag))
         if design.filters:
             # What the filters know of it comes a cycle later, as its first Gaussians do.
             self.parameters = Signal(_parameters_layout(design), name="parameters")
@@ -493,16 +518,18 @@ class Cfu(Component):
             m.d.sync += entered.eq(enters & ~visit.last)
             near, block = self.camera[STREAM_CAMERA_WORDS.index("near")], following.block
             drop = BINARY32.fraction_bits + 1 - DEPTH.width
-            down = Signal(signed(11))
+            least, down = Signal(signed(10)), Signal(signed(11))
             depth, shifted = Signal(DEPTH.width), Signal(DEPTH.width)
             exponent = near[BINARY32.fraction_bits:-1]
             m.d.comb += [
-                down.eq(block + (BINARY32.fraction_bits + 1 - DEPTH.frac_bits) - exponent),
+                down.eq(block + least),
                 shifted.eq(Mux(down < drop, DEPTH.raw_max, Mux(
                     down > BINARY32.fraction_bits + 1, 0,
                     Cat(near[:BINARY32.fraction_bits], C(1, 1)) >> down[:5]))),
             ]
-            m.d.sync += depth.eq(Mux(exponent.any(), shifted, 0))
+            m.d.sync += [
+                least.eq((BINARY32.fraction_bits + 1 - DEPTH.frac_bits) - exponent),
+                depth.eq(Mux(exponent.any(), shifted, 0))]
             with m.If(entered):
                 m.d.sync += [
                     *(self.parameters[name].eq(following.forms[name])
@@ -533,7 +560,7 @@ class Cfu(Component):
             arrived = [Mux(turn, arrived[1], arrived[0]), Mux(turn, arrived[0], arrived[1])]
             words = [Mux(turn, words[1], words[0]), Mux(turn, words[0], words[1])]
         most = Signal(range(2 * banks + 1))
-        m.d.comb += dead.eq(is_older(voxel.tag, self.oldest))
+        m.d.comb += dead.eq(voxel.late)
         if units == 1:
             # A Gaussian a cycle; of a group that is over, what is left of the beat.
             m.d.comb += most.eq(Mux(dead & ~odd, 2, 1))
@@ -596,7 +623,7 @@ class Cfu(Component):
                 past.o[bits:], ended[-1])
 
     def _queue(self, m, credit, gaussians, passes, looked, number, ends):
-        """Those that pass, packed; returns the oldest and what is known of it."""
+        """Those that pass, packed; returns them in order, voxels that ended, and how one leaves."""
         design = self.design
         units, bits = design.units, (design.units - 1).bit_length()
         entry = data.StructLayout({
@@ -608,13 +635,17 @@ class Cfu(Component):
         for n in range(units):
             m.d.comb += ranks[n + 1].eq(ranks[n] + passes[n])
         m.d.comb += [
-            self.passed.eq(ranks[-1]), credit.eq(used <= design.queue - units)]
+            self.passed.eq(ranks[-1])]
         m.d.sync += [
             into.eq(into + ranks[-1]),
+            # A cycle late, in which as many again may have been given.
+            credit.eq(used <= design.queue - 2 * units),
             used.eq(used + self.given - sum(looked[n] & ~passes[n] for n in range(units)) - pop),
         ]
-        following = Signal(range(2 * design.queue))
-        m.d.comb += following.eq(out + pop)
+        m.submodules.ahead = ahead = Ahead(entry)
+        reads, some = Signal(), Signal()
+        here, bank_of = Signal(), Signal(bits)
+        m.d.comb += [reads.eq(~here | ahead.i.ready), some.eq(out != into)]
         heads = []
         for bank in range(units):
             m.submodules[f"queue_{bank}"] = memory = Memory(
@@ -631,54 +662,103 @@ class Cfu(Component):
                 m.d.comb += beyond.eq(bank - into)
             m.d.comb += [
                 write.en.eq(Cat(mine).any()), write.data.eq(word),
-                write.addr.eq((into + beyond)[bits:]), read.addr.eq(following[bits:])]
+                write.addr.eq((into + beyond)[bits:]), read.addr.eq(out[bits:]),
+                read.en.eq(reads)]
             heads.append(read.data)
-        # What was written before the cycle in which the memories were read; likewise voxels.
-        here, ended, over = (Signal(), Signal(self._number_bits), Signal(self._number_bits))
-        m.d.sync += [
-            out.eq(following), here.eq(following != into), ended.eq(ended + ends), over.eq(ended)]
-        head = Signal(entry)
-        m.d.comb += head.eq(Array(heads)[out[:bits]] if bits else heads[0])
-        return here, head, over, pop
+        with m.If(reads):
+            m.d.sync += [here.eq(some), out.eq(out + some), bank_of.eq(out[:bits])]
+        m.d.comb += [
+            ahead.i.valid.eq(here),
+            ahead.i.payload.eq(Array(heads)[bank_of] if bits else heads[0])]
+        # Voxels count when what they have left in the queue has had the time to come out.
+        ended = [Signal(self._number_bits, name=f"ended_{n}") for n in range(3)]
+        m.d.sync += [ended[0].eq(ended[0] + ends),
+                     *(after.eq(before) for before, after in pairwise(ended))]
+        return ahead.o, ended[-1], pop
 
-    def _tell(self, m, opened, here, head, over, pop):
-        """Tokens of the voxel that is oldest, of the group's end."""
-        visit = data.View(voxel_token_layout(self.design.floating), opened.r_data)
+    def _tell(self, m, opened, queue, over, pop):
+        """Tokens of the voxel that is oldest, of the group's end.
+
+        The voxel and the oldest Gaussian are in registers, and what is to be known of both.
+        """
+        visit = Signal(voxel_token_layout(self.design.floating), name="told")
+        coming = data.View(visit.shape(), opened.r_data)
+        oldest = self.oldest
+        there, dead, advance = (Signal(name=name) for name in ("there", "dead", "advance"))
         token = self.o_token
-        done, announced = Signal(self._number_bits), Signal()
-        move, dead, mine, ended = (Signal(name=name) for name in ("move", "dead", "mine", "ended"))
-        emit, leave = Signal(), Signal()
+        # Voxels that have been told.
+        done = Signal(self._number_bits)
+        # The group ends; the oldest Gaussian is the voxel's; none is, and the voxel has ended.
+        closes, mine, ended = (Signal(name=name) for name in ("closes", "mine", "ended"))
+        announced, move, emit, leave = (Signal(name=name) for name in (
+            "announced", "move", "emit", "leave"))
         kind = Signal(2)
         body: Any = Signal(token.p.body.shape())
         voxel = body.voxel
+
+        # The oldest Gaussian and what is told: of both what will be there in the next cycle.
+        head: Any = Signal(queue.payload.shape(), name="head")
+        some, loads = Signal(), Signal()
+        visits, same, some_next, ends = (Signal(name=name) for name in (
+            "visits", "same", "some_next", "ends"))
+        owned, over_now = Signal(), Signal()
+        # The contrary, for what steers all of a Gaussian's or a token's registers.
+        foreign, stays = Signal(init=1), Signal(init=1)
+        takes, owned_next, closes_next = Signal(), Signal(), Signal()
+        number = queue.payload.number
         m.d.comb += [
-            move.eq(~token.valid | token.ready),
-            dead.eq(is_older(visit.tag, self.oldest)),
-            mine.eq(opened.r_rdy & ~visit.last & here & (head.number == done)),
-            ended.eq(opened.r_rdy & ~visit.last & ~mine & (over != done)),
-            opened.r_en.eq(leave),
+            loads.eq(~some | pop), queue.ready.eq(loads), some_next.eq(Mux(loads, queue.valid, 1)),
+            opened.r_en.eq(~there),
+            visits.eq(Mux(there, ~leave, opened.r_rdy)),
+            # Behind a voxel's end is a cycle without one: this is of the voxel that stays or comes.
+            owned_next.eq(visits & some_next & same),
+            closes_next.eq(Mux(there, visit.last & ~leave, opened.r_rdy & coming.last)),
+            same.eq(Mux(loads, number == done, head.number == done)), ends.eq(over != done),
         ]
-        with m.If(opened.r_rdy & visit.last):
-            m.d.comb += [kind.eq(SurvivorKind.GROUP_END), emit.eq(~dead), leave.eq(dead | move)]
-        with m.Elif(mine & ~dead & ~announced):
+        m.d.sync += [
+            some.eq(some_next), owned.eq(owned_next), foreign.eq(~owned_next),
+            over_now.eq(visits & ~owned_next & ends),
+            closes.eq(closes_next), stays.eq(~closes_next),
+            dead.eq(Mux(there, is_older(visit.tag, oldest), is_older(coming.tag, oldest))),
+        ]
+        m.d.comb += takes.eq(~some | (~foreign & stays & (dead | (announced & move))))
+        with m.If(takes):
+            m.d.sync += head.eq(queue.payload)
+        with m.If(~there):
+            m.d.sync += [there.eq(opened.r_rdy), visit.eq(coming)]
+        with m.Elif(leave):
+            m.d.sync += there.eq(0)
+        self.inside.append((there, visit.tag))
+
+        m.d.comb += [
+            mine.eq(owned & ~closes), ended.eq(over_now & ~closes),
+            move.eq(~token.valid | token.ready), advance.eq(leave & ~closes),
+            pop.eq(mine & (dead | (announced & move))),
+            leave.eq((closes & (dead | move)) | (ended & (~announced | move))),
+            emit.eq(Mux(ended, announced, (closes | mine) & ~dead)),
+        ]
+        # What is told is a voxel before its first Gaussian.
+        with m.If(announced):
+            m.d.comb += body.gaussian.eq(head.gaussian)
+        with m.Else():
             m.d.comb += [
-                kind.eq(SurvivorKind.VOXEL), emit.eq(1),
                 *(voxel[name].eq(visit.voxel[name]) for name in ("d_x", "d_y", "d_z", "size")),
                 voxel.address.eq(visit.voxel.address + ((visit.voxel.count + 1) >> 1)),
                 voxel.column.eq(visit.column), voxel.row.eq(visit.row)]
-        with m.Elif(mine):
-            m.d.comb += [
-                kind.eq(SurvivorKind.GAUSSIAN), emit.eq(~dead), body.gaussian.eq(head.gaussian),
-                pop.eq(dead | move)]
+        with m.If(closes):
+            m.d.comb += kind.eq(SurvivorKind.GROUP_END)
         with m.Elif(ended):
-            m.d.comb += [
-                kind.eq(SurvivorKind.VOXEL_END), emit.eq(announced), leave.eq(~announced | move)]
+            m.d.comb += kind.eq(SurvivorKind.VOXEL_END)
+        with m.Elif(announced):
+            m.d.comb += kind.eq(SurvivorKind.GAUSSIAN)
+        with m.Else():
+            m.d.comb += kind.eq(SurvivorKind.VOXEL)
         with m.If(token.ready):
             m.d.sync += token.valid.eq(0)
         with m.If(emit & move):
             m.d.sync += [
                 token.valid.eq(1), token.p.kind.eq(kind), token.p.tag.eq(visit.tag),
-                token.p.body.eq(body), announced.eq(~ended & ~visit.last)]
-        with m.If(leave & ~visit.last):
+                token.p.body.eq(Mux(foreign | ~stays, 0, body)), announced.eq(mine)]
+        with m.If(advance):
             m.d.sync += [done.eq(done + 1), announced.eq(0)]
         self.inside.append((token.valid, token.p.tag))

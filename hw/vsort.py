@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.tokens import GROUP_TAG_BITS, FineKind
 from splatforge.designs.vsort import VsortDesign
+from splatforge.hw.lib.ahead import Ahead
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.sorter import Sorter
 from splatforge.hw.lib.tokens import fine_token_layout
@@ -111,33 +112,21 @@ class Vsort(Component):
         layout = fine_token_layout(self.ffu)
         m.submodules.waiting = waiting = SyncFIFOBuffered(
             width=layout.size, depth=design.waiting)
-        # They are looked at in registers, not at the memory's output: two in turn, so that no more
-        # than they hold the memory back, then one of which it is known whether its group is over.
-        ahead = Signal(data.ArrayLayout(layout, 2))
-        ahead_level, into, out_of = Signal(range(3)), Signal(), Signal()
-        early, token = Signal(layout), Signal(layout)
-        early_there, there, late, comes, moves, leaves = (Signal(name=name) for name in (
-            "early_there", "there", "late", "comes", "moves", "leaves"))
-        m.d.comb += [
-            waiting.r_en.eq(~ahead_level[1]), comes.eq(waiting.r_rdy & ~ahead_level[1]),
-            early_there.eq(ahead_level.any()), early.eq(ahead[out_of]),
-            moves.eq(~there | leaves),
-        ]
-        m.d.sync += [
-            ahead_level.eq(ahead_level + comes - (moves & early_there)),
-            into.eq(into ^ comes), out_of.eq(out_of ^ (moves & early_there)),
-        ]
-        for number in range(2):
-            with m.If(~ahead_level[1] & (into == number)):
-                m.d.sync += ahead[number].eq(waiting.r_data)
-        with m.If(moves):
-            m.d.sync += [there.eq(early_there), token.eq(early)]
+        # They are looked at in registers, not at the memory's output; of the oldest it is known
+        # whether its group is over.
+        m.submodules.ahead = ahead = Ahead(layout)
+        early, token = ahead.o.payload, Signal(layout, name="token")
+        there, late, moves, leaves = (Signal(name=name) for name in (
+            "there", "late", "moves", "leaves"))
         early_older, token_older = Signal(), Signal()
         m.d.comb += [
-            early_older.eq(Mux(out_of, *(is_older(ahead[number].tag, self.oldest)
-                                         for number in (1, 0)))),
+            ahead.i.valid.eq(waiting.r_rdy), ahead.i.payload.eq(waiting.r_data),
+            waiting.r_en.eq(ahead.i.ready), moves.eq(~there | leaves), ahead.o.ready.eq(moves),
+            early_older.eq(is_older(early.tag, self.oldest)),
             token_older.eq(is_older(token.tag, self.oldest)),
         ]
+        with m.If(moves):
+            m.d.sync += [there.eq(ahead.o.valid), token.eq(early)]
         m.d.sync += late.eq(Mux(moves, early_older, token_older))
         m.d.comb += [
             self.i_token.ready.eq(waiting.w_rdy), waiting.w_en.eq(self.i_token.valid),
@@ -226,7 +215,7 @@ class Vsort(Component):
             self.behind.eq(
                 (valid & is_older(out_tag, self.oldest)) | (head_there & head_older)
                 | (queue.r_rdy & following_older) | held_older | (there & token_older)
-                | (early_there & early_older)),
+                | (ahead.o.valid & early_older)),
         ]
         m.d.sync += over_late.eq(Mux(loads, following_older, head_older))
         with m.If(loads):

@@ -28,25 +28,30 @@ _STAGES = 12, 1
 # Constants: Gaussians in a cycle, beats of the buffer and of a burst, bursts in flight, voxels
 # ahead, Gaussians of the queue, whether there are filters, stages, the scene's first beat; where
 # the rings begin. Then counts of what the unit does. What follows is its registers: the voxel that
-# is asked for, how it stands with it, its next beat and those left; beats that are reserved, bursts
-# in flight; the address that waits and its beats; the queue that the next beat goes to; levels of
-# these queues and whether their output registers hold something; the same of headers and of voxels
-# that were opened, and how many came and went; a voxel on its way to the arithmetic, two registers;
-# the voxel that follows, the one whose turn it is, its Gaussians left, its number, the next of its
-# Gaussians; half of a beat gone; queue of the next beat; places of the queue in use, Gaussians that
-# came into it and left, whether one shows; voxels that ended, one cycle ago as well, and that are
-# done; whether the oldest was announced; the token that waits, its visit and its Gaussian; time.
+# is asked for, whether its group is over, how it stands with it, its next beat and those left;
+# beats that are reserved, bursts in flight; the address that waits and its beats; the queue that
+# the next beat goes to; levels of these queues and whether their output registers hold something;
+# the voxel on its way to the headers, and whether they have room; the same of headers and of voxels
+# that were opened, and how many came and went; whether the oldest header is known; a voxel on its
+# way to the arithmetic, two registers; the voxel that follows, the one whose turn it is, whether
+# its group is over, its Gaussians left, its number, the next of its Gaussians; half of a beat gone;
+# queue of the next beat; places of the queue in use, and whether there were enough; Gaussians that
+# came into it, were read and left, whether one was read, how many wait behind it, and whether one
+# shows; voxels that ended, one, two and three cycles ago as well, and that are done; the voxel that
+# is told, and whether its group is over; whether it was announced; the token that waits, its visit
+# and its Gaussian; time. That a group is over is what was seen in the cycle before.
 (UNITS, BUFFER, BURST, BURSTS, AHEAD, DEPTH, FILTERS, STAGES, SCENE,
  AT_HEADERS, AT_OPENED, AT_STAGES, AT_QUEUE, AT_FOLDED,
  GIVEN, PASSED, STALLED,
- HELD, BEGUN, PLACE, LEFT, RESERVED, FLYING, ADDRESS, ADDRESS_BEATS, FILL,
+ HELD, HELD_LATE, BEGUN, PLACE, LEFT, RESERVED, FLYING, ADDRESS, ADDRESS_BEATS, FILL,
  BEATS_0, BEATS_1, OUT_0, OUT_1,
- HEADERS, HEADERS_OUT, HEADERS_CAME, HEADERS_WENT,
- OPENED, OPENED_OUT, OPENED_CAME, OPENED_WENT,
- FRESH_0, FRESH_1, FOLLOWING, VOXEL, VOXEL_LEFT, NUMBER, AT, ODD, TURN,
- USED, INTO, OUT, HERE, ENDED, OVER, DONE, ANNOUNCED, TOKEN, TOKEN_VISIT, TOKEN_GAUSSIAN,
- TIME) = range(59)
-SIZE = 59
+ ENTERING, HEADER_ROOM, HEADERS, HEADERS_OUT, HEADERS_CAME, HEADERS_WENT,
+ OPENED, OPENED_OUT, OPENED_CAME, OPENED_WENT, KNOWN,
+ FRESH_0, FRESH_1, FOLLOWING, VOXEL, VOXEL_LATE, VOXEL_LEFT, NUMBER, AT, ODD, TURN,
+ USED, CREDIT, INTO, READ, OUT, HERE, WAITS, SHOWS, ENDED, ENDED_1, ENDED_2, OVER, DONE,
+ TOLD, TOLD_LATE, ANNOUNCED, TOKEN, TOKEN_VISIT, TOKEN_GAUSSIAN,
+ TIME) = range(72)
+SIZE = 72
 
 
 def new_cfu(
@@ -75,7 +80,7 @@ def new_cfu(
         (BURSTS, design.outstanding_bursts), (AHEAD, design.voxels_ahead), (DEPTH, design.queue),
         (FILTERS, design.filters), (STAGES, stages),
         (SCENE, scene_address // shell.data_bytes), (HELD, -1), (FOLLOWING, -1), (VOXEL, -1),
-        (NUMBER, -1),
+        (NUMBER, -1), (ENTERING, -1), (TOLD, -1),
     ):
         state[name] = value
     state[AT_HEADERS:AT_FOLDED + 1] = starts
@@ -101,9 +106,9 @@ def is_idle(state):
 @nb.njit
 def is_empty(state):
     """Whether no voxel and no token is inside."""
-    return (state[HELD] < 0 and state[HEADERS] == 0 and state[HEADERS_OUT] == 0
-            and state[FOLLOWING] < 0 and state[OPENED] == 0 and state[OPENED_OUT] == 0
-            and state[TOKEN] == 0)
+    return (state[HELD] < 0 and state[ENTERING] < 0 and state[HEADERS] == 0
+            and state[HEADERS_OUT] == 0 and state[FOLLOWING] < 0 and state[OPENED] == 0
+            and state[OPENED_OUT] == 0 and state[TOLD] < 0 and state[TOKEN] == 0)
 
 
 @nb.njit(inline="always")
@@ -121,9 +126,8 @@ def _head(state, ring, out, went):
 def behind(state, tags, oldest):
     """Whether something of a group before `oldest` is inside."""
     for visit in (
-            state[HELD], _head(state, AT_HEADERS, HEADERS_OUT, HEADERS_WENT), state[FOLLOWING],
-            _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT),
-            state[TOKEN_VISIT] if state[TOKEN] else -1):
+            state[HELD], _head(state, AT_HEADERS, KNOWN, HEADERS_WENT), state[FOLLOWING],
+            state[TOLD], state[TOKEN_VISIT] if state[TOKEN] else -1):
         if visit >= 0 and _is_older(tags[visit], oldest):
             return True
     return False
@@ -139,18 +143,18 @@ def _fifo(state, level, out, push, pop):
 
 
 @nb.njit(inline="always")
-def _tell(state, tags, prefixes, oldest, token_ready):
+def _tell(state, prefixes, token_ready):
     """Tokens leave; returns whether a Gaussian and whether a voxel is done with."""
-    visit = _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT)
+    visit = state[TOLD]
     move = not state[TOKEN] or token_ready
     kind, pop, leave, number = -1, False, False, -1
     if visit >= 0:
-        dead = _is_older(tags[visit], oldest)
+        dead = state[TOLD_LATE] != 0
         entry = state[AT_QUEUE] + 2 * (state[OUT] % state[DEPTH])
         if prefixes[visit] == 0:
             kind = -1 if dead else 3
             leave = dead or move
-        elif state[HERE] and state[entry + 1] == state[DONE]:
+        elif state[SHOWS] and state[entry + 1] == state[DONE]:
             if not dead and not state[ANNOUNCED]:
                 kind = 0
             else:
@@ -174,12 +178,12 @@ def _tell(state, tags, prefixes, oldest, token_ready):
 
 
 @nb.njit(inline="always")
-def _give(state, tags, oldest, row):
+def _give(state, row):
     """Gaussians are taken from the buffer, as a row: the first, how many, whether it is the last.
 
     Returns beats that leave, and whether it is the voxel's last row.
     """
-    dead = state[VOXEL] >= 0 and _is_older(tags[state[VOXEL]], oldest)
+    dead = state[VOXEL] >= 0 and state[VOXEL_LATE] != 0
     most = state[UNITS]
     if most == 1 and dead and not state[ODD]:
         most = 2
@@ -187,7 +191,7 @@ def _give(state, tags, oldest, row):
     if state[TURN]:
         first, second = second, first
     there = first != 0 and (state[UNITS] < 4 or second != 0 or state[VOXEL_LEFT] <= 2)
-    credit = state[USED] <= state[DEPTH] - state[UNITS]
+    credit = state[CREDIT] != 0
     go = state[VOXEL] >= 0 and there and (credit or dead)
     state[STALLED] += state[VOXEL] >= 0 and there and not credit and not dead
     row[0] = row[1] = row[2] = 0
@@ -235,15 +239,19 @@ def step(
         A token is taken if there is one.
     """
     takes_visit = state[HELD] < 0 and visit >= 0
-    header = _head(state, AT_HEADERS, HEADERS_OUT, HEADERS_WENT)
-    header_room = state[HEADERS] < state[AHEAD] - 1
+    header = _head(state, AT_HEADERS, KNOWN, HEADERS_WENT)
+    header_room = state[HEADER_ROOM] != 0
+    entering = state[ENTERING]
+    state[HEADER_ROOM] = (
+        state[HEADERS] + (state[HEADERS_OUT] != 0) + (entering >= 0) < state[AHEAD] - 1)
     opened_room = state[OPENED] < state[AHEAD] - 1
     following = state[FOLLOWING]
     into, ended = state[INTO], state[ENDED]
     used = state[USED]
+    credit = used <= state[DEPTH] - 2 * state[UNITS]
 
     # What is behind the filters.
-    pop, leave = _tell(state, tags, prefixes, oldest, token_ready)
+    pop, leave = _tell(state, prefixes, token_ready)
     stage = state[AT_STAGES] + 4 * (state[TIME] % state[STAGES])
     oldest_row = state[stage:stage + 4]
     for n in range(oldest_row[1]):
@@ -254,13 +262,24 @@ def step(
             state[PASSED] += 1
         else:
             used -= 1
-    state[OVER] = ended
+    state[OVER], state[ENDED_2], state[ENDED_1] = state[ENDED_2], state[ENDED_1], ended
     state[ENDED] += oldest_row[2]
+    # What was read waits in two registers, then in the one that shows.
+    loads = not state[SHOWS] or pop
+    waits = state[WAITS]
+    if loads:
+        state[SHOWS] = waits != 0
+        state[WAITS] -= state[SHOWS]
+    if waits < 2:
+        state[WAITS] += state[HERE]
+    if waits < 2 or not state[HERE]:
+        state[HERE] = state[READ] != into
+        state[READ] += state[HERE]
     state[OUT] += pop
-    state[HERE] = state[OUT] != into
     # The row that comes takes its place.
-    popped, closed = _give(state, tags, oldest, oldest_row)
+    popped, closed = _give(state, oldest_row)
     state[USED] = used + oldest_row[1] - pop
+    state[CREDIT] = credit
     state[TIME] += 1
 
     # The next voxel.
@@ -276,8 +295,18 @@ def step(
             state[VOXEL], state[VOXEL_LEFT] = following, prefixes[following]
             state[AT] = starts[following]
             state[NUMBER] += 1
-    _fifo(state, OPENED, OPENED_OUT, enters, leave)
-    state[OPENED_WENT] += leave
+    if state[VOXEL] >= 0:
+        state[VOXEL_LATE] = _is_older(tags[state[VOXEL]], oldest)
+    told = state[TOLD]
+    coming = _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT) if told < 0 else -1
+    _fifo(state, OPENED, OPENED_OUT, enters, told < 0)
+    state[OPENED_WENT] += coming >= 0
+    if told < 0:
+        state[TOLD] = coming
+    elif leave:
+        state[TOLD] = -1
+    if state[TOLD] >= 0:
+        state[TOLD_LATE] = _is_older(tags[state[TOLD]], oldest)
     take = following < 0 and header >= 0
     if state[FILTERS]:
         arithmetic = state[state[AT_FOLDED]:]
@@ -287,23 +316,25 @@ def step(
         take = take and (result or not wants)
     if take:
         state[FOLLOWING] = header
+    state[KNOWN] = state[HEADERS_OUT] != 0 and not take
 
     # Voxels and their bursts.
-    drop = state[HELD] >= 0 and not state[BEGUN] and _is_older(tags[state[HELD]], oldest)
+    drop = state[HELD] >= 0 and not state[BEGUN] and state[HELD_LATE] != 0
     ends = state[HELD] >= 0 and prefixes[state[HELD]] == 0
     length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
     ask = (state[HELD] >= 0 and not ends and not drop and not stop
-           and (state[ADDRESS_BEATS] == 0 or address_ready) and state[FLYING] < state[BURSTS]
+           and state[ADDRESS_BEATS] == 0 and state[FLYING] < state[BURSTS]
            and state[RESERVED] + length <= state[BUFFER] and (state[BEGUN] != 0 or header_room))
     enter = (state[HELD] >= 0 and not drop and not state[BEGUN] and header_room
              and (ends or ask))
     state[FRESH_1] = state[FRESH_0]
     state[FRESH_0] = enter and not ends
-    if enter:
-        state[state[AT_HEADERS] + state[HEADERS_CAME] % state[AHEAD]] = state[HELD]
+    if entering >= 0:
+        state[state[AT_HEADERS] + state[HEADERS_CAME] % state[AHEAD]] = entering
         state[HEADERS_CAME] += 1
-    _fifo(state, HEADERS, HEADERS_OUT, enter, take)
+    _fifo(state, HEADERS, HEADERS_OUT, entering >= 0, take)
     state[HEADERS_WENT] += take
+    state[ENTERING] = state[HELD] if enter else -1
     if address_ready:
         state[ADDRESS_BEATS] = 0
     if drop or (enter and ends) or (ask and state[LEFT] == length):
@@ -321,6 +352,8 @@ def step(
         state[HELD], state[BEGUN] = visit, 0
         state[PLACE] = state[SCENE] + addresses[visit]
         state[LEFT] = (prefixes[visit] + 1) // 2
+    if state[HELD] >= 0:
+        state[HELD_LATE] = _is_older(tags[state[HELD]], oldest)
 
     # Beats.
     both = popped == 2

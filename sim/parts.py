@@ -934,20 +934,22 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
     """Arithmetic of voxels; filters; voxels and Gaussians that wait.
 
     A filter's stages hold three words of each form, then some seven of a Gaussian; beside the
-    filters go what they know of the voxel. A voxel stands in three places, in two more in front of
-    the arithmetic, a token in one.
+    filters go what they know of the voxel. A voxel stands in five places, a Gaussian behind the
+    queue in three, a token in one.
     """
     cfu, fmt = design.cfu, design.cfu.floating
     visit = _visit_bits(fmt)
     gaussian = INDEX_BITS + 3 * PLACE_BITS + 16
     number = cfu.voxels_ahead.bit_length() + 1
-    operators, registers = Counts(), 3.0 * visit + gaussian * cfu.units + fmt.width * 8
+    operators, registers = Counts(), (
+        5.0 * visit + gaussian * cfu.units + 3 * (gaussian + number) + fmt.width * 8)
     memories = {
         **{f"beats_{bank}": Macro(cfu.buffer_beats // cfu.banks - 1, design.shell.data_bits)
            for bank in range(cfu.banks)},
         **{f"queue_{bank}": Macro(cfu.queue // cfu.units, gaussian + number)
            for bank in range(cfu.units)},
-        **{name: Macro(cfu.voxels_ahead - 1, visit) for name in ("headers", "opened")}}
+        "headers": Macro(cfu.voxels_ahead - 1, visit + fmt.exponent_bits + 1),
+        "opened": Macro(cfu.voxels_ahead - 1, visit)}
     if cfu.filters:
         plan = cfu_schedule(cfu)
         operators, folded = _folded(plan, fmt)
@@ -955,7 +957,7 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
         form = COEFFICIENT.width + PLACE_BITS
         results = _results(plan, fmt)
         registers += (
-            folded + 2 * visit + 2 * BINARY32.width * len(RECORD) + 5 * results.bits
+            folded + 2 * BINARY32.width * len(RECORD) + 5 * results.bits
             + 4 * (HALF.width + 2 * NORM.width + DEPTH.width)
             + cfu.units * (3 * (3 * form + 2 * (form + 1) + OFFSET_UP + DEPTH.width)
                            + 10 * 7 * DISTANCE.width))
