@@ -103,10 +103,9 @@ def step(state, beat, taken):
     state[FLYING] -= goes
 
     # The queue of results, whose oldest is in a register of its own.
-    move = not result or taken
-    leaves = move and state[SHOWN] != 0
+    leaves = not result and state[SHOWN] != 0
     inner = state[QUEUED] > 0 and (state[SHOWN] == 0 or leaves)
-    state[RESULT] = leaves or not move
+    state[RESULT] = leaves or (result and not taken)
     state[QUEUED] += state[DONE]
     state[QUEUED] -= inner
     state[SHOWN] = inner or (state[SHOWN] != 0 and not leaves)

@@ -166,11 +166,14 @@ class Folded(Component):
         taken = Signal()
         m.d.comb += [
             queue.w_en.eq(done), queue.w_data.eq(results),
-            move.eq(~self.o.valid | self.o.ready), queue.r_en.eq(move),
+            # No interval is a single cycle: the queue need not know who takes what.
+            move.eq(~self.o.valid), queue.r_en.eq(move),
             taken.eq(self.o.valid & self.o.ready),
         ]
         with m.If(move):
             m.d.sync += [self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data)]
+        with m.If(taken):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(begin & ~taken):
             m.d.sync += [flying.eq(flying + 1), room.eq(flying != most - 1)]
         with m.If(~begin & taken):
@@ -184,11 +187,11 @@ class Folded(Component):
         m.submodules.buffer = buffer = Memory(
             shape=len(self.i.payload), depth=depth, init=[])
         write, read = buffer.write_port(), buffer.read_port()
-        # Beats that came, that records that began ended at, and that have been freed.
-        came, head, tail = (Signal(range(2 * depth), name=name)
-                            for name in ("came", "head", "tail"))
+        # Beats that came, that records that began ended at, and that have not been freed.
+        came, head, used = (Signal(range(2 * depth), name=name)
+                            for name in ("came", "head", "used"))
         m.d.comb += [
-            self.i.ready.eq((came - tail)[:len(came)] != depth),
+            self.i.ready.eq(~used[-1]),
             write.addr.eq(came), write.data.eq(self.i.payload),
             write.en.eq(self.i.valid & self.i.ready),
             ready.eq((slot == 0) & ((came - head)[:len(came)] >= self.beats)),
@@ -196,8 +199,7 @@ class Folded(Component):
         ]
         with m.If(write.en):
             m.d.sync += came.eq(came + 1)
-        with m.If(self.freed):
-            m.d.sync += tail.eq(tail + self.beats)
+        m.d.sync += used.eq(used + write.en - Mux(self.freed, self.beats, 0))
         # Where the records of this round and those before begin.
         ages = plan.last_read // interval + 1
         bases = [head] + [Signal.like(head, name=f"base_{n}") for n in range(1, ages)]
@@ -213,7 +215,7 @@ class Folded(Component):
                     with m.Case(at):
                         m.d.comb += read.addr.eq(bases[age] + beat)
                         m.d.sync += there.eq(beat < self.beats)
-        words = Signal(len(self.i.payload))
+        words = Signal(len(self.i.payload), reset_less=True)
         m.d.sync += words.eq(Mux(there, read.data, 0))
         return words
 
