@@ -44,6 +44,13 @@ class _Stage(NamedTuple):
     """It is to be empty behind this cycle."""
 
 
+class _Head(NamedTuple):
+    """What is next in a queue."""
+
+    valid: Signal
+    held: Any
+
+
 class Ffu(Component):
     """Fetch the indices of every Gaussian that may be seen, decode, project and test it.
 
@@ -52,7 +59,8 @@ class Ffu(Component):
 
     Gaussians that are neighbours in memory make a run, which is asked for as one burst as soon as
     something else is offered behind it. Tokens wait in order for their beats, for which room is
-    reserved before they are asked for: ``i_beat`` is always ready. A beat's indices read all
+    reserved before they are asked for: ``i_beat`` is always ready. What is next in a queue is in
+    registers behind its memory. A beat's indices read all
     codebooks at once; from registers behind these the words of the decoded record go to the
     arithmetic in beats of :attr:`FfuDesign.lanes`. The arithmetic runs on shared units, see
     :class:`splatforge.hw.lib.folded.Folded`. Three stages make integers of what it gives, and
@@ -70,8 +78,8 @@ class Ffu(Component):
     Latency: :attr:`latency` cycles from the transfer of results inside to their token on
     ``o_token``; before it the schedule's. Throughput: a Gaussian every ``interval`` cycles, an end
     of a voxel or a group every other cycle beside them. Stall: ``o_token`` may stall for ever; the
-    stages, the arithmetic, the decoding and the fetch then wait one for the other. No ``valid``
-    depends on an input combinationally; ``i_token.ready`` does on ``oldest`` and on the token.
+    stages, the arithmetic, the decoding and the fetch then wait one for the other. No ``valid`` and
+    no ``ready`` depends on an input combinationally.
 
     Parameters
     ----------
@@ -160,6 +168,8 @@ class Ffu(Component):
                 for place, name in enumerate(flow.constants))]
         #: Whether there is something of a group that is over in each place.
         self.late: list[Value] = []
+        #: Indices leave their queue.
+        self.decoded = Signal(name="decoded")
         waiting, run = self._collect(m)
         arrived = self._fetch(m, *run)
         context = self._decode(m, waiting, arrived, folded)
@@ -195,7 +205,8 @@ class Ffu(Component):
     def _collect(self, m):
         """Take tokens into a queue, and neighbours into runs; one run may wait to be asked for."""
         design, shell = self.design, self.shell
-        token, body = self.i_token.p, self.i_token.p.body
+        token: Any = Signal(self.i_token.p.shape(), reset_less=True, name="token")
+        there, body = Signal(), token.body
         layout = self._waiting_layout()
         m.submodules.waiting = waiting = SyncFIFOBuffered(width=layout.size, depth=design.waiting)
         place_bits = shell.address_bits - (shell.data_bytes - 1).bit_length()
@@ -203,22 +214,28 @@ class Ffu(Component):
         run, closed = Signal(runs), Signal(runs)
         some, some_closed, asked = (Signal(name=name) for name in ("some", "some_closed", "asked"))
         base, place = Signal(place_bits), Signal(place_bits)
-        following = Signal(INDEX_BITS + 1)
+        # Of the Gaussian before: the index behind it, and whether a page ends with it.
+        following, page_ends = Signal(INDEX_BITS + 1), Signal()
         dead, gaussian, extends, take = (
             Signal(name=name) for name in ("dead", "gaussian", "extends", "take"))
         queued = Signal(layout)
         m.d.comb += [
-            dead.eq(is_older(token.tag, self.oldest)),
             gaussian.eq((token.kind == SurvivorKind.GAUSSIAN) & ~dead),
             place.eq(base + body.gaussian.index),
             extends.eq(some & gaussian & (body.gaussian.index == following)
-                       & (run.length != design.burst_beats) & place[:_PAGE_BITS].any()),
-            self.i_token.ready.eq(
-                (dead | waiting.w_rdy) & (~some | extends | ~some_closed)),
-            take.eq(self.i_token.valid & self.i_token.ready),
+                       & (run.length != design.burst_beats) & ~page_ends),
+            take.eq(there & (dead | waiting.w_rdy) & (~some | extends | ~some_closed)),
+            self.i_token.ready.eq(~there | take),
             waiting.w_en.eq(take & ~dead), waiting.w_data.eq(queued),
             queued.kind.eq(token.kind), queued.tag.eq(token.tag),
         ]
+        # Whether it is of a group that is over is known from the cycle before.
+        self._is_late(there, token.tag)
+        with m.If(self.i_token.ready):
+            m.d.sync += [there.eq(self.i_token.valid), token.eq(self.i_token.p),
+                         dead.eq(is_older(self.i_token.p.tag, self.oldest))]
+        with m.Else():
+            m.d.sync += dead.eq(is_older(token.tag, self.oldest))
         with m.If(token.kind == SurvivorKind.VOXEL):
             m.d.comb += [queued.body.voxel[name].eq(body.voxel[name])
                          for name in queued.body.voxel.shape().members]
@@ -235,7 +252,8 @@ class Ffu(Component):
             with m.Elif(gaussian):
                 m.d.sync += [some.eq(1), run.place.eq(place), run.length.eq(1)]
             with m.If(gaussian):
-                m.d.sync += following.eq(body.gaussian.index + 1)
+                m.d.sync += [following.eq(body.gaussian.index + 1),
+                             page_ends.eq(place[:_PAGE_BITS].all())]
             with m.If(~dead & (token.kind == SurvivorKind.VOXEL)):
                 m.d.sync += base.eq(
                     (self.scene_address >> (shell.data_bytes - 1).bit_length())
@@ -255,17 +273,19 @@ class Ffu(Component):
         in_flight = Signal(range(design.outstanding_bursts + 1))
         space, length = (Signal(range(beats + 1), name=name) for name in ("space", "length"))
         free, asks_books, here = (Signal(name=name) for name in ("free", "asks_books", "here"))
+        # Of a cycle ago: nothing is asked for in the cycle behind one in which something was.
+        some_left, room = Signal(), Signal(init=1)
+        # Codebooks are to come.
+        loads = Signal()
         m.d.comb += [
-            free.eq(~self.stop & (~self.o_address.valid | self.o_address.ready)
+            free.eq(~self.stop & ~self.o_address.valid
                     & (in_flight != design.outstanding_bursts)),
             space.eq(beats - place[:(beats - 1).bit_length()]),
-            length.eq(Mux(left < space, left, space)),
-            asks_books.eq(free & left.any() & (in_flight < design.codebook_bursts)),
-            asked.eq(free & ~left.any() & some_run
-                     & (reserved + run.length <= design.buffer_beats)),
+            asks_books.eq(free & some_left & (in_flight < design.codebook_bursts)),
+            asked.eq(free & ~some_left & some_run & room),
             self.i_beat.ready.eq(1),
             here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_FINE)),
-            self.coded.eq(here & coming.any()), self.busy.eq(here & ~coming.any()),
+            self.coded.eq(here & loads), self.busy.eq(here & ~loads),
             arrived.w_en.eq(self.busy), arrived.w_data.eq(self.i_beat.p.data),
             self.idle.eq(~in_flight.any()),
         ]
@@ -286,13 +306,15 @@ class Ffu(Component):
                 self.o_address.p.length.eq(run.length - 1),
             ]
         m.d.sync += [
+            some_left.eq(left.any()), length.eq(Mux(left < space, left, space)),
+            room.eq(reserved <= design.buffer_beats - beats),
             in_flight.eq(in_flight + (asks_books | asked) - (here & self.i_beat.p.last)),
-            reserved.eq(reserved + Mux(asked, run.length, 0) - (arrived.r_rdy & arrived.r_en)),
+            reserved.eq(reserved + Mux(asked, run.length, 0) - self.decoded),
         ]
         with m.If(self.coded):
-            m.d.sync += coming.eq(coming - 1)
+            m.d.sync += [coming.eq(coming - 1), loads.eq(coming != 1)]
         with m.If(self.start & self.load):
-            m.d.sync += place.eq(self.codebook_address >> beat_bits)
+            m.d.sync += [place.eq(self.codebook_address >> beat_bits), loads.eq(1)]
             with m.Switch(self.sh_degree):
                 for degree in range(4):
                     with m.Case(degree):
@@ -300,8 +322,26 @@ class Ffu(Component):
                         m.d.sync += [left.eq(beats), coming.eq(beats)]
         return arrived
 
-    def _codebooks(self, m, arrived, read) -> dict[str, Value]:
-        """Words of binary16 of the entries whose indices were there in the cycle of `read`.
+    def _head(self, m, name: str, queue, layout, taken: Value) -> _Head:
+        """What is next in a queue, in registers: out of a block of memory it comes late.
+
+        What is not taken is followed by one more, so that the queue need not know it.
+        """
+        valid, waits, free = (
+            Signal(name=f"{name}_{part}") for part in ("valid", "waits", "free"))
+        held = Signal(layout, name=name, reset_less=True)
+        waiting = Signal.like(queue.r_data, name=f"{name}_waiting", reset_less=True)
+        m.d.comb += [free.eq(~valid | taken), queue.r_en.eq(~waits)]
+        m.d.sync += waits.eq(~free & (waits | queue.r_rdy))
+        with m.If(free):
+            m.d.sync += [valid.eq(waits | queue.r_rdy),
+                         Value.cast(held).eq(Mux(waits, waiting, queue.r_data))]
+        with m.If(~waits):
+            m.d.sync += waiting.eq(queue.r_data)
+        return _Head(valid, held)
+
+    def _codebooks(self, m, index_bits: Value, read) -> dict[str, Value]:
+        """Words of binary16 of the entries whose indices were there in the last cycle of `read`.
 
         Loading: beats of an entry, entries of a codebook, codebooks one behind the other.
         """
@@ -312,7 +352,7 @@ class Ffu(Component):
         part = Signal(range(most))
         earlier = Signal(data.ArrayLayout(self.shell.data_bits, max(most - 1, 1)))
         indices = data.View(data.StructLayout(
-            {name: width for name, width, _ in design.fields()}), arrived.r_data)
+            {name: width for name, width, _ in design.fields()}), index_bits)
         words: dict[str, Value] = {}
         with m.If(self.coded):
             m.d.sync += [earlier.eq(Cat(self.i_beat.p.data, earlier))]
@@ -347,28 +387,34 @@ class Ffu(Component):
         """
         design = self.design
         layout = self._waiting_layout()
-        head = data.View(layout, waiting.r_data)
+        go, decoded = Signal(), self.decoded
+        there, head = self._head(m, "next_token", waiting, layout, go)
+        indices_there, indices = self._head(
+            m, "next_indices", arrived, unsigned(design.codebooks.index_bits), decoded)
         context_layout = self._context_layout()
         m.submodules.beside = context = SyncFIFOBuffered(
             width=context_layout.size, depth=records_under_way(design))
         beats = len(ffu_schedule(design).reads)
         # A record whose entries have been read, and one that goes to the arithmetic.
         fetched, sending, beat = Signal(), Signal(), Signal(range(beats))
+        last_beat, following = Signal(init=beats == 1), Signal(range(beats))
+        # No record's entries are to be kept: for the codebooks, which are everywhere.
+        reads = Signal(init=1, attrs={"keep": "true"})
         body: Any = layout.members["body"]
         voxel: Any = Signal(body.members["voxel"])
         places = data.StructLayout({
             **dict.fromkeys(("d_x", "d_y", "d_z", "size"), design.floating.width),
             "gaussian": body.members["gaussian"]})
         ahead, place = Signal(places), Signal(places)
-        dead, sent, move, free, go, read, is_gaussian = (Signal(name=name) for name in (
-            "head_dead", "sent", "move", "free", "go", "read", "is_gaussian"))
+        dead, sent, move, read, is_gaussian = (Signal(name=name) for name in (
+            "head_dead", "sent", "move", "read", "is_gaussian"))
         told = Signal(context_layout)
         m.d.comb += [
-            dead.eq(self._is_late(waiting.r_rdy, head.tag)),
+            dead.eq(self._is_late(there, head.tag)),
             is_gaussian.eq(head.kind == SurvivorKind.GAUSSIAN),
-            sent.eq(sending & folded.i.ready & (beat == beats - 1)),
-            move.eq(fetched & (~sending | sent)), free.eq(~fetched | move),
-            waiting.r_en.eq(go), arrived.r_en.eq(go & is_gaussian),
+            sent.eq(sending & folded.i.ready & last_beat),
+            move.eq(fetched & (~sending | sent)), following.eq(Mux(last_beat, 0, beat + 1)),
+            decoded.eq(go & is_gaussian),
             read.eq(go & is_gaussian & ~dead),
             context.w_en.eq(go & ~dead & (head.kind != SurvivorKind.VOXEL)),
             context.w_data.eq(told), told.tag.eq(head.tag),
@@ -377,27 +423,27 @@ class Ffu(Component):
         ]
         with m.Switch(head.kind):
             with m.Case(SurvivorKind.VOXEL):
-                m.d.comb += go.eq(waiting.r_rdy)
+                m.d.comb += go.eq(there)
             with m.Case(SurvivorKind.GAUSSIAN):
                 m.d.comb += [told.kind.eq(FineKind.FEATURE), go.eq(
-                    waiting.r_rdy & arrived.r_rdy & (dead | (free & context.w_rdy)))]
+                    there & indices_there & (dead | (~fetched & context.w_rdy)))]
             with m.Default():
                 m.d.comb += [
                     told.kind.eq(Mux(head.kind == SurvivorKind.VOXEL_END, FineKind.VOXEL_END,
                                      FineKind.GROUP_END)),
-                    go.eq(waiting.r_rdy & (dead | context.w_rdy))]
+                    go.eq(there & (dead | context.w_rdy))]
         with m.If(go & (head.kind == SurvivorKind.VOXEL)):
             m.d.sync += voxel.eq(head.body.voxel)
         with m.If(sending & folded.i.ready):
-            m.d.sync += beat.eq(Mux(beat == beats - 1, 0, beat + 1))
-        m.d.sync += [fetched.eq(Mux(fetched, ~move | read, read)),
+            m.d.sync += [beat.eq(following), last_beat.eq(following == beats - 1)]
+        m.d.sync += [fetched.eq(Mux(fetched, ~move, read)), reads.eq(Mux(fetched, move, ~read)),
                      sending.eq(Mux(sending, ~sent | move, move))]
         with m.If(read):
             m.d.sync += [ahead.gaussian.eq(head.body.gaussian), *(
                 ahead[name].eq(voxel[name]) for name in ("d_x", "d_y", "d_z", "size"))]
 
         # What memories give is in registers before anything is done with it.
-        entries = self._codebooks(m, arrived, read)
+        entries = self._codebooks(m, indices, reads)
         halves = Signal(data.ArrayLayout(16, len(entries)))
         with m.If(move):
             m.d.sync += [halves.eq(Cat(entries.values())), place.eq(ahead)]
@@ -434,9 +480,10 @@ class Ffu(Component):
         mean, opacity = design.feature.mean, design.feature.log_opacity
         given, told = folded.o.p, self._context_layout()
         shapes = given.shape().members
-        head = data.View(told, context.r_data)
+        takes = Signal()
+        there, head = self._head(m, "next_told", context, told, takes)
         is_feature = head.kind == FineKind.FEATURE
-        self._is_late(context.r_rdy, head.tag)
+        self._is_late(there, head.tag)
 
         # 1: what is culled, the square's side, the compensation of the opacity.
         passed = [name for name in shapes if name not in (
@@ -444,10 +491,10 @@ class Ffu(Component):
         first = self._stage(m, "first", data.StructLayout({
             "told": told, **{name: shapes[name] for name in passed},
             "depth": design.depth_bits, "culled": 1, "side": extent.width,
-            "compensation": log.width}), context.r_rdy & (~is_feature | folded.o.valid))
+            "compensation": log.width}), there & (~is_feature | folded.o.valid))
         one = first.held
         m.d.comb += [
-            context.r_en.eq(first.taken), folded.o.ready.eq(first.taken & is_feature),
+            takes.eq(first.taken), folded.o.ready.eq(first.taken & is_feature),
             self.projected.eq(folded.o.valid & folded.o.ready),
         ]
         near = self._camera("near")[-fmt.width:]

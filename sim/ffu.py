@@ -31,18 +31,21 @@ _VOXEL, _GAUSSIAN = int(SurvivorKind.VOXEL), int(SurvivorKind.GAUSSIAN)
 # the open one's first beat and its length or 0, the same of the one that waits to be asked for. Of
 # the fetch: the next beat of the codebooks, how many have not been asked for, and how many have not
 # come; the burst that waits for the bus, 0 beats if none does, and whether it is theirs; beats of
-# indices asked for that have not been decoded; bursts in flight; levels of the queue of indices,
-# and whether its output register holds something. The queues of tokens in front of and beside the
-# arithmetic: level, output register, what came and what went. Whether a record's entries have been
-# read, whether one goes to the arithmetic, and its next beat. The stages and the output: a token's
-# number or -1. Counts.
+# indices asked for that have not been decoded; bursts in flight; level of the queue of indices,
+# and whether its output and the two registers behind it hold something. The queues of tokens in
+# front of and beside the arithmetic: level, output, registers, what came and what went. Whether a
+# record's entries have been read, whether one goes to the arithmetic, and its next beat. The stages
+# and the output: a token's number or -1. Counts. Whether beats of codebooks were left to ask for,
+# and there was room for a burst of indices, a cycle ago. The token in front of all, or -1, and
+# whether it was of a group that is over.
 (BURST, FLYING_LIMIT, BOOKS_LIMIT, BUFFER, WAITING, CONTEXT, BEATS, SCENE, RUN, RUN_BEATS, CLOSED,
  CLOSED_BEATS, BOOKS, BOOKS_LEFT, COMING, ADDRESS, ADDRESS_BEATS, PATIENT, RESERVED, FLYING,
- ARRIVED, ARRIVED_OUT, QUEUED, QUEUED_OUT, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT,
+ ARRIVED, ARRIVED_OUT, ARRIVED_HEAD, ARRIVED_SPARE, QUEUED, QUEUED_OUT, QUEUED_HEAD,
+ QUEUED_SPARE, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT, BESIDE_HEAD, BESIDE_SPARE,
  BESIDE_PUSHED, BESIDE_POPPED, FETCHED, SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY,
- STALLED, PROJECTED, KEPT) = range(42)
+ STALLED, PROJECTED, KEPT, SOME_LEFT, ROOM, TOKEN, TOKEN_DEAD) = range(52)
 #: Then the two rings of tokens, and the state of the arithmetic.
-RINGS = 42
+RINGS = 52
 
 
 def new_ffu(
@@ -66,7 +69,8 @@ def new_ffu(
     """
     plan = ffu_schedule(design)
     arithmetic = folded.new_folded(plan, len(plan.reads), decoded_beats(design))
-    rings = design.waiting + records_under_way(design)
+    # Of each queue what it holds, and the registers behind it.
+    rings = design.waiting + 2 + records_under_way(design) + 2
     state = np.zeros(RINGS + rings + len(arithmetic), np.int64)
     state[RINGS + rings:] = arithmetic
     state[BURST], state[FLYING_LIMIT] = design.burst_beats, design.outstanding_bursts
@@ -76,26 +80,34 @@ def new_ffu(
     state[SCENE], state[BOOKS] = (
         address // shell.data_bytes for address in (scene_address, codebook_address))
     state[BOOKS_LEFT] = state[COMING] = load * design.codebooks.loaded_beats(sh_degree)
-    for place in (FIRST, SECOND, THIRD, OUT):
+    state[ROOM] = 1
+    for place in (TOKEN, FIRST, SECOND, THIRD, OUT):
         state[place] = -1
     return state
 
 
 @nb.njit(inline="always")
-def _extends(state, kinds, tags, places, number, oldest):
-    """Whether a token is a Gaussian next to the last one of the open run."""
-    return (state[RUN_BEATS] > 0 and kinds[number] == _GAUSSIAN and tags[number] >= oldest
+def _extends(state, kinds, places):
+    """Whether the token in front is a Gaussian next to the last one of the open run."""
+    number = state[TOKEN]
+    return (state[RUN_BEATS] > 0 and kinds[number] == _GAUSSIAN and not state[TOKEN_DEAD]
             and places[number] == state[RUN] + state[RUN_BEATS]
             and state[RUN_BEATS] < state[BURST]
             and (state[SCENE] + places[number]) % _PAGE_BEATS != 0)
 
 
-@nb.njit
-def takes(state, kinds, tags, places, number, oldest):
-    """Whether token `number`, if it is offered, is taken in this cycle."""
-    return ((tags[number] < oldest or state[QUEUED] < state[WAITING] - 1)
+@nb.njit(inline="always")
+def _goes(state, kinds, places):
+    """Whether there is a token in front, and goes into the queue or is dropped."""
+    return (state[TOKEN] >= 0 and (state[TOKEN_DEAD] != 0 or state[QUEUED] < state[WAITING] - 1)
             and (state[RUN_BEATS] == 0 or state[CLOSED_BEATS] == 0
-                 or _extends(state, kinds, tags, places, number, oldest)))
+                 or _extends(state, kinds, places)))
+
+
+@nb.njit
+def takes(state, kinds, places):
+    """Whether a token, if one is offered, is taken in this cycle."""
+    return state[TOKEN] < 0 or _goes(state, kinds, places)
 
 
 @nb.njit
@@ -119,17 +131,18 @@ def is_idle(state):
 @nb.njit(inline="always")
 def _heads(state):
     """Tokens at the ends of the queue in front of the arithmetic and of that beside it."""
-    return (state[RINGS + state[QUEUED_POPPED] % state[WAITING]],
-            state[RINGS + state[WAITING] + state[BESIDE_POPPED] % state[CONTEXT]])
+    waiting, context = state[WAITING] + 2, state[CONTEXT] + 2
+    return (state[RINGS + state[QUEUED_POPPED] % waiting],
+            state[RINGS + waiting + state[BESIDE_POPPED] % context])
 
 
 @nb.njit
 def behind(state, tags, oldest):
     """Whether something of a group before the oldest is inside."""
     queued, beside = _heads(state)
-    late = ((state[QUEUED_OUT] != 0 and tags[queued] < oldest)
-            or (state[BESIDE_OUT] != 0 and tags[beside] < oldest))
-    for place in (FIRST, SECOND, THIRD, OUT):
+    late = ((state[QUEUED_HEAD] != 0 and tags[queued] < oldest)
+            or (state[BESIDE_HEAD] != 0 and tags[beside] < oldest))
+    for place in (TOKEN, FIRST, SECOND, THIRD, OUT):
         late = late or (state[place] >= 0 and tags[state[place]] < oldest)
     return late
 
@@ -160,13 +173,29 @@ def _send(state, kinds, tags, kept, oldest, token_ready):
 
 
 @nb.njit(inline="always")
+def _move(state, level, pushed, taken):
+    """One cycle of a queue whose oldest is in its output, and of the two registers behind it."""
+    out, head, spare = level + 1, level + 2, level + 3
+    there, waits = state[out] != 0, state[spare] != 0
+    free = state[head] == 0 or taken
+    inner = state[level] > 0 and not (there and waits)
+    state[level] += pushed
+    state[level] -= inner
+    state[out] = inner or (there and waits)
+    state[spare] = not free and (there or waits)
+    if free:
+        state[head] = there or waits
+
+
+@nb.njit(inline="always")
 def _ask(state, stop, address_ready, came, last, decoded):
     """The fetch: what is asked for, and what comes."""
-    free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
+    free = (not stop and state[ADDRESS_BEATS] == 0
             and state[FLYING] < state[FLYING_LIMIT])
-    asks_books = free and state[BOOKS_LEFT] > 0 and state[FLYING] < state[BOOKS_LIMIT]
-    asks = (free and state[BOOKS_LEFT] == 0 and state[CLOSED_BEATS] > 0
-            and state[RESERVED] + state[CLOSED_BEATS] <= state[BUFFER])
+    asks_books = free and state[SOME_LEFT] != 0 and state[FLYING] < state[BOOKS_LIMIT]
+    asks = free and state[SOME_LEFT] == 0 and state[CLOSED_BEATS] > 0 and state[ROOM] != 0
+    state[SOME_LEFT] = state[BOOKS_LEFT] > 0
+    state[ROOM] = state[RESERVED] <= state[BUFFER] - state[BURST]
     if address_ready:
         state[ADDRESS_BEATS] = 0
     if asks_books:
@@ -190,9 +219,7 @@ def _ask(state, stop, address_ready, came, last, decoded):
         state[COMING] -= 1
         state[CODED] += 1
     state[BUSY] += arrives
-    inner = state[ARRIVED] > 0 and (not state[ARRIVED_OUT] or decoded)
-    state[ARRIVED] += arrives - inner
-    state[ARRIVED_OUT] = inner or (state[ARRIVED_OUT] and not decoded)
+    _move(state, ARRIVED, arrives, decoded)
 
 
 @nb.njit
@@ -222,17 +249,17 @@ def step(
     token_ready : bool
         A token is taken if there is one.
     """
-    waiting, context = state[WAITING], state[CONTEXT]
+    waiting, context = state[WAITING] + 2, state[CONTEXT] + 2
     arithmetic = state[RINGS + waiting + context:]
     ready, result = folded.offers(arithmetic)
     queued, beside = _heads(state)
-    takes_token = number >= 0 and takes(state, kinds, tags, places, number, oldest)
-    extends = takes_token and _extends(state, kinds, tags, places, number, oldest)
+    goes_in = _goes(state, kinds, places)
+    extends = goes_in and _extends(state, kinds, places)
 
     # Out of the arithmetic, and beside it.
     feature = kinds[beside] == _GAUSSIAN
     empty = _send(state, kinds, tags, kept, oldest, token_ready)
-    takes_first = empty and state[BESIDE_OUT] != 0 and (not feature or result)
+    takes_first = empty and state[BESIDE_HEAD] != 0 and (not feature or result)
     if takes_first:
         state[FIRST] = beside
     passes = takes_first and feature
@@ -244,11 +271,11 @@ def step(
     gaussian = kinds[queued] == _GAUSSIAN
     sent = state[SENDING] != 0 and ready and state[BEAT] == state[BEATS] - 1
     move = state[FETCHED] != 0 and (state[SENDING] == 0 or sent)
-    room = state[BESIDE] < context - 1
-    go = state[QUEUED_OUT] != 0
+    room = state[BESIDE] < state[CONTEXT] - 1
+    go = state[QUEUED_HEAD] != 0
     if gaussian:
-        go = go and state[ARRIVED_OUT] != 0 and (
-            dead or ((state[FETCHED] == 0 or move) and room))
+        go = go and state[ARRIVED_HEAD] != 0 and (
+            dead or (state[FETCHED] == 0 and room))
     elif kinds[queued] != _VOXEL:
         go = go and (dead or room)
     folded.step(arithmetic, state[SENDING] != 0, passes)
@@ -266,31 +293,28 @@ def step(
     _ask(state, stop, address_ready, beat, last, go and gaussian)
 
     # What comes.
-    if takes_token:
-        wanted = tags[number] >= oldest
+    token, queues = state[TOKEN], goes_in and not state[TOKEN_DEAD]
+    if goes_in:
         if state[RUN_BEATS] > 0 and not extends:
             state[CLOSED], state[CLOSED_BEATS] = state[RUN], state[RUN_BEATS]
             state[RUN_BEATS] = 0
         if extends:
             state[RUN_BEATS] += 1
-        elif wanted and kinds[number] == _GAUSSIAN:
-            state[RUN], state[RUN_BEATS] = places[number], 1
-        takes_token = wanted
+        elif queues and kinds[token] == _GAUSSIAN:
+            state[RUN], state[RUN_BEATS] = places[token], 1
+    if token < 0 or goes_in:
+        state[TOKEN] = number
+    state[TOKEN_DEAD] = state[TOKEN] >= 0 and tags[state[TOKEN]] < oldest
 
-    # Both queues have their oldest token in a register of its own.
-    if takes_token:
-        state[RINGS + state[QUEUED_PUSHED] % waiting] = number
+    if queues:
+        state[RINGS + state[QUEUED_PUSHED] % waiting] = token
         state[QUEUED_PUSHED] += 1
-    inner = state[QUEUED] > 0 and (not state[QUEUED_OUT] or go)
-    state[QUEUED] += takes_token - inner
-    state[QUEUED_OUT] = inner or (state[QUEUED_OUT] and not go)
+    _move(state, QUEUED, queues, go)
     state[QUEUED_POPPED] += go
     if goes_beside:
         state[RINGS + waiting + state[BESIDE_PUSHED] % context] = queued
         state[BESIDE_PUSHED] += 1
-    inner = state[BESIDE] > 0 and (not state[BESIDE_OUT] or takes_first)
-    state[BESIDE] += goes_beside - inner
-    state[BESIDE_OUT] = inner or (state[BESIDE_OUT] and not takes_first)
+    _move(state, BESIDE, goes_beside, takes_first)
     state[BESIDE_POPPED] += takes_first
 
 
@@ -339,7 +363,7 @@ def cycles(
         if beats and ready:
             bursts.append((now, int(beats)))
         number = given if given < len(kinds) else -1
-        taken = number >= 0 and takes(state, kinds, tags, frame.places, number, 0)
+        taken = number >= 0 and takes(state, kinds, frame.places)
         step(state, kinds, tags, frame.places, frame.kept, number, 0, False, ready, came, last,
              True)
         given += taken

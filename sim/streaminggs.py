@@ -182,8 +182,7 @@ def _compile_frame(digest: str):
                         survivor += 1 + ranks[of_cfu[cfu.TOKEN_GAUSSIAN]]
                     elif token - 1 == _VOXEL_END:
                         survivor = firsts[of_cfu[cfu.TOKEN_VISIT] + 1] - 1
-                survivor_ready = survivor >= 0 and ffu.takes(
-                    of_ffu, kinds, groups, places, survivor, oldest)
+                survivor_ready = survivor >= 0 and ffu.takes(of_ffu, kinds, places)
                 visit = np.int64(-1)
                 if voxel_out:
                     group = of_vsu[vsu.TOKEN]

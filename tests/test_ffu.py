@@ -497,7 +497,8 @@ class Play:
         """Whether no token is inside."""
         return (state[model.QUEUED_PUSHED] == state[model.QUEUED_POPPED]
                 and state[model.BESIDE_PUSHED] == state[model.BESIDE_POPPED]
-                and max(state[[model.FIRST, model.SECOND, model.THIRD, model.OUT]]) < 0)
+                and max(state[[model.TOKEN, model.FIRST, model.SECOND, model.THIRD,
+                               model.OUT]]) < 0)
 
     async def play(self, ctx):
         dut, scene, design = bench(self.design).dut, self.scene, self.design
@@ -557,8 +558,7 @@ class Play:
             ctx.set(dut.i_beat.valid, due or self.out(0.3))
             ctx.set(dut.i_beat.payload, beat)
             number = given if offered else -1
-            takes = offered and bool(model.takes(
-                state, kinds, tags, frame.places, number, self.oldest))
+            takes = offered and bool(model.takes(state, kinds, frame.places))
             asks, out = model.offers(state)
             idle = bool(model.is_idle(state))
             at, before = int(state[model.ADDRESS]), state[counts].copy()
