@@ -491,6 +491,8 @@ def _run(
      transparent) = macros
     every = ~np.uint64(0)
     scratch = np.empty(len(state), np.uint64)
+    read = np.zeros((len(memories), memories.shape[2]), np.uint8)
+    enabled = np.zeros(len(memories), np.bool_)
     previous = np.zeros(len(counted), np.uint64)
     moved = True
     for cycle in range(len(window_of)):
@@ -538,11 +540,15 @@ def _run(
                     memories[m, into, k] = value[write_data[m, k]] & np.uint64(1)
             if transparent[m]:
                 old = memories[m, where]
-            if value[read_enable[m]] & np.uint64(1):
+            enabled[m] = (value[read_enable[m]] & np.uint64(1)) != 0
+            read[m, :] = old
+        # What one memory gives may be what another takes: after all have taken.
+        for m in range(len(memories)):
+            if enabled[m]:
                 for k in range(read_data.shape[1]):
                     if read_data[m, k] > CLOCK:
-                        moved = moved or value[read_data[m, k]] != old[k]
-                        value[read_data[m, k]] = old[k]
+                        moved = moved or value[read_data[m, k]] != read[m, k]
+                        value[read_data[m, k]] = read[m, k]
         for k in range(len(state)):
             moved = moved or value[state[k]] != scratch[k]
             value[state[k]] = scratch[k]

@@ -125,6 +125,35 @@ def test_reads_of_what_is_being_written(liberty: Liberty, transparent: int) -> N
         simulate_activity(other, trace_of(stimulus, {"o": out}), [(1, CYCLES)])
 
 
+def test_memory_that_writes_into_another(liberty: Liberty) -> None:
+    """What one gives at an edge the other takes at the next, whichever of them comes first."""
+    top = Netlist()
+    clk, _, i, d = top.input("clk"), top.input("rst"), top.input("i", 3), top.input("d", 2)
+    reads = [top.nets(2) for _ in range(3)]
+    parameters = {
+        "SIZE": "1000", "WIDTH": "10", "RD_PORTS": "1", "WR_PORTS": "1", "RD_CLK_ENABLE": "1",
+        "WR_CLK_ENABLE": "1"}
+    for number, data in ((1, reads[0]), (0, d), (2, reads[1])):
+        top.cell("sram_8x2", parameters, RD_ADDR=i, RD_DATA=reads[number], RD_EN="1", RD_CLK=clk,
+                 WR_ADDR=i, WR_DATA=data, WR_EN=["1", "1"], WR_CLK=clk)
+    for number, read in enumerate(reads):
+        top.output(f"o_{number}", read)
+    rng = np.random.default_rng(4)
+    stimulus = {"rst": np.zeros((CYCLES, 1), np.uint8),
+                "i": rng.integers(0, 2, (CYCLES, 3), dtype=np.uint8),
+                "d": rng.integers(0, 2, (CYCLES, 2), dtype=np.uint8)}
+    words, out = np.zeros((3, 8, 2), np.uint8), np.zeros((3, CYCLES, 2), np.uint8)
+    for cycle in range(CYCLES - 1):
+        place = int(stimulus["i"][cycle] @ [1, 2, 4])
+        out[:, cycle + 1] = words[:, place]
+        words[0, place] = stimulus["d"][cycle]
+        words[1:, place] = out[:2, cycle]
+    outputs = {f"o_{number}": each for number, each in enumerate(out)}
+    circuit = Circuit({"modules": {"unit": top.json()}}, "unit", liberty)
+    assert len(circuit.macros) == 3
+    simulate_activity(circuit, trace_of(stimulus, outputs), [(1, CYCLES)])
+
+
 @pytest.mark.parametrize(("seed", "lanes"), [(1, 2), (2, 5), (3, 1), (4, 66)])
 def test_every_net_beside_the_naive_simulator(liberty: Liberty, seed: int, lanes: int) -> None:
     modules, stimulus = whole_unit(seed, lanes)
