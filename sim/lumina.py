@@ -346,6 +346,7 @@ def simulate(
         pixel_format.size_bytes, place.pitch_bytes, design.resolve.outstanding_bursts)
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(len(tiles), np.int64)
+    of_vru = vru.new_vru(design.vru)
     arguments: tuple[Any, ...] = (
         m, banked,
         (place.descriptor_address, place.table_address, place.list_address, place.feature_address,
@@ -354,7 +355,7 @@ def simulate(
         place.pitch_bytes, (first_beat, tile_counts), workload.ids.astype(np.int64), work,
         workload.hit, sets, same,
         (design.vru.waiting, design.vru.outstanding_features, design.vru.cache_features),
-        of_tilelists, vru.new_vru(design.vru),
+        of_tilelists, of_vru,
         nru.new_nru(design.nru, design.caching, design.remapping), of_radiance, of_resolve,
         arbiter.new_arbiter(),
         arbiter.new_arbiter(
@@ -377,9 +378,12 @@ def simulate(
     }
     return Run.of(
         design, {name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends,
-        actions={name: int(counts[place]) for name, place in (
-            ("lockstep", LOCKSTEP), ("remapped", REMAPPED), ("stalled", STALLED),
-            ("starved", STARVED))},
+        actions={
+            **{name: int(counts[place]) for name, place in (
+                ("lockstep", LOCKSTEP), ("remapped", REMAPPED), ("stalled", STALLED),
+                ("starved", STARVED))},
+            "entries": int(of_vru[vru.HITS] + of_vru[vru.MISSES]),
+            "feature_misses": int(of_vru[vru.MISSES])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,
         requests=logged_requests(m) if log and banked else None)

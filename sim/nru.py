@@ -276,6 +276,7 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
         What stands at the inputs.
     """
     v, pixels, front = state.registers, state.pixels, state.front
+    of_units, told = state.units, state.told
     units = pixels.shape[1]
     shown = offers(state, i.walk_ready, i.ready)
     ends, dropped, _ = _buffer(state)
@@ -292,9 +293,9 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
     empty = quiet
     room, most, recording, alive, wanted, first = True, 0, False, False, False, -1
     for n in range(units):
-        count = state.units[n, nru_unit.CAME] - state.units[n, nru_unit.WENT]
-        room = room and count < state.units[n, nru_unit.DEPTH] - 1
-        quiet = quiet and not nru_unit.offers(state.units[n], state.told[n])[4]
+        count = of_units[n, nru_unit.CAME] - of_units[n, nru_unit.WENT]
+        room = room and count < of_units[n, nru_unit.DEPTH] - 1
+        quiet = quiet and not nru_unit.offers(of_units, told, n)[4]
         live = pixels[LIVE, n]
         most = max(most, _bits(live))
         recording = recording or (live & ~pixels[COMPLETE, n]) != 0
@@ -311,18 +312,18 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
     for n in range(units):
         entry = -1
         if front[_STAGES, 0] and move and pixels[MASK, n]:
-            entry = state.units[n, nru_unit.CAME] % state.masks.shape[1]
+            entry = of_units[n, nru_unit.CAME] % state.masks.shape[1]
             state.masks[n, entry] = pixels[MASK, n]
             start = work.starts[v[TILE]]
             for q in range(UNIT_PIXELS):
                 pixel, place = q, splat - start
                 if v[REMAPPED]:
                     pixel, place = pixels[PICKED, n], splat + q - start
-                state.told[n, entry, q, 0] = pixel
-                state.told[n, entry, q, 1] = place >= work.ends[v[TILE], n, pixel]
-                state.told[n, entry, q, 2] = place == work.complete[v[TILE], n, pixel]
-        _, told_ended[n], told_complete[n], _, _ = nru_unit.offers(state.units[n], state.told[n])
-        nru_unit.step(state.units[n], state.masks[n], entry, begin)
+                told[n, entry, q, 0] = pixel
+                told[n, entry, q, 1] = place >= work.ends[v[TILE], n, pixel]
+                told[n, entry, q, 2] = place == work.complete[v[TILE], n, pixel]
+        _, told_ended[n], told_complete[n], _, _ = nru_unit.offers(of_units, told, n)
+        nru_unit.step(of_units, state.masks, n, entry, begin)
 
     # The front.
     if move:

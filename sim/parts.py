@@ -1,11 +1,12 @@
 """What stands in the units of an accelerator, and what happens there in a frame.
 
-Units are priced one by one: :func:`raster_events`, :func:`gscore_events` and
-:func:`streaminggs_events` say what happened, in the vocabulary of :mod:`splatforge.sim.costs`, and
-the functions of the same names with ``inventory`` what stands there. The units that the
-accelerators share take the measured blocks where their formats are those of the measurement, else
-the operators that the formats imply. The other units are :class:`Part`, from their parameters;
-where the gates of a unit were measured, its actions take the place of operators and registers.
+Units are priced one by one: :func:`raster_events`, :func:`gscore_events`,
+:func:`streaminggs_events` and :func:`lumina_events` say what happened, in the vocabulary of
+:mod:`splatforge.sim.costs`, and the functions of the same names with ``inventory`` what stands
+there. The units that the accelerators share take the measured blocks where their formats are those
+of the measurement, else the operators that the formats imply. The other units are :class:`Part`,
+from their parameters; where the gates of a unit were measured, its actions take the place of
+operators and registers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,9 @@ from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
+from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS, NruDesign
+from splatforge.designs.radiance import COLOR_BITS
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.setup import QUEUED_GROUPS, SetupDesign
@@ -71,8 +75,9 @@ from splatforge.sim.dram_energy import dram_events
 from splatforge.sim.run import Run
 
 __all__ = ["MACRO_BITS", "Macro", "Part", "flip_flops", "gscore_events", "gscore_inventory",
-           "gscore_parts", "is_measured", "raster_events", "raster_inventory",
-           "streaminggs_events", "streaminggs_inventory", "streaminggs_parts"]
+           "gscore_parts", "is_measured", "lumina_events", "lumina_inventory", "lumina_parts",
+           "raster_events", "raster_inventory", "streaminggs_events", "streaminggs_inventory",
+           "streaminggs_parts"]
 
 #: Events or items by name, and how many.
 Counts = dict[str, float]
@@ -173,17 +178,25 @@ def _shared_events(
     units: dict[str, Counts] = {
         "array": {"alpha_evaluation": issued, "alpha_significant": significant,
                   "blend_evaluation": issued, "blend_significant": significant,
-                  "array_block": busy},
-        "resolve": {"resolve_pixel": pixels},
-        "shell": {"registers_cycle": run.cycles},
-    }
-    for unit, events in units.items():
-        events |= _clocked(unit, design, run, clock_hz, table)
+                  "array_block": busy,
+                  **_clocked("array", design, run, clock_hz, table)},
+        **_output_events(design, run, pixels, clock_hz, table)}
     # A fragment that counts reads a pixel and writes it; resolve reads it once.
     for macro in _state_macros(design.array).values():
         units["array"] = _add(units["array"], {
             macro.read: significant + pixels, macro.write: significant,
             macro.leakage: 1e6 * run.cycles / clock_hz * design.array.lanes})
+    return units
+
+
+def _output_events(
+    design: AcceleratorDesign, run: Run, pixels: int, clock_hz: float, table: CostTable
+) -> dict[str, Counts]:
+    """Events of resolve and shell, measured."""
+    units: dict[str, Counts] = {
+        "resolve": {"resolve_pixel": pixels}, "shell": {"registers_cycle": run.cycles}}
+    for unit, events in units.items():
+        events |= _clocked(unit, design, run, clock_hz, table)
     return units
 
 
@@ -603,7 +616,7 @@ def _setup_operators(setup: SetupDesign) -> Counts:
         *((f"add_{fmt.width + 1}", 1) for fmt in (splat.u0, splat.v0, splat.a, splat.b, splat.c))])
 
 
-def _vru_part(design: GscoreDesign) -> Part:
+def _vru_part(design: GscoreDesign | LuminaDesign) -> Part:
     """Tags, records, queues, places of tiles; eight stages of setup, of them two for products."""
     vru = design.vru
     slope, distance = vru.slope.width, vru.setup.distance.width
@@ -934,22 +947,20 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
     """Arithmetic of voxels; filters; voxels and Gaussians that wait.
 
     A filter's stages hold three words of each form, then some seven of a Gaussian; beside the
-    filters go what they know of the voxel. A voxel stands in five places, a Gaussian behind the
-    queue in three, a token in one.
+    filters go what they know of the voxel. A voxel stands in three places, in two more in front of
+    the arithmetic, a token in one.
     """
     cfu, fmt = design.cfu, design.cfu.floating
     visit = _visit_bits(fmt)
     gaussian = INDEX_BITS + 3 * PLACE_BITS + 16
     number = cfu.voxels_ahead.bit_length() + 1
-    operators, registers = Counts(), (
-        5.0 * visit + gaussian * cfu.units + 3 * (gaussian + number) + fmt.width * 8)
+    operators, registers = Counts(), 3.0 * visit + gaussian * cfu.units + fmt.width * 8
     memories = {
         **{f"beats_{bank}": Macro(cfu.buffer_beats // cfu.banks - 1, design.shell.data_bits)
            for bank in range(cfu.banks)},
         **{f"queue_{bank}": Macro(cfu.queue // cfu.units, gaussian + number)
            for bank in range(cfu.units)},
-        "headers": Macro(cfu.voxels_ahead - 1, visit + fmt.exponent_bits + 1),
-        "opened": Macro(cfu.voxels_ahead - 1, visit)}
+        **{name: Macro(cfu.voxels_ahead - 1, visit) for name in ("headers", "opened")}}
     if cfu.filters:
         plan = cfu_schedule(cfu)
         operators, folded = _folded(plan, fmt)
@@ -957,7 +968,7 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
         form = COEFFICIENT.width + PLACE_BITS
         results = _results(plan, fmt)
         registers += (
-            folded + 2 * BINARY32.width * len(RECORD) + 5 * results.bits
+            folded + 2 * visit + 2 * BINARY32.width * len(RECORD) + 5 * results.bits
             + 4 * (HALF.width + 2 * NORM.width + DEPTH.width)
             + cfu.units * (3 * (3 * form + 2 * (form + 1) + OFFSET_UP + DEPTH.width)
                            + 10 * 7 * DISTANCE.width))
@@ -1203,3 +1214,171 @@ def streaminggs_events(
         units, of_default, parts, usual, _streaminggs_actions(run), run, clock_hz, table)
     return {**units, **_shared_events(design, run, pixels, significant, clock_hz, table),
             "memory": _memory_events(run)}
+
+
+# ---- Lumina -------------------------------------------------------------------------------------
+
+
+def _tilelists_part(design: LuminaDesign) -> Part:
+    """Beats of the table and of lists that wait; names of tiles; what is read, and where."""
+    lists, bits = design.tilelists, design.shell.data_bits
+    return _part(
+        {f"add_{design.shell.address_bits}": 4},
+        2 * bits + 8 * (TILE_TAG_BITS + 32) + 8 * design.shell.address_bits,
+        table=Macro(2 * lists.burst_beats - 1, bits), lists=Macro(lists.buffer_beats - 1, bits))
+
+
+def _form_operators(nru: NruDesign) -> Counts:
+    """Of a splat in one of the four generators: forms of all columns and rows, squares of v."""
+    form, total = nru.alpha.form.width, nru.alpha.form_sum.width + 1
+    pixels = nru.tile_px
+    return _sum([
+        (f"add_{total}", 2 + 3 * (pixels - 1) + 2 * pixels),
+        (f"multiply_{form}x{form}", pixels), (f"add_{2 * form}", pixels)])
+
+
+def _test_operators(nru: NruDesign) -> Counts:
+    """Of a splat at a pixel, in a processing element: its form, its square, the comparison."""
+    form = nru.alpha.form.width
+    return _sum([
+        (f"add_{nru.alpha.form_sum.width + 1}", 1), (f"multiply_{form}x{form}", 1),
+        (f"add_{2 * form}", 1), (f"add_{nru.alpha.exponent.width}", 1)])
+
+
+def _fragment_operators(nru: NruDesign) -> Counts:
+    """Of a significant fragment in a back end: the exponential, and blending."""
+    return _sum(lane_operators(nru.array)["blend"].items())
+
+
+def _entry_bits(nru: NruDesign) -> int:
+    """Of an entry between tests and back end: four exponents, splats, and their places."""
+    splat = 3 * nru.blend.color.width + RECORD_ID_BITS
+    return UNIT_PIXELS * (nru.exponent_bits + splat + 1) + 3
+
+
+def _nru_part(design: LuminaDesign) -> Part:
+    """The buffer of chunks, four generators of forms; of every unit four elements and a back end.
+
+    Results stand in registers once, factors twice. A back end holds a colour and an id in twelve
+    stages, for each of its pixels of two tiles colour, T twice, and the record.
+    """
+    nru, k = design.nru, design.radiance.record_ids
+    form, total = nru.alpha.form.width, nru.alpha.form_sum.width + 1
+    pixels = nru.tile_px
+    splat = design.splat.width + RECORD_ID_BITS
+    pixel = (2 * nru.blend.transmittance.width + 3 * nru.blend.accumulator.width
+             + k * RECORD_ID_BITS + k.bit_length() + 1)
+    passing = 3 * nru.blend.color.width + RECORD_ID_BITS + 4
+    element = total + 4 * form + nru.alpha.exponent.width
+    forms = total * (2 + 3 * (pixels - 1) + 3 * pixels) + 6 * pixels * form
+    fragment = _fragment_operators(nru)
+    back_end = sum(number * (sum(map(int, name.split("_")[1].split("x"))))
+                   for name, number in fragment.items())
+    rows = nru.chunk_splats // UNIT_PIXELS
+    return _part(
+        _add(_times(_form_operators(nru), UNIT_PIXELS),
+             _times(_test_operators(nru), UNIT_PIXELS * nru.units),
+             _times(fragment, nru.units)),
+        UNIT_PIXELS * (splat + forms)
+        + nru.units * (UNIT_PIXELS * element + back_end + 12 * passing
+                       + 2 * UNIT_PIXELS * pixel),
+        **{f"splats_{place}": Macro(2 * rows, splat, together=UNIT_PIXELS)
+           for place in range(UNIT_PIXELS)},
+        cached=Macro(2 * UNIT_PIXELS * nru.units, COLOR_BITS),
+        **{f"queue_{unit}": Macro(nru.queue_entries, _entry_bits(nru))
+           for unit in range(nru.units)})
+
+
+def _radiance_part(design: LuminaDesign) -> Part:
+    """Two banks; tags of a set compared; look-ups, a walk, and a set that is saved under way."""
+    radiance = design.radiance
+    entry = radiance.tag_bits + COLOR_BITS + 1
+    record = 8 + radiance.record_ids * RECORD_ID_BITS
+    return _part(
+        {f"add_{radiance.tag_bits}": 2 * radiance.ways, f"add_{radiance.index_bits}": 4,
+         f"add_{design.shell.address_bits}": 2},
+        4 * record + 4 * (record + COLOR_BITS) + 3 * radiance.ways * entry
+        + 4 * design.shell.address_bits + 2 * design.shell.data_bits,
+        **{f"rows_{bank}": Macro(radiance.sets, radiance.ways * entry) for bank in range(2)},
+        **({f"recency_{bank}": Macro(radiance.sets, radiance.ways - 1) for bank in range(2)}
+           if radiance.ways > 1 else {}))
+
+
+@cache
+def lumina_parts(design: LuminaDesign) -> dict[str, Part]:
+    """LuminCore's own units by name; the cache stands there whether frames use it or not."""
+    return {"tilelists": _tilelists_part(design), "vru": _vru_part(design),
+            "nru": _nru_part(design), "radiance": _radiance_part(design)}
+
+
+def lumina_inventory(design: LuminaDesign, table: CostTable) -> dict[str, Counts]:
+    """LuminCore by unit, as :func:`gscore_inventory`."""
+    default = LuminaDesign()
+    shared = _shared_inventory(design, default, table)
+    return {**_of_parts(design.name, lumina_parts(design), lumina_parts(default), table),
+            "resolve": shared["resolve"], "shell": shared["shell"]}
+
+
+def lumina_events(
+    design: LuminaDesign, run: Run, *, pixels: int, fragments: int, clock_hz: float,
+    table: CostTable,
+) -> dict[str, Counts]:
+    """Events of one frame of LuminCore by unit.
+
+    Operators work where there is something to work on; every register is clocked in every cycle. A
+    cycle in which the array issues, one splat or four, tests at all pixels. A fragment takes one
+    write and one read of its unit's queue, an upper end: fragments of a splat share an entry. A set
+    of the cache is read by a look-up and by the walk, which writes what was not there; and is read
+    and written once where its bank is saved and loaded.
+
+    Parameters
+    ----------
+    design, run, pixels, clock_hz, table
+        As :func:`gscore_events` takes them.
+    fragments : int
+        Significant fragments of pixels that had not ended.
+    """
+    nru, radiance, counters = design.nru, design.radiance, run.counters
+    parts = lumina_parts(design)
+    issued = run.actions["lockstep"] + run.actions["remapped"]
+    splats = run.actions["lockstep"] + UNIT_PIXELS * run.actions["remapped"]
+    entries, misses = run.actions["entries"], run.actions["feature_misses"]
+    beats = counters["list_bytes"] // design.shell.data_bytes
+    table_beats = counters["table_bytes"] // design.shell.data_bytes
+    lookups = counters["lookups"]
+    inserts = lookups - counters["hits"]
+    set_bytes = radiance.image_bytes // radiance.sets
+    loaded = counters["cache_read_bytes"] / set_bytes
+    saved = counters["cache_written_bytes"] / set_bytes
+    rows = {"reads": (2 * lookups + saved) / 2, "writes": (inserts + loaded) / 2}
+    of_banks = dict.fromkeys(
+        (name for name in parts["radiance"].memories if name.startswith("rows")),
+        (rows["reads"], rows["writes"]))
+    recency = dict.fromkeys(
+        ("recency_0", "recency_1"), ((2 * lookups + saved) / 2, (lookups + loaded) / 2))
+    units = {
+        "tilelists": _accesses(parts["tilelists"], table=(table_beats, table_beats),
+                               lists=(beats, beats)),
+        "vru": {**_times(_setup_operators(design.setup), entries),
+                **parts["vru"].accesses(
+                    tags=(entries, misses + design.vru.cache_features),
+                    features=(entries, misses), waiting=(entries, entries),
+                    arrived=(misses, misses))},
+        "nru": {**_add(
+            _times(_form_operators(nru), UNIT_PIXELS * issued),
+            _times(_test_operators(nru), UNIT_PIXELS * nru.units * issued),
+            _times(_fragment_operators(nru), fragments)),
+            **_accesses(
+                parts["nru"], cached=(pixels, counters["hits"]),
+                **{f"splats_{place}": (splats / UNIT_PIXELS, splats / UNIT_PIXELS)
+                   for place in range(UNIT_PIXELS)},
+                **{f"queue_{unit}": (fragments / nru.units, fragments / nru.units)
+                   for unit in range(nru.units)})},
+        "radiance": {
+            f"add_{radiance.tag_bits}": 2 * radiance.ways * lookups,
+            **_accesses(parts["radiance"], **of_banks, **recency)}}
+    for name, events in _always("lumina", parts, lumina_parts(LuminaDesign()), run, clock_hz,
+                                table).items():
+        units[name] = _add(units[name], events)
+    measured = _output_events(design, run, pixels, clock_hz, table) if is_measured(design) else {}
+    return {**units, **measured, "memory": _memory_events(run)}

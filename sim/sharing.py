@@ -6,16 +6,19 @@ lists, and writes a feature of each to memory, where LuminCore takes them. While
 the GPU is free: a sort whose pose was predicted goes on beside the frames that lie between the last
 known pose and its window, and only what is longer than they are is waited for.
 
+Frames follow each other: a frame's projection waits for the frame before, as its pose does.
+
 Without LuminCore the GPU rasterizes too (:func:`walk`): warps go through the lists of the window,
 and a pixel that finds its colour in the cache stops behind its record, but its warp does not before
-its last pixel does. What is not modelled, beside :data:`splatforge.sim.gpu.NOT_MODELLED`: the order
-in which threads put colours into a cache in memory, and sectors of parameters that are gathered.
+its last pixel does. What is not modelled:
+:data:`NOT_MODELLED`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -26,6 +29,7 @@ from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.radiance import BEAT_BYTES, RadianceDesign
 from splatforge.sim.costs import Sourced
+from splatforge.sim.gpu import NOT_MODELLED as GPU_NOT_MODELLED
 from splatforge.sim.gpu import (
     GpuDevice,
     GpuRun,
@@ -34,7 +38,17 @@ from splatforge.sim.gpu import (
     gpu_sort,
 )
 
-__all__ = ["FrameTimes", "SortWork", "Walk", "frame_times", "rasterize", "refresh", "sort", "walk"]
+__all__ = ["NOT_MODELLED", "FrameTimes", "GpuPart", "SharedRun", "SortWork", "Walk", "frame_times",
+           "rasterize", "refresh", "run_shared", "sort", "walk"]
+
+#: What no time or energy here holds.
+NOT_MODELLED = (
+    *GPU_NOT_MODELLED,
+    "the order in which threads of a GPU put colours into a cache in memory",
+    "sectors of parameters that are gathered by number",
+    "what the GPU draws while it waits for the accelerator",
+    "memory that the GPU and the accelerator use at the same time",
+)
 
 _PIXELS = TILE_PX * TILE_PX
 _WARPS = 8
@@ -218,3 +232,152 @@ def frame_times(
         waited[first] = _beyond(time, hidden)
     return [FrameTimes(waited=wait, refresh=fresh, draw=draw)
             for wait, fresh, draw in zip(waited, refreshes, draws, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuPart:
+    """What a GPU has to do with a frame of Lumina.
+
+    Parameters
+    ----------
+    work : SortWork
+        Of its window.
+    sorts : bool
+        Whether it is the first of its window.
+    beside : int
+        Frames before the window beside which its sort goes on.
+    walk : Walk
+        Where the GPU rasterizes it itself.
+    """
+
+    work: SortWork
+    sorts: bool
+    beside: int
+    walk: Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRun:
+    """Frames of Lumina on a GPU with an accelerator that rasterizes, and on the GPU alone.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        The GPU.
+    whole : tuple of GpuRun
+        Of every frame, all stages of the reference implementation on the same GPU.
+    sorts : tuple of (int, GpuRun, int)
+        Of every window the first frame, the sort, and frames beside which it goes on.
+    refreshes, draws : tuple
+        Of every frame, the GPU's projection, and the accelerator's time (s).
+    own : tuple of Sourced
+        Of every frame, energy of the accelerator and its memory, J.
+    alone : tuple of GpuRun
+        Of every frame, projection and rasterization where the GPU does all.
+    """
+
+    device: GpuDevice
+    whole: tuple[GpuRun, ...]
+    sorts: tuple[tuple[int, GpuRun, int], ...]
+    refreshes: tuple[GpuRun, ...]
+    draws: tuple[Sourced, ...]
+    own: tuple[Sourced, ...]
+    alone: tuple[GpuRun, ...]
+
+    @property
+    def first(self) -> int:
+        """The first frame behind the first window, whose sort nothing could go on beside.
+
+        0 where there is one window.
+        """
+        return self.sorts[1][0] if len(self.sorts) > 1 else 0
+
+    @property
+    def frames(self) -> list[FrameTimes]:
+        """Times of the frames with the accelerator."""
+        return frame_times([run.time for run in self.refreshes], self.draws,
+                           [(first, run.time, beside) for first, run, beside in self.sorts])
+
+    @property
+    def frames_alone(self) -> list[FrameTimes]:
+        """Times of the frames on the GPU alone: it sorts, then draws."""
+        none = _count(0, "s")
+        return frame_times([none] * len(self.alone), [run.time for run in self.alone],
+                           [(first, run.time, 0) for first, run, _ in self.sorts])
+
+    def _sorted(self) -> list[Sourced]:
+        """Energies of the sorts of the frames from :attr:`first` on."""
+        return [run.energy for first, run, _ in self.sorts if first >= self.first]
+
+    @property
+    def energy(self) -> Sourced:
+        """With the accelerator, in J from :attr:`first` on: what the GPU computes, and its own."""
+        return reduce(add, [run.energy for run in self.refreshes[self.first:]] + self._sorted(),
+                      reduce(add, self.own[self.first:]))
+
+    @property
+    def energy_alone(self) -> Sourced:
+        """Of the GPU alone, in J from :attr:`first` on."""
+        return reduce(add, [run.energy for run in self.alone[self.first:]] + self._sorted())
+
+    def record(self) -> dict[str, Any]:
+        """The run for JSON, over the frames from :attr:`first` on; times of frames for all."""
+        theirs = reduce(add, (run.time for run in self.whole[self.first:]))
+        spent = reduce(add, (run.energy for run in self.whole[self.first:]))
+
+        def system(times: Sequence[FrameTimes], energy: Sourced) -> dict[str, Any]:
+            kept = times[self.first:]
+            total = reduce(add, (each.total for each in kept))
+            parts = {name: sum(getattr(each, name).value for each in kept)
+                     for name in ("waited", "refresh", "draw")}
+            return {
+                "time_s": total.value, "time_band_s": [total.low, total.high],
+                "fps": len(kept) / total.value,
+                **{f"{name}_s": value for name, value in parts.items()},
+                "speedup": theirs.value / total.value,
+                "speedup_band": [theirs.low / total.high, theirs.high / total.low],
+                "energy_j": energy.value, "energy_band_j": [energy.low, energy.high],
+                "energy_saving": spent.value / energy.value,
+                "energy_saving_band": [spent.low / energy.high, spent.high / energy.low],
+                "frame_times_s": [each.total.value for each in times]}
+
+        return {
+            "device": self.device.name, "frames": len(self.whole), "first_frame": self.first,
+            "windows": len(self.sorts),
+            "gpu": {"time_s": theirs.value, "time_band_s": [theirs.low, theirs.high],
+                    "energy_j": spent.value, "energy_band_j": [spent.low, spent.high]},
+            "accelerated": system(self.frames, self.energy),
+            "gpu_alone": system(self.frames_alone, self.energy_alone),
+            "sort_s": [run.time.value for _, run, _ in self.sorts],
+            "not_modelled": list(NOT_MODELLED)}
+
+
+def run_shared(
+    parts: Sequence[GpuPart], whole: Sequence[GpuRun], draws: Sequence[Sourced],
+    own: Sequence[Sourced], radiance: RadianceDesign, device: GpuDevice,
+) -> SharedRun:
+    """Frames of Lumina on a GPU.
+
+    Parameters
+    ----------
+    parts : sequence of GpuPart
+        Of every frame.
+    whole : sequence of GpuRun
+        The same frames, all stages, of the reference implementation.
+    draws, own : sequence of Sourced
+        The accelerator's time for every frame (s), and its energy, its memory's included (J).
+    radiance : RadianceDesign
+        The cache.
+    device : GpuDevice
+        The GPU.
+    """
+    alone = [
+        GpuRun(device=device, stages=(
+            *refresh(part.work, device, features=False).stages,
+            *rasterize(part.walk, radiance, device).stages)) for part in parts]
+    return SharedRun(
+        device=device, whole=tuple(whole),
+        sorts=tuple((number, sort(part.work, device), part.beside)
+                    for number, part in enumerate(parts) if part.sorts),
+        refreshes=tuple(refresh(part.work, device) for part in parts), draws=tuple(draws),
+        own=tuple(own), alone=tuple(alone))

@@ -1,6 +1,6 @@
 """A scene and a path of cameras through an accelerator's models: cycles, traffic, energy, area."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos import gscore as gscore_algorithm
+from splatforge.algos import lumina as lumina_algorithm
 from splatforge.algos import raster as raster_algorithm
 from splatforge.algos import reference
 from splatforge.algos import streaminggs as streaminggs_algorithm
 from splatforge.algos.array import Workload
+from splatforge.algos.lumina.render import LuminaInput, LuminaWorkload
+from splatforge.algos.lumina.sharing import share
+from splatforge.algos.records import decode_record
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.scenes import Camera, Scene
@@ -24,9 +29,12 @@ from splatforge.sim.dram_energy import dram_costs, dram_record
 from splatforge.sim.energy import EnergyReport, energy_of_units
 from splatforge.sim.gpu import FrameWork, GpuDevice, GpuRun, compare, devices, gpu_frame
 from splatforge.sim.gscore import simulate as simulate_gscore
+from splatforge.sim.lumina import simulate as simulate_lumina
 from splatforge.sim.parts import (
     gscore_events,
     gscore_inventory,
+    lumina_events,
+    lumina_inventory,
     raster_events,
     raster_inventory,
     streaminggs_events,
@@ -34,6 +42,7 @@ from splatforge.sim.parts import (
 )
 from splatforge.sim.raster import simulate as simulate_raster
 from splatforge.sim.run import Run
+from splatforge.sim.sharing import GpuPart, SharedRun, SortWork, run_shared, walk
 from splatforge.sim.streaminggs import busiest as busiest_of_streaminggs
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
@@ -169,11 +178,14 @@ class Frame:
         Cycles and counters.
     events : Mapping
         Unit -> event in the vocabulary of :mod:`splatforge.sim.costs` -> how often.
+    gpu : GpuPart or None
+        What a GPU does for it, of an accelerator that leaves a part to one.
     """
 
     counts: FrameCounts
     run: Run
     events: Mapping[str, Mapping[str, float]]
+    gpu: GpuPart | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,20 +206,30 @@ class _View:
 class _Models:
     """Models of an accelerator.
 
-    `frame` runs one frame of a design, `inventory` is what stands on the chip by unit, `stages` are
-    the names of its units in a result with their busy and stall counters (none where it never
-    waits; the former may be Gaussians, which take a number of cycles each), and `gpu_stages` those
-    that a GPU must do in its place. `rival` is the accelerator that it is compared with, if any;
-    `busiest` tells from a design and counters which unit the frame waited for.
+    `frames` runs frames of a design one after another, `inventory` is what stands on the chip by
+    unit, `stages` are the names of its units in a result with their busy and stall counters (none
+    where it never waits; the former may be Gaussians, which take a number of cycles each), and
+    `gpu_stages` those that a GPU must do in its place. `rival` is the accelerator that it is
+    compared with, if any; `busiest` tells from a design and counters which unit the frame waited
+    for. `work` are the counters of cycles in which an array issues, and of those in which it could
+    not.
     """
 
-    frame: Callable[[_View, Any], Frame]
+    frames: Callable[[Sequence[_View], Any], Iterator[Frame]]
     inventory: Callable[[Any, CostTable], Mapping[str, Mapping[str, float]]]
     stages: tuple[tuple[str, str, str | None], ...]
     gpu_stages: tuple[str, ...]
     cycles_of: Callable[[Any], Mapping[str, float]] = lambda design: {}
     rival: str = ""
     busiest: Callable[[Any, Mapping[str, int]], Mapping[str, Any]] | None = None
+    work: tuple[tuple[str, ...], tuple[str, ...]] = (
+        ("array_busy",), ("array_starved", "array_skipped"))
+
+
+def _each(frame: Callable[[_View, Any], Frame]
+          ) -> Callable[[Sequence[_View], Any], Iterator[Frame]]:
+    """Frames that know nothing of each other."""
+    return lambda views, design: (frame(view, design) for view in views)
 
 
 def _raster_frame(view: _View, design: Any) -> Frame:
@@ -239,6 +261,55 @@ def _streaminggs_frame(view: _View, design: Any) -> Frame:
         table=view.table))
 
 
+def _lumina_counts(frame: LuminaInput, workload: LuminaWorkload, visible: int,
+                   design: LuminaDesign) -> FrameCounts:
+    """Counts of tiles in raster order. What hits ends with its record."""
+    work, hit, length = workload.nru, workload.hit, np.diff(workload.starts)
+    last = np.where(hit, work.complete, work.ends)
+    tested = np.minimum(last + 1, length[:, None])
+    stopped = ~hit & (work.ends >= 0) & (work.ends < length[:, None])
+    blended = np.where(hit, workload.record_ids, work.blended)
+    fields = decode_record(design.setup.feature.fields(), frame.features)
+    saturated = [fields[name] == design.setup.feature.color.raw_max
+                 for name in ("red", "green", "blue")]
+    raster = np.argsort(workload.tiles)
+
+    def of_tiles(counts: npt.NDArray) -> npt.NDArray[np.int64]:
+        return counts[raster].astype(np.int64)
+
+    evaluations, reached = of_tiles(tested.sum(axis=1)), of_tiles(tested.max(axis=1))
+    return FrameCounts(
+        width=workload.width, height=workload.height, gaussians=frame.gaussians,
+        gaussians_visible=visible, gaussians_saturated=int(np.any(saturated, axis=0).sum()),
+        sh_degree=frame.sh_degree, pairs=of_tiles(length), pairs_reached=reached,
+        records_reached=reached, evaluations=evaluations, live=evaluations,
+        # A significant splat is blended, or ends its pixel.
+        significant=of_tiles((blended + stopped).sum(axis=1)),
+        blended=of_tiles(blended.sum(axis=1)), pixels_stopped=of_tiles(stopped.sum(axis=1)))
+
+
+def _lumina_frames(views: Sequence[_View], design: Any) -> Iterator[Frame]:
+    """Frames in a row: lists are shared, and each finds the banks that the one before left."""
+    banks = None
+    scene, cameras = views[0].scene, [view.camera for view in views]
+    frames = lumina_algorithm.prepare_sequence(scene, cameras, design)
+    for view, frame in zip(views, frames, strict=True):
+        picture = lumina_algorithm.render(frame, design, view.background, banks)
+        banks, workload = picture.banks, picture.workload
+        run = simulate_lumina(frame, workload, design, view.timing, log=view.log)
+        counts = _lumina_counts(
+            frame, workload, len(share(scene, view.camera, 0).listed), design)
+        yield Frame(
+            counts=counts, run=run, events=lumina_events(
+                design, run, pixels=workload.pixels, fragments=int(counts.significant.sum()),
+                clock_hz=view.clock_hz, table=view.table),
+            gpu=GpuPart(
+                work=SortWork.of(frame.lists, frame.gaussians, frame.sh_degree),
+                sorts=frame.number == 0,
+                beside=design.sharing.lead_frames if frame.window.predicted else 0,
+                walk=walk(workload)))
+
+
 def _gscore_preset(cameras: Sequence[Camera]) -> str:
     """The published configuration, with lists for as many tiles as the frames have."""
     tiles = max(-(-camera.width // TILE_PX) * -(-camera.height // TILE_PX) for camera in cameras)
@@ -250,24 +321,30 @@ _ARRAY_STAGES = (("array", "array_busy", "array_starved"),
                  ("resolve", "resolve_busy", "resolve_stalled"))
 _MODELS = {
     "raster": _Models(
-        frame=_raster_frame, inventory=raster_inventory,
+        frames=_each(_raster_frame), inventory=raster_inventory,
         stages=(("fetch", "fetch_busy", "fetch_stalled"), *_ARRAY_STAGES),
         gpu_stages=("rasterize", "write"),
     ),
     "gscore": _Models(
-        frame=_gscore_frame, inventory=gscore_inventory,
+        frames=_each(_gscore_frame), inventory=gscore_inventory,
         stages=(("ccu", "ccu_busy", "ccu_stalled"), ("lists", "lists_busy", "lists_stalled"),
                 ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
         gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
     ),
     "streaminggs": _Models(
-        frame=_streaminggs_frame, inventory=streaminggs_inventory,
+        frames=_each(_streaminggs_frame), inventory=streaminggs_inventory,
         stages=(("vsu", "vsu_busy", "vsu_stalled"), ("cfu", "gaussians", "cfu_stalled"),
                 ("ffu", "gaussians_projected", "ffu_stalled"), ("vsort", "vsort_busy", None),
                 *_ARRAY_STAGES),
         gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
         cycles_of=lambda design: {"cfu": 1 / design.cfu.units, "ffu": design.ffu.interval},
         rival="gscore", busiest=busiest_of_streaminggs,
+    ),
+    "lumina": _Models(
+        frames=_lumina_frames, inventory=lumina_inventory,
+        stages=(("lockstep", "lockstep", "stalled"), ("remapped", "remapped", "starved")),
+        gpu_stages=("rasterize", "write"),
+        work=(("lockstep", "remapped"), ("stalled", "starved")),
     ),
 }
 #: Designs that can be simulated.
@@ -346,6 +423,8 @@ class Simulation:
         For each baseline the frames, of them the stages that the accelerator replaces.
     rival : Rival or None
         The accelerator that it is compared with.
+    systems : tuple of SharedRun
+        Where a GPU does a part: for each baseline what it and the accelerator make of the frames.
     """
 
     design: str
@@ -360,6 +439,7 @@ class Simulation:
     areas: AreaReport
     gpus: tuple[tuple[GpuRun, ...], ...]
     rival: Rival | None = None
+    systems: tuple[SharedRun, ...] = ()
 
     @property
     def cycles(self) -> int:
@@ -375,15 +455,19 @@ class Simulation:
     @property
     def utilisation(self) -> float:
         """Share of cycles in which the array issued, of those in which a tile had work."""
-        counters = self.counters
-        work = sum(counters[name] for name in
-                   ("array_busy", "array_starved", "array_skipped"))
-        return counters["array_busy"] / work if work else 0.0
+        busy, idle = _MODELS[self.design].work
+        issued = self._events(busy)
+        work = issued + self._events(idle)
+        return issued / work if work else 0.0
+
+    def _events(self, names: Sequence[str]) -> int:
+        """Counters or actions of all frames together."""
+        return sum({**run.counters, **run.actions}[name] for run in self.runs for name in names)
 
     @property
     def useful(self) -> float:
         """Share of the lane-cycles issued that evaluated a live pixel with alpha over 1/255."""
-        issued = self.counters["array_busy"] * self.parameters.array.lanes
+        issued = self._events(_MODELS[self.design].work[0]) * self.parameters.array.lanes
         significant = sum(int(counts.significant.sum()) for counts in self.counts)
         return significant / issued if issued else 0.0
 
@@ -478,15 +562,29 @@ class Simulation:
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
-            "stages": [{"name": name, "busy": round(counters[busy] * cycles_of.get(name, 1)),
-                        "stall": 0 if stall is None else counters[stall]}
+            "stages": [{"name": name, "busy": round(self._events([busy]) * cycles_of.get(name, 1)),
+                        "stall": 0 if stall is None else self._events([stall])}
                        for name, busy, stall in models.stages],
             "busiest": models.busiest and models.busiest(self.parameters, counters),
             "workload": {name: sum(each[name] for each in totals) for name in totals[0]},
             "gpu_stages": list(models.gpu_stages),
             "baselines": baselines,
             "gpu": [[run.record() for run in runs] for runs in self.gpus],
+            "systems": {each.device.name: each.record() for each in self.systems},
         }
+
+
+def _system(
+    design: AcceleratorDesign, parts: Sequence[GpuPart], runs: Sequence[Run],
+    energies: Sequence[EnergyReport], clock: Sourced, whole: Sequence[GpuRun],
+) -> SharedRun:
+    """Frames of which a GPU does a part, on a GPU; `whole` are the reference's on it."""
+    assert isinstance(design, LuminaDesign)  # no other leaves a part to a GPU
+    one = Sourced.exact(1, "1", clock.source)
+    draws = [(one / clock * run.cycles).to("s") for run in runs]
+    own = [Sourced(report.energy_j, "J", "counted by the cycle model", *report.band_j)
+           for report in energies]
+    return run_shared(parts, whole, draws, own, design.radiance, whole[0].device)
 
 
 def simulate(
@@ -570,30 +668,33 @@ def simulate(
     if other_design:
         preset = _gscore_preset(cameras)
         other = _MODELS[other_design]
-    runs, kept, energies = [], [], []
+    runs, kept, energies, parts = [], [], [], []
     their_runs, their_energies = [], []
     their_clock = clock_of(GSCORE_PRESETS[preset], table, node_nm) if other else clock
     gpu_runs: list[list[GpuRun]] = [[] for _ in boards]
-    for number, camera in enumerate(cameras):
-        # Of a frame's workload only the tiles' counts are kept.
-        def view(at: Sourced, share: float, begun: float, number: int = number,
-                 camera: Camera = camera) -> _View:
-            memory = timing
-            if isinstance(timing, BankedMemory) and at is not clock:
-                memory = replace(timing, clock_hz=at.value)
-            return _View(scene=scene, camera=camera, timing=memory, background=background, log=log,
-                         clock_hz=at.value, table=table,
-                         progress=lambda done: tell(number + begun + share * done))
 
-        modeled = models.frame(view(clock, 0.5 if other else 1.0, 0.0), design)
+    def views(at: Sourced, share: float, begun: float) -> list[_View]:
+        memory = timing
+        if isinstance(timing, BankedMemory) and at is not clock:
+            memory = replace(timing, clock_hz=at.value)
+        return [_View(scene=scene, camera=camera, timing=memory, background=background, log=log,
+                      clock_hz=at.value, table=table, progress=lambda done, number=number: tell(
+                          number + begun + share * done))
+                for number, camera in enumerate(cameras)]
+
+    modeled_frames = models.frames(views(clock, 0.5 if other else 1.0, 0.0), design)
+    their_frames = other and other.frames(views(their_clock, 0.5, 0.5), GSCORE_PRESETS[preset])
+    for number, (camera, modeled) in enumerate(zip(cameras, modeled_frames, strict=True)):
+        # Of a frame's workload only the tiles' counts are kept.
         counts = modeled.counts
         runs.append(modeled.run)
         kept.append(counts)
+        parts.append(modeled.gpu)
         energies.append(
             energy_of_units(modeled.events, node_nm=node_nm, table=table, **of_dram))
-        if other:
+        if their_frames:
             tell(number + 0.5)
-            theirs = other.frame(view(their_clock, 0.5, 0.5), GSCORE_PRESETS[preset])
+            theirs = next(their_frames)
             their_runs.append(theirs.run)
             their_energies.append(
                 energy_of_units(theirs.events, node_nm=node_nm, table=table, **of_dram))
@@ -606,14 +707,17 @@ def simulate(
             gaussians_visible=counts.gaussians_visible, sh_degree=counts.sh_degree,
             pixels=camera.width * camera.height)
         for place, board in enumerate(boards):
-            gpu_runs[place].append(gpu_frame(work, board).part(*models.gpu_stages))
+            gpu_runs[place].append(gpu_frame(work, board))
         tell(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,
         runs=tuple(runs), counts=tuple(kept), clock=clock, supported=supported,
         energies=tuple(energies),
         areas=area_of_units(models.inventory(design, table), node_nm=node_nm, table=table),
-        gpus=tuple(tuple(each) for each in gpu_runs),
+        gpus=tuple(tuple(run.part(*models.gpu_stages) for run in each) for each in gpu_runs),
+        systems=tuple(
+            _system(design, [part for part in parts if part], runs, energies, clock, whole)
+            for whole in gpu_runs if all(parts)),
         rival=None if other is None else Rival(
             design=other_design, preset=preset, runs=tuple(their_runs), clock=their_clock,
             energies=tuple(their_energies), areas=area_of_units(

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "entry", "main"]
 
-#: Accelerators: generated, co-simulated, rendered bit by bit.
+#: Accelerators: generated, co-simulated, rendered bit by bit; time, energy and area are modeled.
 DESIGNS = ("raster", "gscore", "streaminggs", "lumina")
-#: Those whose time, energy and area are modeled, and that are synthesised.
-SIMULATED = ("raster", "gscore", "streaminggs")
+#: Those that are synthesised, and of which there is a page.
+SYNTHESISED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster", "gscore", "streaminggs")
 
@@ -111,8 +111,6 @@ JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")]
-SimulatedArgument = Annotated[str, typer.Argument(
-    metavar="DESIGN", help=f"One of: {', '.join(SIMULATED)}.")]
 MeasuredArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(MEASURED)}.")]
 NodeOption = Annotated[float, typer.Option(
@@ -1153,7 +1151,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 )
 @grouped
 def simulate(
-    design: SimulatedArgument,
+    design: DesignArgument,
     drawn: PathOptions,
     parameters: DesignOptions,
     behind: MemoryOptions,
@@ -1180,7 +1178,7 @@ def simulate(
     if memory_trace is not None:
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
     _check_outputs(json_file, memory_trace)
-    accelerator = parameters.design(design, SIMULATED)
+    accelerator = parameters.design(design, DESIGNS)
     table = None if costs is None else CostTable.load(costs)
     gpus = _gpus(gpu, gpu_cards)
     timing = behind.timing(
@@ -1228,7 +1226,24 @@ def simulate(
                   "{} to {} times our energy" + assumed).format(*map(_rounded, (
                       *each["speedup_band"], *each["energy_saving_band"]))))
           for name, each in record["baselines"].items()),
+        *_system_lines(record["systems"]),
     ])
+
+
+def _system_lines(systems: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of an accelerator that leaves a part to a GPU: both together, and that GPU alone."""
+    lines = []
+    for name, each in systems.items():
+        frames = each["frames"] - each["first_frame"]
+        for what, words in (("accelerated", "with it"), ("gpu_alone", "without it")):
+            done = each[what]
+            lines.append((f"{name} {words}", (
+                f"{_rounded(1e3 * done['time_s'])} ms, {_rounded(1e3 * done['energy_j'])} mJ for "
+                f"{frames} frame(s) from {each['first_frame']} on, "
+                f"{_rounded(1e3 * done['waited_s'])} ms of it for sorts: "
+                f"{{}} to {{}} times as fast as 3DGS, {{}} to {{}} times less energy").format(
+                    *map(_rounded, (*done["speedup_band"], *done["energy_saving_band"])))))
+    return lines
 
 
 def _assumed_line(assumed: Mapping[str, Any]) -> str:
@@ -1377,7 +1392,7 @@ def energy(
 @grouped
 def synth(
     design: Annotated[str, typer.Argument(
-        metavar="DESIGN", help=f"One of: {', '.join(SIMULATED)}.")],
+        metavar="DESIGN", help=f"One of: {', '.join(SYNTHESISED)}.")],
     parameters: DesignOptions,
     library: Annotated[str | None, typer.Option(
         "--library", metavar="NAME", help="Installed cell library: osu018, sky130hd, sg13g2. "
@@ -1406,7 +1421,7 @@ def synth(
         check_regular_file(against, "JSON")
     for path in liberty or ():
         check_regular_file(path, "Liberty")
-    accelerator = parameters.design(design, SIMULATED)
+    accelerator = parameters.design(design, SYNTHESISED)
     other = None if against is None else json.loads(against.read_text("utf-8"))
     cells, absent = None, ""
     try:
@@ -1463,7 +1478,7 @@ def report(
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="Page to write.")] = Path("report.html"),
     design: Annotated[str, typer.Option(
-        "--design", help=f"One of: {', '.join(SIMULATED)}.")] = "raster",
+        "--design", help=f"One of: {', '.join(SYNTHESISED)}.")] = "raster",
     node_nm: NodeOption = 28.0,
     processes: ProcessesOption = None,
     json_file: JsonOption = None,
@@ -1475,7 +1490,7 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
-    accelerator = parameters.design(design, SIMULATED)
+    accelerator = parameters.design(design, SYNTHESISED)
     timing = behind.timing(accelerator, parameters.memory(design), node_nm=node_nm)
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))

@@ -428,7 +428,7 @@ def test_config_errors(tmp_path, text, message):
 
 
 def test_unknown_design_and_preset():
-    message = r"^Design must be one of raster, gscore, streaminggs, not 'rester'$"
+    message = r"^Design must be one of raster, gscore, streaminggs, lumina, not 'rester'$"
     with pytest.raises(ValueError, match=message):
         cli._design("rester", None, None)
     with pytest.raises(ValueError, match=r"^Preset must be one of 16-lane, .*, not '63-lane'$"):

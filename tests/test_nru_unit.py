@@ -88,20 +88,20 @@ class Tile:
 def play(tiles, gap, seed):
     """Run tiles through the unit beside the model; what pixels and records they leave."""
     rng = np.random.default_rng(seed)
-    masks = np.array([mask for tile in tiles for mask in tile.masks])
-    told = np.array([told for tile in tiles for told in tile.told])
+    masks = np.array([[mask for tile in tiles for mask in tile.masks]])
+    told = np.array([[told for tile in tiles for told in tile.told]])
     fields = [field for tile in tiles for field in tile.fields]
     ends = np.cumsum([len(tile.masks) for tile in tiles])
     dut, layout = bench().dut, entry_layout(DESIGN)
     seen = []
 
     async def scenario(ctx):
-        state = model.new_nru_unit(DESIGN)
+        state = model.new_nru_unit(DESIGN)[None]
         at, tile, begun, shown, rest = 0, -1, False, False, 0
         # Slots of the tile before are read while the next one is blended.
         pending = []
         for _ in range(20_000):
-            ready, ended, complete, half, busy = model.offers(state, told)
+            ready, ended, complete, half, busy = model.offers(state, told, 0)
             begin = False
             over = begun and at == ends[tile] and not (busy or shown or pending)
             if tile < 0 or over:
@@ -130,7 +130,7 @@ def play(tiles, gap, seed):
             assert got == (ready, ended, complete, busy)
             if ended | complete:
                 assert ctx.get(dut.half) == half
-            assert ctx.get(dut.current) == state[model.HALF]
+            assert ctx.get(dut.current) == state[0, model.HALF]
             if pending and not begin:
                 of, slot = pending.pop(0)
                 ctx.set(dut.read_slot, slot)
@@ -141,7 +141,7 @@ def play(tiles, gap, seed):
                 assert ctx.get(dut.record_complete) == (count == RECORD_IDS)
                 assert list(ctx.get(dut.record))[:count] == tiles[of].records[slot % 4][:count]
             await ctx.tick()
-            model.step(state, masks, offered, begin)
+            model.step(state, masks, 0, offered, begin)
             if offered >= 0 and ready:
                 at, shown = at + 1, False
         raise AssertionError("the unit does not come to an end")
@@ -172,13 +172,13 @@ def test_one_fragment_a_cycle():
     for remapped in (0.0, 1.0):
         tile = Tile(rng, 20, remapped=remapped)
         fragments = sum(mask.bit_count() for mask in tile.masks)
-        state = model.new_nru_unit(DESIGN)
-        told, masks = np.array(tile.told), np.array(tile.masks)
-        model.step(state, masks, -1, True)
+        state = model.new_nru_unit(DESIGN)[None]
+        told, masks = np.array([tile.told]), np.array([tile.masks])
+        model.step(state, masks, 0, -1, True)
         at, cycle, last = 0, 0, 0
-        while at < 20 or model.offers(state, told)[4]:
-            ready = model.offers(state, told)[0]
-            model.step(state, masks, at if at < 20 else -1, False)
+        while at < 20 or model.offers(state, told, 0)[4]:
+            ready = model.offers(state, told, 0)[0]
+            model.step(state, masks, 0, at if at < 20 else -1, False)
             at += at < 20 and ready
             cycle += 1
             last = cycle

@@ -1,0 +1,146 @@
+"""Lumina whole: a GPU that sorts and projects, LuminCore that draws, both beside the GPU alone."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge.algos.lumina.render import prepare_sequence, render
+from splatforge.designs.lumina import PRESETS, LuminaDesign
+from splatforge.designs.radiance import RadianceDesign
+from splatforge.designs.sharing import SharingDesign
+from splatforge.scenes import head_jitter
+from splatforge.sim.costs import default_costs
+from splatforge.sim.energy import energy_of_units
+from splatforge.sim.parts import lumina_events, lumina_inventory, lumina_parts
+from splatforge.sim.simulate import simulate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gaussians import camera, random_scene
+
+SCENE = random_scene(400, 5, sh_degree=1)
+VIEW = camera(70, 83)
+DESIGN = LuminaDesign(sharing=SharingDesign(window=3, margin_px=2),
+                      radiance=RadianceDesign(record_ids=2, sets=64, ways=2))
+FRAMES = 5
+PATH = head_jitter(VIEW, frames=FRAMES, seed=3, median_turn_deg=0.1).cameras
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    return simulate("lumina", DESIGN, SCENE, PATH, gpus=("agx_xavier",))
+
+
+@pytest.fixture(scope="module")
+def record(simulation):
+    return json.loads(json.dumps(simulation.record()))
+
+
+def test_counts_are_those_of_the_workload(simulation):
+    banks = None
+    for frame, counts in zip(
+            prepare_sequence(SCENE, PATH, DESIGN), simulation.counts, strict=True):
+        picture = render(frame, DESIGN, banks=banks)
+        banks, work = picture.banks, picture.workload
+        totals = counts.totals()
+        assert totals["evaluations"] == totals["live"] == work.evaluations
+        assert totals["blended"] == work.blended
+        assert totals["pairs"] == len(work.ids)
+        # Raster order: the tile at its place in the frame.
+        assert counts.pairs[work.tiles].tolist() == np.diff(work.starts).tolist()
+
+
+def test_without_the_cache_all_that_is_significant_counts():
+    design = PRESETS["sharing"]
+    simulated = simulate("lumina", design, SCENE, PATH[:1], gpus=())
+    frame = next(iter(prepare_sequence(SCENE, PATH[:1], design)))
+    work = render(frame, design).workload
+    assert simulated.counts[0].totals()["significant"] == work.significant_uncached
+    assert simulated.systems == ()
+
+
+def test_times_of_the_system_add_up(simulation, record):
+    """Two windows of 3 and 2 frames: figures are of the second, whose sort ran beside a frame."""
+    system = record["systems"]["agx_xavier"]
+    assert (system["windows"], system["first_frame"], system["frames"]) == (2, 3, FRAMES)
+    done = system["accelerated"]
+    assert done["time_s"] == pytest.approx(done["waited_s"] + done["refresh_s"] + done["draw_s"])
+    clock = record["clock_hz"]
+    assert done["draw_s"] == pytest.approx(sum(record["frame_cycles"][3:]) / clock)
+    beside = record["frame_cycles"][2] / clock
+    assert done["waited_s"] == pytest.approx(max(0.0, system["sort_s"][1] - beside))
+    assert done["speedup"] == pytest.approx(system["gpu"]["time_s"] / done["time_s"])
+    assert len(done["frame_times_s"]) == FRAMES
+    assert sum(done["frame_times_s"][3:]) == pytest.approx(done["time_s"])
+    # The first window's sort is waited for whole.
+    assert done["frame_times_s"][0] == pytest.approx(
+        system["sort_s"][0] + record["frame_cycles"][0] / clock
+        + done["refresh_s"] / 2, rel=0.02)
+    alone = system["gpu_alone"]
+    assert alone["waited_s"] == pytest.approx(system["sort_s"][1])
+    assert alone["energy_j"] == pytest.approx(
+        simulation.systems[0].device.power.value * alone["time_s"])
+
+
+def test_energy_of_the_system_is_that_of_both(simulation, record):
+    system = simulation.systems[0]
+    power = system.device.power.value
+    gpu_s = system.sorts[1][1].time.value + sum(
+        run.time.value for run in system.refreshes[3:])
+    own_j = sum(report.energy_j for report in simulation.energies[3:])
+    assert system.energy.value == pytest.approx(power * gpu_s + own_j)
+    done = record["systems"]["agx_xavier"]["accelerated"]
+    low, high = done["energy_band_j"]
+    assert low < done["energy_j"] < high
+
+
+def test_a_turn_that_is_too_fast_is_not_sorted_ahead():
+    """Every frame is a window of its own, and waits for its whole sort."""
+    path = head_jitter(VIEW, frames=2, seed=3, median_turn_deg=20.0).cameras
+    system = simulate(
+        "lumina", DESIGN, SCENE, path, gpus=("agx_xavier",)).record()["systems"]["agx_xavier"]
+    assert system["windows"] == 2
+    assert system["accelerated"]["waited_s"] == system["sort_s"][1]
+
+
+def test_energy_by_hand(simulation):
+    """A few rows of a frame from counts and costs; every unit has a price."""
+    run, table = simulation.runs[1], default_costs()
+    counts = simulation.counts[1].totals()
+    clock_hz = simulation.clock.value
+    events = lumina_events(DESIGN, run, pixels=70 * 83, fragments=counts["significant"],
+                           clock_hz=clock_hz, table=table)
+    assert set(events) == {"tilelists", "vru", "nru", "radiance", "resolve", "shell", "memory"}
+    report = energy_of_units(events, node_nm=28, table=table)
+    assert report.energy_j == simulation.energies[1].energy_j
+    issued = run.actions["lockstep"] + run.actions["remapped"]
+    form = DESIGN.nru.alpha.form.width
+    # A square for every pixel that is tested, and of v for every row in four generators.
+    squares = 256 * issued + 4 * 16 * issued
+    assert events["nru"][f"multiply_{form}x{form}"] == squares
+    row = next(row for row in report.rows if row.event == f"multiply_{form}x{form}")
+    cost = table.energy_of(row.event, node_nm=28)
+    assert row.energy.to("J").value == pytest.approx(squares * cost.to("J").value)
+    bits = lumina_parts(DESIGN)["nru"].register_bits
+    assert events["nru"]["register_bit_clock"] == bits * run.cycles
+    # A look-up compares the tags of its set twice, in its own turn and in the walk.
+    assert events["radiance"][f"add_{16 * 2}"] == 2 * 2 * run.counters["lookups"]
+
+
+def test_memories_are_those_of_the_paper():
+    """Banks of 52 KB of tags and colours, and a bit beside each entry; twice."""
+    banks = [macro for name, macro in lumina_parts(LuminaDesign())["radiance"].memories.items()
+             if name.startswith("rows")]
+    assert len(banks) == 2
+    assert sum(macro.words * macro.bits for macro in banks) == 2 * (8 * 53248 + 4096)
+
+
+def test_area_grows_with_the_parameters():
+    table = default_costs()
+    small = lumina_inventory(DESIGN, table)
+    large = lumina_inventory(LuminaDesign(), table)
+    assert set(small) == set(large) == {
+        "tilelists", "vru", "nru", "radiance", "resolve", "shell"}
+    assert small["radiance"] != large["radiance"]
