@@ -16,6 +16,8 @@ __all__ = [
     "GROUP_TILES",
     "KEY_BITS",
     "RECTANGLE",
+    "ROWS_UNDER_WAY",
+    "TOKENS_UNDER_WAY",
     "VsuDesign",
 ]
 
@@ -33,6 +35,12 @@ DIGIT_BITS = KEY_BITS // DIGITS
 RECTANGLE = Fixed(int_bits=16, frac_bits=2, signed=True)
 #: What the largest Gaussian of a voxel reaches around its mean, in pixels.
 BLUR = Fixed(int_bits=15, frac_bits=2)
+
+#: Rows of the scan on their way to the queue when that is seen to be full.
+ROWS_UNDER_WAY = 4
+#: Tokens from where a hit is looked up to where they are offered, a power of two; five are enough
+#: for one a cycle.
+TOKENS_UNDER_WAY = 8
 
 
 @dataclass(frozen=True, kw_only=True)

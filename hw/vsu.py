@@ -1,5 +1,6 @@
 """StreamingGS's voxel sorting: a table of voxels out of memory, and for each group its voxels."""
 
+from itertools import pairwise
 from typing import Any
 
 from amaranth.hdl import *
@@ -33,6 +34,8 @@ from splatforge.designs.vsu import (
     DISTANCE_BITS,
     KEY_BITS,
     RECTANGLE,
+    ROWS_UNDER_WAY,
+    TOKENS_UNDER_WAY,
     VsuDesign,
 )
 from splatforge.hw.fetch import address_layout, beat_layout
@@ -64,7 +67,8 @@ class Vsu(Component):
     taken on the way. Three passes, a voxel a cycle, then put the voxels' rectangles in order. For
     every group they are read in rows of ``scan_width`` and compared; rows with a hit wait in a
     queue, from which hit after hit looks its voxel up, and which prefix of it is enough for the
-    group. So the next group is scanned while what was found for one is being taken.
+    group. No row and no hit waits between two queues: each is begun when it has a place in the
+    second. So the next group is scanned while what was found for one is being taken.
 
     Of a group that is over nothing further is looked for, and what was found is dropped, its end
     too. A group is announced at most 14 beyond the oldest, and while nothing lingers of one that is
@@ -134,9 +138,9 @@ class Vsu(Component):
     o_voxel: stream.Interface
 
     #: Cycles from the transfer of a group to the first in which a voxel of the first row can
-    #: transfer: a row asked for, read, compared, queued, taken, its voxel looked up, compared and
-    #: offered.
-    latency = 8
+    #: transfer: a row asked for, read, in registers, compared, queued, taken, its voxel looked up,
+    #: in registers, compared, queued and offered.
+    latency = 11
 
     def __init__(
         self,
@@ -184,28 +188,35 @@ class Vsu(Component):
             m.submodules[f"bank_{lane}"] = bank
             banks.append(bank)
         for digit in range(DIGITS):
-            memory = Memory(shape=self._index_bits + 1, depth=1 << DIGIT_BITS, init=[])
-            m.submodules[f"counts_{digit}"] = memory
-            write = memory.write_port()
-            counts.append((memory.read_port(transparent_for=(write,)), write))
+            bins = _Bins(self._index_bits + 1)
+            m.submodules[f"counts_{digit}"] = bins
+            counts.append(bins)
 
-        columns, rows = (Signal(GROUP_BITS, name=name) for name in ("columns", "rows"))
+        columns, rows, last_column, last_row = (Signal(GROUP_BITS, name=name) for name in (
+            "columns", "rows", "last_column", "last_row"))
         px_bits = design.group_px.bit_length() - 1
-        m.d.comb += [columns.eq((self.width + design.group_px - 1) >> px_bits),
-                     rows.eq((self.height + design.group_px - 1) >> px_bits)]
+        m.d.sync += [columns.eq((self.width + design.group_px - 1) >> px_bits),
+                     rows.eq((self.height + design.group_px - 1) >> px_bits),
+                     last_column.eq(columns - 1), last_row.eq(rows - 1)]
         #: Voxels that are visible.
         self._kept = Signal(range(design.voxels + 1))
         folded, side = self._load(m)
         under_way = self._keep(
             m, folded, side, columns, rows, records.write_port(), places.write_port(), counts)
         passes = Signal(DIGITS)
-        sorted_out = self._sort(m, passes, places.read_port(), counts, banks)
+        sorting = Signal()
+        sorted_out = self._sort(m, sorting, passes, places.read_port(), counts, banks)
         group = _Group()
         empty = self._find(m, group, banks, records.read_port())
 
-        # ---- What the unit is at.
         left = Signal(32)
         number = Signal(DIGIT_BITS + 1)
+        # ---- What the unit is at; some of it once more in registers of their own.
+        loads, clears, adds, lingers, all_in = (Signal(name=name) for name in (
+            "loads", "clears", "adds", "lingers", "all_in"))
+        m.d.sync += [
+            lingers.eq(self.behind | self.others_behind | self.overflow),
+            all_in.eq(self.loaded & ~left.any() & ~under_way)]
         with m.If(self.streamed):
             m.d.sync += left.eq(left - 1)
         said = self.o_group.p
@@ -216,32 +227,32 @@ class Vsu(Component):
             pixels_x.eq(self.width - (group.column << px_bits)),
             pixels_y.eq(self.height - (group.row << px_bits)),
             ahead.eq(group.tag - self.oldest),
-            self.streamed.eq(folded.o.valid & folded.o.ready),
+            folded.o.ready.eq(loads), self.streamed.eq(folded.o.valid & loads),
         ]
-        with m.FSM(name="at") as fsm:
+        # Until all is sorted, one of these after the other.
+        with m.If(self.start):
+            m.d.sync += [left.eq(self.voxels), number.eq(0), clears.eq(1)]
+        with m.If(clears):
+            # Counts stay in their memories from frame to frame.
+            m.d.sync += number.eq(number + 1)
+            with m.If(number == (1 << DIGIT_BITS) - 1):
+                m.d.sync += [number.eq(0), clears.eq(0), loads.eq(1)]
+        with m.If(loads & all_in):
+            m.d.sync += [loads.eq(0), adds.eq(1)]
+        with m.If(adds):
+            m.d.sync += number.eq(number + 1)
+            with m.If(number == (1 << DIGIT_BITS) + 1):
+                m.d.sync += [adds.eq(0), sorting.eq(1), passes[0].eq(1)]
+        with m.If(sorted_out):
+            m.d.sync += [passes.eq(passes << 1), sorting.eq(~passes[-1])]
+
+        with m.FSM(name="at"):
             with m.State("wait"):
                 with m.If(self.start):
-                    m.d.sync += [left.eq(self.voxels), number.eq(0)]
-                    m.next = "clear"
-            with m.State("clear"):
-                # Counts stay in their memories from frame to frame.
-                m.d.sync += number.eq(number + 1)
-                with m.If(number == (1 << DIGIT_BITS) - 1):
-                    m.d.sync += number.eq(0)
-                    m.next = "load"
-            with m.State("load"):
-                m.d.comb += folded.o.ready.eq(1)
-                with m.If(self.loaded & ~left.any() & ~under_way):
-                    m.next = "add"
-            with m.State("add"):
-                m.d.sync += number.eq(number + 1)
-                with m.If(number[-1]):
-                    m.next = "pass_0"
-            for digit in range(DIGITS):
-                with m.State(f"pass_{digit}"):
-                    m.d.comb += passes[digit].eq(1)
-                    with m.If(sorted_out):
-                        m.next = f"pass_{digit + 1}" if digit + 1 < DIGITS else "announce"
+                    m.next = "sort"
+            with m.State("sort"):
+                with m.If(sorted_out & passes[-1]):
+                    m.next = "announce"
             with m.State("announce"):
                 m.d.sync += [
                     said.tag.eq(group.tag),
@@ -250,8 +261,7 @@ class Vsu(Component):
                     said.x.eq(group.column << tile_bits), said.y.eq(group.row << tile_bits),
                     group.line.eq(0),
                 ]
-                with m.If((ahead <= GROUPS_AHEAD) & ~self.behind & ~self.others_behind
-                          & ~self.overflow):
+                with m.If((ahead <= GROUPS_AHEAD) & ~lingers):
                     m.next = "tell"
             with m.State("tell"):
                 m.d.comb += self.o_group.valid.eq(1)
@@ -269,13 +279,13 @@ class Vsu(Component):
             with m.State("next"):
                 m.d.sync += [group.column.eq(group.column + 1), group.tag.eq(group.tag + 1)]
                 m.next = "announce"
-                with m.If(group.column == columns - 1):
+                with m.If(group.column == last_column):
                     m.d.sync += [group.column.eq(0), group.row.eq(group.row + 1)]
-                    with m.If(group.row == rows - 1):
+                    with m.If(group.row == last_row):
                         m.next = "done"
             with m.State("done"):
                 m.d.comb += self.done.eq(empty)
-        self._add(m, counts, fsm.ongoing("clear"), fsm.ongoing("add"), number)
+        self._add(m, counts, clears, adds, number, sorting)
         return m
 
     def _load(self, m):
@@ -296,7 +306,7 @@ class Vsu(Component):
         # Of the table: the next beat, and beats that have not been asked for.
         place = Signal(shell.address_bits - beat_bits)
         left = Signal(33)
-        look_at_camera, ask = Signal(), Signal()
+        look_at_camera, ask, some_left = Signal(), Signal(), Signal()
         reserved = Signal(range(design.buffer_beats + 1))
         in_flight = Signal(range(design.outstanding_bursts + 1))
         space, length = (Signal(range(beats + 1), name=name) for name in ("space", "length"))
@@ -305,11 +315,11 @@ class Vsu(Component):
         size = Signal(design.floating.width)
         words = data.View(data.ArrayLayout(BINARY32.width, 4), self.i_beat.p.data)
         m.d.comb += [
-            free.eq(~self.stop & (~self.o_address.valid | self.o_address.ready)
+            # A cycle at least between two bursts: in it the next one's length is worked out.
+            free.eq(~self.stop & ~self.o_address.valid
                     & (in_flight != design.outstanding_bursts)),
             space.eq(beats - place[:(beats - 1).bit_length()]),
-            length.eq(Mux(left < space, left, space)),
-            ask.eq(free & ~look_at_camera & left.any()
+            ask.eq(free & ~look_at_camera & some_left
                    & (reserved <= design.buffer_beats - beats)),
             self.i_beat.ready.eq(1),
             here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_VOXELS)),
@@ -362,6 +372,7 @@ class Vsu(Component):
                 place.eq(place + length), left.eq(left - length),
             ]
         m.d.sync += [
+            length.eq(Mux(left < space, left, space)), some_left.eq(left.any()),
             in_flight.eq(in_flight + ((free & look_at_camera) | ask)
                          - (here & self.i_beat.p.last)),
             reserved.eq(reserved + Mux(ask, length, 0) - Mux(folded.freed, VOXEL_BEATS, 0)),
@@ -384,7 +395,7 @@ class Vsu(Component):
             return ~word[-1] & word[fmt.fraction_bits:-1].any()
 
         # 1: both ends of the means, with the margin.
-        some = [Signal(name=f"some_{n}") for n in range(1, 7)]
+        some = [Signal(name=f"some_{n}") for n in range(1, 9)]
         ends = data.ArrayLayout(signed(RECTANGLE.width + 1), 4)
         one = Signal(data.StructLayout({
             **d, "seen": 1, "clear": 1, "ends": ends,
@@ -494,7 +505,7 @@ class Vsu(Component):
                 distance[DISTANCE_BITS:].any(), ~0, distance[:DISTANCE_BITS]))),
         ]
 
-        # 6: into memory; counts of its digits are read, then one more is written.
+        # 6: into memory; its digits are counted. 7, 8: they still are.
         full = self._kept[-1]
         m.d.comb += [
             self.visible.eq(some[4] & ~full),
@@ -503,33 +514,32 @@ class Vsu(Component):
             record.data.voxel.eq(five.voxel), record.data.beyond.eq(five.beyond),
             place.data.key.eq(five.key), place.data.rectangle.eq(five.rectangle),
         ]
-        m.d.sync += [self._kept.eq(self._kept + self.visible), some[5].eq(self.visible)]
+        m.d.sync += [self._kept.eq(self._kept + self.visible), some[5].eq(self.visible),
+                     some[6].eq(some[5]), some[7].eq(some[6])]
         with m.If(some[4] & full):
             m.d.sync += self.overflow.eq(1)
-        for n, (read, write) in enumerate(counts):
-            digit = five.key.word_select(n, DIGIT_BITS)
-            counted = Signal.like(digit, name="counted")
-            m.d.sync += counted.eq(digit)
-            m.d.comb += [read.addr.eq(digit), write.en.eq(some[5]), write.addr.eq(counted),
-                         write.data.eq(read.data + 1)]
+        for n, bins in enumerate(counts):
+            m.d.comb += [bins.at.eq(five.key.word_select(n, DIGIT_BITS)),
+                         bins.comes.eq(self.visible)]
         return Cat(some).any()
 
-    def _add(self, m, counts, clears, adds, number):
+    def _add(self, m, counts, clears, adds, number, sorting):
         """Clear all counts, or replace each by the sum of those before it."""
-        reads = Signal()
-        m.d.sync += reads.eq(adds & ~number[-1])
-        for digit, (read, write) in enumerate(counts):
+        reads = Signal(2)
+        m.d.sync += reads.eq(Cat(adds & ~number[-1], reads))
+        for digit, bins in enumerate(counts):
             total = Signal(self._index_bits + 1, name=f"total_{digit}")
+            m.d.comb += bins.total.eq(Mux(clears, 0, total))
             with m.If(clears):
-                m.d.comb += [write.en.eq(1), write.addr.eq(number), write.data.eq(0)]
+                m.d.comb += [bins.put.eq(1), bins.put_at.eq(number)]
                 m.d.sync += total.eq(0)
             with m.If(adds):
-                m.d.comb += read.addr.eq(number)
-            with m.If(reads):
-                m.d.comb += [write.en.eq(1), write.addr.eq(number - 1), write.data.eq(total)]
-                m.d.sync += total.eq(total + read.data)
+                m.d.comb += bins.at.eq(number)
+            with m.If(reads[-1]):
+                m.d.comb += [bins.put.eq(1), bins.put_at.eq(number - 2)]
+                m.d.sync += total.eq(total + bins.held)
 
-    def _sort(self, m, passes, place, counts, banks):
+    def _sort(self, m, sorting, passes, place, counts, banks):
         """Passes by digit, the lowest first, each keeping the order of what is equal.
 
         A voxel's number goes where its digit's next place is; in the last pass its rectangle, too,
@@ -544,45 +554,47 @@ class Vsu(Component):
             m.submodules[f"order_{digit}"] = memory
             between.append((memory.read_port(), memory.write_port()))
         number = Signal(range(design.voxels + 1))
-        sorting, done = Signal(), Signal()
-        some = [Signal(name=f"sorts_{n}") for n in range(3)]
-        next_index, index, at_index, now, at = (Signal(self._index_bits, name=name) for name in (
-            "next_index", "index", "at_index", "now", "at"))
-        rectangle = Signal.like(place.data.rectangle)
+        done = Signal()
+        some = [Signal(name=f"sorts_{n}") for n in range(7)]
+        next_index, now, at = (Signal(self._index_bits, name=name) for name in (
+            "next_index", "now", "at"))
+        indices = [Signal(self._index_bits, name=f"index_{n}") for n in range(6)]
+        at_place = Signal(self._index_bits)
+        keyed = Signal.like(place.data, name="keyed")
+        rectangles = [Signal.like(place.data.rectangle, name=f"rectangle_{n}") for n in range(3)]
         m.d.comb += [
-            sorting.eq(passes.any()), now.eq(next_index), place.addr.eq(now),
+            now.eq(next_index), place.addr.eq(indices[0]),
             done.eq(sorting & (number == self._kept) & ~Cat(some).any()),
         ]
         m.d.sync += [
-            # 1: the voxel that is next by the lower digits, or the next of all. 2: its key. 3: the
-            # place of its digit.
+            # 1, 2: the voxel that is next by the lower digits, or the next of all. 3, 4: its key.
+            # 5, 6: the place of its digit. Each as it leaves a memory, then in a register. 7: there
+            # it goes.
             some[0].eq(sorting & (number != self._kept)), next_index.eq(number),
-            some[1].eq(some[0]), index.eq(now),
-            some[2].eq(some[1]), at_index.eq(index), rectangle.eq(place.data.rectangle),
+            *(after.eq(before) for before, after in pairwise(some)),
+            *(after.eq(before) for before, after in pairwise([now, *indices])),
+            keyed.eq(place.data), rectangles[0].eq(keyed.rectangle),
+            *(after.eq(before) for before, after in pairwise(rectangles)), at_place.eq(at),
         ]
         with m.If(sorting):
             m.d.sync += number.eq(Mux(done, 0, number + (number != self._kept)))
         for n, (get, put) in enumerate(between):
-            m.d.comb += [get.addr.eq(number), put.en.eq(some[2] & passes[n]), put.addr.eq(at),
-                         put.data.eq(at_index)]
+            m.d.comb += [get.addr.eq(number), put.en.eq(some[-1] & passes[n]),
+                         put.addr.eq(at_place), put.data.eq(indices[-1])]
             with m.If(passes[n + 1]):
                 m.d.comb += now.eq(get.data)
-        for n, (read, write) in enumerate(counts):
-            digit = place.data.key.word_select(n, DIGIT_BITS)
-            placed = Signal.like(digit, name="placed")
-            m.d.sync += placed.eq(digit)
+        for n, bins in enumerate(counts):
             with m.If(passes[n]):
-                m.d.comb += at.eq(read.data)
+                m.d.comb += at.eq(bins.value)
             with m.If(sorting):
-                m.d.comb += [
-                    read.addr.eq(digit), write.en.eq(some[2] & passes[n]), write.addr.eq(placed),
-                    write.data.eq(read.data + 1)]
+                m.d.comb += [bins.at.eq(keyed.key.word_select(n, DIGIT_BITS)),
+                             bins.comes.eq(some[3] & passes[n])]
         for lane, bank in enumerate(banks):
             write = bank.write_port()
             m.d.comb += [
-                write.en.eq(some[2] & passes[-1] & (at[:lane_bits] == lane)),
-                write.addr.eq(at[lane_bits:]), write.data.index.eq(at_index),
-                write.data.rectangle.eq(rectangle),
+                write.en.eq(some[-1] & passes[-1] & (at_place[:lane_bits] == lane)),
+                write.addr.eq(at_place[lane_bits:]), write.data.index.eq(indices[-1]),
+                write.data.rectangle.eq(rectangles[-1]),
             ]
         return done
 
@@ -597,7 +609,7 @@ class Vsu(Component):
         def here(valid: Value, at: Any) -> Value:
             return valid & is_older(at.tag, oldest)
 
-        # 1: a row is read. Its last may be shorter.
+        # 1: a row is read. Its last may be shorter. What is read has a place in the queue.
         looked = Signal(data.StructLayout({**place, "lanes": lanes, "end": 1}), name="looked")
         some_looked = Signal()
         rest = self._kept[:lane_bits]
@@ -609,110 +621,188 @@ class Vsu(Component):
             self.busy.eq(group.scans & group.move & ~group.ends),
             self.stalled.eq(group.scans & ~group.move),
             *(port.addr.eq(group.line) for port in ports),
-            *(port.en.eq(group.move) for port in ports),
         ]
-        with m.If(group.move):
-            m.d.sync += [
-                some_looked.eq(group.scans), looked.end.eq(group.ends), looked.tag.eq(group.tag),
-                looked.column.eq(group.column), looked.row.eq(group.row),
-                looked.lanes.eq(Cat(
-                    whole | (lane < rest) if lane + 1 < lanes else whole
-                    for lane in range(lanes))),
-            ]
+        m.d.sync += [
+            some_looked.eq(group.scans & group.move), looked.end.eq(group.ends),
+            looked.tag.eq(group.tag), looked.column.eq(group.column), looked.row.eq(group.row),
+            looked.lanes.eq(Cat(
+                whole | (lane < rest) if lane + 1 < lanes else whole for lane in range(lanes))),
+        ]
 
-        # 2: which of it meet the group; the end takes the way of a hit.
+        # 2: it is in registers.
+        taken = Signal(data.StructLayout({
+            **looked.shape().members, "lanes": lanes,
+            "words": data.ArrayLayout(ports[0].data.shape(), lanes)}), name="taken")
+        some_taken = Signal()
+        m.d.sync += [
+            some_taken.eq(some_looked),
+            *(taken[name].eq(looked[name]) for name in looked.shape().members),
+            *(taken.words[lane].eq(port.data) for lane, port in enumerate(ports))]
+
+        # 3: which of it meet the group; the end takes the way of a hit.
         found = Signal(data.StructLayout({
             **place, "hits": lanes, "end": 1,
             "indices": data.ArrayLayout(self._index_bits, lanes)}), name="found")
         some_found = Signal()
-        with m.If(group.move):
-            m.d.sync += [
-                some_found.eq(some_looked), *(found[name].eq(looked[name]) for name in place),
-                found.end.eq(looked.end),
-                *(found.indices[lane].eq(port.data.index) for lane, port in enumerate(ports)),
-                found.hits.eq(Mux(looked.end, 1, Cat(
-                    looked.lanes[lane]
-                    & (port.data.rectangle.left <= looked.column)
-                    & (looked.column <= port.data.rectangle.right)
-                    & (port.data.rectangle.top <= looked.row)
-                    & (looked.row <= port.data.rectangle.bottom)
-                    for lane, port in enumerate(ports)))),
-            ]
-
-        # 3: rows with a hit wait.
-        m.submodules.waiting = waiting = SyncFIFO(
-            width=len(found.as_value()), depth=design.waiting_rows)
-        head = data.View(found.shape(), waiting.r_data)
-        wanted = some_found & found.hits.any() & ~is_older(found.tag, oldest)
-        m.d.comb += [
-            waiting.w_data.eq(found), waiting.w_en.eq(wanted),
-            group.move.eq(~wanted | waiting.w_rdy),
+        words = [taken.words[lane] for lane in range(lanes)]
+        m.d.sync += [
+            some_found.eq(some_taken), *(found[name].eq(taken[name]) for name in place),
+            found.end.eq(taken.end),
+            *(found.indices[lane].eq(word.index) for lane, word in enumerate(words)),
+            found.hits.eq(Mux(taken.end, 1, Cat(
+                taken.lanes[lane]
+                & (word.rectangle.left <= taken.column) & (taken.column <= word.rectangle.right)
+                & (word.rectangle.top <= taken.row) & (taken.row <= word.rectangle.bottom)
+                for lane, word in enumerate(words)))),
         ]
 
-        # 4: hit after hit of one of them.
+        # 4: rows with a hit wait.
+        m.submodules.waiting = waiting = SyncFIFO(
+            width=len(found.as_value()), depth=design.waiting_rows + ROWS_UNDER_WAY)
+        head = data.View(found.shape(), waiting.r_data)
+        m.d.comb += [
+            waiting.w_data.eq(found),
+            waiting.w_en.eq(some_found & found.hits.any() & ~is_older(found.tag, oldest))]
+        m.d.sync += group.move.eq(waiting.w_level < design.waiting_rows)
+
+        # 5: hit after hit of one of them, of which it is known whether it is the last, and whether
+        # the group is over.
         held = Signal.like(found, name="held")
-        some_held, goes, move, moves_on = Signal(), Signal(), Signal(), Signal()
+        some_held, single, late, goes, moves_on = (Signal(name=name) for name in (
+            "some_held", "single", "late", "goes", "moves_on"))
+        # Tokens behind it, which never wait: each has a place in their queue.
+        room, leaves, behind_it = Signal(), Signal(), Signal(range(TOKENS_UNDER_WAY + 1))
         others = held.hits & (held.hits - 1)
-        dead = is_older(held.tag, oldest)
+
+        def is_single(hits: Value) -> Value:
+            return ~(hits & (hits - 1)).any()
+
         chosen = Signal(self._index_bits)
         for lane in reversed(range(lanes)):
             with m.If(held.hits[lane]):
                 m.d.comb += chosen.eq(held.indices[lane])
         m.d.comb += [
-            goes.eq(some_held & ~dead & move),
-            moves_on.eq(~some_held | dead | (move & ~others.any())),
+            room.eq(~behind_it[-1]), goes.eq(some_held & ~late & room),
+            moves_on.eq(~some_held | late | (room & single)),
             waiting.r_en.eq(moves_on), self.found.eq(goes & ~held.end),
-            record.addr.eq(chosen), record.en.eq(move),
+            record.addr.eq(chosen),
         ]
         with m.If(goes):
-            m.d.sync += held.hits.eq(others)
+            m.d.sync += [held.hits.eq(others), single.eq(is_single(others))]
         with m.If(moves_on):
-            m.d.sync += [some_held.eq(waiting.r_rdy), held.eq(head)]
-
-        # 5: its voxel is read. 6: is something beyond its prefixes wanted? 7: it is offered.
-        fetched = Signal(data.StructLayout({**place, "end": 1}), name="fetched")
-        compared = Signal(data.StructLayout({
-            **place, "end": 1, "voxel": record.data.voxel.shape(), "beyond": len(self._shifts),
-            "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
-        some_fetched, some_compared, compares, takes = Signal(), Signal(), Signal(), Signal()
-        token = self.o_voxel
-        m.d.comb += [
-            takes.eq(~token.valid | token.ready), compares.eq(~some_compared | takes),
-            move.eq(~some_fetched | compares)]
-        with m.If(move):
-            m.d.sync += [some_fetched.eq(goes), fetched.end.eq(held.end),
-                         *(fetched[name].eq(held[name]) for name in place)]
-        with m.If(compares):
             m.d.sync += [
-                some_compared.eq(some_fetched), *(compared[name].eq(fetched[name])
-                                                  for name in fetched.shape().members),
-                compared.voxel.eq(record.data.voxel)]
-            for n, shift in enumerate(self._shifts):
-                at, step = record.data.beyond[n], PREFIX_STEP << shift
-                whole = (record.data.voxel.count + (step - 1)) >> (step.bit_length() - 1)
-                m.d.sync += [
-                    compared.beyond[n].eq(
-                        (at.left <= fetched.column) & (fetched.column <= at.right)
-                        & (at.top <= fetched.row) & (fetched.row <= at.bottom)),
-                    compared.prefixes[n].eq(whole << (PREFIX_STEP.bit_length() - 1))]
+                some_held.eq(waiting.r_rdy), held.eq(head), single.eq(is_single(head.hits))]
+        m.d.sync += [
+            late.eq(Mux(moves_on, is_older(head.tag, oldest), is_older(held.tag, oldest))),
+            behind_it.eq(behind_it + goes - leaves)]
+
+        # 6: its voxel is read. 7: it is in registers. 8: is something beyond its prefixes wanted?
+        fetched = Signal(data.StructLayout({**place, "end": 1}), name="fetched")
+        known = Signal(data.StructLayout({
+            **fetched.shape().members, "record": record.data.shape()}), name="known")
+        compared = Signal(data.StructLayout({
+            **fetched.shape().members, "voxel": record.data.voxel.shape(),
+            "beyond": len(self._shifts),
+            "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
+        some_fetched, some_known, some_compared = (Signal(name=name) for name in (
+            "some_fetched", "some_known", "some_compared"))
+        voxel = known.record.voxel
+        m.d.sync += [
+            some_fetched.eq(goes), some_known.eq(some_fetched), some_compared.eq(some_known),
+            fetched.end.eq(held.end), *(fetched[name].eq(held[name]) for name in place),
+            known.record.eq(record.data), compared.voxel.eq(voxel),
+            *(known[name].eq(fetched[name]) for name in fetched.shape().members),
+            *(compared[name].eq(known[name]) for name in fetched.shape().members),
+        ]
+        for n, shift in enumerate(self._shifts):
+            at, step = known.record.beyond[n], PREFIX_STEP << shift
+            most = (voxel.count + (step - 1)) >> (step.bit_length() - 1)
+            m.d.sync += [
+                compared.beyond[n].eq(
+                    (at.left <= known.column) & (known.column <= at.right)
+                    & (at.top <= known.row) & (known.row <= at.bottom)),
+                compared.prefixes[n].eq(most << (PREFIX_STEP.bit_length() - 1))]
+
+        # 9: tokens wait. 10: one is offered.
         prefix: Value = compared.voxel.count
         does = C(1, 1)
         for n in range(len(self._shifts)):
             does &= ~compared.beyond[n]
             prefix = Mux(does, compared.prefixes[n], prefix)
+        token, takes = self.o_voxel, Signal()
+        m.submodules.tokens = tokens = SyncFIFO(
+            width=len(token.payload.as_value()), depth=TOKENS_UNDER_WAY)
+        layout = voxel_token_layout(design.floating)
+        made: Any = Signal(layout, name="made")
+        following = data.View(layout, tokens.r_data)
+        m.d.comb += [
+            made.last.eq(compared.end), made.voxel.eq(compared.voxel), made.prefix.eq(prefix),
+            *(made[name].eq(compared[name]) for name in place),
+            tokens.w_en.eq(some_compared), tokens.w_data.eq(made),
+            takes.eq(~token.valid | token.ready), tokens.r_en.eq(takes),
+            leaves.eq(takes & tokens.r_rdy),
+        ]
         with m.If(takes):
             m.d.sync += [
-                token.valid.eq(some_compared & ~is_older(compared.tag, oldest)),
-                token.p.last.eq(compared.end), token.p.voxel.eq(compared.voxel),
-                token.p.prefix.eq(prefix),
-                *(token.p[name].eq(compared[name]) for name in place),
-            ]
-        m.d.comb += self.behind.eq(
-            here(some_looked, looked) | here(some_found, found) | here(waiting.r_rdy, head)
-            | here(some_held, held) | here(some_fetched, fetched) | here(some_compared, compared)
-            | here(token.valid, token.p))
-        return ~(some_looked | some_found | waiting.r_rdy | some_held | some_fetched
-                 | some_compared | token.valid)
+                token.valid.eq(tokens.r_rdy & ~is_older(following.tag, oldest)),
+                token.payload.eq(following)]
+        stages = (
+            (some_looked, looked), (some_taken, taken), (some_found, found),
+            (waiting.r_rdy, head), (some_held, held), (some_fetched, fetched),
+            (some_known, known), (some_compared, compared), (tokens.r_rdy, following),
+            (token.valid, token.p))
+        m.d.comb += self.behind.eq(Cat(here(*stage) for stage in stages).any())
+        return ~Cat(valid for valid, _ in stages).any()
+
+
+class _Bins(Component):
+    """How many there are of each digit, of which one may be counted in every cycle.
+
+    Between the memory's output and what is written are registers; what is counted in the two cycles
+    before is not in memory yet when a count is read, and comes from there.
+
+    Members
+    -------
+    at : ``In(8)``
+        A digit.
+    comes : ``In(1)``
+        One more of it.
+    held : ``Out(width)``
+        The count in memory of the digit of two cycles ago.
+    value : ``Out(width)``
+        How many of that had come before.
+    put, put_at, total : ``In``
+        Write a count; not while digits come, or in the two cycles after.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        super().__init__({
+            "at": In(DIGIT_BITS), "comes": In(1), "held": Out(width), "value": Out(width),
+            "put": In(1), "put_at": In(DIGIT_BITS), "total": In(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.counts = memory = Memory(
+            shape=self._width, depth=1 << DIGIT_BITS, init=[])
+        write = memory.write_port()
+        read = memory.read_port(transparent_for=(write,))
+        digits = [self.at, *(Signal(DIGIT_BITS, name=f"digit_{n}") for n in range(1, 4))]
+        some = [self.comes, *(Signal(name=f"some_{n}") for n in range(1, 4))]
+        again = Signal(2)
+        one, two = Signal(self._width), Signal(self._width)
+        m.d.sync += [
+            *(after.eq(before) for line in (digits, some) for before, after in pairwise(line)),
+            self.held.eq(read.data), one.eq(self.value + 1), two.eq(one),
+            again.eq(Cat((digits[1] == digits[n]) & some[n] for n in (2, 3))),
+        ]
+        m.d.comb += [
+            read.addr.eq(self.at),
+            self.value.eq(Mux(again[0], one, Mux(again[1], two, self.held))),
+            write.en.eq(self.put | some[3]), write.addr.eq(Mux(self.put, self.put_at, digits[3])),
+            write.data.eq(Mux(self.put, self.total, one)),
+        ]
+        return m
 
 
 class _Group:

@@ -68,7 +68,16 @@ from splatforge.designs.voxel import (
     VOXEL_BEATS,
     WEIGHT_BITS,
 )
-from splatforge.designs.vsu import BLUR, DIGIT_BITS, DIGITS, KEY_BITS, RECTANGLE, VsuDesign
+from splatforge.designs.vsu import (
+    BLUR,
+    DIGIT_BITS,
+    DIGITS,
+    KEY_BITS,
+    RECTANGLE,
+    ROWS_UNDER_WAY,
+    TOKENS_UNDER_WAY,
+    VsuDesign,
+)
 from splatforge.sim.area import array_inventory, lane_operators
 from splatforge.sim.costs import CostTable
 from splatforge.sim.dram_energy import dram_events
@@ -883,8 +892,7 @@ def _prefix_operators(design: StreaminggsDesign) -> Counts:
 def _vsu_part(design: StreaminggsDesign) -> Part:
     """Arithmetic; camera; voxels, keys, orders, counts and rows of the scan in memories.
 
-    Five stages hold a voxel behind the arithmetic, three a row that is scanned, three what was
-    found.
+    Five stages hold a voxel behind the arithmetic, four a row that is scanned, five what was found.
     """
     vsu, fmt = design.vsu, design.vsu.floating
     plan = vsu_schedule(vsu)
@@ -907,9 +915,9 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
         + 2 * (3 * fmt.width + 4 * (RECTANGLE.width + 1) + 2 * BLUR.width) + side
         + (1 + prefixes) * (2 * BLUR.width + 4 * _end_bits(vsu) + 2 * rectangle)
         + 3 * voxel + 3 * CELL_BITS + 3 * (CELL_BITS + WEIGHT_BITS) + KEY_BITS
-        + place + vsu.scan_width + 2 * row + 2 * voxel + 3 * place
-        + prefixes * (1 + POPULATION_BITS) + POPULATION_BITS
-        + 4 * index + rectangle + DIGITS * (index + 1 + 2 * DIGIT_BITS)
+        + place + vsu.scan_width + 3 * row + vsu.scan_width * rectangle + 3 * voxel + 4 * place
+        + prefixes * (1 + POPULATION_BITS + rectangle) + POPULATION_BITS
+        + 8 * index + 4 * rectangle + KEY_BITS + DIGITS * (4 * (index + 1) + 3 * DIGIT_BITS)
         + 8 * design.shell.address_bits,
         buffer=Macro(vsu.buffer_beats, design.shell.data_bits), results=results,
         side=Macro(1 << (beats - 1).bit_length(), side),
@@ -917,7 +925,8 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
         places=Macro(vsu.voxels, KEY_BITS + rectangle),
         **{f"order_{digit}": Macro(vsu.voxels, index) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": Macro(1 << DIGIT_BITS, index + 1) for digit in range(DIGITS)},
-        waiting=Macro(vsu.waiting_rows, row), **banks)
+        waiting=Macro(vsu.waiting_rows + ROWS_UNDER_WAY, row),
+        tokens=Macro(TOKENS_UNDER_WAY, place + voxel + POPULATION_BITS), **banks)
 
 
 def _filter_operators() -> Counts:

@@ -17,7 +17,13 @@ from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD
 from splatforge.designs.voxel import STREAM_CAMERA_BEATS, VOXEL_BEATS
-from splatforge.designs.vsu import DIGIT_BITS, DIGITS, VsuDesign
+from splatforge.designs.vsu import (
+    DIGIT_BITS,
+    DIGITS,
+    ROWS_UNDER_WAY,
+    TOKENS_UNDER_WAY,
+    VsuDesign,
+)
 from splatforge.sim import folded
 
 __all__ = ["Rows", "behind", "cycles", "is_done", "is_idle", "is_loaded", "new_vsu", "offers",
@@ -31,22 +37,33 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 # next address of the table in beats, and beats that have not been asked for; whether the camera has
 # not; the burst that waits for the bus, 0 beats if none does; beats asked for that have not left
 # the buffer; bursts in flight; beats of the camera that came. What the unit is at; the bin of the
-# counts; voxels that are to come out of the arithmetic. Six stages: in the first three the number
-# of the voxel or -1, in the others whether there is a visible one; visible voxels; whether they
-# were too many. Of the sort: the pass, the next voxel, and whether there is one in each of three
-# stages. Of the scan: the group, the next row, the next of the rows with hits. Then the stages
-# behind it, each with the number of its group or -1, the place of its first hit among all, how
-# many there are, and whether it is an end: looked at, found, held, fetched, compared, offered. Of
-# the queue between the second and the third: the first and the number of its rows. Counts.
+# counts; voxels that are to come out of the arithmetic. Eight stages: in the first three the number
+# of the voxel or -1, in the others whether there is a visible one; whether none was left to come;
+# visible voxels; whether they were too many. Of the sort: the pass, the next voxel, and in which of
+# its stages there is one, a bit each. Of the scan: the group, the next row, the next of the rows
+# with hits; whether there was room for a row, and something that was over. Then the stages behind
+# it, each with the number of its group or -1, the place of its first hit among all, how many there
+# are, and whether it is an end: looked at, taken, found, held; fetched, known, compared, offered.
+# Whether the group of the one that is held was over. Of the queue behind what is found and of that
+# in front of what is offered: the first and the number of what waits; tokens behind what is held.
+# Counts.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
- STAGE_3, STAGE_4, STAGE_5, STAGE_6, KEPT, OVERFLOW, DIGIT, SORTED, SORTS_0, SORTS_1, SORTS_2,
- GROUP, LINE, ROW, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, FOUND, FOUND_AT, FOUND_HITS,
- FOUND_END, HELD, HELD_AT, HELD_HITS, HELD_END, FETCHED, FETCHED_AT, FETCHED_END, COMPARED,
- COMPARED_AT, COMPARED_END, TOKEN, TOKEN_AT, TOKEN_END, QUEUE_FIRST, QUEUED, BUSY, STALLED,
- STREAMED, VISIBLE, HITS) = range(63)
-#: Then the queue, four numbers a row, and the state of the arithmetic.
-QUEUE = 63
+ STAGE_3, STAGE_4, STAGE_5, STAGE_6, STAGE_7, STAGE_8, ALL_IN, KEPT, OVERFLOW, DIGIT, SORTED, SORTS,
+ GROUP, LINE, ROW, MOVE, LINGERS, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, TAKEN, TAKEN_AT,
+ TAKEN_HITS, TAKEN_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD, HELD_AT, HELD_HITS, HELD_END,
+ FETCHED, FETCHED_AT, FETCHED_END, KNOWN, KNOWN_AT, KNOWN_END, COMPARED, COMPARED_AT, COMPARED_END,
+ TOKEN, TOKEN_AT, TOKEN_END, HELD_LATE, QUEUE_FIRST, QUEUED, TOKENS_FIRST, TOKENS, UNDER_WAY, BUSY,
+ STALLED, STREAMED, VISIBLE, HITS) = range(77)
+#: Stages of the sort.
+SORT_STAGES = 7
+#: Then tokens that wait, three numbers each; the queue, four numbers a row; and the state of the
+#: arithmetic.
+TOKEN_QUEUE = 77
+QUEUE = TOKEN_QUEUE + 3 * TOKENS_UNDER_WAY
+
+
+_STAGES = LOOKED, TAKEN, FOUND, HELD, FETCHED, KNOWN, COMPARED, TOKEN
 
 
 class Rows(NamedTuple):
@@ -92,7 +109,7 @@ def new_vsu(
         Bus.
     """
     arithmetic = folded.new_folded(vsu_schedule(design), VOXEL_BEATS, design.buffer_beats)
-    queue = 4 * design.waiting_rows
+    queue = 4 * (design.waiting_rows + ROWS_UNDER_WAY)
     state = np.zeros(QUEUE + queue + len(arithmetic), np.int64)
     state[QUEUE + queue:] = arithmetic
     state[BURST], state[FLYING_LIMIT] = design.burst_beats, design.outstanding_bursts
@@ -103,7 +120,7 @@ def new_vsu(
         address // shell.data_bytes for address in (camera_address, voxel_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = voxels * VOXEL_BEATS, 1, voxels
     state[AT] = CLEAR
-    for stage in (STAGE_1, STAGE_2, STAGE_3, LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
+    for stage in (STAGE_1, STAGE_2, STAGE_3, *_STAGES):
         state[stage] = -1
     return state
 
@@ -130,8 +147,8 @@ def is_loaded(state):
 @nb.njit
 def is_done(state):
     """Whether all groups have been announced, and all that was found is taken."""
-    done = state[AT] == DONE and state[QUEUED] == 0
-    for stage in (LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
+    done = state[AT] == DONE and state[QUEUED] == 0 and state[TOKENS] == 0
+    for stage in _STAGES:
         done = done and state[stage] < 0
     return done
 
@@ -146,7 +163,9 @@ def is_idle(state):
 def behind(state, oldest):
     """Whether something of a group before `oldest` is here."""
     found = state[QUEUED] > 0 and _older(state[QUEUE + 4 * state[QUEUE_FIRST]], oldest)
-    for stage in (LOOKED, FOUND, HELD, FETCHED, COMPARED, TOKEN):
+    found = found or (state[TOKENS] > 0 and _older(
+        state[TOKEN_QUEUE + 3 * state[TOKENS_FIRST]], oldest))
+    for stage in _STAGES:
         found = found or (state[stage] >= 0 and _older(state[stage], oldest))
     return found
 
@@ -154,8 +173,7 @@ def behind(state, oldest):
 @nb.njit(inline="always")
 def _load(state, stop, address_ready, beat, last, freed):
     """The loader."""
-    free = (not stop and (state[ADDRESS_BEATS] == 0 or address_ready)
-            and state[FLYING] < state[FLYING_LIMIT])
+    free = not stop and state[ADDRESS_BEATS] == 0 and state[FLYING] < state[FLYING_LIMIT]
     asks_camera = free and state[ASKS_CAMERA] != 0
     asks = (free and not asks_camera and state[LEFT] > 0
             and state[RESERVED] <= state[BUFFER] - state[BURST])
@@ -182,12 +200,13 @@ def _load(state, stop, address_ready, beat, last, freed):
 
 @nb.njit(inline="always")
 def _keep(state, streamed, visible):
-    """Six stages behind the arithmetic."""
+    """Eight stages behind the arithmetic."""
     kept = state[STAGE_5] != 0 and state[KEPT] < state[VOXELS]
     if state[STAGE_5] != 0 and not kept:
         state[OVERFLOW] = 1
     state[KEPT] += kept
     state[VISIBLE] += kept
+    state[STAGE_8], state[STAGE_7] = state[STAGE_7], state[STAGE_6]
     state[STAGE_6] = kept
     state[STAGE_5] = state[STAGE_4]
     state[STAGE_4] = state[STAGE_3] >= 0 and visible[state[STAGE_3]]
@@ -202,11 +221,8 @@ def _keep(state, streamed, visible):
 def _sort(state, sorting):
     """One cycle of a pass; whether it is over."""
     rest = state[SORTED] < state[KEPT]
-    over = sorting and not rest and not (
-        state[SORTS_0] or state[SORTS_1] or state[SORTS_2])
-    state[SORTS_2] = state[SORTS_1]
-    state[SORTS_1] = state[SORTS_0]
-    state[SORTS_0] = sorting and rest
+    over = sorting and not rest and state[SORTS] == 0
+    state[SORTS] = (state[SORTS] << 1 | (sorting and rest)) & ((1 << SORT_STAGES) - 1)
     if sorting:
         state[SORTED] = 0 if over else state[SORTED] + rest
     return over
@@ -217,57 +233,69 @@ def _find(state, rows, oldest, scans, voxel_ready):
     """The scan's stages, the last first; whether the row that is scanned goes on, and it ends."""
     wanted = (state[FOUND] >= 0 and state[FOUND_HITS] > 0
               and not _older(state[FOUND], oldest))
-    room = state[QUEUED] < state[WAITING_ROWS]
-    move = not wanted or room
+    move = state[MOVE] != 0
+    state[MOVE] = state[QUEUED] < state[WAITING_ROWS]
     ends = state[LINE] * state[LANES] >= state[KEPT]
 
-    # Held, fetched, compared, offered.
-    takes = state[TOKEN] < 0 or voxel_ready
-    compares = state[COMPARED] < 0 or takes
-    fetches = state[FETCHED] < 0 or compares
-    dead = state[HELD] >= 0 and _older(state[HELD], oldest)
-    goes = state[HELD] >= 0 and not dead and fetches
-    moves_on = state[HELD] < 0 or dead or (fetches and state[HELD_HITS] == 1)
-    if takes:
+    # Held, fetched, known, compared, offered.
+    if state[TOKEN] < 0 or voxel_ready:
         state[TOKEN] = -1
-        if state[COMPARED] >= 0 and not _older(state[COMPARED], oldest):
-            state[TOKEN:TOKEN + 3] = state[COMPARED:COMPARED + 3]
-    if compares:
-        state[COMPARED:COMPARED + 3] = state[FETCHED:FETCHED + 3]
-    if fetches:
-        state[FETCHED] = state[HELD] if goes else -1
-        state[FETCHED_AT], state[FETCHED_END] = state[HELD_AT], state[HELD_END]
+        leaves = state[TOKENS] > 0
+        if leaves:
+            at = TOKEN_QUEUE + 3 * state[TOKENS_FIRST]
+            if not _older(state[at], oldest):
+                state[TOKEN:TOKEN + 3] = state[at:at + 3]
+            state[TOKENS_FIRST] = (state[TOKENS_FIRST] + 1) % TOKENS_UNDER_WAY
+            state[TOKENS] -= 1
+    else:
+        leaves = False
+    if state[COMPARED] >= 0:
+        at = TOKEN_QUEUE + 3 * ((state[TOKENS_FIRST] + state[TOKENS]) % TOKENS_UNDER_WAY)
+        state[at:at + 3] = state[COMPARED:COMPARED + 3]
+        state[TOKENS] += 1
+    room = state[UNDER_WAY] < TOKENS_UNDER_WAY
+    dead = state[HELD] >= 0 and state[HELD_LATE] != 0
+    goes = state[HELD] >= 0 and not dead and room
+    moves_on = state[HELD] < 0 or dead or (room and state[HELD_HITS] == 1)
+    state[UNDER_WAY] += goes
+    state[UNDER_WAY] -= leaves
+    state[COMPARED:COMPARED + 3] = state[KNOWN:KNOWN + 3]
+    state[KNOWN:KNOWN + 3] = state[FETCHED:FETCHED + 3]
+    state[FETCHED] = state[HELD] if goes else -1
+    state[FETCHED_AT], state[FETCHED_END] = state[HELD_AT], state[HELD_END]
     if goes:
         state[HITS] += state[HELD_END] == 0
         state[HELD_AT] += 1
         state[HELD_HITS] -= 1
+    capacity = state[WAITING_ROWS] + ROWS_UNDER_WAY
     if moves_on:
         state[HELD] = -1
         if state[QUEUED] > 0:
             at = QUEUE + 4 * state[QUEUE_FIRST]
             state[HELD:HELD + 4] = state[at:at + 4]
-            state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % state[WAITING_ROWS]
+            state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % capacity
             state[QUEUED] -= 1
+    state[HELD_LATE] = state[HELD] >= 0 and _older(state[HELD], oldest)
 
-    # Found, looked at.
-    if wanted and room:
-        at = QUEUE + 4 * ((state[QUEUE_FIRST] + state[QUEUED]) % state[WAITING_ROWS])
+    # Found, taken, looked at.
+    if wanted:
+        at = QUEUE + 4 * ((state[QUEUE_FIRST] + state[QUEUED]) % capacity)
         state[at:at + 4] = state[FOUND:FOUND + 4]
         state[QUEUED] += 1
     state[STALLED] += scans and not move
-    if move:
-        state[FOUND:FOUND + 4] = state[LOOKED:LOOKED + 4]
-        state[LOOKED] = -1
-        if scans:
-            state[LOOKED] = state[GROUP]
-            state[LOOKED_END] = ends
-            state[LOOKED_HITS] = ends
-            state[BUSY] += not ends
-            row = state[ROW]
-            if row < rows.starts[state[GROUP] + 1] and rows.numbers[row] == state[LINE]:
-                state[LOOKED_AT] = rows.first[row]
-                state[LOOKED_HITS] = rows.first[row + 1] - rows.first[row]
-                state[ROW] += 1
+    state[FOUND:FOUND + 4] = state[TAKEN:TAKEN + 4]
+    state[TAKEN:TAKEN + 4] = state[LOOKED:LOOKED + 4]
+    state[LOOKED] = -1
+    if scans and move:
+        state[LOOKED] = state[GROUP]
+        state[LOOKED_END] = ends
+        state[LOOKED_HITS] = ends
+        state[BUSY] += not ends
+        row = state[ROW]
+        if row < rows.starts[state[GROUP] + 1] and rows.numbers[row] == state[LINE]:
+            state[LOOKED_AT] = rows.first[row]
+            state[LOOKED_HITS] = rows.first[row + 1] - rows.first[row]
+            state[ROW] += 1
     return move, ends
 
 
@@ -300,16 +328,18 @@ def step(
         A group, a voxel is taken if there is one.
     """
     at = state[AT]
-    arithmetic = state[QUEUE + 4 * state[WAITING_ROWS]:]
+    arithmetic = state[QUEUE + 4 * (state[WAITING_ROWS] + ROWS_UNDER_WAY):]
     _, result = folded.offers(arithmetic)
     loads = at == LOAD
     streamed = result and loads
-    loaded = (
+    loaded = state[ALL_IN] != 0
+    state[ALL_IN] = (
         is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and state[STAGE_2] < 0
-        and state[STAGE_3] < 0 and not (state[STAGE_4] or state[STAGE_5] or state[STAGE_6]))
+        and state[STAGE_3] < 0 and not (state[STAGE_4] or state[STAGE_5] or state[STAGE_6]
+                                        or state[STAGE_7] or state[STAGE_8]))
     freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
-    lingers = behind(state, oldest)
-    overflow = state[OVERFLOW] != 0
+    lingers = state[LINGERS] != 0
+    state[LINGERS] = behind(state, oldest) or others_behind or state[OVERFLOW] != 0
     _load(state, stop, address_ready, beat, last, freed)
     _keep(state, streamed, visible)
     sorted_out = _sort(state, at == PASS)
@@ -327,7 +357,7 @@ def step(
             state[AT] = ADD
     elif at == ADD:
         state[NUMBER] += 1
-        if state[NUMBER] > bins:
+        if state[NUMBER] > bins + 1:
             state[AT] = PASS
     elif at == PASS:
         if sorted_out:
@@ -338,7 +368,7 @@ def step(
         state[LINE] = 0
         state[ROW] = rows.starts[state[GROUP]]
         ahead = (state[GROUP] - oldest) & ((1 << GROUP_TAG_BITS) - 1)
-        if ahead <= GROUPS_AHEAD and not lingers and not others_behind and not overflow:
+        if ahead <= GROUPS_AHEAD and not lingers:
             state[AT] = TELL
     elif at == TELL:
         if group_ready:
