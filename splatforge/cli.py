@@ -1118,6 +1118,20 @@ def _busiest_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{busiest['ratio']:.3f} times these"))]
 
 
+def _cache_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What Lumina's cache was asked for, and whether it was kept right."""
+    differing = record["cache_bytes_differing"]
+    if differing is None:
+        return []
+    lookups, hits, bypassed = (
+        record["counters"][name]["rtl"] for name in ("lookups", "hits", "bypassed"))
+    return [
+        ("cache", (f"{hits:,} of {lookups:,} look-ups hit, {bypassed:,} pixels blend too little to "
+                   "ask")),
+        ("saved cache", f"{differing:,} bytes differ from the bit-true model, worst frame"),
+    ]
+
+
 def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = record["memory"]
     worst = ", worst frame" if record["frames"] > 1 else ""
@@ -1138,6 +1152,7 @@ def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
                       "written")),
         ("modeled bytes", (f"{record['model_bytes_read']:,} read, "
                           f"{record['model_bytes_written']:,} written")),
+        *_cache_lines(record),
         *_busiest_lines(record),
         *_memory_lines(memory),
         ("wall time", (f"{record['wall_s']:.1f} s, of it {record['build_s']:.1f} s building, "

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splatforge import cli
 from splatforge.algos import reference
 from splatforge.algos.quality import psnr_db
 from splatforge.designs.memory import MemoryTiming
@@ -188,6 +189,30 @@ def test_wrong_pixels_are_reported(scene, cameras, monkeypatch, state):
     with pytest.raises(SimulationError, match=message):
         wrong.check()
     assert wrong.to_json()["per_frame"][0]["difference"]["x"] == found.x
+
+
+def test_a_wrong_cache_is_reported(result):
+    """What is saved, and what no timing changes of it."""
+    first, *others = result.frames
+    kept = replace(result, frames=(replace(first, cache_bytes_differing=0), *others))
+    kept.check()
+    spoilt = replace(result, frames=(
+        replace(first, cache_bytes_differing=2), replace(others[0], cache_bytes_differing=3)))
+    with pytest.raises(SimulationError, match=(
+            r"^Frame 0: 2 bytes of the saved cache differ from the bit-true model$")):
+        spoilt.check()
+    assert spoilt.to_json()["cache_bytes_differing"] == 3
+    counters = {"cycles": 10, "lookups": 5, "hits": 2, "bypassed": 1_000}
+    off = replace(result, frames=(replace(
+        first, cache_bytes_differing=0, rtl_counters=counters,
+        model_counters={**counters, "hits": 3}),))
+    with pytest.raises(SimulationError, match=r"^Frame 0: hits must be 3, not 2$"):
+        off.check()
+    assert cli._cache_lines(result.to_json()) == []
+    totals = {name: {"rtl": count, "model": count} for name, count in counters.items()}
+    assert cli._cache_lines({"cache_bytes_differing": 0, "counters": totals}) == [
+        ("cache", "2 of 5 look-ups hit, 1,000 pixels blend too little to ask"),
+        ("saved cache", "0 bytes differ from the bit-true model, worst frame")]
 
 
 def test_errors_of_a_frame_are_reported(scene, cameras, monkeypatch):
