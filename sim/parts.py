@@ -1110,8 +1110,9 @@ def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
         records=(hits, kept), places=(DIGITS * kept, kept),
         **{f"order_{digit}": (kept, kept) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": (2 * kept + sums, 2 * kept + 2 * sums) for digit in range(DIGITS)},
-        # At most a row for every hit, and for the end of every group.
+        # At most a row for every hit, and for the end of every group; of these a token each.
         waiting=(hits + counters["groups"], hits + counters["groups"]),
+        tokens=(hits + counters["groups"], hits + counters["groups"]),
         **{f"bank_{lane}": (rows, kept / vsu.scan_width) for lane in range(vsu.scan_width)})}
 
 
