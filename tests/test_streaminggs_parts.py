@@ -21,13 +21,31 @@ from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
 from splatforge.scenes import default_camera, resolve
 from splatforge.sim.costs import LIBRARIES, Sourced, default_costs
-from splatforge.sim.parts import Macro, streaminggs_events, streaminggs_inventory, streaminggs_parts
+from splatforge.sim.parts import (
+    Macro,
+    _streaminggs_actions,
+    streaminggs_events,
+    streaminggs_inventory,
+    streaminggs_parts,
+)
 from splatforge.sim.simulate import clock_of, not_mapped, simulate
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
+from splatforge.synth.actions import _own_events
+from splatforge.verification.lib.ports import record_own_units
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from by_hand import ADD, MULTIPLY, REGISTER, entries_of, shift, sram
+from by_hand import (
+    ADD,
+    BY_OPERATORS,
+    MULTIPLY,
+    REGISTER,
+    check_measured,
+    check_scaled,
+    entries_of,
+    shift,
+    sram,
+)
 from standing import standing
 
 DESIGN = StreaminggsDesign()
@@ -96,7 +114,7 @@ def test_a_frame_by_hand(frame):
     scene, view, workload, run = frame
     c = run.counters
     done = simulate("streaminggs", DESIGN, scene, [view], node_nm=65, gpus=(), clock=CLOCK,
-                    rival=False)
+                    table=BY_OPERATORS, rival=False)
     (report,) = done.energies
     clock = {name: streaminggs_parts(DESIGN)[name].register_bits * run.cycles * REGISTER
              for name in OWN}
@@ -151,6 +169,7 @@ def test_a_frame_by_hand(frame):
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
         + 3 * (2 * kept + 256) * counts[1] + 16 * rows * banks[0] + kept * banks[1]
+        + (hits + c["groups"]) * (sum(sram(8, 238)) + sum(sram(8, 186)))
         + clock["vsu"]), voxels * tables)
 
     # Coarse filters: 9 products of 18x16, and as below.
@@ -162,7 +181,7 @@ def test_a_frame_by_hand(frame):
     only_filters = Counter(parts)
     for unit in cfu_schedule(DESIGN.cfu).units:
         assert unit.kind != "log2"
-    events = events_of(workload, DESIGN, run)["cfu"]
+    events = events_of(workload, DESIGN, run, BY_OPERATORS)["cfu"]
     assert events["multiply_18x16"] == 9 * given
     assert events["shift_36"] == given
     assert only_filters["add_35"] / 2 * given == events["add_35"]
@@ -237,6 +256,43 @@ def test_a_frame_by_hand(frame):
         1e-12 * (vsort + setup + memory + measured * scale + leakage + state)
         + sum(report.units[name][0] for name in ("vsu", "cfu", "ffu")), rel=1e-3)
     assert report.low_j < 0.8 * report.energy_j < 1.2 * report.energy_j < report.high_j
+
+
+def test_measured_units_by_hand(frame):
+    """Actions, clock and leakage by the file's numbers; memories as by the operators."""
+    scene, view, _, run = frame
+    c = run.counters
+    actions = {
+        "vsu": {"voxel": c["voxels"], "row": c["vsu_busy"]},
+        "cfu": {"gaussian": c["gaussians"], "voxel": c["voxels_loaded"] + c["groups"]},
+        "ffu": {"gaussian": c["gaussians_projected"]}, "vsort": {"row": c["vsort_busy"]},
+        "setup": {"splat": c["splats"]}}
+    by_gates, by_operators = (
+        simulate("streaminggs", DESIGN, scene, [view], node_nm=65, gpus=(), table=table,
+                 clock=CLOCK, rival=False).energies[0]
+        for table in (default_costs(), BY_OPERATORS))
+    check_measured("streaminggs", by_gates, by_operators, actions, run.cycles)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_parameters_take_as_much_more_as_the_laws_say(frame, other):
+    *_, workload, run = frame
+    check_scaled("streaminggs", *(
+        events_of(workload, design, run, table) for table in (default_costs(), BY_OPERATORS)
+        for design in (OTHERS[other], DESIGN)))
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_counts_at_the_ports_are_those_of_the_model(frame):
+    """Of every action that is priced, in a frame of the whole RTL."""
+    scene, view, _, run = frame
+    assert not run.counters["groups_stopped"]
+    recording = record_own_units(DESIGN, scene, view)
+    counted = {unit: {action: int(events.sum()) for action, events in _own_events(trace).items()}
+               for unit, trace in recording.traces.items()}
+    assert counted == _streaminggs_actions(run)
+    assert all(count > 0 for counts in counted.values() for count in counts.values())
 
 
 def test_rows_are_sorted_as_often_as_voxels_need(frame):
