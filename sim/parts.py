@@ -805,7 +805,7 @@ def _gscore_actions(run: Run) -> dict[str, Counts]:
     counters, bucketed = run.counters, run.actions["bucket_entries"]
     return {
         "ccu": {"gaussian": counters["gaussians"], "pair": counters["pairs"]},
-        "lists": {"entry": counters["pairs"] + bucketed},
+        "lists": {"pair": counters["pairs"], "bucketed": bucketed},
         "qsu": {"entry": bucketed, "tile": counters["tiles"]},
         "bsu": {"entry": counters["entries_sorted"]},
         "vru": {"entry": counters["feature_hits"] + counters["feature_misses"],

@@ -32,13 +32,16 @@ ACTIONS = {
     "array": ("block",), "fetch": ("splat",), "resolve": ("pixel",), "registers": (),
 }
 #: Unit that one accelerator has for itself -> action -> ports whose product is how often it happens
-#: in a cycle, and others to be added. They are the counts of :mod:`splatforge.sim.parts`, but for
-#: voxels that were found when their group stopped: `cfu` does not see them. A voxel's visits in the
-#: passes that sort it are part of the action, since nearly all are seen.
-OWN_ACTIONS = {
+#: in a cycle, or a port's bit and what it must be; and others to be added. They are the counts of
+#: :mod:`splatforge.sim.parts`, but for voxels that were found when their group stopped: `cfu` does
+#: not see them. A voxel's visits in the passes that sort it are part of the action, since nearly
+#: all are seen.
+OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], ...]]] = {
     "bsu": {"entry": (("entries",),)},
     "ccu": {"gaussian": (("projected",),), "pair": (("pair",),)},
-    "lists": {"entry": (("i_entry__valid", "i_entry__ready"),)},
+    # Of a tile's list, or of one of a bucket's, which are the ones behind them.
+    "lists": {"pair": (("i_entry__valid", "i_entry__ready", ("i_entry__payload", 12, 0)),),
+              "bucketed": (("i_entry__valid", "i_entry__ready", ("i_entry__payload", 12, 1)),)},
     "qsu": {"entry": (("o_entry__valid", "o_entry__ready"),),
             "tile": (("o_tile__valid", "o_tile__ready"),)},
     "vru": {"entry": (("hit",), ("miss",)), "miss": (("miss",),)},
@@ -248,7 +251,13 @@ def _stretch(
 
 def _own_events(trace: PortTrace) -> dict[str, npt.NDArray[np.int64]]:
     """How often each action of a unit happened in each cycle, from its ports."""
-    return {action: np.sum([np.prod([trace.values(port) for port in ports], axis=0)
+    def factor(port: str | tuple[str, int, int]) -> npt.NDArray[np.int64]:
+        if isinstance(port, str):
+            return trace.values(port)
+        name, bit, value = port
+        return (trace.values(name, bit, 1) == value).astype(np.int64)
+
+    return {action: np.sum([np.prod([factor(port) for port in ports], axis=0)
                             for ports in terms], axis=0)
             for action, terms in OWN_ACTIONS[trace.unit].items()}
 

@@ -189,7 +189,7 @@ def test_measured_units_by_hand(frame):
     c, bucketed = run.counters, run.actions["bucket_entries"]
     actions = {
         "ccu": {"gaussian": c["gaussians"], "pair": len(workload.ccu.tiles)},
-        "lists": {"entry": len(workload.ccu.tiles) + bucketed},
+        "lists": {"pair": len(workload.ccu.tiles), "bucketed": bucketed},
         "qsu": {"entry": bucketed, "tile": 4 * 3}, "bsu": {"entry": len(workload.entries)},
         "vru": {"entry": c["feature_hits"] + c["feature_misses"], "miss": c["feature_misses"]}}
     by_gates, by_operators = (
