@@ -44,6 +44,7 @@ from splatforge.algos.ccu import camera_numbers
 from splatforge.algos.dataflow import Builder, Dataflow, Value, evaluate
 from splatforge.algos.footprint import DILATION
 from splatforge.algos.schedule import Schedule, schedule
+from splatforge.algos.workers import Workers
 from splatforge.designs.cfu import (
     COEFFICIENT,
     DEPTH,
@@ -79,6 +80,8 @@ _OVERHANG_PX, _LEAST_UNIT_PX = 64, 128.0
 #: Constants of the camera are enlarged by what their rounding may take away.
 _ENLARGED = 1 + 2.0**-14
 
+#: Visits whose Gaussians a thread tests at once.
+_VISITS = 256
 #: What a Gaussian may be nearer to the group than it seems, in units of the forms' last bit; and
 #: what it may be deeper.
 SLACK = 8
@@ -277,32 +280,51 @@ def _reaches(value, half_z, scale, norm, dilated):
     return beyond * beyond <= reach * reach + dilated
 
 
+@nb.njit(inline="always")
+def _passes(form, block, near, camera, qx, qy, qz, word):
+    """Whether a Gaussian passes: its place in the voxel's cube, and the word of its scale."""
+    dilation, limit, far_x, far_y = camera
+    u = _form(form[0], form[1], form[2], form[3], qx, qy, qz)
+    w = _form(form[4], form[5], form[6], form[7], qx, qy, qz)
+    z = _form(form[8], form[9], form[10], form[11], qx, qy, qz)
+    depth = min(max(z, 0), _DEPTH_MAX)
+    # The scale in the voxel's unit, rounded up; what is not a normal number is zero.
+    exponent = word >> _HALF_BITS & 31
+    fraction = word & ((1 << _HALF_BITS) - 1)
+    significand = (fraction | 1 << _HALF_BITS) << SCALE_UP if exponent else 0
+    down = scale_down(block) - exponent
+    huge = down < 0 and exponent != 0
+    down = min(max(down, 0), _SCALE_BITS)
+    scale = (significand + (1 << down) - 1) >> down
+    large = (scale * limit >> LARGE_DOWN) + 1 > depth or depth >> SHALLOW_BITS == 0
+    dilated = (((depth * dilation >> DILATED_DOWN) + 1) ** 2 >> 6) + 1
+    half_z = (depth * form[12] >> HALF_DOWN) + 1
+    norm_x = far_x if large else min(form[13], far_x)
+    norm_y = far_y if large else min(form[14], far_y)
+    return z > near and (huge or (
+        _reaches(u, half_z, scale, norm_x, dilated)
+        and _reaches(w, half_z, scale, norm_y, dilated)))
+
+
 @nb.njit(cache=True, nogil=True)
 def _filter_kernel(forms, blocks, nears, voxel, places, scales, camera, passed):
-    dilation, limit, far_x, far_y = camera
     for n in range(len(voxel)):
         v = voxel[n]
-        qx, qy, qz = places[n, 0], places[n, 1], places[n, 2]
-        u = _form(forms[v, 0], forms[v, 1], forms[v, 2], forms[v, 3], qx, qy, qz)
-        w = _form(forms[v, 4], forms[v, 5], forms[v, 6], forms[v, 7], qx, qy, qz)
-        z = _form(forms[v, 8], forms[v, 9], forms[v, 10], forms[v, 11], qx, qy, qz)
-        depth = min(max(z, 0), _DEPTH_MAX)
-        # The scale in the voxel's unit, rounded up; what is not a normal number is zero.
-        exponent = scales[n] >> _HALF_BITS & 31
-        fraction = scales[n] & ((1 << _HALF_BITS) - 1)
-        significand = (fraction | 1 << _HALF_BITS) << SCALE_UP if exponent else 0
-        down = scale_down(blocks[v]) - exponent
-        huge = down < 0 and exponent != 0
-        down = min(max(down, 0), _SCALE_BITS)
-        scale = (significand + (1 << down) - 1) >> down
-        large = (scale * limit >> LARGE_DOWN) + 1 > depth or depth >> SHALLOW_BITS == 0
-        dilated = (((depth * dilation >> DILATED_DOWN) + 1) ** 2 >> 6) + 1
-        half_z = (depth * forms[v, 12] >> HALF_DOWN) + 1
-        norm_x = far_x if large else min(forms[v, 13], far_x)
-        norm_y = far_y if large else min(forms[v, 14], far_y)
-        passed[n] = z > nears[v] and (huge or (
-            _reaches(u, half_z, scale, norm_x, dilated)
-            and _reaches(w, half_z, scale, norm_y, dilated)))
+        passed[n] = _passes(forms[v], blocks[v], nears[v], camera, places[n, 0], places[n, 1],
+                            places[n, 2], scales[n])
+
+
+@nb.njit(cache=True, nogil=True)
+def _visit_kernel(chunk, forms, blocks, nears, halves, starts, memory, camera, passed):
+    """The Gaussians of some visits, from memory."""
+    low = (1 << PLACE_BITS) - 1
+    for v in range(chunk * _VISITS, min((chunk + 1) * _VISITS, len(halves))):
+        for rank in range(starts[v + 1] - starts[v]):
+            half = halves[v] + rank
+            first, second = np.int64(memory[half, 0]), np.int64(memory[half, 1])
+            passed[starts[v] + rank] = _passes(
+                forms[v], blocks[v], nears[v], camera, first & low, first >> PLACE_BITS,
+                second & low, second >> PLACE_BITS)
 
 
 def filter_fixed(
@@ -327,8 +349,18 @@ def filter_fixed(
     camera : ndarray
         Record of the camera.
     """
-    if not design.filters:
-        return np.ones(len(voxel), np.bool_)
+    passed = np.ones(len(voxel), np.bool_)
+    if design.filters:
+        forms, block, nears, integers = _forms(design, words, columns, rows, camera)
+        _filter_kernel(forms, block, nears, voxel, places, scales, integers, passed)
+    return passed
+
+
+def _forms(
+    design: CfuDesign, words: Int64Array, columns: Int64Array, rows: Int64Array,
+    camera: UInt32Array,
+) -> tuple[Int64Array, Int64Array, Int64Array, tuple[int, ...]]:
+    """Forms of voxels, exponents of blocks, nearest depths in these; integers of the camera."""
     fmt = design.floating
     block = block_exponent(fmt, words)
     up = BINARY32.fraction_bits - fmt.fraction_bits
@@ -342,11 +374,8 @@ def filter_fixed(
         else by_name[name] >> (0 if name in flow.wide else up) for name in flow.constants}
     values = evaluate(flow, fmt, inputs, constants)
     forms = np.stack([np.broadcast_to(values[name], len(words)) for name in FORMS], axis=1)
-    passed = np.zeros(len(voxel), np.bool_)
-    _filter_kernel(
-        forms, block, near_depth(by_name["near"], block), voxel, places, scales,
-        tuple(by_name[name] for name in COARSE_INTEGERS), passed)
-    return passed
+    return (forms, block, near_depth(by_name["near"], block),
+            tuple(by_name[name] for name in COARSE_INTEGERS))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -386,16 +415,29 @@ class CfuFrame:
     ----------
     starts : ndarray
         Shape [V + 1]: visit v looks at the Gaussians ``starts[v]`` to ``starts[v + 1]``.
-    places, scales : ndarray
-        Of every Gaussian, shape [N, 3] and [N]; int64.
+    halves : ndarray
+        Where in memory the coarse half of the first of them is, in units of 8 bytes, shape [V].
     passed : ndarray
-        Whether it passes, shape [N].
+        Whether a Gaussian passes, shape [N].
     """
 
     starts: Int64Array
-    places: Int64Array
-    scales: Int64Array
+    halves: Int64Array
     passed: BoolArray
+
+    def coarse(self, memory: UInt32Array, numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Places, shape [n, 3], and words of scales, shape [n], of Gaussians 0 to N - 1.
+
+        Parameters
+        ----------
+        memory : ndarray
+            The scene's beats, shape [beats, 4].
+        numbers : ndarray
+            Which of them, shape [n].
+        """
+        visit = np.searchsorted(self.starts, numbers, side="right") - 1
+        return unpack_places(
+            memory.reshape(-1, 2)[self.halves[visit] + numbers - self.starts[visit]], len(numbers))
 
     def survivors(self, visit: int) -> Int64Array:
         """Numbers in the voxel of the Gaussians that pass in a visit."""
@@ -418,12 +460,14 @@ def cfu_fixed(
     camera : ndarray
         Record of the camera.
     """
-    prefixes = visits.prefixes
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(prefixes)])
-    voxel = np.repeat(np.arange(len(prefixes)), prefixes)
-    rank = np.arange(starts[-1]) - starts[voxel]
-    halves = 2 * visits.addresses[voxel] + rank
-    places, scales = unpack_places(memory.reshape(-1, 2)[halves], len(voxel))
-    return CfuFrame(
-        starts=starts, places=places, scales=scales, passed=filter_fixed(
-            design, visits.words, visits.columns, visits.rows, voxel, places, scales, camera))
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(visits.prefixes)])
+    halves = 2 * visits.addresses
+    passed = np.ones(int(starts[-1]), np.bool_)
+    if design.filters:
+        forms, block, nears, integers = _forms(
+            design, visits.words, visits.columns, visits.rows, camera)
+        with Workers() as workers:
+            workers.run_chunks(
+                _visit_kernel, -(-len(halves) // _VISITS), forms, block, nears, halves, starts,
+                memory.reshape(-1, 2), integers, passed)
+    return CfuFrame(starts=starts, halves=halves, passed=passed)

@@ -362,6 +362,7 @@ class Play:
         self.group, self.visits = visits_of(seen, design, groups, seed, share)
         memory = seen.cut.beats()
         self.frame = cfu_fixed(design, self.visits, memory, seen.record)
+        self.places, self.scales = self.frame.coarse(memory, np.arange(self.frame.starts[-1]))
         self.memory = {SCENE + 16 * n: int.from_bytes(beat.astype("<u4").tobytes(), "little")
                        for n, beat in enumerate(memory)}
         #: (kind, visit, Gaussian), and groups that were over before their end.
@@ -381,10 +382,10 @@ class Play:
                 "address": int(visits.addresses[visit] + (visits.counts[visit] + 1) // 2),
                 "column": int(visits.columns[visit]), "row": int(visits.rows[visit])}}
         if kind == SurvivorKind.GAUSSIAN:
-            place = self.frame.places[gaussian].tolist()
+            place = self.places[gaussian].tolist()
             fields["body"] = {"gaussian": {
                 "index": int(gaussian - self.frame.starts[visit]), "q_x": place[0],
-                "q_y": place[1], "q_z": place[2], "scale": int(self.frame.scales[gaussian])}}
+                "q_y": place[1], "q_z": place[2], "scale": int(self.scales[gaussian])}}
         return streams.pack(layout, fields)
 
     def expected(self):

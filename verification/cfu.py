@@ -81,6 +81,7 @@ class Frame:
             addresses=cut.coarse_beats[:-1][voxel])
         beats = cut.beats()
         self.frame = cfu_fixed(CFU, self.visits, beats, self.record)
+        self.places, self.scales = self.frame.coarse(beats, np.arange(self.frame.starts[-1]))
         self.memory = {SCENE + 16 * n: int.from_bytes(beat.astype("<u4").tobytes(), "little")
                        for n, beat in enumerate(beats)}
 
@@ -115,10 +116,10 @@ class Frame:
                 "column": int(visits.columns[number]), "row": int(visits.rows[number])})
             for index in survivors.tolist():
                 at = self.frame.starts[number] + index
-                place = self.frame.places[at].tolist()
+                place = self.places[at].tolist()
                 yield token(SurvivorKind.GAUSSIAN, gaussian={
                     "index": index, "q_x": place[0], "q_y": place[1], "q_z": place[2],
-                    "scale": int(self.frame.scales[at])})
+                    "scale": int(self.scales[at])})
             yield token(SurvivorKind.VOXEL_END)
 
 

@@ -431,7 +431,7 @@ def render(
         return_inverse=True)
     words = {name: visits.words[visit[first], k]
              for k, name in enumerate(("d_x", "d_y", "d_z", "size"))}
-    words |= place_words(design.ffu, cfu.places[passed[first]], cfu.scales[passed[first]])
+    words |= place_words(design.ffu, *cfu.coarse(stored.beats, passed[first]))
     words |= decode_fine(
         design.ffu, stored.codebooks,
         np.ascontiguousarray(stored.quantized.beats()[unique]).view(np.uint64), stored.sh_degree)
