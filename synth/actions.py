@@ -89,7 +89,8 @@ class Block:
         Action -> how often it happened in the frame.
     prediction_error : float
         Energy of the frame's second half by what the first half says of an action, relative to
-        what it was; the clock is not in it.
+        what it was; the clock is not in it. Of a unit with an action in the second half alone,
+        energy of every other stretch by those between.
     """
 
     name: str
@@ -268,12 +269,15 @@ def _prediction_error(
     """What the first half of the windows says of the second, relative to what it was.
 
     Windows in which the unit had nothing to do are left out: it works in one pass of a frame only.
+    Where an action is one of the second half alone, every other window predicts those between.
     """
     active = counts.any(axis=1)
     energy_fj, counts = energy_fj[active], counts[active]
-    half = len(counts) // 2
-    predicted = counts[half:] @ _share_out(energy_fj[:half], counts[:half])
-    return float(abs(predicted.sum() / energy_fj[half:].sum() - 1))
+    known = np.arange(len(counts)) < len(counts) // 2
+    if (counts[~known].any(axis=0) & ~counts[known].any(axis=0)).any():
+        known = np.arange(len(counts)) % 2 == 0
+    predicted = counts[~known] @ _share_out(energy_fj[known], counts[known])
+    return float(abs(predicted.sum() / energy_fj[~known].sum() - 1))
 
 
 def _block(
@@ -493,8 +497,8 @@ def cost_table(measurement: Measurement, design: AcceleratorDesign, command: str
                               for part, value in parts.items())
             note = f"fJ: {split}"
             if action in block.counts and action != "cycle":
-                note += (f"; {block.counts[action]} times; the first half of the frame predicts "
-                         f"the second within {block.prediction_error:.1%}")
+                note += (f"; {block.counts[action]} times; half of the frame predicts the rest "
+                         f"within {block.prediction_error:.1%}")
             entry(block, action, total / 1e3, "pJ", low / 1e3, high / 1e3, note,
                   interval=_INTERVAL)
         # 1 nW for 1 us is 1 fJ. It depends on the process and its options, not on a scaling rule.

@@ -248,6 +248,13 @@ def test_what_the_first_half_says() -> None:
     assert actions._prediction_error(energy_fj, counts) == pytest.approx(1 - 1 / 1.1)
 
 
+def test_what_every_other_window_says() -> None:
+    """Where one half holds one action and the other another."""
+    counts = np.array([[4, 0], [4, 0], [0, 3], [0, 6]], np.float64)
+    energy_fj = np.array([40.0, 44, 27, 54])
+    assert actions._prediction_error(energy_fj, counts) == pytest.approx(1 - 94 / 98)
+
+
 def test_units_that_were_measured_one_after_the_other(tmp_path: Path) -> None:
     """A table of both says of each from how many cycles it is."""
     (tmp_path / "tiny.lib").write_text(tiny_library("mine"))
