@@ -55,6 +55,8 @@ OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], .
 WINDOWS = 64
 #: Cycles behind reset in which a unit gets ready, and those kept in front of its first action.
 START, LEAD = 6000, 200
+#: A unit that takes longer: codebooks are read.
+STARTS = {"ffu": 27_000}
 #: What the table's bounds are made of. Lower: internal energies may be half of what is worked out.
 #: Upper: they may be twice that; wires double the energy of nets; glitches double the logic; the
 #: tree doubles what the clock pins take.
@@ -236,13 +238,13 @@ def _stretch(
     All of it, or so many cycles around the first action. What lies between the start and that, in
     which a unit of a later pass stands still, is left out.
     """
-    first, end = 1, trace.cycles
-    if cycles is not None and end > START + cycles:
+    first, end, start = 1, trace.cycles, STARTS.get(trace.unit, START)
+    if cycles is not None and end > start + cycles:
         events = np.add.reduce(list(_own_events(trace).values()))
         begin = max(0, int(np.argmax(events > 0)) - LEAD)
-        if begin > START:
-            trace, first = trace.without(START, begin), START
-        end = START + cycles
+        if begin > start:
+            trace, begin = trace.without(start, begin), start
+        first, end = max(1, begin), start + cycles
     length = (end - first) // windows
     if length < 1:
         raise ValueError(f"Trace must have more than {windows} cycles, not {end - first}")
