@@ -69,14 +69,14 @@ class Lumina(Component):
     latency = 7
 
     def __init__(self, design: LuminaDesign = LuminaDesign()) -> None:  # noqa: B008
-        if design.nru.tile_px != TILE_PX:
-            raise ValueError(f"Units must cover a tile of {TILE_PX} pixels a side, not of "
-                             f"{design.nru.tile_px}")
         self.design = design
         super().__init__(
             axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
 
     def elaborate(self, platform):
+        if self.design.nru.tile_px != TILE_PX:
+            raise ValueError(f"Units must cover a tile of {TILE_PX} pixels a side, not of "
+                             f"{self.design.nru.tile_px}")
         m = Module()
         design = self.design
         m.submodules.shell = shell = Shell(design)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amaranth.hdl import Fragment
 
 from splatforge.algos import lumina
 from splatforge.algos.alpha import alpha_fixed, forms_fixed
@@ -310,7 +311,7 @@ def test_an_empty_scene_is_the_background():
 def test_tops_have_whole_tiles():
     message = "^Units must cover a tile of 16 pixels a side, not of 4$"
     with pytest.raises(ValueError, match=message):
-        Lumina(LuminaDesign(nru=NruDesign(side=2)))
+        Fragment.get(Lumina(LuminaDesign(nru=NruDesign(side=2))), None)
 
 
 @pytest.mark.rtl
