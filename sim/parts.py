@@ -808,8 +808,7 @@ def _gscore_actions(run: Run) -> dict[str, Counts]:
         "lists": {"pair": counters["pairs"], "bucketed": bucketed},
         "qsu": {"entry": bucketed, "tile": counters["tiles"]},
         "bsu": {"entry": counters["entries_sorted"]},
-        "vru": {"entry": counters["feature_hits"] + counters["feature_misses"],
-                "miss": counters["feature_misses"]}}
+        "vru": {"entry": counters["feature_hits"] + counters["feature_misses"]}}
 
 
 def gscore_events(
@@ -956,20 +955,25 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
     """Arithmetic of voxels; filters; voxels and Gaussians that wait.
 
     A filter's stages hold three words of each form, then some seven of a Gaussian; beside the
-    filters go what they know of the voxel. A voxel stands in three places, in two more in front of
-    the arithmetic, a token in one.
+    filters go what they know of the voxel. A voxel stands where it is asked for, with its unit's
+    exponent in front of and behind the first queue, behind the second, in one more place between
+    them and in two in front of the arithmetic; a Gaussian twice behind its queue, a token once.
     """
     cfu, fmt = design.cfu, design.cfu.floating
     visit = _visit_bits(fmt)
     gaussian = INDEX_BITS + 3 * PLACE_BITS + 16
     number = cfu.voxels_ahead.bit_length() + 1
-    operators, registers = Counts(), 3.0 * visit + gaussian * cfu.units + fmt.width * 8
+    operators, registers = Counts(), (
+        5.0 * visit + fmt.exponent_bits + 1 + gaussian * cfu.units + 2 * (gaussian + number)
+        + fmt.width * 8)
     memories = {
         **{f"beats_{bank}": Macro(cfu.buffer_beats // cfu.banks - 1, design.shell.data_bits)
            for bank in range(cfu.banks)},
         **{f"queue_{bank}": Macro(cfu.queue // cfu.units, gaussian + number)
            for bank in range(cfu.units)},
-        **{name: Macro(cfu.voxels_ahead - 1, visit) for name in ("headers", "opened")}}
+        # Beside a voxel its unit's exponent.
+        "headers": Macro(cfu.voxels_ahead - 1, visit + fmt.exponent_bits + 1),
+        "opened": Macro(cfu.voxels_ahead - 1, visit)}
     if cfu.filters:
         plan = cfu_schedule(cfu)
         operators, folded = _folded(plan, fmt)
@@ -1191,8 +1195,7 @@ def _streaminggs_actions(run: Run) -> dict[str, Counts]:
     counters = run.counters
     return {
         "vsu": {"voxel": counters["voxels"], "row": counters["vsu_busy"]},
-        "cfu": {"gaussian": counters["gaussians"],
-                "voxel": counters["voxels_loaded"] + counters["groups"]},
+        "cfu": {"gaussian": counters["gaussians"]},
         "ffu": {"gaussian": counters["gaussians_projected"]},
         "vsort": {"row": counters["vsort_busy"]},
         "setup": {"splat": counters["splats"]}}

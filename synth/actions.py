@@ -33,9 +33,9 @@ ACTIONS = {
 }
 #: Unit that one accelerator has for itself -> action -> ports whose product is how often it happens
 #: in a cycle, or a port's bit and what it must be; and others to be added. They are the counts of
-#: :mod:`splatforge.sim.parts`, but for voxels that were found when their group stopped: `cfu` does
-#: not see them. A voxel's visits in the passes that sort it are part of the action, since nearly
-#: all are seen.
+#: :mod:`splatforge.sim.parts`. What took nothing beside another action is none: misses beside the
+#: entries of `vru`, voxels beside the Gaussians of `cfu`. A voxel's visits in the passes that sort
+#: it are part of the action, since nearly all are seen.
 OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], ...]]] = {
     "bsu": {"entry": (("entries",),)},
     "ccu": {"gaussian": (("projected",),), "pair": (("pair",),)},
@@ -44,8 +44,8 @@ OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], .
               "bucketed": (("i_entry__valid", "i_entry__ready", ("i_entry__payload", 12, 1)),)},
     "qsu": {"entry": (("o_entry__valid", "o_entry__ready"),),
             "tile": (("o_tile__valid", "o_tile__ready"),)},
-    "vru": {"entry": (("hit",), ("miss",)), "miss": (("miss",),)},
-    "cfu": {"gaussian": (("given",),), "voxel": (("i_voxel__valid", "i_voxel__ready"),)},
+    "vru": {"entry": (("hit",), ("miss",))},
+    "cfu": {"gaussian": (("given",),)},
     "ffu": {"gaussian": (("projected",),)},
     "setup": {"splat": (("o_splat__valid", "o_splat__ready"),)},
     "vsort": {"row": (("busy",),)},

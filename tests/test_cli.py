@@ -376,7 +376,7 @@ def test_every_option_is_declared_once():
     names = [name for each in declared for name in re.findall(r'"(-[^"/]*)', each)]
     assert len(names) > 40
     assert {name for name in names if names.count(name) > 1} == {
-        "-o", "--output", "--seed", "--against", "--design", "--liberty", "--size"}
+        "-o", "--output", "--seed", "--against", "--design", "--liberty", "--size", "--unit"}
 
 
 def test_groups_of_options():

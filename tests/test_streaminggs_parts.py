@@ -264,7 +264,7 @@ def test_measured_units_by_hand(frame):
     c = run.counters
     actions = {
         "vsu": {"voxel": c["voxels"], "row": c["vsu_busy"]},
-        "cfu": {"gaussian": c["gaussians"], "voxel": c["voxels_loaded"] + c["groups"]},
+        "cfu": {"gaussian": c["gaussians"]},
         "ffu": {"gaussian": c["gaussians_projected"]}, "vsort": {"row": c["vsort_busy"]},
         "setup": {"splat": c["splats"]}}
     by_gates, by_operators = (
