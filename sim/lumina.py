@@ -382,6 +382,7 @@ def simulate(
             **{name: int(counts[place]) for name, place in (
                 ("lockstep", LOCKSTEP), ("remapped", REMAPPED), ("stalled", STALLED),
                 ("starved", STARVED))},
+            "issued": int(counts[LOCKSTEP] + counts[REMAPPED]),
             "entries": int(of_vru[vru.HITS] + of_vru[vru.MISSES]),
             "feature_misses": int(of_vru[vru.MISSES])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,

@@ -1353,7 +1353,7 @@ def lumina_events(
     """
     nru, radiance, counters = design.nru, design.radiance, run.counters
     parts = lumina_parts(design)
-    issued = run.actions["lockstep"] + run.actions["remapped"]
+    issued = run.actions["issued"]
     splats = run.actions["lockstep"] + UNIT_PIXELS * run.actions["remapped"]
     entries, misses = run.actions["entries"], run.actions["feature_misses"]
     beats = counters["list_bytes"] // design.shell.data_bytes

@@ -211,8 +211,8 @@ class _Models:
     where it never waits; the former may be Gaussians, which take a number of cycles each), and
     `gpu_stages` those that a GPU must do in its place. `rival` is the accelerator that it is
     compared with, if any; `busiest` tells from a design and counters which unit the frame waited
-    for. `work` are the counters of cycles in which an array issues, and of those in which it could
-    not.
+    for. `work` are the counter of cycles in which an array issues, and those of cycles in which it
+    could not.
     """
 
     frames: Callable[[Sequence[_View], Any], Iterator[Frame]]
@@ -222,8 +222,7 @@ class _Models:
     cycles_of: Callable[[Any], Mapping[str, float]] = lambda design: {}
     rival: str = ""
     busiest: Callable[[Any, Mapping[str, int]], Mapping[str, Any]] | None = None
-    work: tuple[tuple[str, ...], tuple[str, ...]] = (
-        ("array_busy",), ("array_starved", "array_skipped"))
+    work: tuple[str, tuple[str, ...]] = "array_busy", ("array_starved", "array_skipped")
 
 
 def _each(frame: Callable[[_View, Any], Frame]
@@ -342,9 +341,8 @@ _MODELS = {
     ),
     "lumina": _Models(
         frames=_lumina_frames, inventory=lumina_inventory,
-        stages=(("lockstep", "lockstep", "stalled"), ("remapped", "remapped", "starved")),
-        gpu_stages=("rasterize", "write"),
-        work=(("lockstep", "remapped"), ("stalled", "starved")),
+        stages=(("nru", "issued", "starved"),), gpu_stages=("rasterize", "write"),
+        work=("issued", ("stalled", "starved")),
     ),
 }
 #: Designs that can be simulated.
@@ -457,10 +455,10 @@ class Simulation:
         """Share of cycles in which the array issued, of those in which a tile had work."""
         busy, idle = _MODELS[self.design].work
         issued = self._events(busy)
-        work = issued + self._events(idle)
+        work = issued + self._events(*idle)
         return issued / work if work else 0.0
 
-    def _events(self, names: Sequence[str]) -> int:
+    def _events(self, *names: str) -> int:
         """Counters or actions of all frames together."""
         return sum({**run.counters, **run.actions}[name] for run in self.runs for name in names)
 
@@ -562,8 +560,8 @@ class Simulation:
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
-            "stages": [{"name": name, "busy": round(self._events([busy]) * cycles_of.get(name, 1)),
-                        "stall": 0 if stall is None else self._events([stall])}
+            "stages": [{"name": name, "busy": round(self._events(busy) * cycles_of.get(name, 1)),
+                        "stall": 0 if stall is None else self._events(stall)}
                        for name, busy, stall in models.stages],
             "busiest": models.busiest and models.busiest(self.parameters, counters),
             "workload": {name: sum(each[name] for each in totals) for name in totals[0]},

@@ -84,6 +84,16 @@ def test_times_of_the_system_add_up(simulation, record):
         simulation.systems[0].device.power.value * alone["time_s"])
 
 
+def test_the_array_is_a_stage(simulation, record):
+    """Busy where it issues, one splat or four; stalled where it waits for splats."""
+    (stage,) = record["stages"]
+    done = [run.actions for run in simulation.runs]
+    assert stage == {"name": "nru", "busy": sum(a["lockstep"] + a["remapped"] for a in done),
+                     "stall": sum(a["starved"] for a in done)}
+    stood = sum(a["stalled"] + a["starved"] for a in done)
+    assert record["utilisation"] == stage["busy"] / (stage["busy"] + stood)
+
+
 def test_energy_of_the_system_is_that_of_both(simulation, record):
     system = simulation.systems[0]
     power = system.device.power.value
