@@ -138,9 +138,9 @@ class Vsu(Component):
     o_voxel: stream.Interface
 
     #: Cycles from the transfer of a group to the first in which a voxel of the first row can
-    #: transfer: a row asked for, read, in registers, compared, queued, taken, its voxel looked up,
-    #: in registers, compared, queued and offered.
-    latency = 11
+    #: transfer: a row asked for, read, in registers, compared, queued, taken, its index in a
+    #: register, its voxel looked up, in registers, compared, queued and offered.
+    latency = 12
 
     def __init__(
         self,
@@ -311,16 +311,17 @@ class Vsu(Component):
         in_flight = Signal(range(design.outstanding_bursts + 1))
         space, length = (Signal(range(beats + 1), name=name) for name in ("space", "length"))
         free, here, camera_beat = Signal(), Signal(), Signal(range(STREAM_CAMERA_BEATS + 1))
+        # Whether one burst more may be in flight, and fits: as of a cycle ago, which is after the
+        # last one was asked for.
+        few, fits = Signal(), Signal()
         camera_here, to_table, second = Signal(), Signal(), Signal()
         size = Signal(design.floating.width)
         words = data.View(data.ArrayLayout(BINARY32.width, 4), self.i_beat.p.data)
         m.d.comb += [
             # A cycle at least between two bursts: in it the next one's length is worked out.
-            free.eq(~self.stop & ~self.o_address.valid
-                    & (in_flight != design.outstanding_bursts)),
+            free.eq(~self.stop & ~self.o_address.valid & few),
             space.eq(beats - place[:(beats - 1).bit_length()]),
-            ask.eq(free & ~look_at_camera & some_left
-                   & (reserved <= design.buffer_beats - beats)),
+            ask.eq(free & ~look_at_camera & some_left & fits),
             self.i_beat.ready.eq(1),
             here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_VOXELS)),
             camera_here.eq(camera_beat == STREAM_CAMERA_BEATS),
@@ -353,6 +354,10 @@ class Vsu(Component):
                 m.d.sync += write.addr.eq(write.addr + 1)
             with m.Else():
                 m.d.sync += size.eq(words[3][-len(size):])
+        # No two results come in consecutive cycles: what goes with one has left the memory before
+        # it comes, and is in a register the cycle after.
+        beside = Signal.like(read.data, name="beside")
+        m.d.sync += beside.eq(read.data)
         with m.If(self.streamed):
             m.d.sync += read.addr.eq(read.addr + 1)
         with m.If(self.o_address.ready):
@@ -373,6 +378,8 @@ class Vsu(Component):
             ]
         m.d.sync += [
             length.eq(Mux(left < space, left, space)), some_left.eq(left.any()),
+            few.eq(in_flight != design.outstanding_bursts),
+            fits.eq(reserved <= design.buffer_beats - beats),
             in_flight.eq(in_flight + ((free & look_at_camera) | ask)
                          - (here & self.i_beat.p.last)),
             reserved.eq(reserved + Mux(ask, length, 0) - Mux(folded.freed, VOXEL_BEATS, 0)),
@@ -380,7 +387,7 @@ class Vsu(Component):
         with m.If(self.start):
             m.d.sync += [look_at_camera.eq(1), place.eq(self.voxel_address >> beat_bits),
                          left.eq(self.voxels * VOXEL_BEATS)]
-        return folded, read.data
+        return folded, beside
 
     def _keep(self, m, folded, side, columns, rows, record, place, counts):
         """Groups and key of every voxel; what is visible is kept, and its digits are counted."""
@@ -554,7 +561,8 @@ class Vsu(Component):
             m.submodules[f"order_{digit}"] = memory
             between.append((memory.read_port(), memory.write_port()))
         number = Signal(range(design.voxels + 1))
-        done = Signal()
+        # A cycle late: what was read before is still on its way then.
+        done, all_read = Signal(), Signal()
         some = [Signal(name=f"sorts_{n}") for n in range(7)]
         next_index, now, at = (Signal(self._index_bits, name=name) for name in (
             "next_index", "now", "at"))
@@ -564,7 +572,7 @@ class Vsu(Component):
         rectangles = [Signal.like(place.data.rectangle, name=f"rectangle_{n}") for n in range(3)]
         m.d.comb += [
             now.eq(next_index), place.addr.eq(indices[0]),
-            done.eq(sorting & (number == self._kept) & ~Cat(some).any()),
+            done.eq(sorting & all_read & ~Cat(some).any()),
         ]
         m.d.sync += [
             # 1, 2: the voxel that is next by the lower digits, or the next of all. 3, 4: its key.
@@ -574,6 +582,7 @@ class Vsu(Component):
             *(after.eq(before) for before, after in pairwise(some)),
             *(after.eq(before) for before, after in pairwise([now, *indices])),
             keyed.eq(place.data), rectangles[0].eq(keyed.rectangle),
+            all_read.eq(Mux(done, 0, number) == self._kept),
             *(after.eq(before) for before, after in pairwise(rectangles)), at_place.eq(at),
         ]
         with m.If(sorting):
@@ -672,10 +681,11 @@ class Vsu(Component):
             "some_held", "single", "late", "goes", "moves_on"))
         # Tokens behind it, which never wait: each has a place in their queue.
         room, leaves, behind_it = Signal(), Signal(), Signal(range(TOKENS_UNDER_WAY + 1))
-        others = held.hits & (held.hits - 1)
+        # Hits but the first.
+        others = Signal(lanes)
 
-        def is_single(hits: Value) -> Value:
-            return ~(hits & (hits - 1)).any()
+        def rest_of(hits: Value) -> Value:
+            return hits & (hits - 1)
 
         chosen = Signal(self._index_bits)
         for lane in reversed(range(lanes)):
@@ -685,18 +695,21 @@ class Vsu(Component):
             room.eq(~behind_it[-1]), goes.eq(some_held & ~late & room),
             moves_on.eq(~some_held | late | (room & single)),
             waiting.r_en.eq(moves_on), self.found.eq(goes & ~held.end),
-            record.addr.eq(chosen),
         ]
         with m.If(goes):
-            m.d.sync += [held.hits.eq(others), single.eq(is_single(others))]
+            m.d.sync += [held.hits.eq(others), others.eq(rest_of(others)),
+                         single.eq(~rest_of(others).any())]
         with m.If(moves_on):
-            m.d.sync += [
-                some_held.eq(waiting.r_rdy), held.eq(head), single.eq(is_single(head.hits))]
+            m.d.sync += [some_held.eq(waiting.r_rdy), held.eq(head),
+                         others.eq(rest_of(head.hits)), single.eq(~rest_of(head.hits).any())]
         m.d.sync += [
             late.eq(Mux(moves_on, is_older(head.tag, oldest), is_older(held.tag, oldest))),
             behind_it.eq(behind_it + goes - leaves)]
 
-        # 6: its voxel is read. 7: it is in registers. 8: is something beyond its prefixes wanted?
+        # 6: its index. 7: its voxel is read. 8: it is in registers. 9: is something beyond its
+        # prefixes wanted?
+        picked = Signal(data.StructLayout({**place, "end": 1, "index": self._index_bits}),
+                        name="picked")
         fetched = Signal(data.StructLayout({**place, "end": 1}), name="fetched")
         known = Signal(data.StructLayout({
             **fetched.shape().members, "record": record.data.shape()}), name="known")
@@ -704,12 +717,15 @@ class Vsu(Component):
             **fetched.shape().members, "voxel": record.data.voxel.shape(),
             "beyond": len(self._shifts),
             "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
-        some_fetched, some_known, some_compared = (Signal(name=name) for name in (
-            "some_fetched", "some_known", "some_compared"))
+        some_picked, some_fetched, some_known, some_compared = (Signal(name=name) for name in (
+            "some_picked", "some_fetched", "some_known", "some_compared"))
         voxel = known.record.voxel
+        m.d.comb += record.addr.eq(picked.index)
         m.d.sync += [
-            some_fetched.eq(goes), some_known.eq(some_fetched), some_compared.eq(some_known),
-            fetched.end.eq(held.end), *(fetched[name].eq(held[name]) for name in place),
+            some_picked.eq(goes), picked.index.eq(chosen), picked.end.eq(held.end),
+            *(picked[name].eq(held[name]) for name in place),
+            some_fetched.eq(some_picked), some_known.eq(some_fetched), some_compared.eq(some_known),
+            *(fetched[name].eq(picked[name]) for name in fetched.shape().members),
             known.record.eq(record.data), compared.voxel.eq(voxel),
             *(known[name].eq(fetched[name]) for name in fetched.shape().members),
             *(compared[name].eq(known[name]) for name in fetched.shape().members),
@@ -723,7 +739,7 @@ class Vsu(Component):
                     & (at.top <= known.row) & (known.row <= at.bottom)),
                 compared.prefixes[n].eq(most << (PREFIX_STEP.bit_length() - 1))]
 
-        # 9: tokens wait. 10: one is offered.
+        # 10: tokens wait. 11: one is offered.
         prefix: Value = compared.voxel.count
         does = C(1, 1)
         for n in range(len(self._shifts)):
@@ -748,9 +764,9 @@ class Vsu(Component):
                 token.payload.eq(following)]
         stages = (
             (some_looked, looked), (some_taken, taken), (some_found, found),
-            (waiting.r_rdy, head), (some_held, held), (some_fetched, fetched),
-            (some_known, known), (some_compared, compared), (tokens.r_rdy, following),
-            (token.valid, token.p))
+            (waiting.r_rdy, head), (some_held, held), (some_picked, picked),
+            (some_fetched, fetched), (some_known, known), (some_compared, compared),
+            (tokens.r_rdy, following), (token.valid, token.p))
         m.d.comb += self.behind.eq(Cat(here(*stage) for stage in stages).any())
         return ~Cat(valid for valid, _ in stages).any()
 
@@ -772,7 +788,7 @@ class _Bins(Component):
     value : ``Out(width)``
         How many of that had come before.
     put, put_at, total : ``In``
-        Write a count; not while digits come, or in the two cycles after.
+        Write a count, a cycle later; not while digits come, or in the two cycles after.
     """
 
     def __init__(self, width: int) -> None:
@@ -790,17 +806,19 @@ class _Bins(Component):
         digits = [self.at, *(Signal(DIGIT_BITS, name=f"digit_{n}") for n in range(1, 4))]
         some = [self.comes, *(Signal(name=f"some_{n}") for n in range(1, 4))]
         again = Signal(2)
+        puts, puts_at, total = Signal(), Signal(DIGIT_BITS), Signal(self._width)
         one, two = Signal(self._width), Signal(self._width)
         m.d.sync += [
             *(after.eq(before) for line in (digits, some) for before, after in pairwise(line)),
             self.held.eq(read.data), one.eq(self.value + 1), two.eq(one),
             again.eq(Cat((digits[1] == digits[n]) & some[n] for n in (2, 3))),
+            puts.eq(self.put), puts_at.eq(self.put_at), total.eq(self.total),
         ]
         m.d.comb += [
             read.addr.eq(self.at),
             self.value.eq(Mux(again[0], one, Mux(again[1], two, self.held))),
-            write.en.eq(self.put | some[3]), write.addr.eq(Mux(self.put, self.put_at, digits[3])),
-            write.data.eq(Mux(self.put, self.total, one)),
+            write.en.eq(puts | some[3]), write.addr.eq(Mux(puts, puts_at, digits[3])),
+            write.data.eq(Mux(puts, total, one)),
         ]
         return m
 

@@ -43,27 +43,27 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 # its stages there is one, a bit each. Of the scan: the group, the next row, the next of the rows
 # with hits; whether there was room for a row, and something that was over. Then the stages behind
 # it, each with the number of its group or -1, the place of its first hit among all, how many there
-# are, and whether it is an end: looked at, taken, found, held; fetched, known, compared, offered.
-# Whether the group of the one that is held was over. Of the queue behind what is found and of that
-# in front of what is offered: the first and the number of what waits; tokens behind what is held.
-# Counts.
+# are, and whether it is an end: looked at, taken, found, held; picked, fetched, known, compared,
+# offered. Whether the group of the one that is held was over. Of the queue behind what is found and
+# of that in front of what is offered: the first and the number of what waits; tokens behind what is
+# held. Counts. Whether another burst may be in flight, and fits, both as of a cycle ago.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
  STAGE_3, STAGE_4, STAGE_5, STAGE_6, STAGE_7, STAGE_8, ALL_IN, KEPT, OVERFLOW, DIGIT, SORTED, SORTS,
  GROUP, LINE, ROW, MOVE, LINGERS, LOOKED, LOOKED_AT, LOOKED_HITS, LOOKED_END, TAKEN, TAKEN_AT,
  TAKEN_HITS, TAKEN_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD, HELD_AT, HELD_HITS, HELD_END,
- FETCHED, FETCHED_AT, FETCHED_END, KNOWN, KNOWN_AT, KNOWN_END, COMPARED, COMPARED_AT, COMPARED_END,
- TOKEN, TOKEN_AT, TOKEN_END, HELD_LATE, QUEUE_FIRST, QUEUED, TOKENS_FIRST, TOKENS, UNDER_WAY, BUSY,
- STALLED, STREAMED, VISIBLE, HITS) = range(77)
+ PICKED, PICKED_AT, PICKED_END, FETCHED, FETCHED_AT, FETCHED_END, KNOWN, KNOWN_AT, KNOWN_END,
+ COMPARED, COMPARED_AT, COMPARED_END, TOKEN, TOKEN_AT, TOKEN_END, HELD_LATE, QUEUE_FIRST, QUEUED,
+ TOKENS_FIRST, TOKENS, UNDER_WAY, BUSY, STALLED, STREAMED, VISIBLE, HITS, FEW, FITS) = range(82)
 #: Stages of the sort.
 SORT_STAGES = 7
 #: Then tokens that wait, three numbers each; the queue, four numbers a row; and the state of the
 #: arithmetic.
-TOKEN_QUEUE = 77
+TOKEN_QUEUE = 82
 QUEUE = TOKEN_QUEUE + 3 * TOKENS_UNDER_WAY
 
 
-_STAGES = LOOKED, TAKEN, FOUND, HELD, FETCHED, KNOWN, COMPARED, TOKEN
+_STAGES = LOOKED, TAKEN, FOUND, HELD, PICKED, FETCHED, KNOWN, COMPARED, TOKEN
 
 
 class Rows(NamedTuple):
@@ -119,7 +119,7 @@ def new_vsu(
     state[CAMERA], state[PLACE] = (
         address // shell.data_bytes for address in (camera_address, voxel_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = voxels * VOXEL_BEATS, 1, voxels
-    state[AT] = CLEAR
+    state[AT], state[FEW], state[FITS] = CLEAR, 1, 1
     for stage in (STAGE_1, STAGE_2, STAGE_3, *_STAGES):
         state[stage] = -1
     return state
@@ -173,10 +173,11 @@ def behind(state, oldest):
 @nb.njit(inline="always")
 def _load(state, stop, address_ready, beat, last, freed):
     """The loader."""
-    free = not stop and state[ADDRESS_BEATS] == 0 and state[FLYING] < state[FLYING_LIMIT]
+    free = not stop and state[ADDRESS_BEATS] == 0 and state[FEW] != 0
     asks_camera = free and state[ASKS_CAMERA] != 0
-    asks = (free and not asks_camera and state[LEFT] > 0
-            and state[RESERVED] <= state[BUFFER] - state[BURST])
+    asks = free and not asks_camera and state[LEFT] > 0 and state[FITS] != 0
+    state[FEW] = state[FLYING] < state[FLYING_LIMIT]
+    state[FITS] = state[RESERVED] <= state[BUFFER] - state[BURST]
     if address_ready:
         state[ADDRESS_BEATS] = 0
     if asks_camera:
@@ -237,7 +238,7 @@ def _find(state, rows, oldest, scans, voxel_ready):
     state[MOVE] = state[QUEUED] < state[WAITING_ROWS]
     ends = state[LINE] * state[LANES] >= state[KEPT]
 
-    # Held, fetched, known, compared, offered.
+    # Held, picked, fetched, known, compared, offered.
     if state[TOKEN] < 0 or voxel_ready:
         state[TOKEN] = -1
         leaves = state[TOKENS] > 0
@@ -261,8 +262,9 @@ def _find(state, rows, oldest, scans, voxel_ready):
     state[UNDER_WAY] -= leaves
     state[COMPARED:COMPARED + 3] = state[KNOWN:KNOWN + 3]
     state[KNOWN:KNOWN + 3] = state[FETCHED:FETCHED + 3]
-    state[FETCHED] = state[HELD] if goes else -1
-    state[FETCHED_AT], state[FETCHED_END] = state[HELD_AT], state[HELD_END]
+    state[FETCHED:FETCHED + 3] = state[PICKED:PICKED + 3]
+    state[PICKED] = state[HELD] if goes else -1
+    state[PICKED_AT], state[PICKED_END] = state[HELD_AT], state[HELD_END]
     if goes:
         state[HITS] += state[HELD_END] == 0
         state[HELD_AT] += 1
