@@ -43,6 +43,8 @@ from splatforge.hw.vru import is_older
 
 __all__ = ["Cfu"]
 
+#: Bits of the FPGA's multipliers.
+_MULTIPLIER_BITS = 18
 #: Bits of a word of binary16, and of its fraction.
 _HALF_BITS = 16
 _FRACTION_BITS = 10
@@ -190,8 +192,13 @@ class _Filters(Component):
         for axis, factor, distance in zip("xy", factors, beyond, strict=True):
             product = register((scale * factor)[REACH_DOWN:], f"product_{axis}")
             reach = register(product + 1, f"reach_{axis}")
-            reached = register(reach * reach, f"reached_{axis}")
-            total = register(reached + square, f"total_{axis}")
+            # One multiplier of the FPGA and a sum: what is beyond its 18 bits is added apart.
+            low, high = reach[:_MULTIPLIER_BITS], reach[_MULTIPLIER_BITS:]
+            reached = register(low * low, f"reached_{axis}")
+            beyond_it = register(high * Cat(C(0, 1), low) + (high * high << _MULTIPLIER_BITS),
+                                 f"beyond_reached_{axis}")
+            total = register(
+                reached + (beyond_it << _MULTIPLIER_BITS) + square, f"total_{axis}")
             distance = late(distance, 3, f"distance_{axis}_{unit}")
             far = register(distance * distance, f"far_{axis}")
             passes &= far <= total
@@ -223,7 +230,7 @@ class Cfu(Component):
     Throughput: ``units`` Gaussians a cycle without a gap between voxels, of which one that passes
     leaves per cycle, and with it each voxel's token and end; a beat of the bus brings two
     Gaussians, so that four units are no faster than the bus but for what waits in the buffer; a
-    voxel every ``interval`` cycles, and never more than one in two. Stall: ``o_token`` and
+    voxel every ``interval`` cycles, and never more than one in three. Stall: ``o_token`` and
     ``o_address`` may stall for ever. ``i_voxel.ready`` depends on no input.
 
     Parameters
@@ -325,8 +332,11 @@ class Cfu(Component):
         # Of the next burst: known before it is asked for, as is whether the group is over.
         length, late = Signal(range(burst + 1)), Signal()
         space = Signal(range(burst + 1))
-        free, ask, enter, drop, room, here, takes = (Signal(name=name) for name in (
-            "free", "ask", "enter", "drop", "room", "here", "takes"))
+        free, ask, enter, drop, here, takes = (Signal(name=name) for name in (
+            "free", "ask", "enter", "drop", "here", "takes"))
+        # Whether one burst more may be in flight, and fits: as of a cycle ago, which is after the
+        # last one was asked for.
+        few, fits = Signal(), Signal()
         given = self.i_voxel.p
         first, beats = Signal.like(place, name="first"), Signal.like(left, name="beats")
         self.header_room = Signal()
@@ -338,10 +348,8 @@ class Cfu(Component):
             beats.eq((given.prefix + 1) >> 1),
             space.eq(burst - first[:(burst - 1).bit_length()]),
             rest.eq(left - length),
-            free.eq(~self.stop & ~self.o_address.valid
-                    & (in_flight != design.outstanding_bursts)),
-            room.eq(length <= unreserved),
-            ask.eq(held & ~visit.last & ~drop & free & room & (begun | self.header_room)),
+            free.eq(~self.stop & ~self.o_address.valid & few & fits),
+            ask.eq(held & ~visit.last & ~drop & free & (begun | self.header_room)),
             enter.eq(held & ~drop & ~begun & self.header_room & (visit.last | ask)),
             self.i_beat.ready.eq(1),
             here.eq(self.i_beat.valid & (self.i_beat.p.id == READ_COARSE)),
@@ -370,6 +378,7 @@ class Cfu(Component):
             ]
         m.d.sync += [
             in_flight.eq(in_flight + ask - (here & self.i_beat.p.last)),
+            few.eq(in_flight != design.outstanding_bursts), fits.eq(unreserved >= burst),
             unreserved.eq(unreserved - Mux(ask, length, 0) + popped),
             late.eq(Mux(held, is_older(visit.tag, self.oldest),
                         is_older(given.tag, self.oldest))),
@@ -437,10 +446,13 @@ class Cfu(Component):
         # There is none: the same as its `valid`, for what takes the next.
         take, vacant = Signal(), Signal(init=1)
         self.vacant = vacant
+        # It has been taken, and leaves the queue.
+        leaves = Signal(name="header_leaves")
         m.d.sync += [
-            known.eq(headers.r_rdy & ~take), last.eq(head.visit.last), tag.eq(head.visit.tag)]
+            leaves.eq(take), known.eq(headers.r_rdy & ~take & ~leaves),
+            last.eq(head.visit.last), tag.eq(head.visit.tag)]
         self.inside.append((known, tag))
-        m.d.comb += [take.eq(~following.valid & known), headers.r_en.eq(take)]
+        m.d.comb += [take.eq(~following.valid & known), headers.r_en.eq(leaves)]
         with m.If(take):
             m.d.sync += [following.valid.eq(1), vacant.eq(0)]
         with m.If(vacant):
@@ -496,10 +508,16 @@ class Cfu(Component):
                 "number": (1 << self._number_bits) - 1})
         enters = Signal()
         visit = following.visit
+        # It goes into the queue a cycle later, in which no other enters: what is seen of the
+        # queue's room in it holds in the next.
+        opens, room = Signal(name="opens"), Signal(name="room_to_open")
+        next_number = Signal(self._number_bits)
         m.d.comb += [
-            enters.eq(following.valid & opened.w_rdy & (visit.last | ~voxel.valid | closed)),
-            opened.w_en.eq(enters), opened.w_data.eq(visit),
+            enters.eq(following.valid & room & (visit.last | ~voxel.valid | closed)),
+            opened.w_en.eq(opens), opened.w_data.eq(visit),
         ]
+        m.d.sync += [opens.eq(enters), room.eq(opened.w_level + opens < opened.depth - 1)]
+        self.inside.append((opens, visit.tag))
         m.d.sync += voxel.late.eq(Mux(
             enters & ~visit.last, is_older(visit.tag, self.oldest),
             is_older(voxel.tag, self.oldest)))
@@ -510,7 +528,9 @@ class Cfu(Component):
             with m.If(~visit.last):
                 m.d.sync += [
                     voxel.valid.eq(1), voxel.tag.eq(visit.tag), voxel.left.eq(visit.prefix),
-                    voxel.number.eq(voxel.number + 1)]
+                    voxel.number.eq(next_number)]
+        with m.If(opens & ~visit.last):
+            m.d.sync += next_number.eq(next_number + 1)
         if design.filters:
             # What the filters know of it comes a cycle later, as its first Gaussians do.
             self.parameters = Signal(_parameters_layout(design), name="parameters")

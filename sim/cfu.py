@@ -39,7 +39,10 @@ _STAGES = 12, 1
 # came into it, were read and left, whether one was read, how many wait behind it, and whether one
 # shows; voxels that ended, one, two and three cycles ago as well, and that are done; the voxel that
 # is told, and whether its group is over; whether it was announced; the token that waits, its visit
-# and its Gaussian; time. That a group is over is what was seen in the cycle before.
+# and its Gaussian; time. Whether one more burst may be in flight, and fits; whether the oldest
+# header, which has been taken, leaves; the voxel on its way to those that were opened, and whether
+# they have room. That a group is over is what was seen in the cycle before, as is what there is
+# room for.
 (UNITS, BUFFER, BURST, BURSTS, AHEAD, DEPTH, FILTERS, STAGES, SCENE,
  AT_HEADERS, AT_OPENED, AT_STAGES, AT_QUEUE, AT_FOLDED,
  GIVEN, PASSED, STALLED,
@@ -50,8 +53,8 @@ _STAGES = 12, 1
  FRESH_0, FRESH_1, FOLLOWING, VOXEL, VOXEL_LATE, VOXEL_LEFT, NUMBER, AT, ODD, TURN,
  USED, CREDIT, INTO, READ, OUT, HERE, WAITS, SHOWS, ENDED, ENDED_1, ENDED_2, OVER, DONE,
  TOLD, TOLD_LATE, ANNOUNCED, TOKEN, TOKEN_VISIT, TOKEN_GAUSSIAN,
- TIME) = range(72)
-SIZE = 72
+ TIME, FEW, FITS, HEADER_LEAVES, OPENS, OPEN_ROOM) = range(77)
+SIZE = 77
 
 
 def new_cfu(
@@ -80,7 +83,7 @@ def new_cfu(
         (BURSTS, design.outstanding_bursts), (AHEAD, design.voxels_ahead), (DEPTH, design.queue),
         (FILTERS, design.filters), (STAGES, stages),
         (SCENE, scene_address // shell.data_bytes), (HELD, -1), (FOLLOWING, -1), (VOXEL, -1),
-        (NUMBER, -1), (ENTERING, -1), (TOLD, -1),
+        (NUMBER, -1), (ENTERING, -1), (TOLD, -1), (FEW, 1), (FITS, 1), (OPENS, -1), (OPEN_ROOM, 1),
     ):
         state[name] = value
     state[AT_HEADERS:AT_FOLDED + 1] = starts
@@ -107,8 +110,9 @@ def is_idle(state):
 def is_empty(state):
     """Whether no voxel and no token is inside."""
     return (state[HELD] < 0 and state[ENTERING] < 0 and state[HEADERS] == 0
-            and state[HEADERS_OUT] == 0 and state[FOLLOWING] < 0 and state[OPENED] == 0
-            and state[OPENED_OUT] == 0 and state[TOLD] < 0 and state[TOKEN] == 0)
+            and state[HEADERS_OUT] == 0 and state[FOLLOWING] < 0 and state[OPENS] < 0
+            and state[OPENED] == 0 and state[OPENED_OUT] == 0 and state[TOLD] < 0
+            and state[TOKEN] == 0)
 
 
 @nb.njit(inline="always")
@@ -127,7 +131,7 @@ def behind(state, tags, oldest):
     """Whether something of a group before `oldest` is inside."""
     for visit in (
             state[HELD], _head(state, AT_HEADERS, KNOWN, HEADERS_WENT), state[FOLLOWING],
-            state[TOLD], state[TOKEN_VISIT] if state[TOKEN] else -1):
+            state[OPENS], state[TOLD], state[TOKEN_VISIT] if state[TOKEN] else -1):
         if visit >= 0 and _is_older(tags[visit], oldest):
             return True
     return False
@@ -244,7 +248,12 @@ def step(
     entering = state[ENTERING]
     state[HEADER_ROOM] = (
         state[HEADERS] + (state[HEADERS_OUT] != 0) + (entering >= 0) < state[AHEAD] - 1)
-    opened_room = state[OPENED] < state[AHEAD] - 1
+    opens, opened_room = state[OPENS], state[OPEN_ROOM] != 0
+    state[OPEN_ROOM] = (
+        state[OPENED] + (state[OPENED_OUT] != 0) + (opens >= 0) < state[AHEAD] - 1)
+    may_ask = state[FEW] != 0 and state[FITS] != 0
+    state[FEW] = state[FLYING] < state[BURSTS]
+    state[FITS] = state[RESERVED] <= state[BUFFER] - state[BURST]
     following = state[FOLLOWING]
     into, ended = state[INTO], state[ENDED]
     used = state[USED]
@@ -287,9 +296,8 @@ def step(
         prefixes[following] == 0 or state[VOXEL] < 0 or closed)
     if closed:
         state[VOXEL] = -1
+    state[OPENS] = following if enters else -1
     if enters:
-        state[state[AT_OPENED] + state[OPENED_CAME] % state[AHEAD]] = following
-        state[OPENED_CAME] += 1
         state[FOLLOWING] = -1
         if prefixes[following] > 0:
             state[VOXEL], state[VOXEL_LEFT] = following, prefixes[following]
@@ -299,7 +307,10 @@ def step(
         state[VOXEL_LATE] = _is_older(tags[state[VOXEL]], oldest)
     told = state[TOLD]
     coming = _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT) if told < 0 else -1
-    _fifo(state, OPENED, OPENED_OUT, enters, told < 0)
+    if opens >= 0:
+        state[state[AT_OPENED] + state[OPENED_CAME] % state[AHEAD]] = opens
+        state[OPENED_CAME] += 1
+    _fifo(state, OPENED, OPENED_OUT, opens >= 0, told < 0)
     state[OPENED_WENT] += coming >= 0
     if told < 0:
         state[TOLD] = coming
@@ -316,15 +327,16 @@ def step(
         take = take and (result or not wants)
     if take:
         state[FOLLOWING] = header
-    state[KNOWN] = state[HEADERS_OUT] != 0 and not take
+    leaves = state[HEADER_LEAVES] != 0
+    state[HEADER_LEAVES] = take
+    state[KNOWN] = state[HEADERS_OUT] != 0 and not take and not leaves
 
     # Voxels and their bursts.
     drop = state[HELD] >= 0 and not state[BEGUN] and state[HELD_LATE] != 0
     ends = state[HELD] >= 0 and prefixes[state[HELD]] == 0
     length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
     ask = (state[HELD] >= 0 and not ends and not drop and not stop
-           and state[ADDRESS_BEATS] == 0 and state[FLYING] < state[BURSTS]
-           and state[RESERVED] + length <= state[BUFFER] and (state[BEGUN] != 0 or header_room))
+           and state[ADDRESS_BEATS] == 0 and may_ask and (state[BEGUN] != 0 or header_room))
     enter = (state[HELD] >= 0 and not drop and not state[BEGUN] and header_room
              and (ends or ask))
     state[FRESH_1] = state[FRESH_0]
@@ -332,8 +344,8 @@ def step(
     if entering >= 0:
         state[state[AT_HEADERS] + state[HEADERS_CAME] % state[AHEAD]] = entering
         state[HEADERS_CAME] += 1
-    _fifo(state, HEADERS, HEADERS_OUT, entering >= 0, take)
-    state[HEADERS_WENT] += take
+    _fifo(state, HEADERS, HEADERS_OUT, entering >= 0, leaves)
+    state[HEADERS_WENT] += leaves
     state[ENTERING] = state[HELD] if enter else -1
     if address_ready:
         state[ADDRESS_BEATS] = 0
