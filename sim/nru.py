@@ -2,7 +2,8 @@
 
 :func:`offers` tells what the array shows in a cycle, :func:`step` what one cycle does. Which splats
 are significant where, which one completes a record and which one ends a pixel is known before
-(:class:`Work`); what a look-up finds comes from outside, as it does in hardware.
+(:class:`Work`); what a look-up finds comes from outside, as it does in hardware. What is one bit of
+every unit is a word, as in :mod:`splatforge.sim.nru_unit`: a cycle takes the time of what is in it.
 """
 
 from typing import NamedTuple
@@ -31,9 +32,18 @@ WAIT, LOAD, LOCKSTEP, SETTLING, PICK, PASS, DRAIN, END = range(8)
 (PHASE, FRESH, AT, ROW, LOADED, CALM, MOST, RECORDING, STILL, ALIVE, PASSES, MOVE, REMAPPED,
  READ_HALF, TILE, FILLING, LEFT, PLACE, FILL_HALF, FILL_TILE, TAKEN, WANTED, OUT, LOOKUP_1,
  LOOKUP_2, LOOKUP, EMPTYING, LEAVING, TILE_OUT, ASKING, MARK, X, Y, CLOSING, GROUP, WALK, SIDE,
- CHUNK, CACHING, REMAPPING, REGISTERS) = range(41)
-# Of a chunk.
-FULL, SPLATS, LAST, OF, FIRST = range(5)
+ CHUNK, CACHING, REMAPPING, OLDEST, TESTED) = range(42)
+# Behind them words of units, by pixel: live, complete, asked, hit, to do, picked; by place: the
+# last stage of the tests; by pixel: complete and hit of the tile that leaves.
+(LIVE, COMPLETE, ASKED, HIT, TODO, PICKED, PLACES, LEFT_COMPLETE, LEFT_HIT,
+ CHUNKS) = range(42, 42 + 10 * UNIT_PIXELS, UNIT_PIXELS)
+# The two chunks, and of each:
+FULL, SPLATS, LAST, OF, FIRST, CHUNK_SIZE = range(6)
+# A ring of the stages of the tests: valid, first splat, places.
+FRONT = CHUNKS + 2 * CHUNK_SIZE
+# Stages of the way out: pixels.
+WAY = FRONT + 3 * _STAGES
+SIZE = WAY + 8
 # What a pixel on its way out is; what goes to the cache is LAST_PIXEL behind the last one.
 NOTHING, LAST_PIXEL = -1, 1 << 8
 
@@ -48,7 +58,7 @@ class Work(NamedTuple):
     starts : ndarray
         First splat of every tile, shape [tiles + 1].
     significant : ndarray
-        Pixels that each splat is significant for, shape [splats, units], uint8.
+        Words of units: those whose pixel q a splat is significant for, shape [splats, 4].
     complete : ndarray
         Place in the list of the splat that completes the record, or -1; shape [tiles, units, 4].
     ends : ndarray
@@ -58,29 +68,16 @@ class Work(NamedTuple):
     columns: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
-    significant: npt.NDArray[np.uint8]
+    significant: npt.NDArray[np.int64]
     complete: npt.NDArray[np.int32]
     ends: npt.NDArray[np.int32]
 
 
 class NruState(NamedTuple):
-    """Registers of the array, queues and what is on the way in them."""
+    """Registers of the array, and its units'."""
 
     registers: npt.NDArray[np.int64]
-    chunks: npt.NDArray[np.int64]
-    #: Stage by stage: valid, first splat, places.
-    front: npt.NDArray[np.int64]
-    #: By unit: live, complete, asked, hit, to do; picked, whether there is one; mask of the last
-    #: stage; complete and hit of the tile that leaves.
-    pixels: npt.NDArray[np.int64]
     units: npt.NDArray[np.int64]
-    masks: npt.NDArray[np.int64]
-    told: npt.NDArray[np.int64]
-    #: Stages of the way out: pixels.
-    leaving: npt.NDArray[np.int64]
-
-
-LIVE, COMPLETE, ASKED, HIT, TODO, PICKED, HAS, MASK, LEFT_COMPLETE, LEFT_HIT, ROWS = range(11)
 
 
 class Inputs(NamedTuple):
@@ -116,19 +113,12 @@ class Offers(NamedTuple):
 
 def new_nru(design: NruDesign, caching: bool, remapping: bool) -> NruState:
     """State from reset."""
-    units = design.units
-    entries = design.queue_entries + nru_unit.TOLD + 2
-    registers = np.zeros(REGISTERS, np.int64)
+    registers = np.zeros(SIZE, np.int64)
     registers[[FRESH, SIDE, CHUNK]] = 1, design.side, design.chunk_splats
     registers[[CACHING, REMAPPING]] = caching, remapping
     registers[[LOOKUP_1, LOOKUP_2, LOOKUP, WALK, TILE, TAKEN]] = -1
-    return NruState(
-        registers=registers, chunks=np.zeros((2, 5), np.int64),
-        front=np.zeros((_STAGES + 1, 3), np.int64), pixels=np.zeros((ROWS, units), np.int64),
-        units=np.stack([nru_unit.new_nru_unit(design)] * units),
-        masks=np.zeros((units, entries), np.int64),
-        told=np.zeros((units, entries, UNIT_PIXELS, 3), np.int64),
-        leaving=np.full(8, NOTHING, np.int64))
+    registers[WAY:] = NOTHING
+    return NruState(registers=registers, units=nru_unit.new_units(design, design.units))
 
 
 def _by_unit(side: int, pixels: npt.NDArray) -> npt.NDArray:
@@ -161,28 +151,42 @@ def work_of(
     words = frame.significant if significant is None else significant
     bits = np.unpackbits(
         np.ascontiguousarray(words, "<u8").view(np.uint8), axis=1, bitorder="little")
-    places = _by_unit(design.side, bits)
+    of_units = np.zeros((len(words), UNIT_PIXELS, nru_unit.UNITS // 8), np.uint8)
+    packed = np.packbits(
+        _by_unit(design.side, bits).swapaxes(1, 2), axis=2, bitorder="little")
+    of_units[:, :, :packed.shape[2]] = packed
     return Work(
         columns=np.asarray(columns, np.int64), rows=np.asarray(rows, np.int64),
-        starts=np.asarray(starts, np.int64),
-        significant=np.packbits(places, axis=2, bitorder="little")[..., 0],
+        starts=np.asarray(starts, np.int64), significant=of_units.view("<i8")[..., 0],
         complete=np.ascontiguousarray(_by_unit(design.side, frame.complete)),
         ends=np.ascontiguousarray(_by_unit(design.side, frame.ends)))
 
 
 @nb.njit(inline="always")
-def _bits(mask):
-    """How many bits of four are set."""
-    return (mask & 1) + (mask >> 1 & 1) + (mask >> 2 & 1) + (mask >> 3 & 1)
+def _any(v, words):
+    """Units that have a bit in one of four words."""
+    return v[words] | v[words + 1] | v[words + 2] | v[words + 3]
 
 
 @nb.njit(inline="always")
-def _lowest(mask):
-    """Number of the lowest bit of four, zero where none is set."""
-    for n in range(4):
-        if mask >> n & 1:
-            return n
-    return 0
+def _most(v, words):
+    """In how many of four words the unit is that is in most of them."""
+    one, other = v[words] & v[words + 1], v[words + 2] & v[words + 3]
+    odd, third = v[words] ^ v[words + 1], v[words + 2] ^ v[words + 3]
+    if one & other:
+        return 4
+    two = one | other | (odd & third)
+    odd ^= third
+    if two & odd:
+        return 3
+    return 2 if two else 1 if odd else 0
+
+
+@nb.njit(inline="always")
+def _has(v, words, number):
+    """Whether a pixel of the tile is in the words."""
+    unit, pixel = _unit(v[SIDE], number)
+    return v[words + pixel] >> unit & 1 != 0
 
 
 @nb.njit(inline="always")
@@ -199,35 +203,47 @@ def _unit(side, number):
 
 
 @nb.njit(inline="always")
-def _buffer(state):
+def _chunk(v, half):
+    """Where the registers of a chunk are."""
+    return CHUNKS + CHUNK_SIZE * half
+
+
+@nb.njit(inline="always")
+def _buffer(v):
     """Whether the tile in blending ends before its list, frees the other half, and skips."""
-    v, chunks = state.registers, state.chunks
     ends = v[PHASE] == END and not v[EMPTYING]
-    here, other = chunks[v[READ_HALF]], chunks[1 - v[READ_HALF]]
-    drop = ends and not here[LAST]
-    return ends, drop and other[FULL] != 0, drop and not (other[FULL] and other[LAST])
+    here, other = _chunk(v, v[READ_HALF]), _chunk(v, 1 - v[READ_HALF])
+    drop = ends and not v[here + LAST]
+    return ends, drop and v[other + FULL] != 0, drop and not (v[other + FULL] and v[other + LAST])
 
 
 @nb.njit(inline="always")
-def _issues(state):
+def _issues(v):
     """Whether a splat is issued if the front moves, and four."""
-    v, chunk = state.registers, state.chunks[state.registers[READ_HALF]]
+    here = _chunk(v, v[READ_HALF])
+    one = four = False
     if v[PHASE] == LOCKSTEP:
-        if v[MOST] == 0 or v[AT] == chunk[SPLATS]:
-            return False, False
-        return not (v[REMAPPING] and v[AT] % 4 == 0 and v[MOST] < 4 and not v[RECORDING]
-                    and not _looking(state)), False
-    if v[PHASE] == PASS:
-        return False, v[ROW] != (chunk[SPLATS] + 3) // 4 and v[ALIVE] != 0
-    return False, False
+        if v[MOST] != 0 and v[AT] != v[here + SPLATS]:
+            one = not (v[REMAPPING] and v[AT] % 4 == 0 and v[MOST] < 4 and not v[RECORDING]
+                       and not _looking(v))
+    elif v[PHASE] == PASS:
+        four = v[ROW] != (v[here + SPLATS] + 3) // 4 and v[ALIVE] != 0
+    return one, four
 
 
 @nb.njit(inline="always")
-def _looking(state):
+def _looking(v):
     """Whether a look-up is wanted or out."""
-    v = state.registers
     return v[CACHING] != 0 and (v[WANTED] != 0 or v[LOOKUP_1] >= 0 or v[LOOKUP_2] >= 0
                                 or v[LOOKUP] >= 0 or v[OUT] > 0)
+
+
+@nb.njit(inline="always")
+def _takes(v, skip):
+    """Whether a tile is taken, and a splat."""
+    return (v[FILLING] == 0 and not skip,
+            v[FILLING] != 0 and v[LEFT] > 0 and v[_chunk(v, v[FILL_HALF]) + FULL] == 0
+            and not skip)
 
 
 @nb.njit
@@ -242,24 +258,19 @@ def offers(state: NruState, walk_ready: bool, ready: bool) -> Offers:
         Of the two.
     """
     v = state.registers
-    _, _, skip = _buffer(state)
-    one, four = _issues(state)
-    walk, walk_hit = v[WALK], False
-    if 0 <= walk < LAST_PIXEL:
-        unit, pixel = _unit(v[SIDE], walk)
-        walk_hit = state.pixels[LEFT_HIT, unit] >> pixel & 1 != 0
-    seven = state.leaving[7]
-    bypassed = False
-    if 0 <= seven < LAST_PIXEL and v[CACHING] and (
-            (not v[GROUP] or ready) and (v[WALK] < 0 or walk_ready)):
-        unit, pixel = _unit(v[SIDE], seven)
-        bypassed = state.pixels[LEFT_COMPLETE, unit] >> pixel & 1 == 0
+    _, _, skip = _buffer(v)
+    one, four = _issues(v)
+    walk = v[WALK]
+    walk_hit = bool(0 <= walk < LAST_PIXEL and _has(v, LEFT_HIT, walk))
+    seven = v[WAY + 7]
+    bypassed = bool(
+        0 <= seven < LAST_PIXEL and v[CACHING] and (not v[GROUP] or ready)
+        and (v[WALK] < 0 or walk_ready) and not _has(v, LEFT_COMPLETE, seven))
+    tile_ready, splat_ready = _takes(v, skip)
     return Offers(
-        v[FILLING] == 0 and not skip,
-        v[FILLING] != 0 and v[LEFT] > 0 and state.chunks[v[FILL_HALF], FULL] == 0 and not skip,
-        skip, v[LOOKUP], walk, walk_hit, v[TILE_OUT] != 0, v[GROUP] != 0,
+        tile_ready, splat_ready, skip, v[LOOKUP], walk, walk_hit, v[TILE_OUT] != 0, v[GROUP] != 0,
         one and v[MOVE] != 0, four and v[MOVE] != 0, (one or four) and v[MOVE] == 0,
-        v[PHASE] == WAIT and state.chunks[v[READ_HALF], FULL] == 0, bypassed)
+        v[PHASE] == WAIT and v[_chunk(v, v[READ_HALF]) + FULL] == 0, bypassed)
 
 
 @nb.njit
@@ -275,139 +286,157 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
     i : Inputs
         What stands at the inputs.
     """
-    v, pixels, front = state.registers, state.pixels, state.front
-    of_units, told = state.units, state.told
-    units = pixels.shape[1]
-    shown = offers(state, i.walk_ready, i.ready)
-    ends, dropped, _ = _buffer(state)
-    one, four = _issues(state)
-    looking = _looking(state)
-    here = state.chunks[v[READ_HALF]]
+    v, of_units = state.registers, state.units
+    ends, dropped, skip = _buffer(v)
+    tile_ready, splat_ready = _takes(v, skip)
+    one, four = _issues(v)
+    looking = _looking(v)
+    here = _chunk(v, v[READ_HALF])
     move = v[MOVE] != 0
-    begin = v[PHASE] == WAIT and here[FULL] != 0 and v[FRESH] != 0
+    begin = v[PHASE] == WAIT and v[here + FULL] != 0 and v[FRESH] != 0
 
     # What depends on registers of this cycle, for the next.
-    quiet = True
-    for n in range(1, _STAGES + 1):
-        quiet = quiet and front[n, 0] == 0
-    empty = quiet
-    room, most, recording, alive, wanted, first = True, 0, False, False, False, -1
-    for n in range(units):
-        count = of_units[n, nru_unit.CAME] - of_units[n, nru_unit.WENT]
-        room = room and count < of_units[n, nru_unit.DEPTH] - 1
-        quiet = quiet and not nru_unit.offers(of_units, told, n)[4]
-        live = pixels[LIVE, n]
-        most = max(most, _bits(live))
-        recording = recording or (live & ~pixels[COMPLETE, n]) != 0
-        alive = alive or (pixels[HAS, n] != 0 and live >> pixels[PICKED, n] & 1 != 0)
-        if pixels[COMPLETE, n] & ~pixels[ASKED, n]:
-            wanted = True
-            if first < 0:
-                first = n
-    recording = recording and v[CACHING] != 0
+    _, narrow, told, busy = nru_unit.offers(of_units)
+    empty = v[TESTED] == 0
+    quiet = empty and not busy
+    most = _most(v, LIVE)
+    recording, alive, wanting = np.int64(0), np.int64(0), np.int64(0)
+    for q in range(UNIT_PIXELS):
+        recording |= v[LIVE + q] & ~v[COMPLETE + q]
+        alive |= v[PICKED + q] & v[LIVE + q]
+        wanting |= v[COMPLETE + q] & ~v[ASKED + q]
 
-    # Entries into the queues, and the units. What they tell belongs to this cycle.
-    splat, places = front[_STAGES, 1], front[_STAGES, 2]
-    told_ended, told_complete = np.zeros(units, np.int64), np.zeros(units, np.int64)
-    for n in range(units):
-        entry = -1
-        if front[_STAGES, 0] and move and pixels[MASK, n]:
-            entry = of_units[n, nru_unit.CAME] % state.masks.shape[1]
-            state.masks[n, entry] = pixels[MASK, n]
-            start = work.starts[v[TILE]]
-            for q in range(UNIT_PIXELS):
-                pixel, place = q, splat - start
-                if v[REMAPPED]:
-                    pixel, place = pixels[PICKED, n], splat + q - start
-                told[n, entry, q, 0] = pixel
-                told[n, entry, q, 1] = place >= work.ends[v[TILE], n, pixel]
-                told[n, entry, q, 2] = place == work.complete[v[TILE], n, pixel]
-        _, told_ended[n], told_complete[n], _, _ = nru_unit.offers(of_units, told, n)
-        nru_unit.step(of_units, state.masks, n, entry, begin)
-
-    # The front.
+    # Entries into the queues, and the front.
+    offered = np.int64(0)
     if move:
-        splat, places = front[_STAGES - 1, 1], front[_STAGES - 1, 2]
-        for n in range(units):
-            mask = 0
-            if front[_STAGES - 1, 0]:
-                if v[REMAPPED]:
-                    pixel = pixels[PICKED, n]
-                    if pixels[HAS, n] and pixels[LIVE, n] >> pixel & 1:
-                        for q in range(UNIT_PIXELS):
-                            if places >> q & 1:
-                                mask |= (work.significant[splat + q, n] >> pixel & 1) << q
-                else:
-                    mask = work.significant[splat, n] & pixels[LIVE, n]
-            pixels[MASK, n] = mask
-        for n in range(_STAGES, 1, -1):
-            front[n] = front[n - 1]
-        front[1, 0] = one or four
+        last = FRONT + 3 * v[OLDEST]
+        if v[last]:
+            offered = _any(v, PLACES)
+            if offered:
+                _entries(v, of_units, work.ends, work.complete, offered,
+                         v[last + 1] - work.starts[v[TILE]])
+        v[TESTED] += (one or four) - v[last]
+        v[last] = one or four
         if one:
-            front[1, 1], front[1, 2] = here[FIRST] + v[AT], 15
+            v[last + 1], v[last + 2] = v[here + FIRST] + v[AT], 15
+        if four:
+            left = v[here + SPLATS] - 4 * v[ROW]
+            v[last + 1] = v[here + FIRST] + 4 * v[ROW]
+            v[last + 2] = 15 if left >= 4 else (1 << left) - 1
+        v[OLDEST] = v[OLDEST] + 1 if v[OLDEST] + 1 < _STAGES else 0
+        last = FRONT + 3 * v[OLDEST]
+        if v[last]:
+            _tests(v, work.significant, v[last + 1], v[last + 2])
+        if one:
             v[REMAPPED] = 0
         if four:
-            left = here[SPLATS] - 4 * v[ROW]
-            front[1, 1] = here[FIRST] + 4 * v[ROW]
-            front[1, 2] = 15 if left >= 4 else (1 << left) - 1
             v[REMAPPED] = 1
 
     # Look-ups.
     go_on = v[LOOKUP] < 0 or i.lookup_ready
     v[OUT] += (v[LOOKUP] >= 0 and i.lookup_ready) - (i.answer >= 0)
-    ask = -1
+    ask, ask_unit = np.int64(-1), np.int64(0)
     if go_on:
         v[LOOKUP], v[LOOKUP_2], v[LOOKUP_1] = v[LOOKUP_2], v[LOOKUP_1], -1
-        if v[CACHING] and not v[EMPTYING] and first >= 0:
-            ask = _lowest(pixels[COMPLETE, first] & ~pixels[ASKED, first])
-            v[LOOKUP_1] = _number(v[SIDE], first, ask)
+        if v[CACHING] and not v[EMPTYING] and wanting:
+            ask_unit, ask = nru_unit.lowest(wanting), np.int64(0)
+            while not (v[COMPLETE + ask] & ~v[ASKED + ask]) >> ask_unit & 1:
+                ask += 1
+            v[LOOKUP_1] = _number(v[SIDE], ask_unit, ask)
 
     # Pixels; what is picked is what was live before.
-    free = (v[PHASE] == LOCKSTEP and v[MOST] > 0 and v[AT] == here[SPLATS] and not here[LAST])
-    tile = here[OF]
-    _control(state, begin, ends, free, looking, empty, one, four)
-    if ends:
-        pixels[LEFT_COMPLETE] = pixels[COMPLETE]
-        pixels[LEFT_HIT] = pixels[HIT]
-    found_unit, found = -1, 0
+    free = (v[PHASE] == LOCKSTEP and v[MOST] > 0 and v[AT] == v[here + SPLATS]
+            and not v[here + LAST])
+    tile = v[here + OF]
+    _control(v, begin, ends, free, looking, empty, one, four)
+    for q in range(UNIT_PIXELS):
+        if ends:
+            v[LEFT_COMPLETE + q], v[LEFT_HIT + q] = v[COMPLETE + q], v[HIT + q]
+        v[ASKED + q] &= v[COMPLETE + q]
+        v[LIVE + q] &= ~of_units[told + q]
+        v[COMPLETE + q] |= of_units[told + nru_unit.COMPLETE + q]
+    if ask >= 0:
+        v[ASKED + ask] |= 1 << ask_unit
     if i.answer >= 0 and i.answer_hit:
-        found_unit, pixel = _unit(v[SIDE], i.answer)
-        found = 1 << pixel
-    for n in range(units):
-        pixels[ASKED, n] &= pixels[COMPLETE, n]
-        if ask >= 0 and n == first:
-            pixels[ASKED, n] |= 1 << ask
-        if begin:
-            pixels[COMPLETE, n] = pixels[HIT, n] = pixels[LIVE, n] = 0
-            for q in range(UNIT_PIXELS):
-                number = _number(v[SIDE], n, q)
-                if (number % (2 * v[SIDE]) < work.columns[tile]
-                        and number // (2 * v[SIDE]) < work.rows[tile]):
-                    pixels[LIVE, n] |= 1 << q
-        else:
-            hit = found if n == found_unit else 0
-            pixels[LIVE, n] &= ~(told_ended[n] | hit)
-            pixels[COMPLETE, n] |= told_complete[n]
-            pixels[HIT, n] |= hit
+        unit, pixel = _unit(v[SIDE], i.answer)
+        v[LIVE + pixel] &= ~(1 << unit)
+        v[HIT + pixel] |= 1 << unit
+    if begin:
+        _begin(v, work.columns[tile], work.rows[tile])
+    nru_unit.step(of_units, offered, begin)
 
-    _leave(state, work, i, ends)
+    _leave(v, work.columns, work.rows, i, ends)
     if begin:
         v[TILE] = tile
-    _fill(state, work, i, shown, free or ends, dropped)
+    _fill(v, work.starts, i, tile_ready, splat_ready, skip, free or ends, dropped)
     v[MOVE], v[MOST], v[RECORDING], v[STILL], v[ALIVE], v[WANTED] = (
-        room, most, recording, quiet, alive, wanted)
+        narrow == 0, most, recording != 0 and v[CACHING] != 0, quiet, alive != 0, wanting != 0)
+
+
+@nb.njit
+def _entries(v, of_units, ends, complete, offered, first):
+    """What goes into the queues: fragments of the last stage, `first` their place in the list."""
+    tile, remapped = v[TILE], v[REMAPPED] != 0
+    while offered:
+        unit = nru_unit.lowest(offered)
+        offered &= offered - 1
+        picked = 0
+        if remapped:
+            while not v[PICKED + picked] >> unit & 1:
+                picked += 1
+        entry = 0
+        for q in range(UNIT_PIXELS):
+            if not v[PLACES + q] >> unit & 1:
+                continue
+            pixel, place = q, first
+            if remapped:
+                pixel, place = picked, first + q
+            bits = 1
+            if place >= ends[tile, unit, pixel]:
+                bits |= 1 << UNIT_PIXELS
+            if place == complete[tile, unit, pixel]:
+                bits |= 1 << 2 * UNIT_PIXELS
+            entry |= bits << q | pixel << 3 * UNIT_PIXELS + 2 * q
+        of_units[nru_unit.ENTRIES + unit] = entry
+
+
+@nb.njit
+def _tests(v, significant, splat, asked):
+    """What of a splat, or of four places, is significant for pixels that are live or picked."""
+    if not v[REMAPPED]:
+        for q in range(UNIT_PIXELS):
+            v[PLACES + q] = significant[splat, q] & v[LIVE + q]
+        return
+    for place in range(UNIT_PIXELS):
+        word = np.int64(0)
+        if asked >> place & 1:
+            for q in range(UNIT_PIXELS):
+                word |= significant[splat + place, q] & v[PICKED + q] & v[LIVE + q]
+        v[PLACES + place] = word
+
+
+@nb.njit
+def _begin(v, columns, rows):
+    """Pixels of a tile that begins: those within the frame are live."""
+    side = v[SIDE]
+    for q in range(UNIT_PIXELS):
+        word = np.int64(0)
+        for unit in range(side * side):
+            number = _number(side, unit, q)
+            if number % (2 * side) < columns and number // (2 * side) < rows:
+                word |= 1 << unit
+        v[LIVE + q], v[COMPLETE + q], v[HIT + q] = word, 0, 0
 
 
 @nb.njit(inline="always")
-def _control(state, begin, ends, free, looking, empty, one, four):
+def _control(v, begin, ends, free, looking, empty, one, four):
     """The phase, and what counts the chunk's splats."""
-    v, pixels = state.registers, state.pixels
-    chunk = state.chunks[v[READ_HALF]]
+    chunk = _chunk(v, v[READ_HALF])
     phase, calm = v[PHASE], v[CALM]
     v[CALM] = 0
     if phase == WAIT:
         v[AT] = v[LOADED] = 0
-        if chunk[FULL]:
+        if v[chunk + FULL]:
             v[PHASE] = LOAD if begin else LOCKSTEP
             v[FRESH] = 0
     elif phase == LOAD:
@@ -426,16 +455,20 @@ def _control(state, begin, ends, free, looking, empty, one, four):
         if v[STILL] and not looking:
             v[CALM] = calm + 1
         if calm == SETTLE:
-            v[PHASE] = END if v[MOST] == 0 or v[AT] == chunk[SPLATS] else PICK
-            pixels[TODO] = pixels[LIVE]
+            v[PHASE] = END if v[MOST] == 0 or v[AT] == v[chunk + SPLATS] else PICK
+            for q in range(UNIT_PIXELS):
+                v[TODO + q] = v[LIVE + q]
     elif phase == PICK:
         v[ROW] = v[AT] // 4
         if v[LOADED] % 2 == 0:
             v[PASSES] -= 1
-            for n in range(pixels.shape[1]):
-                todo = pixels[TODO, n]
-                pixels[HAS, n], pixels[PICKED, n] = todo != 0, _lowest(todo)
-                pixels[TODO, n] = todo & (todo - 1)
+            # Of every unit its lowest.
+            before = np.int64(0)
+            for q in range(UNIT_PIXELS):
+                todo = v[TODO + q]
+                v[PICKED + q] = todo & ~before
+                v[TODO + q] = todo & before
+                before |= todo
         else:
             v[PHASE] = PASS
         v[LOADED] += 1
@@ -448,90 +481,90 @@ def _control(state, begin, ends, free, looking, empty, one, four):
         if empty:
             v[PHASE] = PICK
             if v[PASSES] == 0:
-                v[PHASE], v[AT] = LOCKSTEP, chunk[SPLATS]
+                v[PHASE], v[AT] = LOCKSTEP, v[chunk + SPLATS]
     elif ends:
         v[PHASE], v[FRESH] = WAIT, 1
 
 
 @nb.njit(inline="always")
-def _leave(state, work, i, ends):
+def _leave(v, columns, rows, i, ends):
     """Pixels of a finished tile on their way out."""
-    v, leaving = state.registers, state.leaving
+    if not v[EMPTYING]:
+        if ends:
+            v[EMPTYING] = v[TILE_OUT] = 1
+            v[LEAVING] = v[TILE]
+        return
     move = (not v[GROUP] or i.ready) and (v[WALK] < 0 or i.walk_ready)
     closed = v[CLOSING] and not v[GROUP] and v[WALK] < 0
-    asking, last_x = v[ASKING], v[X] + 1 == work.columns[v[LEAVING]]
+    asking, last_x = v[ASKING], v[X] + 1 == columns[v[LEAVING]]
     if i.ready:
         v[GROUP] = 0
     if i.walk_ready:
         v[WALK] = -1
     if move:
-        four, seven = leaving[4], leaving[7]
+        four, seven = v[WAY + 4], v[WAY + 7]
         v[GROUP], v[WALK] = 0, -1
         if 0 <= four < LAST_PIXEL:
             x = four % (2 * v[SIDE])
-            v[GROUP] = x % 4 == 3 or x + 1 == work.columns[v[LEAVING]]
+            v[GROUP] = x % 4 == 3 or x + 1 == columns[v[LEAVING]]
         if v[CACHING] and seven == LAST_PIXEL:
             v[WALK] = seven
         elif v[CACHING] and seven >= 0:
-            unit, pixel = _unit(v[SIDE], seven)
-            if state.pixels[LEFT_COMPLETE, unit] >> pixel & 1:
+            if _has(v, LEFT_COMPLETE, seven):
                 v[WALK] = seven
         if seven == LAST_PIXEL:
             v[CLOSING] = 1
         for n in range(7, 1, -1):
-            leaving[n] = leaving[n - 1]
-        leaving[1] = NOTHING
+            v[WAY + n] = v[WAY + n - 1]
+        v[WAY + 1] = NOTHING
         if asking:
-            leaving[1] = v[Y] * 2 * v[SIDE] + v[X]
+            v[WAY + 1] = v[Y] * 2 * v[SIDE] + v[X]
         elif v[MARK]:
-            leaving[1] = LAST_PIXEL
+            v[WAY + 1] = LAST_PIXEL
         v[MARK] = 0
         if asking:
             v[X] += 1
             if last_x:
                 v[X] = 0
                 v[Y] += 1
-                if v[Y] == work.rows[v[LEAVING]]:
+                if v[Y] == rows[v[LEAVING]]:
                     v[ASKING], v[MARK] = 0, 1
     if closed:
         v[CLOSING] = v[EMPTYING] = 0
     if v[TILE_OUT] and i.tile_ready:
         v[TILE_OUT] = v[X] = v[Y] = 0
         v[ASKING] = 1
-    if ends:
-        v[EMPTYING] = v[TILE_OUT] = 1
-        v[LEAVING] = v[TILE]
 
 
 @nb.njit(inline="always")
-def _fill(state, work, i, shown, over, dropped):
+def _fill(v, starts, i, tile_ready, splat_ready, skip, over, dropped):
     """Splats into the buffer; a half becomes free where its chunk is `over`."""
-    v, chunks = state.registers, state.chunks
-    half, left, place = v[FILL_HALF], v[LEFT], v[PLACE]
-    take = i.splat and shown.splat_ready
-    if v[FILLING] and not chunks[half, FULL] and not shown.skip and (
+    left, place = v[LEFT], v[PLACE]
+    chunk = _chunk(v, v[FILL_HALF])
+    take = i.splat and splat_ready
+    if v[FILLING] and not v[chunk + FULL] and not skip and (
             left == 0 or (take and (left == 1 or place == v[CHUNK] - 1))):
         tile = v[FILL_TILE]
-        chunks[half, FULL] = 1
-        chunks[half, SPLATS] = place + take
-        chunks[half, LAST] = left - take == 0
-        chunks[half, OF] = tile
-        chunks[half, FIRST] = work.starts[tile + 1] - left - place
-        v[FILL_HALF] = 1 - half
+        v[chunk + FULL] = 1
+        v[chunk + SPLATS] = place + take
+        v[chunk + LAST] = left - take == 0
+        v[chunk + OF] = tile
+        v[chunk + FIRST] = starts[tile + 1] - left - place
+        v[FILL_HALF] = 1 - v[FILL_HALF]
         if left - take == 0:
             v[FILLING] = 0
     if take:
         v[LEFT] -= 1
         v[PLACE] = (place + 1) % v[CHUNK]
-    if i.tile and shown.tile_ready:
+    if i.tile and tile_ready:
         v[TAKEN] += 1
         v[FILLING], v[PLACE], v[FILL_TILE] = 1, 0, v[TAKEN]
-        v[LEFT] = work.starts[v[TAKEN] + 1] - work.starts[v[TAKEN]]
-    if shown.skip:
+        v[LEFT] = starts[v[TAKEN] + 1] - starts[v[TAKEN]]
+    if skip:
         v[FILLING] = 0
     if over:
-        chunks[v[READ_HALF], FULL] = 0
+        v[_chunk(v, v[READ_HALF]) + FULL] = 0
         if dropped:
-            chunks[1 - v[READ_HALF], FULL] = 0
+            v[_chunk(v, 1 - v[READ_HALF]) + FULL] = 0
         else:
             v[READ_HALF] = 1 - v[READ_HALF]

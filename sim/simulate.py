@@ -14,7 +14,7 @@ from splatforge.algos import reference
 from splatforge.algos import streaminggs as streaminggs_algorithm
 from splatforge.algos.array import Workload
 from splatforge.algos.lumina.render import LuminaInput, LuminaWorkload
-from splatforge.algos.lumina.sharing import share
+from splatforge.algos.project import project
 from splatforge.algos.records import decode_record
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
@@ -297,7 +297,7 @@ def _lumina_frames(views: Sequence[_View], design: Any) -> Iterator[Frame]:
         banks, workload = picture.banks, picture.workload
         run = simulate_lumina(frame, workload, design, view.timing, log=view.log)
         counts = _lumina_counts(
-            frame, workload, len(share(scene, view.camera, 0).listed), design)
+            frame, workload, len(project(scene, view.camera)), design)
         yield Frame(
             counts=counts, run=run, events=lumina_events(
                 design, run, pixels=workload.pixels, fragments=int(counts.significant.sum()),

@@ -57,7 +57,7 @@ class Tile:
     """Entries of a tile, and what must come of them."""
 
     def __init__(self, rng, entries, opaque=False, remapped=0.3):
-        self.fields, self.told, self.masks = [], [], []
+        self.fields, self.told, self.masks, self.entries = [], [], [], []
         state = [start_raw(BLEND, 1) for _ in range(4)]
         self.records = [[] for _ in range(4)]
         for _ in range(entries):
@@ -82,26 +82,46 @@ class Tile:
                     self.records[at].append(int(ids[source]))
                 told[place] = at, ended, not ended and len(self.records[at]) == RECORD_IDS
             self.told.append(told)
+            # As the model has it.
+            self.entries.append(sum(
+                1 << place | int(told[place, 1]) << 4 + place | int(told[place, 2]) << 8 + place
+                | int(told[place, 0]) << 12 + 2 * place
+                for place in range(4) if mask >> place & 1))
         self.state = [(one.accumulator[0].tolist(), int(one.transmittance[0])) for one in state]
+
+
+def offers(state):
+    """What a single unit shows: ready, pixels ended and complete, their half, busy."""
+    full, narrow, told, busy = model.offers(state)
+    # It is narrow before it is full.
+    assert not full & ~narrow
+    ended, complete = (sum(int(state[told + n + pixel]) << pixel for pixel in range(4))
+                       for n in (0, model.COMPLETE))
+    return not full, ended, complete, state[told + model.TOLD_HALF], busy
+
+
+def step(state, entries, offered, begin):
+    """A cycle of a single unit, to which an entry is offered, or none where that is -1."""
+    state[model.ENTRIES] = entries[offered]
+    model.step(state, int(offered >= 0), begin)
 
 
 def play(tiles, gap, seed):
     """Run tiles through the unit beside the model; what pixels and records they leave."""
     rng = np.random.default_rng(seed)
-    masks = np.array([[mask for tile in tiles for mask in tile.masks]])
-    told = np.array([[told for tile in tiles for told in tile.told]])
+    entries = [entry for tile in tiles for entry in tile.entries]
     fields = [field for tile in tiles for field in tile.fields]
     ends = np.cumsum([len(tile.masks) for tile in tiles])
     dut, layout = bench().dut, entry_layout(DESIGN)
     seen = []
 
     async def scenario(ctx):
-        state = model.new_nru_unit(DESIGN)[None]
+        state = model.new_units(DESIGN, 1)
         at, tile, begun, shown, rest = 0, -1, False, False, 0
         # Slots of the tile before are read while the next one is blended.
         pending = []
         for _ in range(20_000):
-            ready, ended, complete, half, busy = model.offers(state, told, 0)
+            ready, ended, complete, half, busy = offers(state)
             begin = False
             over = begun and at == ends[tile] and not (busy or shown or pending)
             if tile < 0 or over:
@@ -130,7 +150,7 @@ def play(tiles, gap, seed):
             assert got == (ready, ended, complete, busy)
             if ended | complete:
                 assert ctx.get(dut.half) == half
-            assert ctx.get(dut.current) == state[0, model.HALF]
+            assert ctx.get(dut.current) == state[model.HALF]
             if pending and not begin:
                 of, slot = pending.pop(0)
                 ctx.set(dut.read_slot, slot)
@@ -141,7 +161,7 @@ def play(tiles, gap, seed):
                 assert ctx.get(dut.record_complete) == (count == RECORD_IDS)
                 assert list(ctx.get(dut.record))[:count] == tiles[of].records[slot % 4][:count]
             await ctx.tick()
-            model.step(state, masks, 0, offered, begin)
+            step(state, entries, offered, begin)
             if offered >= 0 and ready:
                 at, shown = at + 1, False
         raise AssertionError("the unit does not come to an end")
@@ -172,13 +192,12 @@ def test_one_fragment_a_cycle():
     for remapped in (0.0, 1.0):
         tile = Tile(rng, 20, remapped=remapped)
         fragments = sum(mask.bit_count() for mask in tile.masks)
-        state = model.new_nru_unit(DESIGN)[None]
-        told, masks = np.array([tile.told]), np.array([tile.masks])
-        model.step(state, masks, 0, -1, True)
+        state = model.new_units(DESIGN, 1)
+        step(state, tile.entries, -1, True)
         at, cycle, last = 0, 0, 0
-        while at < 20 or model.offers(state, told, 0)[4]:
-            ready = model.offers(state, told, 0)[0]
-            model.step(state, masks, 0, at if at < 20 else -1, False)
+        while at < 20 or offers(state)[4]:
+            ready = offers(state)[0]
+            step(state, tile.entries, at if at < 20 else -1, False)
             at += at < 20 and ready
             cycle += 1
             last = cycle
