@@ -1135,14 +1135,17 @@ def _cache_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _cosim_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = record["memory"]
     worst = ", worst frame" if record["frames"] > 1 else ""
-    own, exact = ("infinite" if psnr is None else f"{psnr:.2f} dB" for psnr in (
-        record["psnr_db_vs_float"], record["psnr_db_vs_reference"]))
+    own, same, exact = ("infinite" if psnr is None else f"{psnr:.2f} dB" for psnr in (
+        record["psnr_db_vs_float"], record["psnr_db_vs_float_same_hits"],
+        record["psnr_db_vs_reference"]))
     return [
         ("pixels differing", (f"{record['pixels_differing']:,} of {record['pixels']:,}, from the "
                              "bit-true model")),
         # That of the raster core is the reference.
         *([] if record["design"] == "raster" else [
             ("PSNR", f"{own}, from the design's algorithm in float{worst}")]),
+        *([] if record["cache_bytes_differing"] is None else [
+            ("PSNR", f"{same}, from that with the same hits of the cache{worst}")]),
         ("PSNR", f"{exact}, from the float reference{worst}"),
         *_saturated_lines(record),
         ("RTL cycles", f"{record['rtl_cycles']:,}"),

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from splatforge.algos import gscore, lumina, raster, reference, streaminggs
 from splatforge.algos.fetch import MemoryImage, pack
+from splatforge.algos.lumina.frame import look_up
 from splatforge.algos.lumina.render import LuminaInput
 from splatforge.algos.quality import psnr_db
 from splatforge.algos.radiance import Banks
@@ -100,7 +101,12 @@ class CosimFrame:
         The first of them.
     psnr_db_vs_float : float
         RGBA8 picture of the RTL against the design's own algorithm in float, which of StreamingGS
-        draws the Gaussians that memory holds, voxel after voxel; infinite where equal.
+        draws the Gaussians that memory holds, voxel after voxel; infinite where equal. Lumina's has
+        a cache of its own, which goes other ways where rounding decides what a record holds.
+    psnr_db_vs_float_same_hits : float or None
+        Lumina's against the same, but with pixels that look for their colour by the records of the
+        bit-true model, in a cache of float colours: what arithmetic costs alone. None without a
+        cache.
     psnr_db_vs_float_non_background : float or None
         The same over the pixels in which something is drawn; None if there is none.
     psnr_db_vs_reference : float
@@ -125,6 +131,7 @@ class CosimFrame:
     difference: Difference | None
     psnr_db_vs_float: float
     psnr_db_vs_float_non_background: float | None
+    psnr_db_vs_float_same_hits: float | None
     psnr_db_vs_reference: float
     rtl_cycles: int
     model_cycles: int
@@ -155,6 +162,11 @@ class CosimFrame:
             "dram": {"rtl": asdict(self.rtl_dram), "model": asdict(self.model_dram)}
             if self.rtl_dram and self.model_dram else None,
         }
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    """The least of those that are there, if any is."""
+    return min((value for value in values if value is not None), default=None)
 
 
 def _finite(value: float | None) -> float | None:
@@ -229,9 +241,12 @@ class CosimResult:
     @property
     def psnr_db_vs_float_non_background(self) -> float | None:
         """PSNR over non-background pixels of the worst frame that has any."""
-        values = [frame.psnr_db_vs_float_non_background for frame in self.frames
-                  if frame.psnr_db_vs_float_non_background is not None]
-        return min(values) if values else None
+        return _worst(frame.psnr_db_vs_float_non_background for frame in self.frames)
+
+    @property
+    def psnr_db_vs_float_same_hits(self) -> float | None:
+        """PSNR of the worst frame, against the float form with the same hits."""
+        return _worst(frame.psnr_db_vs_float_same_hits for frame in self.frames)
 
     @property
     def cycle_error(self) -> float:
@@ -286,6 +301,7 @@ class CosimResult:
             "pixels_differing": self.pixels_differing,
             "psnr_db_vs_float": _finite(self.psnr_db_vs_float),
             "psnr_db_vs_float_non_background": _finite(self.psnr_db_vs_float_non_background),
+            "psnr_db_vs_float_same_hits": _finite(self.psnr_db_vs_float_same_hits),
             "psnr_db_vs_reference": _finite(self.psnr_db_vs_reference),
             "gaussians_saturated": max(frame.gaussians_saturated for frame in frames),
             "color_max": float(color.to_float(color.raw_max)),
@@ -322,7 +338,8 @@ class _Modeled:
 
     `pack` lays the frame out in memory in a pixel format; the float image, by the design's own
     algorithm, and the reference's are of shape [height, width, 3], the transmittance behind the
-    first of shape [height, width]. Lumina's banks behind the frame are `banks`.
+    first of shape [height, width]. Lumina's banks behind the frame are `banks`, and
+    `same_hits_image` is its float image with the hits of the bit-true one.
     """
 
     picture: _Picture
@@ -335,6 +352,7 @@ class _Modeled:
     reference_image: npt.NDArray[np.float32]
     transmittance: npt.NDArray[np.float32]
     banks: npt.NDArray[np.uint8] | None = None
+    same_hits_image: npt.NDArray[np.float32] | None = None
 
 
 Background = tuple[float, float, float]
@@ -405,13 +423,18 @@ def _model_lumina(
 ) -> Iterator[_Modeled]:
     """Frames in a row: lists are shared, and each finds the banks that the one before left."""
     assert isinstance(design, LuminaDesign)
-    banks = None
+    banks = float_banks = same_hits = None
     colors = design.setup.feature.color
     frames = lumina.prepare_sequence(scene, cameras, design)
     floats = lumina.render_sequence_float(scene, cameras, design, background)
     for camera, frame, exact in zip(cameras, frames, floats, strict=True):
         picture = lumina.render(frame, design, background, banks)
         run = simulate_lumina(frame, picture.workload, design, timing)
+        if design.caching:
+            records = picture.workload.nru
+            same_hits = look_up(
+                exact, design.radiance, records.ids, records.complete >= 0, float_banks)
+            float_banks = same_hits.banks
         fields = decode_record(design.setup.feature.fields(), frame.features)
         saturated = np.stack([fields[name] == colors.raw_max for name in ("red", "green", "blue")])
         yield _Modeled(
@@ -420,7 +443,8 @@ def _model_lumina(
             pack=partial(_pack_lumina, frame, design, background, banks),
             float_image=exact.image, transmittance=exact.transmittance,
             reference_image=reference.render(scene, camera, background=background).image,
-            banks=picture.banks.images(design.radiance).reshape(-1) if picture.banks else None)
+            banks=picture.banks.images(design.radiance).reshape(-1) if picture.banks else None,
+            same_hits_image=same_hits and same_hits.image)
         banks = picture.banks
 
 
@@ -460,6 +484,7 @@ class _Expected:
     gaussians_saturated: int
     jobs: tuple[FrameJob, ...]
     float_image: npt.NDArray[np.float32]
+    same_hits_image: npt.NDArray[np.float32] | None
     reference_image: npt.NDArray[np.float32]
     drawn: npt.NDArray[np.bool_]
     model_cycles: int
@@ -473,7 +498,8 @@ def _expect(model: _Modeled, formats: Sequence[PixelFormat]) -> _Expected:
         picture=model.picture, gaussians_saturated=model.gaussians_saturated,
         jobs=tuple(FrameJob(image=model.pack(pixel_format), keep_workspace=model.banks is not None)
                    for pixel_format in formats),
-        float_image=model.float_image, reference_image=model.reference_image,
+        float_image=model.float_image, same_hits_image=model.same_hits_image,
+        reference_image=model.reference_image,
         drawn=model.transmittance < BACKGROUND_TRANSMITTANCE,
         model_cycles=model.cycles, model_counters=model.counters, model_dram=model.dram,
         banks=model.banks,
@@ -529,6 +555,9 @@ def _compare(
         psnr_db_vs_float=psnr_db(shown, expected.float_image),
         psnr_db_vs_float_non_background=(
             psnr_db(shown, expected.float_image, drawn) if drawn.any() else None),
+        psnr_db_vs_float_same_hits=(
+            None if expected.same_hits_image is None
+            else psnr_db(shown, expected.same_hits_image)),
         psnr_db_vs_reference=psnr_db(shown, expected.reference_image),
         rtl_cycles=run.cycles, model_cycles=expected.model_cycles,
         rtl_counters=run.counters, model_counters=expected.model_counters,

@@ -5,7 +5,7 @@ holds float32 colours; look-ups and inserts are those of :mod:`splatforge.algos.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,10 @@ from splatforge.algos.reference import Frame
 from splatforge.algos.workers import Workers
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.radiance import RadianceDesign
 from splatforge.scenes import Camera, Scene
 
-__all__ = ["CachedFrame", "render_float", "render_sequence_float"]
+__all__ = ["CachedFrame", "look_up", "render_float", "render_sequence_float"]
 
 Float32Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
@@ -43,6 +44,8 @@ class CachedFrame(Frame):
     ----------
     uncached : ndarray
         Its image without the cache, shape [height, width, 3], float32.
+    uncached_transmittance : ndarray
+        What the background's share of it is, shape [height, width], float32.
     evaluations, significant, blended : int
         Pixels times entries of their lists that they look at without the cache; of these, those
         with alpha of at least 1/255; of these, those that are blended.
@@ -55,6 +58,7 @@ class CachedFrame(Frame):
     """
 
     uncached: Float32Array
+    uncached_transmittance: Float32Array
     evaluations: int
     significant: int
     blended: int
@@ -167,7 +171,7 @@ def render_float(
         Contents of the cache before the frame, colours in float32; empty by default.
     """
     width, height, radiance = lists.width, lists.height, design.radiance
-    tiles, groups = group_order(width, height, radiance.group_tiles)
+    tiles, _ = group_order(width, height, radiance.group_tiles)
     image = np.empty((height, width, 3), np.float32)
     transmittance = np.empty((height, width), np.float32)
     records = np.zeros((len(tiles), _PIXELS, radiance.record_ids), np.int32)
@@ -181,22 +185,57 @@ def render_float(
             gaussians.opacity, gaussians.color, np.asarray(background, np.float64), image,
             transmittance, radiance.record_ids, records, complete, blended, counts, ALPHA_MIN,
             ALPHA_MAX, TRANSMITTANCE_MIN)
-    uncached, visits, kept = image, None, None
-    drawn = blended
-    if design.caching:
-        visits, kept = radiance_fixed(
-            radiance, banks or Banks.empty(radiance, len(groups) - 1, np.float32), groups, records,
-            complete, to_tiles(image, tiles))
-        found = from_tiles(visits.hit, tiles, width, height)
-        image = np.where(
-            found[..., None], from_tiles(visits.colors, tiles, width, height), image)
-        transmittance = np.where(found, np.float32(0), transmittance)
-        drawn = np.where(visits.hit, radiance.record_ids, blended)
-    return CachedFrame(
-        image=image, transmittance=transmittance, statistics=None, stages_ms={},
-        uncached=uncached, evaluations=int(counts[:, 0].sum()),
-        significant=int(counts[:, 1].sum()), blended=int(blended.sum()),
-        blended_cached=int(drawn.sum()), visits=visits, banks=kept)
+    drawn = int(blended.sum())
+    frame = CachedFrame(
+        image=image, transmittance=transmittance, statistics=None, stages_ms={}, uncached=image,
+        uncached_transmittance=transmittance, evaluations=int(counts[:, 0].sum()),
+        significant=int(counts[:, 1].sum()), blended=drawn, blended_cached=drawn,
+        visits=None, banks=None)
+    if not design.caching:
+        return frame
+    frame = look_up(frame, radiance, records, complete, banks)
+    assert frame.visits is not None  # it has been looked up
+    return replace(frame, blended_cached=int(
+        np.where(frame.visits.hit, radiance.record_ids, blended).sum()))
+
+
+def look_up(
+    frame: CachedFrame, radiance: RadianceDesign, records: Int32Array,
+    complete: npt.NDArray[np.bool_], banks: Banks | None = None,
+) -> CachedFrame:
+    """Let the pixels of a frame look for their colour by given records.
+
+    With the records of the frame's bit-true form, and colours that frames before have left by
+    theirs, the same pixels hit the same entries in both: what the pictures differ by is arithmetic
+    alone. By its own records a frame hits elsewhere where a single alpha is close to 1/255.
+
+    Parameters
+    ----------
+    frame : CachedFrame
+        A frame; what it found in the cache, if anything, is left out.
+    radiance : RadianceDesign
+        The cache.
+    records, complete : ndarray
+        As :func:`splatforge.algos.radiance.radiance_fixed` takes them.
+    banks : Banks, optional
+        Contents of the cache before the frame, colours in float32; empty by default.
+
+    Returns
+    -------
+    CachedFrame
+        The frame with what it found, and the cache behind it; counts are those of `frame`.
+    """
+    height, width = frame.uncached.shape[:2]
+    tiles, groups = group_order(width, height, radiance.group_tiles)
+    visits, kept = radiance_fixed(
+        radiance, banks or Banks.empty(radiance, len(groups) - 1, np.float32), groups, records,
+        complete, to_tiles(frame.uncached, tiles))
+    found = from_tiles(visits.hit, tiles, width, height)
+    return replace(
+        frame, visits=visits, banks=kept,
+        image=np.where(found[..., None], from_tiles(visits.colors, tiles, width, height),
+                       frame.uncached),
+        transmittance=np.where(found, np.float32(0), frame.uncached_transmittance))
 
 
 def render_sequence_float(
