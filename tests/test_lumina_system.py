@@ -47,6 +47,7 @@ def test_counts_are_those_of_the_workload(simulation):
         totals = counts.totals()
         assert totals["evaluations"] == totals["live"] == work.evaluations
         assert totals["blended"] == work.blended
+        assert totals["significant"] == work.significant
         assert totals["pairs"] == len(work.ids)
         # Raster order: the tile at its place in the frame.
         assert counts.pairs[work.tiles].tolist() == np.diff(work.starts).tolist()

@@ -280,6 +280,13 @@ class LuminaWorkload:
         """Of these, those with alpha of at least 1/255."""
         return int(np.bitwise_count(self.nru.significant).sum())
 
+    @cached_property
+    def significant(self) -> int:
+        """Of the splats that pixels test, those that are blended or end their pixel."""
+        ended = ~self.hit & (self.nru.ends >= 0) & (
+            self.nru.ends < np.diff(self.starts)[:, None])
+        return self.blended + int(ended.sum())
+
     @property
     def blended(self) -> int:
         """Splats that are blended; k where a pixel hits."""
