@@ -10,6 +10,7 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tilelists import BEAT_IDS, TilelistsDesign
 from splatforge.hw.fetch import address_layout, beat_layout
+from splatforge.hw.lib.ahead import Ahead
 from splatforge.hw.lib.axi import READ_TABLE
 from splatforge.hw.lib.component import Component
 from splatforge.hw.vru import TILES_AHEAD, entry_layout, is_older, placed_tile_layout
@@ -28,7 +29,7 @@ class Tilelists(Component):
     is left of it when its tile is over is dropped, a beat a cycle.
 
     Latency: :attr:`latency` cycles from the beat that brings a tile's table entry, if the unit
-    waits for it, to the address of its list; a beat that arrives shows its first entry three cycles
+    waits for it, to the address of its list; a beat that arrives shows its first entry four cycles
     later. Throughput: an entry a cycle, a burst every two cycles. Stall: ``o_address``, ``o_tile``
     and ``o_entry`` may stall for ever; requests stop when the buffer is full.
 
@@ -107,6 +108,7 @@ class Tilelists(Component):
         design, beats = self.design, self.design.burst_beats
         m.submodules.table = table = SyncFIFOBuffered(width=128, depth=2 * beats)
         m.submodules.lists = lists = SyncFIFOBuffered(width=128, depth=design.buffer_beats)
+        m.submodules.ahead = ahead = Ahead(unsigned(128))
         self._named = data.StructLayout({"tag": TILE_TAG_BITS, "count": 32})
         m.submodules.names = names = SyncFIFOBuffered(
             width=self._named.size, depth=TILES_AHEAD)
@@ -122,6 +124,8 @@ class Tilelists(Component):
             self.table_beat.eq(here & ~owners.r_data), self.list_beat.eq(here & owners.r_data),
             table.w_en.eq(self.table_beat), table.w_data.eq(self.i_beat.p.data),
             lists.w_en.eq(self.list_beat), lists.w_data.eq(self.i_beat.p.data),
+            ahead.i.valid.eq(lists.r_rdy), ahead.i.payload.eq(lists.r_data),
+            lists.r_en.eq(ahead.i.ready),
         ]
 
         # ---- Bursts are asked for. What is reserved was asked for and has not left its buffer.
@@ -136,15 +140,19 @@ class Tilelists(Component):
         flying = Signal(range(design.outstanding_bursts + 3))
         space = Signal(range(beats + 1))
         asking = Signal()
+        # Of a cycle ago: nothing is asked for in the cycle behind one in which something was.
+        table_due, list_room = Signal(), Signal(init=1)
+        m.d.sync += [
+            table_due.eq(table_left.any() & (table_reserved <= beats)),
+            list_room.eq((list_reserved <= design.buffer_beats - beats)
+                         & (list_flying != design.outstanding_bursts)),
+        ]
         m.d.comb += [
             table_length.eq(Mux(table_left < beats, table_left, beats)),
-            table_ask.eq(table_left.any() & (table_reserved <= beats) & ~self.o_address.valid
-                         & ~self.stop),
+            table_ask.eq(table_due & ~self.o_address.valid & ~self.stop),
             # A burst ends where an aligned one would.
             space.eq(beats - list_index % beats),
-            list_ask.eq(asking & (list_reserved <= design.buffer_beats - beats)
-                        & (list_flying != design.outstanding_bursts) & ~self.o_address.valid
-                        & ~self.stop & ~table_ask),
+            list_ask.eq(asking & list_room & ~table_due & ~self.o_address.valid & ~self.stop),
             owners.w_en.eq(table_ask | list_ask), owners.w_data.eq(list_ask),
             self.idle.eq(~flying.any()),
         ]
@@ -156,15 +164,19 @@ class Tilelists(Component):
             list_flying.eq(list_flying + list_ask - (last & owners.r_data)),
             flying.eq(flying + owners.w_en - last),
         ]
+        table_place, list_place = (Signal(self.shell.address_bits, name=name)
+                                   for name in ("table_place", "list_place"))
+        m.d.sync += [
+            table_place.eq(self.table_address + (table_index << 4)),
+            list_place.eq(self.list_address + (list_index << 4)),
+        ]
         with m.If(self.o_address.ready):
             m.d.sync += self.o_address.valid.eq(0)
-        with m.If(owners.w_en):
+        with m.If(~self.o_address.valid):
             m.d.sync += [
-                self.o_address.valid.eq(1), self.o_address.p.id.eq(READ_TABLE),
-                self.o_address.p.address.eq(
-                    Mux(list_ask, self.list_address, self.table_address)
-                    + (Mux(list_ask, list_index, table_index) << 4)),
-                self.o_address.p.length.eq(Mux(list_ask, list_length, table_length) - 1),
+                self.o_address.valid.eq(owners.w_en), self.o_address.p.id.eq(READ_TABLE),
+                self.o_address.p.address.eq(Mux(table_ask, table_place, list_place)),
+                self.o_address.p.length.eq(Mux(table_ask, table_length, list_length) - 1),
             ]
         with m.If(table_ask):
             m.d.sync += [
@@ -176,13 +188,14 @@ class Tilelists(Component):
         x, y, last_x, last_y = (Signal(12, name=name) for name in ("x", "y", "last_x", "last_y"))
         last_columns, last_rows = (Signal(range(TILE_PX + 1), name=name)
                                    for name in ("last_columns", "last_rows"))
+        columns, rows = (Signal(13, name=name) for name in ("columns", "rows"))
         tiles = Signal(24)
         tag = Signal(TILE_TAG_BITS)
         odd = Signal()
         count, list_end = Signal(32), Signal(33)
         entry = data.View(data.StructLayout({"first": 32, "count": 32}),
                           table.r_data.word_select(odd, 64))
-        old = self._entries(m, names, lists)
+        old = self._entries(m, names, ahead.o)
         tile = self.o_tile
         m.d.comb += [
             tile.p.tile.eq(tag), tile.p.splats.eq(count), tile.p.x.eq(x), tile.p.y.eq(y),
@@ -195,12 +208,14 @@ class Tilelists(Component):
                 with m.If(self.start):
                     m.d.sync += [
                         last_x.eq((self.width - 1) >> 4), last_y.eq((self.height - 1) >> 4),
+                        columns.eq((self.width + TILE_PX - 1) >> 4),
+                        rows.eq((self.height + TILE_PX - 1) >> 4),
                         last_columns.eq((self.width - 1)[:4] + 1),
                         last_rows.eq((self.height - 1)[:4] + 1),
                     ]
                     m.next = "size"
             with m.State("size"):
-                m.d.sync += tiles.eq((last_x + 1) * (last_y + 1))
+                m.d.sync += tiles.eq(columns * rows)
                 m.next = "begin"
             with m.State("begin"):
                 m.d.sync += table_left.eq((tiles + 1) >> 1)
@@ -232,12 +247,12 @@ class Tilelists(Component):
                     with m.If(~count.any()):
                         m.next = "next"
             with m.State("aim"):
-                m.d.sync += list_length.eq(Mux(list_left < space, list_left, space))
+                m.d.sync += [list_length.eq(Mux(list_left < space, list_left, space)), asking.eq(1)]
                 m.next = "ask"
             with m.State("ask"):
-                m.d.comb += asking.eq(1)
                 with m.If(list_ask):
                     m.d.sync += [
+                        asking.eq(0),
                         list_index.eq(list_index + list_length),
                         list_left.eq(list_left - list_length)]
                     m.next = "aim"
@@ -272,22 +287,22 @@ class Tilelists(Component):
         gone = Signal(range(BEAT_IDS + 1))
         m.d.comb += [
             dead.eq(is_older(tag, self.oldest)),
-            emit.eq(active & lists.r_rdy & ~dead & (~out.valid | out.ready)),
-            drop.eq(active & lists.r_rdy & dead),
+            emit.eq(active & lists.valid & ~dead & (~out.valid | out.ready)),
+            drop.eq(active & lists.valid & dead),
             # Numbers of the beat that go.
             gone.eq(Mux(drop, BEAT_IDS - place, 1)),
-            lists.r_en.eq(drop | (emit & ((place == BEAT_IDS - 1) | (left == 1)))),
+            lists.ready.eq(drop | (emit & ((place == BEAT_IDS - 1) | (left == 1)))),
             names.r_en.eq(~active),
         ]
         with m.If(out.ready):
             m.d.sync += out.valid.eq(0)
         with m.If(emit):
             m.d.sync += [
-                out.valid.eq(1), out.p.feature.eq(lists.r_data.word_select(place, 32)),
+                out.valid.eq(1), out.p.feature.eq(lists.payload.word_select(place, 32)),
                 out.p.subtiles.eq(~0), out.p.tile.eq(tag)]
         with m.If(emit | drop):
             m.d.sync += [
-                place.eq(Mux(lists.r_en, 0, place + 1)),
+                place.eq(Mux(lists.ready, 0, place + 1)),
                 left.eq(left - gone), active.eq(left > gone)]
         with m.If(~active):
             m.d.sync += [active.eq(names.r_rdy), tag.eq(head.tag), left.eq(head.count)]

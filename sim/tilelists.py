@@ -28,12 +28,13 @@ SIZE_STATE, BEGIN, WAIT, ROUND, SUM, JUDGE, ANNOUNCE, AIM, ASK, NEXT, END = rang
 # whether it is a list's, its beats; bursts in flight, as a count of those begun and ended; tiles
 # that wait to be taken apart, pushed and popped, their level and output register; the tile that is
 # taken apart, whether there is one, entries left, place in the beat; the entry's register, its
-# tile, its place in the list; whether a list was too long; counts of beats.
+# tile, its place in the list; whether a list was too long; counts of beats; whether a burst of the
+# table was due, and there was room for one of a list, a cycle ago; beats of lists in registers.
 (BURST, BUFFER, LIMIT, TILES, BEATS, STATE, TILE, ODD, LIST_LEFT, LIST_INDEX, LIST_LENGTH,
  TABLE_LEFT, TABLE_RESERVED, TABLE_LEVEL, TABLE_OUT, LIST_RESERVED, LIST_LEVEL, LIST_OUT,
  LIST_FLYING, ADDRESS, ADDRESS_LIST, ADDRESS_BEATS, BEGUN, ENDED, PUSHED, POPPED, NAMES_LEVEL,
  NAMES_OUT, ACTIVE, LEFT, PLACE, NOW, ENTRY, ENTRY_TILE, ENTRY_PLACE, OVERLONG, TABLE_BEATS,
- LIST_BEATS, SIZE) = range(39)
+ LIST_BEATS, TABLE_DUE, LIST_ROOM, LIST_AHEAD, SIZE) = range(42)
 #: Then a ring of whose bursts are in flight, and one of tiles that wait.
 OWNERS = SIZE
 _RING = 128
@@ -47,6 +48,7 @@ def new_tilelists(
     state = np.zeros(WAITING + NAMES + 1, np.int64)
     state[BURST], state[BUFFER] = design.burst_beats, design.buffer_beats
     state[LIMIT], state[BEATS] = design.outstanding_bursts, list_beats
+    state[LIST_ROOM] = 1
     state[TILES] = -(-width // TILE_PX) * -(-height // TILE_PX)
     return state
 
@@ -93,10 +95,11 @@ def step(
 
     # ---- Entries.
     dead = state[NOW] < oldest
-    there = state[ACTIVE] and state[LIST_OUT]
+    there = state[ACTIVE] and state[LIST_AHEAD] > 0
     emit = there and not dead and (not state[ENTRY] or entry_ready)
     drop = there and dead
     list_taken = drop or (emit and (state[PLACE] == BEAT_IDS - 1 or state[LEFT] == 1))
+    list_comes = state[LIST_OUT] != 0 and state[LIST_AHEAD] < 2
     head = state[WAITING + state[POPPED] % (NAMES + 1)]
     old = ((state[ACTIVE] and dead) or (state[NAMES_OUT] and head < oldest)
            or (state[ENTRY] and state[ENTRY_TILE] < oldest))
@@ -116,12 +119,13 @@ def step(
 
     # ---- Bursts.
     table_length = min(state[TABLE_LEFT], state[BURST])
-    table_ask = (state[TABLE_LEFT] > 0 and state[TABLE_RESERVED] <= state[BURST]
-                 and not state[ADDRESS] and not stop)
+    table_ask = state[TABLE_DUE] != 0 and not state[ADDRESS] and not stop
     list_length = state[LIST_LENGTH]
-    list_ask = (now == ASK and state[LIST_RESERVED] <= state[BUFFER] - state[BURST]
-                and state[LIST_FLYING] != state[LIMIT] and not state[ADDRESS] and not table_ask
-                and not stop)
+    list_ask = (now == ASK and state[LIST_ROOM] != 0 and not state[TABLE_DUE]
+                and not state[ADDRESS] and not stop)
+    state[TABLE_DUE] = state[TABLE_LEFT] > 0 and state[TABLE_RESERVED] <= state[BURST]
+    state[LIST_ROOM] = (state[LIST_RESERVED] <= state[BUFFER] - state[BURST]
+                        and state[LIST_FLYING] != state[LIMIT])
     table_taken = now == WAIT and state[TABLE_OUT] and state[ODD]
     names_room = state[NAMES_LEVEL] < NAMES - 1
     if address_ready:
@@ -138,7 +142,7 @@ def step(
     if list_ask:
         state[LIST_RESERVED] += list_length
         state[LIST_FLYING] += 1
-    state[LIST_RESERVED] -= list_taken
+    state[LIST_RESERVED] -= list_comes
     state[LIST_FLYING] -= beat_last and list_owns
     state[ENDED] += beat_last
 
@@ -190,6 +194,7 @@ def step(
     inner = state[TABLE_LEVEL] > 0 and (not state[TABLE_OUT] or table_taken)
     state[TABLE_LEVEL] += table_beat - inner
     state[TABLE_OUT] = inner or (state[TABLE_OUT] and not table_taken)
-    inner = state[LIST_LEVEL] > 0 and (not state[LIST_OUT] or list_taken)
+    inner = state[LIST_LEVEL] > 0 and (not state[LIST_OUT] or list_comes)
     state[LIST_LEVEL] += list_beat - inner
-    state[LIST_OUT] = inner or (state[LIST_OUT] and not list_taken)
+    state[LIST_OUT] = inner or (state[LIST_OUT] and not list_comes)
+    state[LIST_AHEAD] += list_comes - list_taken
