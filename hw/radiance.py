@@ -102,11 +102,11 @@ class Radiance(Component):
     cleared instead of loaded, one a cycle.
 
     Latency: :attr:`latency` cycles from a look-up to its answer. Throughput: a look-up a cycle; a
-    walked pixel a cycle, every three cycles where others of the same set follow each other; a beat
-    of a bank a cycle in either direction. Stall: ``o_address``, ``o_write_address`` and
-    ``o_write_data`` may stall for ever; ``i_lookup`` and ``i_walk`` stall while their bank is on
-    the way. ``o_answer`` does not stall, and ``i_beat`` is always ready. No ``ready`` depends on an
-    input.
+    walked pixel a cycle, every four cycles where others of the same set follow each other; a beat
+    of a bank a cycle in either direction, every other cycle where a set is one beat and is saved.
+    Stall: ``o_address``, ``o_write_address`` and ``o_write_data`` may stall for ever; ``i_lookup``
+    and ``i_walk`` stall while their bank is on the way. ``o_answer`` does not stall, and ``i_beat``
+    is always ready. No ``ready`` depends on an input.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class Radiance(Component):
     o_write_data: stream.Interface
 
     #: Cycles from the transfer of a look-up to its answer.
-    latency = 4
+    latency = 5
 
     def __init__(
         self,
@@ -189,10 +189,12 @@ class Radiance(Component):
         design = self.design
         self._entry = data.StructLayout(
             {"tag": design.tag_bits, "color": COLOR_BITS, "valid": 1})
-        # Whose turn it is: the bank that serves, whether each holds its group's contents, the bank
-        # that is saved and loaded.
+        # Whose turn it is: the bank that serves, also a bit each, whether each holds its group's
+        # contents, the bank that is saved and loaded, also a bit each while it is.
         self._serving, self._loaded = Signal(name="serving"), Signal(2, name="loaded")
+        self._serves = Signal(2, name="serves", init=0b01)
         self._working, self._bank = Signal(name="working"), Signal(name="bank")
+        self._transfers = Signal(2, name="transfers")
         rows, recencies = self._banks(m)
         group_over = self._serve(m, rows, recencies)
         self._carry(m, rows, recencies, group_over)
@@ -223,19 +225,17 @@ class Radiance(Component):
                     shape=shape, depth=design.sets, init=[])
                 write = memory.write_port(granularity=1 if granular else None)
                 read = memory.read_port()
-                mine = Signal(name=f"{name}_{n}_transferred")
-                m.d.comb += mine.eq(self._working & (self._bank == n))
+                mine, served = self._transfers[n], self._serves[n]
                 service, transfer = wants
                 for name_, target in (("read_set", read.addr), ("write_set", write.addr),
                                       ("data", write.data)):
                     m.d.comb += target.eq(Mux(
                         mine, Value.cast(transfer[name_]), Value.cast(service[name_])))
                 m.d.comb += [
-                    read.en.eq(Mux(mine, transfer.read, service.read & (self._serving == n))),
-                    write.en.eq(Mux(mine, transfer.write,
-                                    Mux(self._serving == n, service.write, 0))),
+                    read.en.eq(Mux(mine, transfer.read, service.read & served)),
+                    write.en.eq(Mux(mine, transfer.write, Mux(served, service.write, 0))),
                 ]
-                with m.If(self._serving == n):
+                with m.If(served):
                     m.d.comb += seen[0].eq(read.data)
                 with m.If(self._bank == n):
                     m.d.comb += seen[1].eq(read.data)
@@ -247,16 +247,15 @@ class Radiance(Component):
         (row_port, _), (row, _) = rows
         (recency_port, _), (recency, _) = recencies
         asked, pixel = self.i_lookup.p, self.i_walk.p
-        valid, walked = ([Signal(name=f"{name}_{n}") for n in range(1, 4)]
+        valid, walked = ([Signal(name=f"{name}_{n}") for n in range(1, 5)]
                          for name in ("valid", "walked"))
-        sets = [Signal(design.index_bits, name=f"set_{n}") for n in range(1, 4)]
+        sets = [Signal(design.index_bits, name=f"set_{n}") for n in range(1, 5)]
 
         # ---- A look-up waits in a register until its bank is there and no walk is on the way.
         waiting, waits = Signal(lookup_layout(design.record_ids)), Signal()
         ready, over, walking = Signal(), Signal(), Signal()
         look, walk, go = Signal(), Signal(), Signal()
         m.d.comb += [
-            ready.eq(self._loaded.bit_select(self._serving, 1)),
             walking.eq(over | Cat(v & w for v, w in zip(valid, walked, strict=True)).any()),
             look.eq(waits & ready & ~walking),
             self.i_lookup.ready.eq(~waits | look),
@@ -265,6 +264,8 @@ class Radiance(Component):
             self.lookup.eq(look),
             self.wait.eq(~ready & (waits | self.i_walk.valid)),
         ]
+        tile_over, group_over = Signal(), Signal()
+        m.d.sync += ready.eq(self._loaded.bit_select(self._serving, 1) & ~group_over)
         with m.If(self.i_lookup.ready):
             m.d.sync += [waits.eq(self.i_lookup.valid), waiting.eq(asked)]
 
@@ -273,13 +274,14 @@ class Radiance(Component):
         record = Signal(_record_layout(design.record_ids), name="record_1")
         chosen = Signal.like(record, name="chosen")
         same, comparable = Signal(), Signal()
-        numbers = [Signal(PIXEL_BITS, name=f"pixel_{n}") for n in range(1, 4)]
-        known = [Signal(name=f"known_{n}") for n in range(1, 4)]
-        color = [Signal(RGB8, name=f"color_{n}") for n in range(1, 4)]
+        numbers = [Signal(PIXEL_BITS, name=f"pixel_{n}") for n in range(1, 5)]
+        known = [Signal(name=f"known_{n}") for n in range(1, 5)]
+        color = [Signal(RGB8, name=f"color_{n}") for n in range(1, 5)]
         index = [C(0, 1)] * design.index_bits
         for bit, place, source in index_string(design):
             index[bit] = index[bit] ^ chosen[place][source]
-        conflict = reduce(or_, (valid[n] & walked[n] & (sets[n] == sets[0]) for n in (1, 2)))
+        conflict = reduce(or_, (valid[n] & walked[n] & (sets[n] == sets[0])
+                                for n in (1, 2, 3)))
         issue = Signal()
         m.d.comb += [
             chosen.eq(Mux(waits, waiting.record.as_value(), pixel.record.as_value())),
@@ -296,24 +298,26 @@ class Radiance(Component):
                 same.eq(comparable & (pixel.record.as_value() == record.as_value())),
             ]
 
-        # ---- Stage 2: the set comes out of its memory and is compared.
-        tag = [Signal(design.tag_bits, name=f"tag_{n}") for n in (2, 3)]
+        # ---- Stage 2: the set comes out of its memory; stage 3: it is compared.
+        tag = [Signal(design.tag_bits, name=f"tag_{n}") for n in (2, 3, 4)]
+        read, read_recency = Signal.like(row, name="row_3"), Signal.like(recency, name="recency_3")
         m.d.comb += [
             row_port.read.eq(issue), row_port.read_set.eq(sets[0]),
             recency_port.read.eq(issue), recency_port.read_set.eq(sets[0]),
         ]
-        m.d.sync += [valid[1].eq(issue), valid[2].eq(valid[1]),
-                     tag[0].eq(Cat(one[LOW_BITS:] for one in record)), tag[1].eq(tag[0])]
-        for line in (walked, sets, numbers, known, color):
+        m.d.sync += [
+            read.eq(row), read_recency.eq(recency), valid[1].eq(issue),
+            tag[0].eq(Cat(one[LOW_BITS:] for one in record))]
+        for line in (valid[1:], tag, walked, sets, numbers, known, color):
             m.d.sync += [after.eq(before) for before, after in pairwise(line)]
-        entries = [data.View(self._entry, row[way]) for way in range(ways)]
+        entries = [data.View(self._entry, read[way]) for way in range(ways)]
 
-        # ---- Stage 3: what becomes of it.
+        # ---- Stage 4: what becomes of it.
         match, valids, nodes = Signal(ways), Signal(ways), Signal(ways - 1)
         found = [Signal(RGB8, name=f"found_{way}") for way in range(ways)]
         m.d.sync += [
-            match.eq(Cat(one.valid & (one.tag == tag[0]) for one in entries)),
-            valids.eq(Cat(one.valid for one in entries)), nodes.eq(recency),
+            match.eq(Cat(one.valid & (one.tag == tag[1]) for one in entries)),
+            valids.eq(Cat(one.valid for one in entries)), nodes.eq(read_recency),
             *(here.eq(one.color) for here, one in zip(found, entries, strict=True)),
         ]
         way, put, touch = Signal(ways), Signal(), Signal()
@@ -321,25 +325,24 @@ class Radiance(Component):
         m.d.comb += [
             way.eq(Mux(match.any(), match,
                        Mux(valids.all(), _victim(nodes, ways), lowest_bit(~valids)))),
-            put.eq(valid[2] & walked[2] & ~match.any() & ~known[2]),
-            touch.eq(put | (valid[2] & walked[2] & match.any())),
+            put.eq(valid[3] & walked[3] & ~match.any() & ~known[3]),
+            touch.eq(put | (valid[3] & walked[3] & match.any())),
             self.fill.eq(put),
-            written.tag.eq(tag[1]), written.color.eq(color[2]), written.valid.eq(1),
-            row_port.write.eq(Mux(put, way, 0)), row_port.write_set.eq(sets[2]),
+            written.tag.eq(tag[2]), written.color.eq(color[3]), written.valid.eq(1),
+            row_port.write.eq(Mux(put, way, 0)), row_port.write_set.eq(sets[3]),
             *(row_port.data[n].eq(written) for n in range(ways)),
-            recency_port.write.eq(touch), recency_port.write_set.eq(sets[2]),
+            recency_port.write.eq(touch), recency_port.write_set.eq(sets[3]),
             recency_port.data.eq(_touched(nodes, way, ways)),
         ]
         answer = self.o_answer
         m.d.comb += [
-            answer.valid.eq(valid[2] & ~walked[2]), answer.p.pixel.eq(numbers[2]),
+            answer.valid.eq(valid[3] & ~walked[3]), answer.p.pixel.eq(numbers[3]),
             answer.p.hit.eq(match.any()),
             answer.p.color.eq(_one_hot_mux(match, [one.as_value() for one in found])),
             self.hit.eq(answer.valid & answer.p.hit),
         ]
 
         # ---- Behind the last pixel of a tile the stages run empty. Then look-ups of the next go.
-        tile_over, group_over = Signal(), Signal()
         m.d.comb += tile_over.eq(over & ~Cat(valid).any())
         with m.If(walk & pixel.last):
             m.d.sync += over.eq(1)
@@ -347,13 +350,22 @@ class Radiance(Component):
             m.d.sync += [over.eq(0), comparable.eq(0)]
 
         side, tiles_x = design.group_tiles, Signal(12)
-        columns, rows_left, tiles = Signal(12), Signal(12), Signal(range(side * side + 1))
-        wide, high = (Mux(left >= side, side, left)[:3] for left in (columns, rows_left))
-        m.d.comb += group_over.eq(tile_over & (tiles + 1 == wide * high))
+        columns, rows_left = Signal(12), Signal(12)
+        # The group's tiles, three cycles behind the end of the one before, as its first tile's end.
+        wide, high = (Signal(range(side + 1), name=name) for name in ("wide", "high"))
+        tiles, number = (Signal(range(side * side + 1), name=name, init=init)
+                         for name, init in (("tiles", 0), ("number", 1)))
+        m.d.sync += [
+            wide.eq(Mux(columns >= side, side, columns)),
+            high.eq(Mux(rows_left >= side, side, rows_left)),
+            # A multiplier of the FPGA is slower than these few bits.
+            tiles.eq(sum(Mux(bit, high << n, 0) for n, bit in enumerate(wide))),
+        ]
+        m.d.comb += group_over.eq(tile_over & (number == tiles))
         with m.If(tile_over):
-            m.d.sync += tiles.eq(Mux(group_over, 0, tiles + 1))
+            m.d.sync += number.eq(Mux(group_over, 1, number + 1))
         with m.If(group_over):
-            m.d.sync += self._serving.eq(~self._serving)
+            m.d.sync += [self._serving.eq(~self._serving), self._serves.eq(~self._serves)]
             with m.If(columns > side):
                 m.d.sync += columns.eq(columns - side)
             with m.Else():
@@ -391,11 +403,12 @@ class Radiance(Component):
         side = design.group_tiles
         begin_save, begin_load = Signal(), Signal()
         m.d.comb += [
-            load_more.eq(rows_left.any()),
             begin_load.eq(load_more & (fresh.any() | pending.any())),
             begin_save.eq(pending.any() & ~(fresh.any() & load_more)),
             begin.eq(~working & (begin_load | begin_save)),
         ]
+        # Of a cycle ago: a bank takes more than one.
+        m.d.sync += load_more.eq(rows_left.any())
         m.d.sync += pending.eq(pending + group_over - (begin & begin_save))
         with m.If(group_over):
             m.d.sync += loaded.eq(loaded & ~(1 << self._serving))
@@ -403,6 +416,7 @@ class Radiance(Component):
             m.d.sync += [
                 working.eq(1), saving.eq(begin_save), loading.eq(begin_load),
                 bank.eq(Mux(begin_save, save_bank, load_bank)),
+                self._transfers.eq(1 << Mux(begin_save, save_bank, load_bank)),
                 save_bank.eq(save_bank ^ begin_save), load_bank.eq(load_bank ^ begin_load),
             ]
             with m.If(~begin_save):
@@ -415,37 +429,41 @@ class Radiance(Component):
                         columns.eq(tiles_x),
                         rows_left.eq(Mux(rows_left > side, rows_left - side, 0))]
         with m.If(end):
-            m.d.sync += working.eq(0)
+            m.d.sync += [working.eq(0), self._transfers.eq(0)]
             with m.If(loading):
                 m.d.sync += loaded.eq((loaded & ~Mux(group_over, 1 << self._serving, 0))
                                       | (1 << bank))
         with m.If(self.start & self.enable):
-            m.d.sync += [running.eq(1), fresh.eq(2)]
             m.d.sync += [
+                running.eq(1), fresh.eq(2), load_more.eq(1),
                 tiles_x.eq(self._tiles(self.width)), columns.eq(self._tiles(self.width)),
                 rows_left.eq(self._tiles(self.height))]
 
-        # ---- Saving: addresses, and behind them entry after entry of the row that was read.
+        # ---- Saving: addresses, and behind them entry after entry of the row that was read, which
+        # is kept in a register while the next is read.
         save_row = Signal(range(design.sets + 1))
         save_left = Signal(range(design.bursts + 1))
         save_address = Signal(shell.address_bits)
         granted = Signal(range(design.bursts + 1))
         writes = Signal(range(design.outstanding_bursts + 1))
-        held = Signal()
+        may_put = Signal()
+        held, kept = Signal(), Signal()
+        kept_row, kept_recency = Signal.like(row, name="kept_row"), Signal.like(
+            recency, name="kept_recency")
         way, part = Signal(range(max(ways, 2))), Signal()
         beat = Signal(range(BURST_BEATS))
-        grant, move, put, last_of_row, last_beat, saved = (Signal(name=name) for name in (
-            "grant", "move_beat", "put", "last_of_row", "last_beat", "saved"))
+        grant, move, put, keep, last_of_row, last_beat, saved = (Signal(name=name) for name in (
+            "grant", "move_beat", "put", "keep", "last_of_row", "last_beat", "saved"))
         out = self.o_write_data
         m.d.comb += [
             grant.eq(working & saving & save_left.any() & ~self.o_write_address.valid & ~self.stop
                      & (writes != design.outstanding_bursts)),
             move.eq(~out.valid | out.ready),
-            put.eq(move & held & granted.any()),
+            put.eq(move & kept & may_put),
+            keep.eq(held & (~kept | (put & last_of_row))),
             last_of_row.eq((way == ways - 1) & (part == beats - 1)),
             last_beat.eq(beat == BURST_BEATS - 1),
-            row_port.read.eq(working & saving & (save_row != design.sets)
-                             & (~held | (put & last_of_row))),
+            row_port.read.eq(working & saving & (save_row != design.sets) & ~held),
             row_port.read_set.eq(save_row),
             recency_port.read.eq(row_port.read), recency_port.read_set.eq(save_row),
             self.o_write_address.p.length.eq(BURST_BEATS - 1),
@@ -453,11 +471,12 @@ class Radiance(Component):
         ]
         entry = Signal(self._entry, name="saved_entry")
         word = Signal(8 * BEAT_BYTES * beats, name="saved_word")
-        m.d.comb += entry.eq(row[way] if ways > 1 else row[0])
+        m.d.comb += entry.eq(kept_row[way] if ways > 1 else kept_row[0])
         m.d.comb += word.eq(Cat(
-            Mux(entry.valid, entry.as_value(), 0), Mux(way == 0, recency, 0)))
+            Mux(entry.valid, entry.as_value(), 0), Mux(way == 0, kept_recency, 0)))
         m.d.sync += [
             granted.eq(granted + grant - (put & last_beat)),
+            may_put.eq(grant | Mux(put & last_beat, granted > 1, granted.any())),
             writes.eq(writes + grant - self.i_response),
         ]
         with m.If(self.o_write_address.ready):
@@ -469,8 +488,12 @@ class Radiance(Component):
             ]
         with m.If(row_port.read):
             m.d.sync += [held.eq(1), save_row.eq(save_row + 1)]
-        with m.Elif(put & last_of_row):
+        with m.Elif(keep):
             m.d.sync += held.eq(0)
+        with m.If(keep):
+            m.d.sync += [kept.eq(1), kept_row.eq(row), kept_recency.eq(recency)]
+        with m.Elif(put & last_of_row):
+            m.d.sync += kept.eq(0)
         with m.If(move):
             m.d.sync += out.valid.eq(put)
         with m.If(put):

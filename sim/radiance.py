@@ -15,27 +15,28 @@ from splatforge.designs.radiance import BURST_BEATS, RadianceDesign
 __all__ = ["LATENCY", "new_radiance", "offers", "step", "walks"]
 
 #: Cycles from a look-up to its answer.
-LATENCY = 4
+LATENCY = 5
 
 # Parameters: sets of a bank, beats of a set, sets and bursts, tiles along a group's side, bursts in
 # flight, whether the frame uses the cache and banks start empty, tiles along a row of the frame.
-# Of what serves: whether the last pixel of a tile's walk has come; a look-up that waits, its pixel;
-# stages one to three: taken, by a walked pixel, its set, its pixel, in the first whether its record
-# is the one before's; the bank that serves, which are loaded; tiles of the group so far; tiles
-# right of the group's left edge, below its upper edge.
+# Of what serves: whether its bank was loaded a cycle ago; whether the last pixel of a tile's walk
+# has come; a look-up that waits, its pixel; stages one to four: taken, by a walked pixel, its set,
+# its pixel, in the first whether its record is the one before's; the bank that serves, which are
+# loaded; tiles of the group so far; tiles right of the group's left edge, below its upper edge.
 # Of what saves and loads: at work, on which bank, saving, loading; banks that nothing was in,
 # banks that have served; the next bank to save, to load; tiles as above of the group to load next;
 # set to read next, addresses left, bursts whose beats may go, bursts in flight, a set that was
-# read, its beat, beat of the burst, address and data registers, last of a burst; set to ask for
-# next, to fill next, its beat, bursts in flight, address register.
+# read, one that is kept, its beat, beat of the burst, address and data registers, last of a burst;
+# set to ask for next, to fill next, its beat, bursts in flight, address register.
 # Counts: look-ups, walked pixels, those that were passed over, cycles in which something waits for
 # its bank, beats written.
-(SETS, ROW_BEATS, BURST_SETS, BURSTS, SIDE, LIMIT, ENABLE, FLUSH, TILES_X, OVER, WAITS,
+(SETS, ROW_BEATS, BURST_SETS, BURSTS, SIDE, LIMIT, ENABLE, FLUSH, TILES_X, READY, OVER, WAITS,
  WAITS_PIXEL, TAKEN_1, WALKED_1, SET_1, PIXEL_1, SAME_1, TAKEN_2, WALKED_2, SET_2, PIXEL_2, TAKEN_3,
- WALKED_3, SET_3, PIXEL_3, SERVING, LOADED_0, LOADED_1, TILES, COLUMNS, ROWS, WORKING, BANK,
- SAVING, LOADING, FRESH, PENDING, SAVE_BANK, LOAD_BANK, LOAD_COLUMNS, LOAD_ROWS, SAVE_ROW,
- SAVE_LEFT, GRANTED, WRITES, ROW_HELD, ROW_BEAT, BEAT, WRITE_ADDRESS, DATA, DATA_LAST, ASKED_ROW,
- LOAD_ROW, LOAD_BEAT, READS, ADDRESS, LOOKUPS, WALKED, PASSED, WAITED, BEATS, SIZE) = range(62)
+ WALKED_3, SET_3, PIXEL_3, TAKEN_4, WALKED_4, SET_4, PIXEL_4, SERVING, LOADED_0, LOADED_1, TILES,
+ COLUMNS, ROWS, WORKING, BANK, SAVING, LOADING, FRESH, PENDING, SAVE_BANK, LOAD_BANK, LOAD_COLUMNS,
+ LOAD_ROWS, SAVE_ROW, SAVE_LEFT, GRANTED, WRITES, ROW_HELD, ROW_KEPT, ROW_BEAT, BEAT, WRITE_ADDRESS,
+ DATA, DATA_LAST, ASKED_ROW, LOAD_ROW, LOAD_BEAT, READS, ADDRESS, LOOKUPS, WALKED, PASSED, WAITED,
+ BEATS, SIZE) = range(68)
 
 
 def new_radiance(
@@ -61,16 +62,18 @@ def _goes(state):
     """Of the first stage: whether it moves on, and whether it enters the second."""
     wait = (state[TAKEN_1] and state[WALKED_1] and not state[SAME_1]
             and ((state[TAKEN_2] and state[WALKED_2] and state[SET_2] == state[SET_1])
-                 or (state[TAKEN_3] and state[WALKED_3] and state[SET_3] == state[SET_1])))
+                 or (state[TAKEN_3] and state[WALKED_3] and state[SET_3] == state[SET_1])
+                 or (state[TAKEN_4] and state[WALKED_4] and state[SET_4] == state[SET_1])))
     return not wait, state[TAKEN_1] and not wait and not (state[WALKED_1] and state[SAME_1])
 
 
 @nb.njit(inline="always")
 def _serves(state):
     """Whether the look-up that waits goes on, and a walked pixel is taken."""
-    ready = state[LOADED_0 + state[SERVING]] != 0
+    ready = state[READY] != 0
     walking = state[OVER] or (state[TAKEN_1] and state[WALKED_1]) or (
-        state[TAKEN_2] and state[WALKED_2]) or (state[TAKEN_3] and state[WALKED_3])
+        state[TAKEN_2] and state[WALKED_2]) or (state[TAKEN_3] and state[WALKED_3]) or (
+        state[TAKEN_4] and state[WALKED_4])
     return (state[WAITS] and ready and not walking,
             ready and not state[OVER] and not state[WAITS] and _goes(state)[0])
 
@@ -88,7 +91,7 @@ def offers(state):
     look, walk_ready = _serves(state)
     return (
         not state[WAITS] or look, walk_ready,
-        state[PIXEL_3] if state[TAKEN_3] and not state[WALKED_3] else -1, state[ADDRESS] != 0,
+        state[PIXEL_4] if state[TAKEN_4] and not state[WALKED_4] else -1, state[ADDRESS] != 0,
         state[WRITE_ADDRESS] != 0, state[DATA] != 0,
         not state[ENABLE] or (
             state[ROWS] == 0 and state[PENDING] == 0 and not state[WORKING] and state[READS] == 0
@@ -128,20 +131,22 @@ def step(
     look, walk_ready = _serves(state)
     walk = walk_ready and walked >= 0
     go, issue = _goes(state)
-    over = state[OVER] and not (state[TAKEN_1] or state[TAKEN_2] or state[TAKEN_3])
-    loaded = state[LOADED_0 + state[SERVING]] != 0
-    state[WAITED] += not loaded and (state[WAITS] or walked >= 0)
+    over = state[OVER] and not (
+        state[TAKEN_1] or state[TAKEN_2] or state[TAKEN_3] or state[TAKEN_4])
+    state[WAITED] += not state[READY] and (state[WAITS] or walked >= 0)
+    ready = state[LOADED_0 + state[SERVING]] != 0
 
     # ---- Saving and loading, of what stood before the cycle.
     working, saving, loading = state[WORKING], state[SAVING], state[LOADING]
-    save_row, held = state[SAVE_ROW], state[ROW_HELD]
+    save_row, held, kept = state[SAVE_ROW], state[ROW_HELD], state[ROW_KEPT]
     grant = (working and saving and state[SAVE_LEFT] > 0 and not state[WRITE_ADDRESS]
              and state[WRITES] != state[LIMIT])
     move = not state[DATA] or data_ready
-    put = move and held and state[GRANTED] > 0
+    put = move and kept and state[GRANTED] > 0
     row_end = put and state[ROW_BEAT] == state[ROW_BEATS] - 1
     burst_end = put and state[BEAT] == BURST_BEATS - 1
-    read = working and saving and save_row != state[SETS] and (not held or row_end)
+    read = working and saving and save_row != state[SETS] and not held
+    keep = held and (not kept or row_end)
     ask = (working and loading and not state[FLUSH] and state[ASKED_ROW] != state[SETS]
            and (not saving or state[ASKED_ROW] + state[BURST_SETS] <= save_row)
            and not state[ADDRESS] and state[READS] != state[LIMIT])
@@ -167,8 +172,9 @@ def step(
     if read:
         state[ROW_HELD] = 1
         state[SAVE_ROW] += 1
-    elif row_end:
+    elif keep:
         state[ROW_HELD] = 0
+    state[ROW_KEPT] = keep or (kept and not row_end)
     if move:
         state[DATA] = put
     if put:
@@ -210,6 +216,8 @@ def step(
             state[LOADED_0 + state[BANK]] = 1
 
     # ---- The stages, the last first.
+    state[TAKEN_4], state[WALKED_4] = state[TAKEN_3], state[WALKED_3]
+    state[SET_4], state[PIXEL_4] = state[SET_3], state[PIXEL_3]
     state[TAKEN_3], state[WALKED_3] = state[TAKEN_2], state[WALKED_2]
     state[SET_3], state[PIXEL_3] = state[SET_2], state[PIXEL_2]
     state[PASSED] += state[TAKEN_1] and go and not issue
@@ -231,11 +239,13 @@ def step(
         state[TILES] += 1
         if state[TILES] == min(state[COLUMNS], state[SIDE]) * min(state[ROWS], state[SIDE]):
             state[TILES] = 0
+            ready = False
             state[LOADED_0 + state[SERVING]] = 0
             state[SERVING] ^= 1
             state[PENDING] += 1
             state[COLUMNS], state[ROWS] = _next_group(state, state[COLUMNS], state[ROWS])
 
+    state[READY] = ready
     if walk and last:
         state[OVER] = 1
     if not state[WAITS] or look:
