@@ -149,15 +149,11 @@ def work_of(
         Without it the few fragments between are left out.
     """
     words = frame.significant if significant is None else significant
-    bits = np.unpackbits(
-        np.ascontiguousarray(words, "<u8").view(np.uint8), axis=1, bitorder="little")
-    of_units = np.zeros((len(words), UNIT_PIXELS, nru_unit.UNITS // 8), np.uint8)
-    packed = np.packbits(
-        _by_unit(design.side, bits).swapaxes(1, 2), axis=2, bitorder="little")
-    of_units[:, :, :packed.shape[2]] = packed
+    of_units = np.zeros((len(words), UNIT_PIXELS), np.int64)
+    _split(np.ascontiguousarray(words, np.uint64).view(np.int64), design.side, of_units)
     return Work(
         columns=np.asarray(columns, np.int64), rows=np.asarray(rows, np.int64),
-        starts=np.asarray(starts, np.int64), significant=of_units.view("<i8")[..., 0],
+        starts=np.asarray(starts, np.int64), significant=of_units,
         complete=np.ascontiguousarray(_by_unit(design.side, frame.complete)),
         ends=np.ascontiguousarray(_by_unit(design.side, frame.ends)))
 
@@ -244,6 +240,20 @@ def _takes(v, skip):
     return (v[FILLING] == 0 and not skip,
             v[FILLING] != 0 and v[LEFT] > 0 and v[_chunk(v, v[FILL_HALF]) + FULL] == 0
             and not skip)
+
+
+@nb.njit(cache=True)
+def _split(words, side, of_units):
+    """Pixels in raster order, four words of 64, to words of units by their pixel."""
+    for splat in range(len(words)):
+        for word in range(words.shape[1]):
+            left = words[splat, word]
+            while left:
+                y, x = divmod(64 * word + nru_unit.lowest(left), TILE_PX)
+                left &= left - 1
+                if x < 2 * side and y < 2 * side:
+                    unit, pixel = _unit(side, 2 * side * y + x)
+                    of_units[splat, pixel] |= 1 << unit
 
 
 @nb.njit
