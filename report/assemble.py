@@ -21,8 +21,8 @@ __all__ = ["assemble"]
 
 #: Bytes of one beat of the bus, and pixel slots that a tile of 16x16 offers to one Gaussian.
 _BEAT_BYTES, _TILE_SLOTS = 16, 256
-#: Counters that exclude each other, and what a cycle of each was spent on; a design without one
-#: spends none on it.
+#: Counters, or what a model counts beside them, that exclude each other, and what a cycle of each
+#: was spent on; a design without one spends none on it.
 _CYCLES = (
     ("projecting", "projecting"),
     ("sorting", "sorting voxels"),
@@ -30,6 +30,10 @@ _CYCLES = (
     ("array_skipped", "skipping splats"),
     ("array_starved", "waiting for splats"),
     ("array_blocked", "waiting for a buffer"),
+    ("lockstep", "testing a splat at all pixels"),
+    ("remapped", "testing four at one of each unit's"),
+    ("stalled", "waiting for a queue"),
+    ("starved", "waiting for a chunk"),
 )
 _PARTS = {"arithmetic": "arithmetic", "registers": "registers", "leakage": "leakage",
           "sram": "on-chip memory", "dram": "DRAM"}
@@ -61,10 +65,11 @@ def assemble(
     Parameters
     ----------
     command, versions, scene, cosim, simulate, design, rendered, reference, tiles, frame
-        As the fields of :class:`Report`; `simulate` also holds ``counters``, ``energy``,
-        ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes them.
+        As the fields of :class:`Report`; `simulate` also holds ``counters``, ``actions``,
+        ``issued``, ``energy``, ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes
+        them.
     """
-    counters, cycles = simulate["counters"], simulate["cycles"]
+    counters, cycles = simulate["actions"] | simulate["counters"], simulate["cycles"]
     shares = [Share(name=text, cycles=counters[name]) for name, text in _CYCLES
               if name in counters]
     rest = cycles - sum(share.cycles for share in shares)
@@ -111,7 +116,7 @@ def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dic
 def _array(simulate: Mapping[str, Any]) -> list[Machine]:
     """The point of the array; none where nothing was evaluated."""
     clock, lanes = simulate["clock_hz"], simulate["lanes"]
-    issued = simulate["counters"]["array_busy"] * lanes
+    issued = simulate["issued"] * lanes
     return [] if not issued else [Machine(
         name=f"{simulate['design']}, {lanes} lanes",
         peak_evaluations_per_s=lanes * clock,

@@ -57,6 +57,7 @@ def html(report: Report) -> str:
         memory=list(_flat(plain(report.cosim.get("memory", {})))),
         scene=list(_flat(plain(report.scene))),
         units=list(_units(report.simulate.get("units", {}))),
+        systems=list(_systems(report.simulate.get("systems", {}))),
         streams=list(_streams(report.simulate.get("bytes", {}))),
         si=plots.si, ratio=plots.ratio, frames=_frames(report),
         css=Markup((page / "page.css").read_text("utf-8")),
@@ -124,6 +125,12 @@ def _float_of(cosim: Mapping[str, Any]) -> str:
             else "the design's algorithm in float")
 
 
+def _same_hits(cosim: Mapping[str, Any]) -> str:
+    """What arithmetic alone costs, of a design with a cache."""
+    psnr = cosim.get("psnr_db_vs_float_same_hits")
+    return "" if psnr is None else f"; {psnr:.1f} dB with the same hits of the cache"
+
+
 def _figures(report: Report) -> Iterator[_Figure]:
     cosim, simulate = report.cosim, report.simulate
     if "pixels_differing" in cosim:
@@ -138,7 +145,16 @@ def _figures(report: Report) -> Iterator[_Figure]:
         infinite = psnr is None or psnr == float("inf")
         yield _Figure(
             label="PSNR", value="∞ dB" if infinite else f"{psnr:.1f} dB",
-            note=f"RTL against {_float_of(cosim)}, worst frame",
+            note=f"RTL against {_float_of(cosim)}, worst frame{_same_hits(cosim)}",
+        )
+    if cosim.get("cache_bytes_differing") is not None:
+        lookups, hits = (cosim["counters"][name]["rtl"] for name in ("lookups", "hits"))
+        differing = cosim["cache_bytes_differing"]
+        yield _Figure(
+            label="cache hits", value=f"{hits / lookups:.1%}" if lookups else "none",
+            note=f"{hits:,} of {lookups:,} look-ups; of the saved cache {differing:,} bytes "
+                 "differ from the bit-true model",
+            state="bad" if differing else "",
         )
     if "rtl_cycles" in cosim:
         yield _Figure(
@@ -190,6 +206,22 @@ def _units(units: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             low, high = unit["area_band_mm2"]
             area = f"{unit['area_mm2']:.2g} mm²", f"{low:.2g} to {high:.2g} mm²"
         yield name, *energy, *area
+
+
+def _systems(systems: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Rows of whole frames of a GPU: the reference, with the accelerator, the same without it."""
+    for device, system in systems.items():
+        frames = system["frames"] - system["first_frame"]
+        whole = system["gpu"]
+        yield (f"{device}, reference", plots.si(whole["time_s"] / frames, "s"), "-", "-", "-",
+               plots.si(whole["energy_j"] / frames, "J"), "1 \u00d7", "1 \u00d7")
+        for name, text in (("accelerated", "with the accelerator"), ("gpu_alone", "alone")):
+            each = system[name]
+            yield (f"{device} {text}",
+                   *(plots.si(each[f"{part}_s" if part else "time_s"] / frames, "s")
+                     for part in ("", "waited", "refresh", "draw")),
+                   plots.si(each["energy_j"] / frames, "J"),
+                   *(f"{plots.ratio(each[key])} \u00d7" for key in ("speedup", "energy_saving")))
 
 
 def _streams(streams: Mapping[str, int]) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from splatforge.algos import reference
 from splatforge.algos import streaminggs as streaminggs_algorithm
 from splatforge.algos.array import Workload
 from splatforge.algos.lumina.render import LuminaInput, LuminaWorkload
+from splatforge.algos.lumina.sharing import group_order
 from splatforge.algos.project import project
 from splatforge.algos.records import decode_record
 from splatforge.designs.fetch import TILE_PX
@@ -469,6 +470,24 @@ class Simulation:
         significant = sum(int(counts.significant.sum()) for counts in self.counts)
         return significant / issued if issued else 0.0
 
+    def tile_cycles(self, frame: int) -> npt.NDArray[np.int64]:
+        """Cycles of every tile of a frame, in raster order: from one end to the next.
+
+        Where a group of tiles ends at once, each of its tiles has the group's. The first tile has
+        what goes before it, but not what is done for all tiles before any.
+        """
+        run, counts, design = self.runs[frame], self.counts[frame], self.parameters
+        rows, columns = -(-counts.height // TILE_PX), -(-counts.width // TILE_PX)
+        begun = max(run.counters.get(name, 0) for name in ("projecting", "sorting"))
+        cycles = np.diff(run.tile_ends, prepend=begun)
+        if isinstance(design, LuminaDesign):
+            # Tiles go group by group of a bank of the cache, each by itself.
+            tiles, _ = group_order(counts.width, counts.height, design.radiance.group_tiles)
+            return cycles[np.argsort(tiles)]
+        side = design.array.side
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        return cycles[row // side * -(-columns // side) + column // side]
+
     @property
     def is_clock_assumed(self) -> bool:
         """Whether no synthesis supports the clock: it is above what does, or nothing is timed."""
@@ -553,6 +572,7 @@ class Simulation:
             "energy": [report.record() for report in self.energies],
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
             "units": self._units(),
+            "issued": self._events(models.work[0]),
             "utilisation": self.utilisation, "useful_share": self.useful,
             "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
             "gaussians_saturated": max(each.gaussians_saturated for each in self.counts),
@@ -560,6 +580,8 @@ class Simulation:
             "lanes": self.parameters.array.lanes,
             "memory": memory_record(self.timing, [run.dram for run in self.runs]),
             "counters": counters,
+            "actions": {name: self._events(name) for name in self.runs[0].actions
+                        if name not in counters},
             "stages": [{"name": name, "busy": round(self._events(busy) * cycles_of.get(name, 1)),
                         "stall": 0 if stall is None else self._events(stall)}
                        for name, busy, stall in models.stages],

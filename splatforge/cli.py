@@ -1496,7 +1496,7 @@ def report(
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="Page to write.")] = Path("report.html"),
     design: Annotated[str, typer.Option(
-        "--design", help=f"One of: {', '.join(SYNTHESISED)}.")] = "raster",
+        "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
     node_nm: NodeOption = 28.0,
     processes: ProcessesOption = None,
     json_file: JsonOption = None,
@@ -1508,7 +1508,7 @@ def report(
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
-    accelerator = parameters.design(design, SYNTHESISED)
+    accelerator = parameters.design(design, DESIGNS)
     timing = behind.timing(accelerator, parameters.memory(design), node_nm=node_nm)
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))
@@ -1520,16 +1520,9 @@ def report(
     shown = result.worst.number
     work = simulated.counts[shown]
     rows, columns = -(-work.height // 16), -(-work.width // 16)
-    # What ends at once: a tile, or a group of tiles, which all show its cycles.
-    side = accelerator.array.side
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    ended = row // side * -(-columns // side) + column // side
-    run_shown = simulated.runs[shown]
-    # What is done for all tiles before the first is none's.
-    begun = max(run_shown.counters.get(name, 0) for name in ("projecting", "sorting"))
     counts = {
-        "cycles" if side == 1 else "cycles of the group": np.diff(
-            run_shown.tile_ends, prepend=begun)[ended],
+        "cycles" if accelerator.array.side == 1 else "cycles of the group":
+            simulated.tile_cycles(shown),
         **{name: getattr(work, name) for name in
            ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
     }

@@ -53,6 +53,16 @@ def test_counts_are_those_of_the_workload(simulation):
         assert counts.pairs[work.tiles].tolist() == np.diff(work.starts).tolist()
 
 
+def test_cycles_of_tiles_lie_where_the_tiles_are(simulation):
+    """Tiles end group by group: 4x4 of the six rows of five, then the column, then below."""
+    for number, run in enumerate(simulation.runs):
+        cycles = simulation.tile_cycles(number).reshape(6, 5)
+        assert cycles.sum() == run.tile_ends[-1]
+        groups = np.concatenate([part.ravel() for part in (
+            cycles[:4, :4], cycles[:4, 4:], cycles[4:, :4], cycles[4:, 4:])])
+        assert groups.cumsum().tolist() == run.tile_ends.tolist()
+
+
 def test_without_the_cache_all_that_is_significant_counts():
     design = PRESETS["sharing"]
     simulated = simulate("lumina", design, SCENE, PATH[:1], gpus=())

@@ -203,6 +203,34 @@ def test_page_says_which_float_it_compares_with(design, other):
     assert f"The frame rendered by {other}." in [a.get("alt") for _, a in page.tags]
 
 
+def test_a_cache_and_a_gpu_beside():
+    """Of a design that caches what it finds, of one that leaves a part to a GPU whole frames."""
+    def system(time_s):
+        return {"time_s": time_s, "waited_s": 0.0, "refresh_s": 0.25 * time_s,
+                "draw_s": 0.75 * time_s, "energy_j": 2 * time_s, "speedup": 0.04 / time_s,
+                "energy_saving": 0.6 / (2 * time_s)}
+
+    cosim = record().cosim | {
+        "design": "lumina", "psnr_db_vs_float_same_hits": 58.26, "cache_bytes_differing": 0,
+        "counters": {"lookups": {"rtl": 4000, "model": 4000}, "hits": {"rtl": 1234, "model": 1}}}
+    simulate = record().simulate | {"systems": {"agx_xavier": {
+        "frames": 10, "first_frame": 6, "gpu": {"time_s": 0.04, "energy_j": 0.6},
+        "accelerated": system(0.01), "gpu_alone": system(0.02)}}}
+    page = report.html(record(cosim=cosim, simulate=simulate))
+    text = "".join(Tags(page).text.split())
+    for said in ("worst frame; 58.3 dB with the same hits of the cache",
+                 "cache hits 30.9% 1,234 of 4,000 look-ups; of the saved cache 0 bytes differ",
+                 "agx_xavier, reference 10 ms - - - 150 mJ 1 \u00d7 1 \u00d7",
+                 "agx_xavier with the accelerator 2.5 ms 0 s 625 µs 1.88 ms 5 mJ 4 \u00d7 30",
+                 "agx_xavier alone 5 ms 0 s 1.25 ms 3.75 ms 10 mJ 2 \u00d7 15"):
+        assert said.replace(" ", "") in text, said
+    assert 'class="card bad"' not in page
+    assert 'class="card bad"' in report.html(record(cosim=cosim | {"cache_bytes_differing": 2}))
+    plain_page = Tags(report.html(record())).text
+    assert "cache hits" not in plain_page
+    assert "a GPU's part" not in plain_page
+
+
 def test_equal_pictures_and_empty_sections():
     reference = record().reference
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
