@@ -111,8 +111,11 @@ class NruUnit(Component):
         # ---- The queue.
         m.submodules.queue = queue = Memory(shape=layout, depth=depth, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
+        # Which places are to go is known of the oldest entry in a register: of the one behind it
+        # when that comes, be it in the queue or on its way into it.
+        m.submodules.masks = masks = Memory(shape=UNIT_PIXELS, depth=depth, init=[])
+        write_mask, next_mask = masks.write_port(), masks.read_port(domain="comb")
         count, first, last = Signal(range(depth + 1)), Signal(range(depth)), Signal(range(depth))
-        gone = Signal(UNIT_PIXELS)
         left, lowest = Signal(UNIT_PIXELS), Signal(UNIT_PIXELS)
         push, issue, pop = Signal(), Signal(), Signal()
         head = read.data
@@ -120,18 +123,20 @@ class NruUnit(Component):
             self.i.ready.eq(count != depth), self.room.eq(count < depth - 1),
             push.eq(self.i.valid & self.i.ready),
             write.addr.eq(last), write.data.eq(self.i.payload), write.en.eq(push),
-            read.addr.eq(first),
+            write_mask.addr.eq(last), write_mask.data.eq(self.i.p.mask), write_mask.en.eq(push),
+            read.addr.eq(first), next_mask.addr.eq(first + 1),
             issue.eq(count.any()),
-            left.eq(head.mask & ~gone), lowest.eq(lowest_bit(left)),
+            lowest.eq(lowest_bit(left)),
             pop.eq(issue & ~several_bits(left)),
         ]
         m.d.sync += count.eq(count + push - pop)
         with m.If(push):
             m.d.sync += last.eq(last + 1)
-        with m.If(issue):
-            m.d.sync += gone.eq(Mux(pop, 0, gone | lowest))
+        m.d.sync += left.eq(left & ~lowest)
         with m.If(pop):
-            m.d.sync += first.eq(first + 1)
+            m.d.sync += [first.eq(first + 1), left.eq(next_mask.data)]
+        with m.If(~issue | (pop & (count == 1))):
+            m.d.sync += left.eq(self.i.p.mask)
 
         # ---- A fragment: its exponent, its splat, its slot.
         half = Signal(init=1)
