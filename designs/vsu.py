@@ -38,7 +38,7 @@ BLUR = Fixed(int_bits=15, frac_bits=2)
 
 #: Rows of the scan on their way to the queue when that is seen to be full.
 ROWS_UNDER_WAY = 4
-#: Tokens from where a hit is looked up to where they are offered, a power of two; six are enough
+#: Tokens from where a hit is looked up to where they are offered, a power of two; seven are enough
 #: for one a cycle.
 TOKENS_UNDER_WAY = 8
 

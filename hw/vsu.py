@@ -5,7 +5,7 @@ from typing import Any
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -138,9 +138,9 @@ class Vsu(Component):
     o_voxel: stream.Interface
 
     #: Cycles from the transfer of a group to the first in which a voxel of the first row can
-    #: transfer: a row asked for, read, in registers, compared, queued, taken, its index in a
-    #: register, its voxel looked up, in registers, compared, queued and offered.
-    latency = 12
+    #: transfer: a row asked for, read, in registers, compared, queued, read again, taken, its index
+    #: in a register, its voxel looked up, in registers, compared, queued, read again and offered.
+    latency = 14
 
     def __init__(
         self,
@@ -665,14 +665,18 @@ class Vsu(Component):
                 for lane, word in enumerate(words)))),
         ]
 
-        # 4: rows with a hit wait.
-        m.submodules.waiting = waiting = SyncFIFO(
+        # 4: rows with a hit wait, in a memory; what was written is seen from when it is read on.
+        m.submodules.waiting = waiting = SyncFIFOBuffered(
             width=len(found.as_value()), depth=design.waiting_rows + ROWS_UNDER_WAY)
         head = data.View(found.shape(), waiting.r_data)
+        written = Signal(data.StructLayout({"tag": GROUP_TAG_BITS}), name="written")
+        some_written = Signal()
         m.d.comb += [
             waiting.w_data.eq(found),
             waiting.w_en.eq(some_found & found.hits.any() & ~is_older(found.tag, oldest))]
-        m.d.sync += group.move.eq(waiting.w_level < design.waiting_rows)
+        m.d.sync += [
+            group.move.eq(waiting.w_level < design.waiting_rows),
+            some_written.eq(waiting.w_en), written.tag.eq(found.tag)]
 
         # 5: hit after hit of one of them, of which it is known whether it is the last, and whether
         # the group is over.
@@ -746,8 +750,10 @@ class Vsu(Component):
             does &= ~compared.beyond[n]
             prefix = Mux(does, compared.prefixes[n], prefix)
         token, takes = self.o_voxel, Signal()
-        m.submodules.tokens = tokens = SyncFIFO(
+        m.submodules.tokens = tokens = SyncFIFOBuffered(
             width=len(token.payload.as_value()), depth=TOKENS_UNDER_WAY)
+        queued = Signal(data.StructLayout({"tag": GROUP_TAG_BITS}), name="queued")
+        some_queued = Signal()
         layout = voxel_token_layout(design.floating)
         made: Any = Signal(layout, name="made")
         following = data.View(layout, tokens.r_data)
@@ -758,15 +764,17 @@ class Vsu(Component):
             takes.eq(~token.valid | token.ready), tokens.r_en.eq(takes),
             leaves.eq(takes & tokens.r_rdy),
         ]
+        m.d.sync += [some_queued.eq(some_compared), queued.tag.eq(compared.tag)]
         with m.If(takes):
             m.d.sync += [
                 token.valid.eq(tokens.r_rdy & ~is_older(following.tag, oldest)),
                 token.payload.eq(following)]
         stages = (
             (some_looked, looked), (some_taken, taken), (some_found, found),
-            (waiting.r_rdy, head), (some_held, held), (some_picked, picked),
-            (some_fetched, fetched), (some_known, known), (some_compared, compared),
-            (tokens.r_rdy, following), (token.valid, token.p))
+            (some_written, written), (waiting.r_rdy, head), (some_held, held),
+            (some_picked, picked), (some_fetched, fetched), (some_known, known),
+            (some_compared, compared), (some_queued, queued), (tokens.r_rdy, following),
+            (token.valid, token.p))
         m.d.comb += self.behind.eq(Cat(here(*stage) for stage in stages).any())
         return ~Cat(valid for valid, _ in stages).any()
 

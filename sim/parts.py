@@ -917,15 +917,15 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
         + place + vsu.scan_width + 3 * row + vsu.scan_width * rectangle + 3 * voxel + 4 * place
         + prefixes * (1 + POPULATION_BITS + rectangle) + POPULATION_BITS
         + 8 * index + 4 * rectangle + KEY_BITS + DIGITS * (4 * (index + 1) + 3 * DIGIT_BITS)
-        + 8 * design.shell.address_bits,
+        + 2 * GROUP_TAG_BITS + 8 * design.shell.address_bits,
         buffer=Macro(vsu.buffer_beats, design.shell.data_bits), results=results,
         side=Macro(1 << (beats - 1).bit_length(), side),
         records=Macro(vsu.voxels, voxel + prefixes * rectangle),
         places=Macro(vsu.voxels, KEY_BITS + rectangle),
         **{f"order_{digit}": Macro(vsu.voxels, index) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": Macro(1 << DIGIT_BITS, index + 1) for digit in range(DIGITS)},
-        waiting=Macro(vsu.waiting_rows + ROWS_UNDER_WAY, row),
-        tokens=Macro(TOKENS_UNDER_WAY, place + voxel + POPULATION_BITS), **banks)
+        waiting=Macro(vsu.waiting_rows + ROWS_UNDER_WAY - 1, row),
+        tokens=Macro(TOKENS_UNDER_WAY - 1, place + voxel + POPULATION_BITS), **banks)
 
 
 def _filter_operators() -> Counts:

@@ -45,8 +45,9 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
 # it, each with the number of its group or -1, the place of its first hit among all, how many there
 # are, and whether it is an end: looked at, taken, found, held; picked, fetched, known, compared,
 # offered. Whether the group of the one that is held was over. Of the queue behind what is found and
-# of that in front of what is offered: the first and the number of what waits; tokens behind what is
-# held. Counts. Whether another burst may be in flight, and fits, both as of a cycle ago.
+# of that in front of what is offered: the first and the number of what waits, and whether the first
+# has been read out of the memory; tokens behind what is held. Counts. Whether another burst may be
+# in flight, and fits, both as of a cycle ago.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, VOXELS, LANES, WAITING_ROWS, GROUPS, PLACE, LEFT, ASKS_CAMERA,
  ADDRESS, ADDRESS_BEATS, RESERVED, FLYING, CAMERA_CAME, AT, NUMBER, RESULTS, STAGE_1, STAGE_2,
  STAGE_3, STAGE_4, STAGE_5, STAGE_6, STAGE_7, STAGE_8, ALL_IN, KEPT, OVERFLOW, DIGIT, SORTED, SORTS,
@@ -54,12 +55,13 @@ WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
  TAKEN_HITS, TAKEN_END, FOUND, FOUND_AT, FOUND_HITS, FOUND_END, HELD, HELD_AT, HELD_HITS, HELD_END,
  PICKED, PICKED_AT, PICKED_END, FETCHED, FETCHED_AT, FETCHED_END, KNOWN, KNOWN_AT, KNOWN_END,
  COMPARED, COMPARED_AT, COMPARED_END, TOKEN, TOKEN_AT, TOKEN_END, HELD_LATE, QUEUE_FIRST, QUEUED,
- TOKENS_FIRST, TOKENS, UNDER_WAY, BUSY, STALLED, STREAMED, VISIBLE, HITS, FEW, FITS) = range(82)
+ QUEUE_READ, TOKENS_FIRST, TOKENS, TOKENS_READ, UNDER_WAY, BUSY, STALLED, STREAMED, VISIBLE, HITS,
+ FEW, FITS) = range(84)
 #: Stages of the sort.
 SORT_STAGES = 7
 #: Then tokens that wait, three numbers each; the queue, four numbers a row; and the state of the
 #: arithmetic.
-TOKEN_QUEUE = 82
+TOKEN_QUEUE = 84
 QUEUE = TOKEN_QUEUE + 3 * TOKENS_UNDER_WAY
 
 
@@ -230,6 +232,12 @@ def _sort(state, sorting):
 
 
 @nb.njit(inline="always")
+def _read(read, waiting, taken):
+    """Whether the first of so many that wait has been read, from whether it had, and is taken."""
+    return waiting > read if taken or not read else True
+
+
+@nb.njit(inline="always")
 def _find(state, rows, oldest, scans, voxel_ready):
     """The scan's stages, the last first; whether the row that is scanned goes on, and it ends."""
     wanted = (state[FOUND] >= 0 and state[FOUND_HITS] > 0
@@ -239,17 +247,17 @@ def _find(state, rows, oldest, scans, voxel_ready):
     ends = state[LINE] * state[LANES] >= state[KEPT]
 
     # Held, picked, fetched, known, compared, offered.
-    if state[TOKEN] < 0 or voxel_ready:
+    takes = state[TOKEN] < 0 or voxel_ready
+    leaves = takes and state[TOKENS_READ] != 0
+    state[TOKENS_READ] = _read(state[TOKENS_READ], state[TOKENS], takes)
+    if takes:
         state[TOKEN] = -1
-        leaves = state[TOKENS] > 0
         if leaves:
             at = TOKEN_QUEUE + 3 * state[TOKENS_FIRST]
             if not _older(state[at], oldest):
                 state[TOKEN:TOKEN + 3] = state[at:at + 3]
             state[TOKENS_FIRST] = (state[TOKENS_FIRST] + 1) % TOKENS_UNDER_WAY
             state[TOKENS] -= 1
-    else:
-        leaves = False
     if state[COMPARED] >= 0:
         at = TOKEN_QUEUE + 3 * ((state[TOKENS_FIRST] + state[TOKENS]) % TOKENS_UNDER_WAY)
         state[at:at + 3] = state[COMPARED:COMPARED + 3]
@@ -270,9 +278,11 @@ def _find(state, rows, oldest, scans, voxel_ready):
         state[HELD_AT] += 1
         state[HELD_HITS] -= 1
     capacity = state[WAITING_ROWS] + ROWS_UNDER_WAY
+    leads = state[QUEUE_READ] != 0
+    state[QUEUE_READ] = _read(state[QUEUE_READ], state[QUEUED], moves_on)
     if moves_on:
         state[HELD] = -1
-        if state[QUEUED] > 0:
+        if leads:
             at = QUEUE + 4 * state[QUEUE_FIRST]
             state[HELD:HELD + 4] = state[at:at + 4]
             state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % capacity

@@ -169,7 +169,7 @@ def test_a_frame_by_hand(frame):
         + hits * records[0] + kept * records[1] + 3 * kept * places[0] + kept * places[1]
         + 2 * kept * sum(orders) + 3 * (2 * kept + 128) * counts[0]
         + 3 * (2 * kept + 256) * counts[1] + 16 * rows * banks[0] + kept * banks[1]
-        + (hits + c["groups"]) * (sum(sram(8, 238)) + sum(sram(8, 186)))
+        + (hits + c["groups"]) * (sum(sram(7, 238)) + sum(sram(7, 186)))
         + clock["vsu"]), voxels * tables)
 
     # Coarse filters: 9 products of 18x16, and as below.
