@@ -280,14 +280,21 @@ class Radiance(Component):
         index = [C(0, 1)] * design.index_bits
         for bit, place, source in index_string(design):
             index[bit] = index[bit] ^ chosen[place][source]
-        conflict = reduce(or_, (valid[n] & walked[n] & (sets[n] == sets[0])
-                                for n in (1, 2, 3)))
+        # Whether one of its set is on the way behind stage 1, where what is in it had been before:
+        # known a cycle ahead, of what comes into the stage and of what stays in it.
+        conflict = Signal()
         issue = Signal()
         m.d.comb += [
             chosen.eq(Mux(waits, waiting.record.as_value(), pixel.record.as_value())),
             go.eq(~valid[0] | ~walked[0] | same | ~conflict),
             issue.eq(valid[0] & go & ~(walked[0] & same)),
         ]
+        def conflicts(of):
+            """Whether a walked pixel will be behind stage 1 whose set is `of`."""
+            return reduce(or_, (there & walked[n] & (sets[n] == of) for n, there in enumerate(
+                (issue, valid[1], valid[2]))))
+
+        m.d.sync += conflict.eq(Mux(go, conflicts(Cat(index)), conflicts(sets[0])))
         with m.If(go):
             m.d.sync += valid[0].eq(look | (walk & ~pixel.last))
         with m.If(look | walk):
