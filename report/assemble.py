@@ -31,7 +31,7 @@ _CYCLES = (
     ("array_starved", "waiting for splats"),
     ("array_blocked", "waiting for a buffer"),
     ("lockstep", "testing a splat at all pixels"),
-    ("remapped", "testing four at one of each unit's"),
+    ("remapped", "testing four in passes"),
     ("stalled", "waiting for a queue"),
     ("starved", "waiting for a chunk"),
 )

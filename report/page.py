@@ -217,9 +217,11 @@ def _systems(systems: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                plots.si(whole["energy_j"] / frames, "J"), "1 \u00d7", "1 \u00d7")
         for name, text in (("accelerated", "with the accelerator"), ("gpu_alone", "alone")):
             each = system[name]
-            yield (f"{device} {text}",
-                   *(plots.si(each[f"{part}_s" if part else "time_s"] / frames, "s")
-                     for part in ("", "waited", "refresh", "draw")),
+            time, waits, projects, draws = (
+                plots.si(each[f"{part}_s"] / frames, "s")
+                for part in ("time", "waited", "refresh", "draw"))
+            yield (f"{device} {text}", time, waits, projects if name == "accelerated" else "-",
+                   draws,
                    plots.si(each["energy_j"] / frames, "J"),
                    *(f"{plots.ratio(each[key])} \u00d7" for key in ("speedup", "energy_saving")))
 
