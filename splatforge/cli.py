@@ -39,8 +39,6 @@ __all__ = ["app", "entry", "main"]
 
 #: Accelerators: generated, co-simulated, rendered bit by bit; time, energy and area are modeled.
 DESIGNS = ("raster", "gscore", "streaminggs", "lumina")
-#: Those that are synthesised, and of which there is a page.
-SYNTHESISED = ("raster", "gscore", "streaminggs")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster", "gscore", "streaminggs")
 
@@ -1410,7 +1408,7 @@ def energy(
 @grouped
 def synth(
     design: Annotated[str, typer.Argument(
-        metavar="DESIGN", help=f"One of: {', '.join(SYNTHESISED)}.")],
+        metavar="DESIGN", help=f"One of: {', '.join(DESIGNS)}.")],
     parameters: DesignOptions,
     library: Annotated[str | None, typer.Option(
         "--library", metavar="NAME", help="Installed cell library: osu018, sky130hd, sg13g2. "
@@ -1439,7 +1437,7 @@ def synth(
         check_regular_file(against, "JSON")
     for path in liberty or ():
         check_regular_file(path, "Liberty")
-    accelerator = parameters.design(design, SYNTHESISED)
+    accelerator = parameters.design(design, DESIGNS)
     other = None if against is None else json.loads(against.read_text("utf-8"))
     cells, absent = None, ""
     try:

@@ -20,6 +20,8 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import UNIT_PIXELS
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.hw.generate import to_rtlil
 from splatforge.synth import yosys
@@ -187,19 +189,48 @@ def design_that_fits(
 ) -> AcceleratorDesign:
     """The design with as many lanes as it has, or half, or a quarter, so that the array fits.
 
+    Lumina's has as many units as fit, 4, 16 or 64.
+
     Raises
     ------
     SynthesisError
-        If Yosys fails, or not even 16 lanes fit.
+        If Yosys fails, or not even 16 lanes or 4 units fit.
     """
+    if isinstance(design, LuminaDesign):
+        return _units_that_fit(design, cache)
     lanes = design.array.lanes
     while lanes >= 16:
         smaller = replace(design, array=replace(design.array, lanes=lanes))
-        counts = _counts(_mapped("array", smaller, cache), "array")
-        if all(counts[what] <= there for what, there in CAPACITY.items()):
+        if _fits("array", smaller, cache):
             return smaller
         lanes //= 2
     raise SynthesisError(f"The array must fit an {DEVICE}; 16 lanes of it do not")
+
+
+def _fits(unit: str, design: AcceleratorDesign, cache: Path | None) -> bool:
+    """Whether a unit does not need more than the device has."""
+    counts = _counts(_mapped(unit, design, cache), unit)
+    return all(counts[what] <= there for what, there in CAPACITY.items())
+
+
+def _units_that_fit(design: LuminaDesign, cache: Path | None) -> LuminaDesign:
+    """From few units upward: to map all 64 takes longest, and tells least."""
+    found = None
+    for side in (2, 4, 8):
+        smaller = replace(design, nru=replace(design.nru, side=side))
+        if side > design.nru.side or not _fits("nru", smaller, cache):
+            break
+        found = smaller
+    if found is None:
+        raise SynthesisError(f"The array must fit an {DEVICE}; 4 units of it do not")
+    return found
+
+
+def _lanes(design: AcceleratorDesign) -> int:
+    """Lanes of the array, of Lumina's processing elements."""
+    if isinstance(design, LuminaDesign):
+        return UNIT_PIXELS * design.nru.units
+    return design.array.lanes
 
 
 def route(
@@ -243,7 +274,7 @@ def route(
     report = json.loads((folder / "report.json").read_text())
     used = {name: entry["used"] for name, entry in report["utilization"].items()}
     return Routed(
-        unit=unit, lanes=design.array.lanes, luts=used["TRELLIS_COMB"],
+        unit=unit, lanes=_lanes(design), luts=used["TRELLIS_COMB"],
         flip_flops=used["TRELLIS_FF"], dsps=used["MULT18X18D"], brams=used["DP16KD"],
         fmax_mhz=min(clock["achieved"] for clock in report["fmax"].values()),
         critical=_critical(report), seed=seed, cached=hit)

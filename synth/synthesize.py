@@ -15,8 +15,8 @@ from splatforge.synth.parts import parts
 __all__ = ["LANE_MODULES", "Synthesis", "Unit", "differences", "synthesize"]
 
 #: Parts that are the same for any number of lanes.
-LANELESS = ("bsu", "ccu", "cfu", "fetch", "ffu", "lists", "qsu", "registers", "resolve", "setup",
-            "shell", "vru", "vsort", "vsu")
+LANELESS = ("bsu", "ccu", "cfu", "fetch", "ffu", "lists", "qsu", "radiance", "registers", "resolve",
+            "setup", "shell", "tilelists", "vru", "vsort", "vsu")
 #: Parts of the array's lane; a module of its netlist is named by the path of its first instance.
 LANE_MODULES = ("alpha", "blend")
 _CELL_FIGURES = ("cells", "area_um2", "cell_flip_flops", "path_ns")

@@ -19,6 +19,8 @@ from splatforge.designs.array import ArrayDesign
 from splatforge.designs.bsu import BsuDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
@@ -269,6 +271,31 @@ def test_lanes_are_halved_until_the_array_fits(monkeypatch, tmp_path):
     monkeypatch.setattr(ecp5, "CAPACITY", {"dsps": 10})
     with pytest.raises(yosys.SynthesisError, match="16 lanes of it do not"):
         ecp5.design_that_fits(wide)
+
+
+def test_units_of_lumina_are_as_many_as_fit(monkeypatch):
+    """From below, and never more than there are."""
+    tried = []
+
+    def counts(path, unit):
+        assert unit == "nru"
+        tried.append(path)
+        return {"luts": 1, "dsps": 12 * path, "brams": 0}
+
+    monkeypatch.setattr(ecp5, "_mapped", lambda unit, design, cache: design.nru.units)
+    monkeypatch.setattr(ecp5, "_counts", counts)
+    assert ecp5.design_that_fits(LuminaDesign()).nru.side == 2
+    assert tried == [4, 16]
+    for dsps, design, side in (
+            (192, LuminaDesign(), 4), (1000, LuminaDesign(), 8),
+            (1000, LuminaDesign(nru=NruDesign(side=4)), 4)):
+        monkeypatch.setattr(ecp5, "CAPACITY", {"dsps": dsps})
+        smaller = ecp5.design_that_fits(design)
+        assert smaller.nru.side == side
+        assert ecp5._lanes(smaller) == 4 * side * side
+    monkeypatch.setattr(ecp5, "CAPACITY", {"dsps": 10})
+    with pytest.raises(yosys.SynthesisError, match="4 units of it do not"):
+        ecp5.design_that_fits(LuminaDesign())
 
 
 def test_differences_of_two_runs():
