@@ -1,16 +1,19 @@
 """Measure the energies per action in every library of a folder and write the tables of sim/.
 
     python bench/energy_tables.py ../shared/liberty [--scene default --size 160x120] [--only sg13g2]
-                                  [--design gscore [--units qsu ...] [--cycles 40000]]
+                                  [--design gscore [--units qsu ...] [--cycles 40000]
+                                   [--recording FILE]]
 
 The folder holds the Liberty files named below, plain or gzipped. One frame is recorded, then mapped
 and replayed in each library; a quarter of an hour on two cores. Of a design other than raster the
 units that it has for itself are measured, or the named ones in that order, over so many cycles of
-each from its first action on, by default CYCLES below.
+each from its first action on, by default CYCLES below; what a table holds of others stays in it.
+A recording of all units is kept in the file that is named, and taken from it if it is there.
 """
 
 import argparse
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +33,8 @@ from splatforge.verification.lib.ports import OwnRecording, record_frame, record
 
 ROOT = Path(__file__).parents[1]
 #: Cycles of a unit, of which 20,000 of 200,000 cells take half a minute; others' are the frame.
-CYCLES = {"bsu": 20_000, "ccu": 20_000, "cfu": 60_000, "ffu": 6_000, "qsu": 40_000,
-          "vru": 40_000, "vsort": 60_000}
+CYCLES = {"bsu": 20_000, "ccu": 20_000, "cfu": 60_000, "ffu": 6_000, "nru": 10_000, "qsu": 40_000,
+          "vru": 40_000, "vsort": 60_000, "vsu": 60_000}
 FILES = {
     "sg13g2": ["sg13g2_typ_1p20V_25C"],
     "sky130hd": ["sky130hd_tt"],
@@ -46,9 +49,11 @@ def main() -> None:
     parser.add_argument("--scene", default="default")
     parser.add_argument("--size", default="160x120")
     parser.add_argument("--only", choices=LIBRARIES, action="append")
-    parser.add_argument("--design", choices=("raster", "gscore", "streaminggs"), default="raster")
+    parser.add_argument("--design", default="raster",
+                        choices=("raster", "gscore", "streaminggs", "lumina"))
     parser.add_argument("--units", nargs="+")
     parser.add_argument("--cycles", type=int)
+    parser.add_argument("--recording", type=Path)
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
     design = ACCELERATORS[arguments.design].design
@@ -56,14 +61,22 @@ def main() -> None:
     camera = default_camera(scene, width, height)
     drawn = f"{arguments.scene} at {arguments.size}"
     shared = isinstance(design, RasterDesign)
-    recording = (record_frame(design, scene, camera) if shared
-                 else record_own_units(design, scene, camera, units=arguments.units))
+    if shared:
+        recording = record_frame(design, scene, camera)
+    elif arguments.recording is not None and arguments.recording.exists():
+        recording = pickle.loads(arguments.recording.read_bytes())
+    else:
+        every = arguments.units is None or arguments.recording is not None
+        recording = record_own_units(
+            design, scene, camera, units=None if every else arguments.units)
+        if arguments.recording is not None:
+            with atomic_file(arguments.recording) as file:
+                pickle.dump(recording, file, protocol=5)
     print(f"recorded {recording.run.cycles} cycles", file=sys.stderr)
     command = (f"python bench/energy_tables.py FOLDER --scene {arguments.scene} "
                f"--size {arguments.size}")
     if not shared:
         command += f" --design {design.name}"
-        command += f" --units {' '.join(arguments.units)}" if arguments.units else ""
         command += f" --cycles {arguments.cycles}" if arguments.cycles else ""
 
     def tell(unit: str, done: int, total: int) -> None:
@@ -76,7 +89,9 @@ def main() -> None:
             measured = actions.measure(design, library, recording, scene=drawn, progress=tell)
             write(measured, design, command)
             continue
-        parts = measure_each(design, library, recording, drawn, arguments.cycles, tell)
+        units = arguments.units or recording.traces
+        chosen = replace(recording, traces={unit: recording.traces[unit] for unit in units})
+        parts = measure_each(design, library, chosen, drawn, arguments.cycles, tell)
         # A table holds what there is so far: a unit of 200,000 cells takes minutes.
         for measured in accumulate(parts, actions.Measurement.beside):
             write(measured, design, command)
@@ -93,11 +108,31 @@ def measure_each(
             cycles=cycles or CYCLES.get(unit))
 
 
+def beside(text: str, before: str) -> str:
+    """A table with what another one holds of other units, unit by unit."""
+    head, digests, *entries = text.rstrip("\n").split("\n\n")
+    _, others, *more = before.rstrip("\n").split("\n\n")
+    name, *lines = digests.split("\n")
+    of = {line.split(" ")[0]: line for line in (*others.split("\n")[1:], *lines)}
+    measured = {line.split(" ")[0] for line in lines}
+
+    def unit(entry: str) -> str:
+        return entry.split(".")[2]
+
+    kept = [entry for entry in more if unit(entry) not in measured]
+    digests = "\n".join([name, *(of[each] for each in sorted(of))])
+    return "\n\n".join([head, digests, *sorted([*entries, *kept], key=unit)]) + "\n"
+
+
 def write(measured: actions.Measurement, design: AcceleratorDesign, command: str) -> None:
     """One table, and its figures on standard output."""
+    text = actions.cost_table(measured, design, command)
     own = "" if isinstance(design, RasterDesign) else f"{design.name}_"
-    with atomic_file(ROOT / "sim" / f"energy_{own}{measured.library.name}.toml") as file:
-        file.write(actions.cost_table(measured, design, command).encode())
+    path = ROOT / "sim" / f"energy_{own}{measured.library.name}.toml"
+    if own and path.exists():
+        text = beside(text, path.read_text())
+    with atomic_file(path) as file:
+        file.write(text.encode())
     print(json.dumps(measured.to_json()), flush=True)
 
 

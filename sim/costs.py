@@ -39,7 +39,8 @@ Measured blocks, for energy (``splatforge energy``; tables ``energy_*.toml``):
 ``array_block``                         one block issued: the parts that the lanes share, control
 ``fetch_splat``, ``resolve_pixel``      one record fetched, one pixel written
 ``registers_cycle``                     one cycle of the register file
-``qsu_entry``, ``qsu_tile`` and so on   one action of a unit of GSCore (``energy_gscore_*.toml``)
+``qsu_entry``, ``qsu_tile`` and so on   one action of a unit that one accelerator has for itself
+                                        (``energy_gscore_*.toml`` and so on)
 ``<block>_flip_flop_cycle``             the clock of one flip-flop of the block, one cycle
 ``<block>_leakage``                     leakage of all of the block, one microsecond
 ======================================  ========================================================
@@ -261,7 +262,7 @@ class Sourced:
 #: not hold from planar transistors to fins, and the interval says so.
 LIBRARIES = ("asap7", "sky130hd", "sg13g2")
 #: Accelerators of whose own units a library may have a table, too.
-_OWN_MEASURED = ("gscore", "streaminggs")
+_OWN_MEASURED = ("gscore", "streaminggs", "lumina")
 #: Where an entry comes from, best first.
 KINDS = ("measured", "published", "estimate")
 CONFIDENCES = ("high", "medium", "low")

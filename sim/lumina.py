@@ -383,6 +383,7 @@ def simulate(
                 ("lockstep", LOCKSTEP), ("remapped", REMAPPED), ("stalled", STALLED),
                 ("starved", STARVED))},
             "issued": int(counts[LOCKSTEP] + counts[REMAPPED]),
+            "tiles": len(tiles),
             "entries": int(of_vru[vru.HITS] + of_vru[vru.MISSES]),
             "feature_misses": int(of_vru[vru.MISSES])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,

@@ -807,7 +807,7 @@ def _gscore_actions(run: Run) -> dict[str, Counts]:
         "ccu": {"gaussian": counters["gaussians"], "pair": counters["pairs"]},
         "lists": {"pair": counters["pairs"], "bucketed": bucketed},
         "qsu": {"entry": bucketed, "tile": counters["tiles"]},
-        "bsu": {"entry": counters["entries_sorted"]},
+        "bsu": {"entry": counters["entries_sorted"], "row": counters["bsu_busy"]},
         "vru": {"entry": counters["feature_hits"] + counters["feature_misses"]}}
 
 
@@ -1194,8 +1194,8 @@ def _streaminggs_actions(run: Run) -> dict[str, Counts]:
     """Actions of the units that were measured, and how often each happened."""
     counters = run.counters
     return {
-        "vsu": {"voxel": counters["voxels"], "row": counters["vsu_busy"]},
-        "cfu": {"gaussian": counters["gaussians"]},
+        "vsu": {"voxel": counters["voxels"], "row": counters["vsu_busy"], "cycle": run.cycles},
+        "cfu": {"gaussian": counters["gaussians"], "cycle": run.cycles},
         "ffu": {"gaussian": counters["gaussians_projected"]},
         "vsort": {"row": counters["vsort_busy"]},
         "setup": {"splat": counters["splats"]}}
@@ -1332,25 +1332,10 @@ def lumina_inventory(design: LuminaDesign, table: CostTable) -> dict[str, Counts
             "resolve": shared["resolve"], "shell": shared["shell"]}
 
 
-def lumina_events(
-    design: LuminaDesign, run: Run, *, pixels: int, fragments: int, clock_hz: float,
-    table: CostTable,
+def _lumina_units(
+    design: LuminaDesign, run: Run, pixels: int, fragments: int
 ) -> dict[str, Counts]:
-    """Events of one frame of LuminCore by unit.
-
-    Operators work where there is something to work on; every register is clocked in every cycle. A
-    cycle in which the array issues, one splat or four, tests at all pixels. A fragment takes one
-    write and one read of its unit's queue, an upper end: fragments of a splat share an entry. A set
-    of the cache is read by a look-up and by the walk, which writes what was not there; and is read
-    and written once where its bank is saved and loaded.
-
-    Parameters
-    ----------
-    design, run, pixels, clock_hz, table
-        As :func:`gscore_events` takes them.
-    fragments : int
-        Significant fragments of pixels that had not ended.
-    """
+    """What operators and memories of LuminCore's units do in a frame."""
     nru, radiance, counters = design.nru, design.radiance, run.counters
     parts = lumina_parts(design)
     issued = run.actions["issued"]
@@ -1369,7 +1354,7 @@ def lumina_events(
         (rows["reads"], rows["writes"]))
     recency = dict.fromkeys(
         ("recency_0", "recency_1"), ((2 * lookups + saved) / 2, (lookups + loaded) / 2))
-    units = {
+    return {
         "tilelists": _accesses(parts["tilelists"], table=(table_beats, table_beats),
                                lists=(beats, beats)),
         "vru": {**_times(_setup_operators(design.setup), entries),
@@ -1390,8 +1375,50 @@ def lumina_events(
         "radiance": {
             f"add_{radiance.tag_bits}": 2 * radiance.ways * lookups,
             **_accesses(parts["radiance"], **of_banks, **recency)}}
-    for name, events in _always("lumina", parts, lumina_parts(LuminaDesign()), run, clock_hz,
-                                table).items():
+
+
+def _lumina_actions(design: LuminaDesign, run: Run) -> dict[str, Counts]:
+    """Actions of the units that were measured, and how often each happened."""
+    counters, actions = run.counters, run.actions
+    banks = counters["cache_read_bytes"] + counters["cache_written_bytes"]
+    return {
+        "tilelists": {"tile": actions["tiles"],
+                      "beat": counters["list_bytes"] // design.shell.data_bytes},
+        "vru": {"entry": actions["entries"]},
+        "nru": {"lockstep": actions["lockstep"], "remapped": actions["remapped"],
+                "tile": actions["tiles"]},
+        "radiance": {"lookup": counters["lookups"], "beat": banks // design.shell.data_bytes}}
+
+
+def lumina_events(
+    design: LuminaDesign, run: Run, *, pixels: int, fragments: int, clock_hz: float,
+    table: CostTable,
+) -> dict[str, Counts]:
+    """Events of one frame of LuminCore by unit.
+
+    Operators work where there is something to work on; every register is clocked in every cycle. A
+    cycle in which the array issues, one splat or four, tests at all pixels. A fragment takes one
+    write and one read of its unit's queue, an upper end: fragments of a splat share an entry. A set
+    of the cache is read by a look-up and by the walk, which writes what was not there; and is read
+    and written once where its bank is saved and loaded. Units whose gates were measured cost what
+    those took, see :func:`_measured_units`; of `vru` that are GSCore's.
+
+    Parameters
+    ----------
+    design, run, pixels, clock_hz, table
+        As :func:`gscore_events` takes them.
+    fragments : int
+        Significant fragments of pixels that had not ended.
+    """
+    default = LuminaDesign()
+    parts, usual = lumina_parts(design), lumina_parts(default)
+    units, of_default = (_lumina_units(each, run, pixels, fragments) for each in (design, default))
+    for name, events in _always("lumina", parts, usual, run, clock_hz, table).items():
         units[name] = _add(units[name], events)
+    other = GscoreDesign()
+    usual = {**usual, "vru": _vru_part(other)}
+    of_default["vru"] = _times(_setup_operators(other.vru.setup), run.actions["entries"])
+    units = _measured_units(
+        units, of_default, parts, usual, _lumina_actions(design, run), run, clock_hz, table)
     measured = _output_events(design, run, pixels, clock_hz, table) if is_measured(design) else {}
     return {**units, **measured, "memory": _memory_events(run)}

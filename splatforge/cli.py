@@ -40,7 +40,7 @@ __all__ = ["app", "entry", "main"]
 #: Accelerators: generated, co-simulated, rendered bit by bit; time, energy and area are modeled.
 DESIGNS = ("raster", "gscore", "streaminggs", "lumina")
 #: Those whose blocks' energies are measured at gate level.
-MEASURED = ("raster", "gscore", "streaminggs")
+MEASURED = ("raster", "gscore", "streaminggs", "lumina")
 
 _INTERRUPTED = 130
 #: Seconds in which a second signal does not interrupt what the first has begun.
@@ -1352,6 +1352,7 @@ def energy(
     Of raster all units are measured, of another design those that it has for itself.
     """
     from splatforge.designs.gscore import GscoreDesign
+    from splatforge.designs.lumina import LuminaDesign
     from splatforge.designs.raster import RasterDesign
     from splatforge.designs.streaminggs import StreaminggsDesign
     from splatforge.scenes import check_regular_file
@@ -1382,7 +1383,7 @@ def energy(
             recording = record_frame(core, gaussians, view, progress=tell_cycles)
             measured = actions.measure(core, library, recording, scene=name, progress=tell)
         else:
-            assert isinstance(core, GscoreDesign | StreaminggsDesign)
+            assert isinstance(core, GscoreDesign | LuminaDesign | StreaminggsDesign)
             own = record_own_units(core, gaussians, view, units=unit, progress=tell_cycles)
             measured = actions.measure_own_units(
                 core, library, own, scene=name, cycles=cycles, progress=tell)

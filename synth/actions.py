@@ -35,9 +35,10 @@ ACTIONS = {
 #: in a cycle, or a port's bit and what it must be; and others to be added. They are the counts of
 #: :mod:`splatforge.sim.parts`. What took nothing beside another action is none: misses beside the
 #: entries of `vru`, voxels beside the Gaussians of `cfu`. A voxel's visits in the passes that sort
-#: it are part of the action, since nearly all are seen.
+#: it are part of the action, since nearly all are seen. A product of no ports is every cycle: the
+#: stages of `cfu` always move, and what chooses operands in the arithmetic of `vsu`.
 OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], ...]]] = {
-    "bsu": {"entry": (("entries",),)},
+    "bsu": {"entry": (("entries",),), "row": (("busy",),)},
     "ccu": {"gaussian": (("projected",),), "pair": (("pair",),)},
     # Of a tile's list, or of one of a bucket's, which are the ones behind them.
     "lists": {"pair": (("i_entry__valid", "i_entry__ready", ("i_entry__payload", 12, 0)),),
@@ -45,11 +46,19 @@ OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], .
     "qsu": {"entry": (("o_entry__valid", "o_entry__ready"),),
             "tile": (("o_tile__valid", "o_tile__ready"),)},
     "vru": {"entry": (("hit",), ("miss",))},
-    "cfu": {"gaussian": (("given",),)},
+    "cfu": {"gaussian": (("given",),), "cycle": ((),)},
     "ffu": {"gaussian": (("projected",),)},
     "setup": {"splat": (("o_splat__valid", "o_splat__ready"),)},
     "vsort": {"row": (("busy",),)},
-    "vsu": {"voxel": (("streamed",),), "row": (("busy",),)},
+    "vsu": {"voxel": (("streamed",),), "row": (("busy",),), "cycle": ((),)},
+    "tilelists": {"tile": (("o_tile__valid", "o_tile__ready"),),
+                  "beat": (("list_beat",),)},
+    "nru": {"lockstep": (("lockstep",),), "remapped": (("remapped",),),
+            "tile": (("o_tile__valid", "o_tile__ready"),)},
+    # A beat of a bank that is loaded, or saved.
+    "radiance": {"lookup": (("lookup",),),
+                 "beat": (("i_beat__valid", ("i_beat__payload", 0, 0), ("i_beat__payload", 1, 1)),
+                          ("o_write_data__valid", "o_write_data__ready"))},
 }
 #: Stretches of a frame, all as long, over which the energies of those are shared out.
 WINDOWS = 64
@@ -240,7 +249,7 @@ def _stretch(
     """
     first, end, start = 1, trace.cycles, STARTS.get(trace.unit, START)
     if cycles is not None and end > start + cycles:
-        events = np.add.reduce(list(_own_events(trace).values()))
+        events = np.add.reduce([each for each in _own_events(trace).values() if not each.all()])
         begin = max(0, int(np.argmax(events > 0)) - LEAD)
         if begin > start:
             trace, begin = trace.without(start, begin), start
@@ -260,7 +269,8 @@ def _own_events(trace: PortTrace) -> dict[str, npt.NDArray[np.int64]]:
         name, bit, value = port
         return (trace.values(name, bit, 1) == value).astype(np.int64)
 
-    return {action: np.sum([np.prod([factor(port) for port in ports], axis=0)
+    every = np.ones(trace.cycles, np.int64)
+    return {action: np.sum([np.prod([every, *(factor(port) for port in ports)], axis=0)
                             for ports in terms], axis=0)
             for action, terms in OWN_ACTIONS[trace.unit].items()}
 

@@ -1,5 +1,6 @@
 """Energy at gate level by hand, and its way into a cost table."""
 
+import importlib.util
 import sys
 import tomllib
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.sim.costs import LIBRARIES, CostTable, default_costs
@@ -218,6 +220,20 @@ def test_actions_are_counted_at_the_ports() -> None:
         "vru_entry": [8 + 3, 2 + 32]}
 
 
+def test_an_action_may_be_every_cycle() -> None:
+    """A stretch begins with what is none."""
+    events = np.zeros((20000, 1), np.uint8)
+    events[9000:9100:2] = 1
+    trace = PortTrace(
+        unit="cfu", inputs=(("rst", 1),), outputs=(("given", 1),), output_bytes=events,
+        input_bytes=np.zeros((20000, 1), np.uint8))
+    trace, windows = actions._stretch(trace, 10, 640)
+    assert windows[0][0] == actions.START
+    counts = actions._own_counts(trace, windows)
+    assert counts["cfu_cycle"].tolist() == [last - first for first, last in windows]
+    assert counts["cfu_gaussian"].sum() == 50
+
+
 @pytest.mark.parametrize(("first", "cycles", "kept", "begin"), [
     (9000, 640, 6000 + 200 + 20000 - 9000, 6000),  # what is between start and action is left out
     (9000, None, 20000, 1), (100, 640, 20000, 1), (9000, 19000, 20000, 1)])
@@ -272,10 +288,33 @@ def test_units_that_were_measured_one_after_the_other(tmp_path: Path) -> None:
         assert f" {cycles} cycles" in table["measured"]["mine"][unit]["pixel"]["source"]
 
 
+def test_a_table_keeps_what_it_holds_of_other_units(tmp_path: Path) -> None:
+    """What is measured anew takes the place of what was there."""
+    path = Path(__file__).parents[1] / "bench" / "energy_tables.py"
+    spec = importlib.util.spec_from_file_location("energy_tables", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    (tmp_path / "tiny.lib").write_text(tiny_library("mine"))
+    library = read_library([tmp_path / "tiny.lib"], node_nm=130)
+
+    def table(*cycles: tuple[str, int]) -> str:
+        return actions.cost_table(actions.Measurement(
+            library=library, supply_v=1.0, scene="default", cycles_compared=dict(cycles),
+            output_bits={}, activity={}, blocks=tuple(
+                replace(block("resolve"), name=unit, cycles=count) for unit, count in cycles)),
+            GscoreDesign(), "bench")
+
+    both = bench.beside(table(("qsu", 900)), table(("qsu", 5), ("vru", 400)))
+    assert both == table(("qsu", 900), ("vru", 400))
+    assert bench.beside(table(("vru", 400)), table(("qsu", 900))) == both
+
+
 def test_own_units_and_their_actions() -> None:
-    for design in (GscoreDesign(), StreaminggsDesign()):
+    for design in (GscoreDesign(), StreaminggsDesign(), LuminaDesign()):
         assert set(own_units(design)) < set(actions.OWN_ACTIONS)
-    with pytest.raises(ValueError, match="Design must be one of gscore, streaminggs, not 'raster'"):
+    with pytest.raises(ValueError, match="one of gscore, lumina, streaminggs, not 'raster'"):
         own_units(RasterDesign())
 
 

@@ -18,6 +18,7 @@ from splatforge.sim.parts import lumina_events, lumina_inventory, lumina_parts
 from splatforge.sim.simulate import simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import BY_OPERATORS
 from gaussians import camera, random_scene
 
 SCENE = random_scene(400, 5, sh_degree=1)
@@ -126,16 +127,30 @@ def test_a_turn_that_is_too_fast_is_not_sorted_ahead():
     assert system["accelerated"]["waited_s"] == system["sort_s"][1]
 
 
+def events_of(simulation, design, table, clock_hz=200e6):
+    """Of the second frame, as if it had been of another design."""
+    return lumina_events(
+        design, simulation.runs[1], pixels=70 * 83, clock_hz=clock_hz, table=table,
+        fragments=simulation.counts[1].totals()["significant"])
+
+
+def test_vru_costs_what_was_measured_of_it_in_gscore(simulation):
+    """As many entries; its setup is the same."""
+    events = events_of(simulation, LuminaDesign(), default_costs())["vru"]
+    assert events["vru_entry"] == pytest.approx(simulation.runs[1].actions["entries"])
+    assert "register_bit_clock" not in events
+
+
 def test_energy_by_hand(simulation):
-    """A few rows of a frame from counts and costs; every unit has a price."""
-    run, table = simulation.runs[1], default_costs()
-    counts = simulation.counts[1].totals()
+    """A few rows of a frame from counts and costs by operators; every unit has a price."""
+    run, table = simulation.runs[1], BY_OPERATORS
     clock_hz = simulation.clock.value
-    events = lumina_events(DESIGN, run, pixels=70 * 83, fragments=counts["significant"],
-                           clock_hz=clock_hz, table=table)
+    events = events_of(simulation, DESIGN, default_costs(), clock_hz)
     assert set(events) == {"tilelists", "vru", "nru", "radiance", "resolve", "shell", "memory"}
-    report = energy_of_units(events, node_nm=28, table=table)
+    report = energy_of_units(events, node_nm=28, table=default_costs())
     assert report.energy_j == simulation.energies[1].energy_j
+    events = events_of(simulation, DESIGN, table, clock_hz)
+    report = energy_of_units(events, node_nm=28, table=table)
     issued = run.actions["lockstep"] + run.actions["remapped"]
     form = DESIGN.nru.alpha.form.width
     # A square for every pixel that is tested, and of v for every row in four generators.

@@ -190,7 +190,8 @@ def test_measured_units_by_hand(frame):
     actions = {
         "ccu": {"gaussian": c["gaussians"], "pair": len(workload.ccu.tiles)},
         "lists": {"pair": len(workload.ccu.tiles), "bucketed": bucketed},
-        "qsu": {"entry": bucketed, "tile": 4 * 3}, "bsu": {"entry": len(workload.entries)},
+        "qsu": {"entry": bucketed, "tile": 4 * 3},
+        "bsu": {"entry": len(workload.entries), "row": c["bsu_busy"]},
         "vru": {"entry": c["feature_hits"] + c["feature_misses"]}}
     by_gates, by_operators = (
         simulate("gscore", DESIGN, scene, [view], node_nm=65, gpus=(), table=table,

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from amaranth.hdl import Cat, ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib.wiring import In, Out
 
-from splatforge.algos import gscore, raster, streaminggs
+from splatforge.algos import gscore, lumina, raster, streaminggs
 from splatforge.algos.array import Workload
 from splatforge.algos.fetch import MemoryImage, pack
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
@@ -29,7 +30,7 @@ from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw.generate import component, to_verilog
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 from splatforge.hw.lib.component import Component
-from splatforge.scenes import Camera, Scene
+from splatforge.scenes import Camera, Scene, head_jitter
 from splatforge.verification.lib.build import build
 from splatforge.verification.lib.frame import HARNESS, FrameRun, SimulationError, run_frames
 
@@ -38,8 +39,9 @@ __all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "reco
 
 #: Units of the raster core that can be recorded.
 UNITS = ("array", "fetch", "registers", "resolve")
-#: Units that the other accelerators have for themselves.
+#: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's.
 _OWN = {"gscore": ("bsu", "ccu", "lists", "qsu", "vru"),
+        "lumina": ("nru", "radiance", "tilelists"),
         "streaminggs": ("cfu", "ffu", "setup", "vsort", "vsu")}
 
 #: The record ends with the frame, when the core resets its units.
@@ -168,7 +170,7 @@ class OwnRecording:
 
 
 def own_units(design: AcceleratorDesign) -> tuple[str, ...]:
-    """Units that can be recorded of a design and that the raster core has not.
+    """Units that can be recorded of a design and that no other has.
 
     Raises
     ------
@@ -329,15 +331,18 @@ def record_frame(
 
 
 def record_own_units(
-    design: GscoreDesign | StreaminggsDesign, scene: Scene, camera: Camera, *,
+    design: GscoreDesign | LuminaDesign | StreaminggsDesign, scene: Scene, camera: Camera, *,
     units: Sequence[str] | None = None, timing: MemoryTiming = MemoryTiming(),  # noqa: B008
     cache: Path | None = None, progress: Callable[[int], None] | None = None,
 ) -> OwnRecording:
     """Render one frame of a scene with the Verilog and record the ports of a design's own units.
 
+    Of Lumina it is the second frame of a head that moves a little, whose cache holds what the first
+    one left.
+
     Parameters
     ----------
-    design : GscoreDesign or StreaminggsDesign
+    design : GscoreDesign, LuminaDesign or StreaminggsDesign
         The accelerator.
     scene, camera : Scene, Camera
         What is drawn.
@@ -361,6 +366,12 @@ def record_own_units(
     if isinstance(design, GscoreDesign):
         listed = gscore.prepare(scene, camera, design)
         picture, image = gscore.render(listed, design), gscore.pack(listed, design)
+    elif isinstance(design, LuminaDesign):
+        path = head_jitter(camera, frames=2, seed=0).cameras
+        before, after = lumina.prepare_sequence(scene, path, design)
+        banks = lumina.render(before, design).banks
+        picture = lumina.render(after, design, banks=banks)
+        image = lumina.pack(after, design, banks=banks)
     else:
         frame = streaminggs.prepare(scene, camera, design)
         picture, image = streaminggs.render(frame, design), streaminggs.pack(frame, design)
