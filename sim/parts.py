@@ -1380,14 +1380,15 @@ def _lumina_units(
 def _lumina_actions(design: LuminaDesign, run: Run) -> dict[str, Counts]:
     """Actions of the units that were measured, and how often each happened."""
     counters, actions = run.counters, run.actions
-    banks = counters["cache_read_bytes"] + counters["cache_written_bytes"]
     return {
         "tilelists": {"tile": actions["tiles"],
                       "beat": counters["list_bytes"] // design.shell.data_bytes},
         "vru": {"entry": actions["entries"]},
         "nru": {"lockstep": actions["lockstep"], "remapped": actions["remapped"],
                 "tile": actions["tiles"]},
-        "radiance": {"lookup": counters["lookups"], "beat": banks // design.shell.data_bytes}}
+        "radiance": {"walked": counters["lookups"] + actions["tiles"],
+                     "saved": counters["cache_written_bytes"] // design.shell.data_bytes,
+                     "cycle": run.cycles}}
 
 
 def lumina_events(

@@ -55,10 +55,9 @@ OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], .
                   "beat": (("list_beat",),)},
     "nru": {"lockstep": (("lockstep",),), "remapped": (("remapped",),),
             "tile": (("o_tile__valid", "o_tile__ready"),)},
-    # A beat of a bank that is loaded, or saved.
-    "radiance": {"lookup": (("lookup",),),
-                 "beat": (("i_beat__valid", ("i_beat__payload", 0, 0), ("i_beat__payload", 1, 1)),
-                          ("o_write_data__valid", "o_write_data__ready"))},
+    # A pixel that was looked up, or a tile's end; a beat of a bank. To load one is next to nothing.
+    "radiance": {"walked": (("i_walk__valid", "i_walk__ready"),),
+                 "saved": (("o_write_data__valid", "o_write_data__ready"),), "cycle": ((),)},
 }
 #: Stretches of a frame, all as long, over which the energies of those are shared out.
 WINDOWS = 64

@@ -353,7 +353,8 @@ def test_committed_tables_are_of_this_rtl() -> None:
             "python bench/energy_tables.py FOLDER --size 96x80, with the libraries in FOLDER")
 
 
-@pytest.mark.parametrize("design", [GscoreDesign(), StreaminggsDesign()], ids=lambda d: d.name)
+@pytest.mark.parametrize("design", [GscoreDesign(), StreaminggsDesign(), LuminaDesign()],
+                         ids=lambda d: d.name)
 def test_committed_tables_of_own_units(design) -> None:
     """Of this RTL, and with every action."""
     tables = sorted(each.name for each in files("splatforge.sim").iterdir()

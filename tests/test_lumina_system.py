@@ -18,7 +18,7 @@ from splatforge.sim.parts import lumina_events, lumina_inventory, lumina_parts
 from splatforge.sim.simulate import simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import BY_OPERATORS
+from by_hand import BY_OPERATORS, check_measured, check_scaled
 from gaussians import camera, random_scene
 
 SCENE = random_scene(400, 5, sh_degree=1)
@@ -134,11 +134,32 @@ def events_of(simulation, design, table, clock_hz=200e6):
         fragments=simulation.counts[1].totals()["significant"])
 
 
+def test_measured_units_by_hand(simulation):
+    """Actions, clock and leakage by the file's numbers; memories as by the operators."""
+    run = simulation.runs[1]
+    c, done = run.counters, run.actions
+    actions = {
+        "tilelists": {"tile": 5 * 6, "beat": c["list_bytes"] // 16},
+        "nru": {"lockstep": done["lockstep"], "remapped": done["remapped"], "tile": 5 * 6},
+        "radiance": {"walked": c["lookups"] + 5 * 6, "saved": c["cache_written_bytes"] // 16,
+                     "cycle": run.cycles}}
+    by_gates, by_operators = (
+        energy_of_units(events_of(simulation, LuminaDesign(), table), node_nm=65, table=table)
+        for table in (default_costs(), BY_OPERATORS))
+    check_measured("lumina", by_gates, by_operators, actions, run.cycles, others=("vru",))
+
+
 def test_vru_costs_what_was_measured_of_it_in_gscore(simulation):
     """As many entries; its setup is the same."""
     events = events_of(simulation, LuminaDesign(), default_costs())["vru"]
     assert events["vru_entry"] == pytest.approx(simulation.runs[1].actions["entries"])
     assert "register_bit_clock" not in events
+
+
+def test_other_parameters_take_as_much_more_as_the_laws_say(simulation):
+    check_scaled("lumina", *(
+        events_of(simulation, design, table) for table in (default_costs(), BY_OPERATORS)
+        for design in (DESIGN, LuminaDesign())))
 
 
 def test_energy_by_hand(simulation):
