@@ -82,7 +82,9 @@ synth: $(STAMP)
 		$(BIN)/splatforge synth raster --library osu018 --unit fetch --unit registers \
 			--unit resolve --unit shell --against synth/baseline_raster.json && \
 		$(BIN)/splatforge synth gscore --library osu018 --unit lists --unit qsu \
-			--unit registers --unit shell --against synth/baseline_gscore.json; \
+			--unit registers --unit shell --against synth/baseline_gscore.json && \
+		$(BIN)/splatforge synth lumina --library osu018 --unit radiance --unit registers \
+			--unit shell --unit tilelists --against synth/baseline_lumina.json; \
 	else echo "make synth needs a cell library (Debian: apt install qflow-tech-osu018)"; fi
 
 # pyright cannot follow the import hook of an editable install: it reads an installed copy.

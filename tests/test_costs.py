@@ -660,5 +660,5 @@ def test_clock_is_that_of_the_slowest_unit() -> None:
     slow = replace(TABLE.entries["path.raster.fetch"], cost=Sourced.exact(1, "us", "test"))
     slower = replace(TABLE, entries={**TABLE.entries, "path.raster.fetch": slow})
     assert slower.clock("raster", node_nm=28).value == pytest.approx(1e6 / factor.value)
-    with pytest.raises(ValueError, match="Critical paths of lumina must be in the table"):
-        TABLE.clock("lumina", node_nm=28)
+    with pytest.raises(ValueError, match="Critical paths of icarus must be in the table"):
+        TABLE.clock("icarus", node_nm=28)

@@ -363,6 +363,7 @@ def test_areas_and_leakage_come_with_the_paths(tiny, cache, monkeypatch, tmp_pat
     assert paths.own_units(RasterDesign()) == ()
     assert paths.own_units(GscoreDesign()) == ("bsu", "ccu", "lists", "qsu", "vru")
     assert paths.own_units(StreaminggsDesign()) == ("cfu", "ffu", "setup", "vsort", "vsu")
+    assert paths.own_units(LuminaDesign()) == ("nru", "radiance", "tilelists", "vru")
     monkeypatch.setattr(paths, "timed_units", lambda design: ("registers", "fetch"))
     monkeypatch.setattr(paths, "own_units", lambda design: ("fetch",))
     (tmp_path / "paths.toml").write_text(
@@ -403,8 +404,11 @@ def test_banks_of_a_large_memory_are_macros(tiny, cache):
     assert sum(made.macros.values()) == 9  # and the reader's buffer
 
 
-@pytest.mark.parametrize("design", [RasterDesign(), GscoreDesign(), StreaminggsDesign()],
-                         ids=lambda design: design.name)
+@pytest.mark.parametrize("design", [
+    RasterDesign(), GscoreDesign(), StreaminggsDesign(),
+    # All of its array's units are elaborated.
+    pytest.param(LuminaDesign(), marks=pytest.mark.matrix),
+], ids=lambda design: design.name)
 def test_committed_paths_are_of_this_rtl(design):
     """What was mapped is what is generated."""
     made = tomllib.loads((files("splatforge.sim") / "paths.toml").read_text())
