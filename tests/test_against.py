@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -131,7 +132,7 @@ def test_reasons_for_energy_and_area():
     for name in arguments["frames"]:
         report = against._energy(name, "published", 32)
         memory = report.units["memory"][0]
-        assert 0.5 < memory / report.energy_j < 0.7
+        assert 0.65 < memory / report.energy_j < 0.75
         assert f"{name} {memory / report.energy_j:.0%}" in saving.source
         gpu = gpu_frame(workload(name), devices()["orin_nx_16gb"]).energy.value
         assert memory > gpu / 62.9
@@ -186,9 +187,17 @@ def test_what_is_not_there_is_named(function, arguments, message):
         function(*arguments)
 
 
+def marks_of(name, variant):
+    """One is quick; all other frames take minutes, a city's ten and 11 GB for each variant."""
+    if name in CITIES:
+        return [pytest.mark.matrix, pytest.mark.skipif(
+            not os.environ.get("SPLATFORGE_CITY"),
+            reason="a city takes ten minutes and 11 GB: SPLATFORGE_CITY=1 counts it")]
+    return [] if (name, variant) == ("fox_800x800", "default") else [pytest.mark.matrix]
+
+
 @pytest.mark.parametrize(("name", "variant"), [
-    pytest.param(name, variant, marks=[] if (name, variant) == ("fox_800x800", "default")
-                 else [pytest.mark.matrix]) for name, variant in NAMES])
+    pytest.param(name, variant, marks=marks_of(name, variant)) for name, variant in NAMES])
 def test_counts_are_those_of_the_model(name, variant, shared_scene):
     folder = shared_scene(RECIPES[name].captures[0]).parent
     assert json.loads(json.dumps(against.count(name, variant, folder))) == RUNS[name][variant]
