@@ -33,7 +33,7 @@ from splatforge.verification.lib.ports import OwnRecording, record_frame, record
 
 ROOT = Path(__file__).parents[1]
 #: Cycles of a unit, of which 20,000 of 200,000 cells take half a minute; others' are the frame.
-CYCLES = {"bsu": 20_000, "ccu": 20_000, "cfu": 60_000, "ffu": 6_000, "nru": 10_000, "qsu": 40_000,
+CYCLES = {"bsu": 20_000, "ccu": 20_000, "cfu": 60_000, "ffu": 6_000, "qsu": 40_000,
           "vru": 40_000, "vsort": 60_000, "vsu": 60_000}
 FILES = {
     "sg13g2": ["sg13g2_typ_1p20V_25C"],

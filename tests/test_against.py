@@ -142,6 +142,20 @@ def test_reasons_for_energy_and_area():
     assert against.coarse_parameters().value == 4
 
 
+def test_reasons_for_the_city():
+    """What the note of its claim says."""
+    note = next(claim.note for claim in read_claims()
+                if claim.id == "streaminggs.speedup_over_gscore_city")
+    ours, theirs = (RUNS[CITIES[0]][variant]["counters"] for variant in ("published", "gscore"))
+    read = sum(count for name, count in ours.items() if name.endswith("_bytes"))
+    for said in (f"{ours['gaussians'] / 1e6:.0f} million coarse halves",
+                 f"{ours['gaussians'] / ours['gaussians_kept']:.0f} for one that is kept",
+                 f"{100 * ours['coarse_bytes'] / read:.0f} % of what is read",
+                 f"{theirs['gaussians'] / 1e6:.2f} million Gaussians",
+                 f"{100 * theirs['projecting'] / theirs['cycles']:.0f} % of its frame"):
+        assert said in note
+
+
 def test_products():
     """Nine of three forms; half sides, two reaches, a limit; squares of three reaches and two."""
     assert against.coarse_products().value == 9 + 4 + 5 + 1

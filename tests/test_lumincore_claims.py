@@ -67,6 +67,14 @@ def test_runs_are_of_the_parameters():
     assert len({lumincore.digest(variant) for variant in VARIANTS}) == len(VARIANTS)
 
 
+def test_the_clock_is_one_that_synthesis_supports():
+    claims = [claim for claim in read_claims() if claim.call.startswith(lumincore.__name__)]
+    nodes = {claim.arguments["node_nm"] for claim in claims if "node_nm" in claim.arguments}
+    assert nodes == {12}
+    for run in RUNS.values():
+        assert run["clock_hz"] <= default_costs().clock("lumina", node_nm=12).value
+
+
 def rows(columns):
     return [dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)]

@@ -39,9 +39,10 @@ __all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "reco
 
 #: Units of the raster core that can be recorded.
 UNITS = ("array", "fetch", "registers", "resolve")
-#: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's.
+#: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's, and its
+#: `nru` is left out: as a circuit its 64 units with queues take more than 20 GB.
 _OWN = {"gscore": ("bsu", "ccu", "lists", "qsu", "vru"),
-        "lumina": ("nru", "radiance", "tilelists"),
+        "lumina": ("radiance", "tilelists"),
         "streaminggs": ("cfu", "ffu", "setup", "vsort", "vsu")}
 
 #: The record ends with the frame, when the core resets its units.
