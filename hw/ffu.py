@@ -49,6 +49,8 @@ class _Head(NamedTuple):
 
     valid: Signal
     held: Any
+    late: Value
+    """Its group is over; 0 of what has no group."""
 
 
 class Ffu(Component):
@@ -214,16 +216,21 @@ class Ffu(Component):
         run, closed = Signal(runs), Signal(runs)
         some, some_closed, asked = (Signal(name=name) for name in ("some", "some_closed", "asked"))
         base, place = Signal(place_bits), Signal(place_bits)
-        # Of the Gaussian before: the index behind it, and whether a page ends with it.
-        following, page_ends = Signal(INDEX_BITS + 1), Signal()
+        # Of the Gaussian before: the index behind it, and whether a page ends with it. The run is
+        # as long as a burst.
+        following, page_ends, full = Signal(INDEX_BITS + 1), Signal(), Signal()
+        # Of the token: whether it is a Gaussian, the index behind it, and whether its own is the
+        # one behind the Gaussian before.
+        is_gaussian, behind_it, matches = (
+            Signal(name="is_gaussian"), Signal.like(following, name="behind_it"),
+            Signal(name="matches"))
         dead, gaussian, extends, take = (
             Signal(name=name) for name in ("dead", "gaussian", "extends", "take"))
         queued = Signal(layout)
         m.d.comb += [
-            gaussian.eq((token.kind == SurvivorKind.GAUSSIAN) & ~dead),
+            gaussian.eq(is_gaussian & ~dead),
             place.eq(base + body.gaussian.index),
-            extends.eq(some & gaussian & (body.gaussian.index == following)
-                       & (run.length != design.burst_beats) & ~page_ends),
+            extends.eq(some & gaussian & matches & ~full & ~page_ends),
             take.eq(there & (dead | waiting.w_rdy) & (~some | extends | ~some_closed)),
             self.i_token.ready.eq(~there | take),
             waiting.w_en.eq(take & ~dead), waiting.w_data.eq(queued),
@@ -231,8 +238,12 @@ class Ffu(Component):
         ]
         # Whether it is of a group that is over is known from the cycle before.
         self._is_late(there, token.tag)
+        coming = self.i_token.p.body.gaussian.index
         with m.If(self.i_token.ready):
             m.d.sync += [there.eq(self.i_token.valid), token.eq(self.i_token.p),
+                         is_gaussian.eq(self.i_token.p.kind == SurvivorKind.GAUSSIAN),
+                         behind_it.eq(coming + 1),
+                         matches.eq(coming == Mux(there & gaussian, behind_it, following)),
                          dead.eq(is_older(self.i_token.p.tag, self.oldest))]
         with m.Else():
             m.d.sync += dead.eq(is_older(token.tag, self.oldest))
@@ -248,11 +259,13 @@ class Ffu(Component):
             with m.If(some & ~extends):
                 m.d.sync += [some.eq(0), some_closed.eq(1), closed.eq(run)]
             with m.If(extends):
-                m.d.sync += run.length.eq(run.length + 1)
+                m.d.sync += [run.length.eq(run.length + 1),
+                             full.eq(run.length == design.burst_beats - 1)]
             with m.Elif(gaussian):
-                m.d.sync += [some.eq(1), run.place.eq(place), run.length.eq(1)]
+                m.d.sync += [some.eq(1), run.place.eq(place), run.length.eq(1),
+                             full.eq(design.burst_beats == 1)]
             with m.If(gaussian):
-                m.d.sync += [following.eq(body.gaussian.index + 1),
+                m.d.sync += [following.eq(behind_it),
                              page_ends.eq(place[:_PAGE_BITS].all())]
             with m.If(~dead & (token.kind == SurvivorKind.VOXEL)):
                 m.d.sync += base.eq(
@@ -329,7 +342,7 @@ class Ffu(Component):
         """
         valid, waits, free = (
             Signal(name=f"{name}_{part}") for part in ("valid", "waits", "free"))
-        held = Signal(layout, name=name, reset_less=True)
+        held: Any = Signal(layout, name=name, reset_less=True)
         waiting = Signal.like(queue.r_data, name=f"{name}_waiting", reset_less=True)
         m.d.comb += [free.eq(~valid | taken), queue.r_en.eq(~waits)]
         m.d.sync += waits.eq(~free & (waits | queue.r_rdy))
@@ -338,7 +351,14 @@ class Ffu(Component):
                          Value.cast(held).eq(Mux(waits, waiting, queue.r_data))]
         with m.If(~waits):
             m.d.sync += waiting.eq(queue.r_data)
-        return _Head(valid, held)
+        late = C(0, 1)
+        if isinstance(layout, data.Layout):
+            # Whether its group is over is known a cycle later than it is.
+            late = Signal(name=f"{name}_late")
+            coming = data.View(layout, Mux(waits, waiting, queue.r_data))
+            m.d.sync += late.eq(Mux(free, is_older(coming.tag, self.oldest),
+                                    is_older(held.tag, self.oldest)))
+        return _Head(valid, held, late)
 
     def _codebooks(self, m, index_bits: Value, read) -> dict[str, Value]:
         """Words of binary16 of the entries whose indices were there in the last cycle of `read`.
@@ -354,8 +374,11 @@ class Ffu(Component):
         indices = data.View(data.StructLayout(
             {name: width for name, width, _ in design.fields()}), index_bits)
         words: dict[str, Value] = {}
-        with m.If(self.coded):
-            m.d.sync += [earlier.eq(Cat(self.i_beat.p.data, earlier))]
+        # A beat reaches the memories a cycle after it came.
+        code, coded = Signal(self.shell.data_bits, reset_less=True), Signal()
+        m.d.sync += [coded.eq(self.coded), code.eq(self.i_beat.p.data)]
+        with m.If(coded):
+            m.d.sync += earlier.eq(Cat(code, earlier))
         for place, (name, entries, names) in enumerate(books):
             m.submodules[name] = memory = Memory(
                 shape=16 * len(names), depth=entries, init=[])
@@ -366,11 +389,11 @@ class Ffu(Component):
             m.d.comb += [
                 write.addr.eq(entry),
                 write.data.eq(Cat(*(earlier[n] for n in reversed(range(parts - 1))),
-                                  self.i_beat.p.data)),
-                write.en.eq(self.coded & (number == place) & (part == parts - 1)),
+                                  code)),
+                write.en.eq(coded & (number == place) & (part == parts - 1)),
                 port.addr.eq(indices[name]), port.en.eq(read & is_there),
             ]
-            with m.If(self.coded & (number == place)):
+            with m.If(coded & (number == place)):
                 m.d.sync += part.eq(part + 1)
                 with m.If(part == parts - 1):
                     m.d.sync += [part.eq(0), entry.eq(entry + 1)]
@@ -388,8 +411,8 @@ class Ffu(Component):
         design = self.design
         layout = self._waiting_layout()
         go, decoded = Signal(), self.decoded
-        there, head = self._head(m, "next_token", waiting, layout, go)
-        indices_there, indices = self._head(
+        there, head, dead = self._head(m, "next_token", waiting, layout, go)
+        indices_there, indices, _ = self._head(
             m, "next_indices", arrived, unsigned(design.codebooks.index_bits), decoded)
         context_layout = self._context_layout()
         m.submodules.beside = context = SyncFIFOBuffered(
@@ -406,11 +429,11 @@ class Ffu(Component):
             **dict.fromkeys(("d_x", "d_y", "d_z", "size"), design.floating.width),
             "gaussian": body.members["gaussian"]})
         ahead, place = Signal(places), Signal(places)
-        dead, sent, move, read, is_gaussian = (Signal(name=name) for name in (
-            "head_dead", "sent", "move", "read", "is_gaussian"))
+        sent, move, read, is_gaussian = (Signal(name=name) for name in (
+            "sent", "move", "read", "is_gaussian"))
         told = Signal(context_layout)
+        self._is_late(there, head.tag)
         m.d.comb += [
-            dead.eq(self._is_late(there, head.tag)),
             is_gaussian.eq(head.kind == SurvivorKind.GAUSSIAN),
             sent.eq(sending & folded.i.ready & last_beat),
             move.eq(fetched & (~sending | sent)), following.eq(Mux(last_beat, 0, beat + 1)),
@@ -481,7 +504,7 @@ class Ffu(Component):
         given, told = folded.o.p, self._context_layout()
         shapes = given.shape().members
         takes = Signal()
-        there, head = self._head(m, "next_told", context, told, takes)
+        there, head, _ = self._head(m, "next_told", context, told, takes)
         is_feature = head.kind == FineKind.FEATURE
         self._is_late(there, head.tag)
 
@@ -494,12 +517,12 @@ class Ffu(Component):
             "compensation": log.width}), there & (~is_feature | folded.o.valid))
         one = first.held
         m.d.comb += [
-            takes.eq(first.taken), folded.o.ready.eq(first.taken & is_feature),
+            takes.eq(first.taken), folded.o.ready.eq(there & is_feature & ~first.valid),
             self.projected.eq(folded.o.valid & folded.o.ready),
         ]
         near = self._camera("near")[-fmt.width:]
         antialiased = (self._camera("flags") & FLAG_ANTIALIASED).any()
-        with m.If(first.taken):
+        with m.If(~first.valid):
             m.d.sync += [one[name].eq(given[name]) for name in passed]
             m.d.sync += [
                 one.told.eq(head),
@@ -526,7 +549,7 @@ class Ffu(Component):
         two = second.held
         m.d.comb += first.leave.eq(second.taken)
         down = mean.frac_bits - extent.frac_bits
-        with m.If(second.taken):
+        with m.If(~second.valid):
             m.d.sync += [two.feature[name].eq(one[name]) for name in (
                 "mean_x", "mean_y", "a", "b", "c", "red", "green", "blue")]
             m.d.sync += [
@@ -559,7 +582,7 @@ class Ffu(Component):
             second.leave.eq(third.taken),
             rounded.eq(round_shift(two.opacity, log.frac_bits + 1 - opacity.frac_bits)),
         ]
-        with m.If(third.taken):
+        with m.If(~third.valid):
             m.d.sync += [
                 three.told.eq(two.told), three.feature.eq(two.feature), three.depth.eq(two.depth),
                 three.feature.log_opacity.eq(saturate(rounded, opacity)),

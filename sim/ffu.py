@@ -37,15 +37,15 @@ _VOXEL, _GAUSSIAN = int(SurvivorKind.VOXEL), int(SurvivorKind.GAUSSIAN)
 # record's entries have been read, whether one goes to the arithmetic, and its next beat. The stages
 # and the output: a token's number or -1. Counts. Whether beats of codebooks were left to ask for,
 # and there was room for a burst of indices, a cycle ago. The token in front of all, or -1, and
-# whether it was of a group that is over.
+# whether it was of a group that is over, and whether the next token in front of the arithmetic was.
 (BURST, FLYING_LIMIT, BOOKS_LIMIT, BUFFER, WAITING, CONTEXT, BEATS, SCENE, RUN, RUN_BEATS, CLOSED,
  CLOSED_BEATS, BOOKS, BOOKS_LEFT, COMING, ADDRESS, ADDRESS_BEATS, PATIENT, RESERVED, FLYING,
  ARRIVED, ARRIVED_OUT, ARRIVED_HEAD, ARRIVED_SPARE, QUEUED, QUEUED_OUT, QUEUED_HEAD,
  QUEUED_SPARE, QUEUED_PUSHED, QUEUED_POPPED, BESIDE, BESIDE_OUT, BESIDE_HEAD, BESIDE_SPARE,
  BESIDE_PUSHED, BESIDE_POPPED, FETCHED, SENDING, BEAT, FIRST, SECOND, THIRD, OUT, CODED, BUSY,
- STALLED, PROJECTED, KEPT, SOME_LEFT, ROOM, TOKEN, TOKEN_DEAD) = range(52)
+ STALLED, PROJECTED, KEPT, SOME_LEFT, ROOM, TOKEN, TOKEN_DEAD, QUEUED_DEAD) = range(53)
 #: Then the two rings of tokens, and the state of the arithmetic.
-RINGS = 52
+RINGS = 53
 
 
 def new_ffu(
@@ -267,7 +267,7 @@ def step(
     state[STALLED] += folded.is_stalled(arithmetic)
 
     # Into it.
-    dead = tags[queued] < oldest
+    dead = state[QUEUED_DEAD] != 0
     gaussian = kinds[queued] == _GAUSSIAN
     sent = state[SENDING] != 0 and ready and state[BEAT] == state[BEATS] - 1
     move = state[FETCHED] != 0 and (state[SENDING] == 0 or sent)
@@ -316,6 +316,7 @@ def step(
         state[BESIDE_PUSHED] += 1
     _move(state, BESIDE, goes_beside, takes_first)
     state[BESIDE_POPPED] += takes_first
+    state[QUEUED_DEAD] = state[QUEUED_HEAD] != 0 and tags[_heads(state)[0]] < oldest
 
 
 def cycles(
