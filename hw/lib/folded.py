@@ -67,7 +67,8 @@ class Folded(Component):
     round; results that are not used at once wait in shared registers.
 
     Nothing in it ever waits: a record begins only if there is room for its results, so that no
-    signal steers all registers at once. Results go through a queue, out of a memory.
+    signal steers all registers at once. Results go through a queue, out of a memory. While no
+    record is in the arithmetic its operands hold: nothing moves but the counters of the round.
 
     Latency: ``schedule.finish + 4`` cycles from the round's first to that in which the results can
     transfer. Throughput: a record every `interval` cycles. Stall: as long as the results of
@@ -154,8 +155,11 @@ class Folded(Component):
             m.d.sync += slot.eq(0)
 
         m.submodules.units = units = _Units(plan, self.fmt, self._constants)
+        # A cycle late, and one more in the units: no operand is taken before its record's third.
+        awake = Signal()
+        m.d.sync += awake.eq(begin | valid.any())
         m.d.comb += [units.start.eq(self.start), units.constants.eq(self.constants),
-                     units.words.eq(words)]
+                     units.words.eq(words), units.awake.eq(awake)]
 
         # ---- Results wait, and are given out of a register.
         done = Signal()
@@ -230,6 +234,8 @@ class _Units(Component):
     -------
     start : ``In(1)``
         The first round begins in the next cycle.
+    awake : ``In(1)``
+        There is a record; operands are taken from the cycle after the next on.
     constants, words : ``In(ArrayLayout(32, ...))``
         Constants, and the beat that was read.
     o : ``Out(StructLayout)``
@@ -240,7 +246,7 @@ class _Units(Component):
         self.plan, self.fmt = plan, fmt
         self.fronts: list[Signal] = []
         super().__init__({
-            "start": In(1),
+            "start": In(1), "awake": In(1),
             "constants": In(data.ArrayLayout(BINARY32.width, constants)),
             "words": In(data.ArrayLayout(BINARY32.width, plan.lanes)),
             "o": Out(result_layout(plan, fmt)),
@@ -277,7 +283,10 @@ class _Units(Component):
         """A counter of the round, for what is chosen from here on."""
         self.slot = slot = Signal(
             range(self.plan.interval), name="slot", attrs={"keep": "true"})
-        m.d.sync += slot.eq(Mux(self.start | (slot == self.plan.interval - 1), 0, slot + 1))
+        #: Whether there is a record whose operands are to be taken.
+        self.takes = takes = Signal(name="takes", attrs={"keep": "true"})
+        m.d.sync += [slot.eq(Mux(self.start | (slot == self.plan.interval - 1), 0, slot + 1)),
+                     takes.eq(self.awake)]
 
     def _unit(self, unit: Unit) -> Any:
         fmt = self.fmt
@@ -346,11 +355,11 @@ class _Units(Component):
         self._choose(m, register, choices, value_of)
 
     def _choose(self, m, register, choices: list[tuple[int, Any]], value_of) -> None:
-        """By slot, what a register takes at its end; in other slots it holds."""
+        """By slot, what a register takes at its end; in others, and without a record, it holds."""
         slots: dict[Any, list[int]] = defaultdict(list)
         for slot, what in choices:
             slots[what].append(slot)
-        with m.Switch(self.slot):
+        with m.If(self.takes), m.Switch(self.slot):
             for what, when in slots.items():
                 with m.Case(*when):
                     m.d.sync += register.eq(value_of(what))
