@@ -283,10 +283,7 @@ class _Units(Component):
         """A counter of the round, for what is chosen from here on."""
         self.slot = slot = Signal(
             range(self.plan.interval), name="slot", attrs={"keep": "true"})
-        #: Whether there is a record whose operands are to be taken.
-        self.takes = takes = Signal(name="takes", attrs={"keep": "true"})
-        m.d.sync += [slot.eq(Mux(self.start | (slot == self.plan.interval - 1), 0, slot + 1)),
-                     takes.eq(self.awake)]
+        m.d.sync += slot.eq(Mux(self.start | (slot == self.plan.interval - 1), 0, slot + 1))
 
     def _unit(self, unit: Unit) -> Any:
         fmt = self.fmt
@@ -359,9 +356,17 @@ class _Units(Component):
         slots: dict[Any, list[int]] = defaultdict(list)
         for slot, what in choices:
             slots[what].append(slot)
-        with m.If(self.takes), m.Switch(self.slot):
-            for what, when in slots.items():
-                with m.Case(*when):
+        # Which of them it is, and whether it is one, is in registers: what is chosen passes the
+        # multiplexer alone. In the first slot behind `start` they say nothing; no record is there.
+        number, takes = Signal(range(max(2, len(slots))), name="number"), Signal(name="takes")
+        m.d.sync += takes.eq(0)
+        with m.Switch(self.slot):
+            for n, when in enumerate(slots.values()):
+                with m.Case(*((slot - 1) % self.plan.interval for slot in when)):
+                    m.d.sync += [takes.eq(self.awake), number.eq(n)]
+        with m.If(takes), m.Switch(number):
+            for n, what in enumerate(slots):
+                with m.Case(n) if n + 1 < len(slots) else m.Default():
                     m.d.sync += register.eq(value_of(what))
 
     def _value(self, source: Source, width: int) -> Value:
