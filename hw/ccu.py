@@ -184,12 +184,11 @@ class Ccu(Component):
         in_flight = Signal(range(design.outstanding_bursts + 1))
         space, length = (Signal(range(beats + 1), name=name) for name in ("space", "length"))
         # Of a cycle ago: nothing is asked for in the cycle behind one in which something was.
-        some_left, room = Signal(), Signal(init=1)
+        some_left, room, few = Signal(), Signal(init=1), Signal(init=1)
         free, here, camera_beat = Signal(), Signal(), Signal(range(CAMERA_BEATS + 1))
         camera_here = Signal()
         m.d.comb += [
-            free.eq(~self.stop & ~self.o_address.valid
-                    & (in_flight != design.outstanding_bursts)),
+            free.eq(~self.stop & ~self.o_address.valid & few),
             space.eq(beats - place[:(beats - 1).bit_length()]),
             ask.eq(free & ~look_at_camera & some_left & room),
             self.i_beat.ready.eq(1),
@@ -226,6 +225,7 @@ class Ccu(Component):
         m.d.sync += [
             some_left.eq(left.any()), length.eq(Mux(left < space, left, space)),
             room.eq(reserved <= design.buffer_beats - beats),
+            few.eq(in_flight != design.outstanding_bursts),
             in_flight.eq(in_flight + ((free & look_at_camera) | ask)
                          - (here & self.i_beat.p.last)),
             reserved.eq(reserved + Mux(ask, length, 0) - Mux(folded.freed, folded.beats, 0)),
@@ -452,8 +452,11 @@ class Ccu(Component):
         offset, total = five.x.shape(), self.sum_shape
         side_bits = len(five.first_x)
         record = {name: five.shape().members[name] for name in ("feature", "depth")}
+        # Each with its negation, so that both ends are compared with at once.
         limits = data.StructLayout({
-            "x": extent.width + 1, "y": extent.width + 1, "reach": total, "width": total})
+            f"{end}_{name}": signed(bits) for end in ("least", "most") for name, bits in (
+                ("x", extent.width + 2), ("y", extent.width + 2),
+                ("reach", len(five.reach)), ("width", len(five.width)))})
         go = Signal()
 
         # 1: one tile.
@@ -461,6 +464,9 @@ class Ccu(Component):
             **record, "limits": limits, "axis_x": shape_of(design.axis),
             "axis_y": shape_of(design.axis), "tile": 2 * side_bits, "x": offset, "y": offset,
             "along": total, "across": total,
+            # What a step to the right adds across the axis, and a step both right and down.
+            "minus_y": signed(design.axis.width + 1), "sum": signed(design.axis.width + 1),
+            "difference": signed(design.axis.width + 1),
             # Where the row began, tiles to the right of this one, rows below, and in a row.
             "row_tile": 2 * side_bits, "row_x": offset, "row_along": total, "row_across": total,
             "columns": side_bits, "rows": side_bits, "in_row": side_bits}), name="walk")
@@ -475,8 +481,12 @@ class Ccu(Component):
                 last_in_row.eq(five.first_x + 1 == five.end_x),
                 last_row.eq(five.first_y + 1 == five.end_y),
                 walking.eq(1), here.feature.eq(five.feature), here.depth.eq(five.depth),
-                here.limits.x.eq(five.box_x + half), here.limits.y.eq(five.box_y + half),
-                here.limits.reach.eq(five.reach), here.limits.width.eq(five.width),
+                *(here.limits[f"most_{axis}"].eq(five[f"box_{axis}"] + half) for axis in "xy"),
+                *(here.limits[f"least_{axis}"].eq(-half - five[f"box_{axis}"]) for axis in "xy"),
+                here.limits.most_reach.eq(five.reach), here.limits.least_reach.eq(-five.reach),
+                here.limits.most_width.eq(five.width), here.limits.least_width.eq(-five.width),
+                here.minus_y.eq(-five.axis_y), here.sum.eq(five.axis_x + five.axis_y),
+                here.difference.eq(five.axis_x - five.axis_y),
                 here.axis_x.eq(five.axis_x), here.axis_y.eq(five.axis_y),
                 here.tile.eq(five.tile), here.row_tile.eq(five.tile),
                 here.x.eq(five.x), here.row_x.eq(five.x), here.y.eq(five.y),
@@ -491,7 +501,7 @@ class Ccu(Component):
                 along.eq(Mux(last_in_row, here.row_along, here.along)
                          + (Mux(last_in_row, here.axis_y, here.axis_x) << tile_bits)),
                 across.eq(Mux(last_in_row, here.row_across, here.across)
-                          + (Mux(last_in_row, here.axis_x, -here.axis_y) << tile_bits)),
+                          + (Mux(last_in_row, here.axis_x, here.minus_y) << tile_bits)),
             ]
             m.d.sync += [here.along.eq(along), here.across.eq(across)]
             with m.If(last_in_row):
@@ -527,13 +537,13 @@ class Ccu(Component):
             for n in range(2):
                 m.d.sync += [regions.x[n].eq(here.x + (n << region_bits)),
                              regions.y[n].eq(here.y + (n << region_bits))]
-            for region in range(4):
-                right, down = region % 2, region // 2
+            # Of the region itself, of that to the right, below, and of both.
+            for region, (along, across) in enumerate((
+                    (C(0, 1), C(0, 1)), (here.axis_x, here.minus_y), (here.axis_y, here.axis_x),
+                    (here.sum, here.difference))):
                 m.d.sync += [
-                    regions.along[region].eq(here.along + (
-                        (right * here.axis_x + down * here.axis_y) << region_bits)),
-                    regions.across[region].eq(here.across + (
-                        (down * here.axis_x - right * here.axis_y) << region_bits)),
+                    regions.along[region].eq(here.along + (along << region_bits)),
+                    regions.across[region].eq(here.across + (across << region_bits)),
                 ]
 
         # 3: which of them are met.
@@ -541,15 +551,14 @@ class Ccu(Component):
             **record, "tile": 2 * side_bits, "last": 1, "mask": 4, "any": 1}), name="met")
         some_met = Signal()
 
-        def is_near(distance: Value, limit: Value) -> Value:
-            return (distance < limit) & (-limit < distance)
+        def is_near(distance: Value, name: str) -> Value:
+            return ((distance < regions.limits[f"most_{name}"])
+                    & (regions.limits[f"least_{name}"] < distance))
 
-        x, y = (Cat(is_near(regions[axis][n], regions.limits[axis]) for n in range(2))
-                for axis in "xy")
+        x, y = (Cat(is_near(regions[axis][n], axis) for n in range(2)) for axis in "xy")
         mask = Cat(
-            x[region % 2] & y[region // 2]
-            & is_near(regions.along[region], regions.limits.reach)
-            & is_near(regions.across[region], regions.limits.width) for region in range(4))
+            x[region % 2] & y[region // 2] & is_near(regions.along[region], "reach")
+            & is_near(regions.across[region], "width") for region in range(4))
         with m.If(go):
             m.d.sync += [
                 some_met.eq(some_regions), met.feature.eq(regions.feature),

@@ -33,13 +33,13 @@ _START = 2
 # Of the last stage: whether its Gaussian has been met before, the next met tile of all. Whether a
 # feature is offered; numbers of the entry that is and of the one that waits behind it, from 1, or
 # 0, and whether that one has a feature with it. Counts. Cycles until the camera can be asked for.
-# Whether the buffer had room for a burst a cycle ago.
+# Whether the buffer had room for a burst a cycle ago, and one more might be in flight.
 (BURST, FLYING_LIMIT, BUFFER, CAMERA, PLACE, LEFT, ASKS_CAMERA, ADDRESS, ADDRESS_BEATS, RESERVED,
  FLYING, CAMERA_CAME, RESULTS, FIRST, SECOND, THIRD, FOURTH, FIFTH, STEP, WALK, WALK_TILE, REGIONS,
  REGIONS_TILE, MET, MET_TILE, SEEN, NEXT, FEATURE, ENTRY, WAITS, WAITS_FIRST, BUSY, STALLED,
- PROJECTED, VISIBLE, PAIRS, STARTS, ROOM) = range(38)
+ PROJECTED, VISIBLE, PAIRS, STARTS, ROOM, FEW) = range(39)
 #: Then the state of the arithmetic.
-FOLDED = 38
+FOLDED = 39
 
 
 def new_ccu(
@@ -68,7 +68,7 @@ def new_ccu(
     state[CAMERA], state[PLACE] = (
         address // shell.data_bytes for address in (camera_address, scene_address))
     state[LEFT], state[ASKS_CAMERA], state[RESULTS] = gaussians * beats, 1, gaussians
-    state[STARTS], state[ROOM] = _START, 1
+    state[STARTS], state[ROOM], state[FEW] = _START, 1, 1
     for place in (FIRST, SECOND, THIRD, FOURTH, FIFTH, WALK, REGIONS, MET):
         state[place] = -1
     return state
@@ -133,8 +133,8 @@ def _send(state, starts, places, feature_ready, entry_ready):
 @nb.njit(inline="always")
 def _load(state, stop, address_ready, beat, last, freed, beats):
     """The loader, which is told how many beats leave the buffer."""
-    free = (not stop and state[ADDRESS_BEATS] == 0
-            and state[FLYING] < state[FLYING_LIMIT])
+    free = not stop and state[ADDRESS_BEATS] == 0 and state[FEW] != 0
+    state[FEW] = state[FLYING] < state[FLYING_LIMIT]
     asks_camera = free and state[ASKS_CAMERA] != 0 and state[STARTS] == 0
     asks = free and state[ASKS_CAMERA] == 0 and state[LEFT] > 0 and state[ROOM] != 0
     state[ROOM] = state[RESERVED] <= state[BUFFER] - state[BURST]
