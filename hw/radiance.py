@@ -103,7 +103,7 @@ class Radiance(Component):
 
     Latency: :attr:`latency` cycles from a look-up to its answer. Throughput: a look-up a cycle; a
     walked pixel a cycle, every four cycles where others of the same set follow each other; a beat
-    of a bank a cycle in either direction, every other cycle where a set is one beat and is saved.
+    of a bank a cycle in either direction, but a set that is saved takes three cycles at least.
     Stall: ``o_address``, ``o_write_address`` and ``o_write_data`` may stall for ever; ``i_lookup``
     and ``i_walk`` stall while their bank is on the way. ``o_answer`` does not stall, and ``i_beat``
     is always ready. No ``ready`` depends on an input.
@@ -204,7 +204,8 @@ class Radiance(Component):
         """Two memories of sets and two of their recency; who drives them is decided by turns.
 
         Returns for each kind what the two sides see: a list by side, of what serves and of what
-        saves and loads, of the row that was read last, and of what it wants.
+        saves and loads, of the row that was read two cycles ago or earlier, and of what it wants.
+        Each bank has a register behind it: its blocks of memory lie far from each other.
         """
         design = self.design
         sides = []
@@ -235,10 +236,12 @@ class Radiance(Component):
                     read.en.eq(Mux(mine, transfer.read, service.read & served)),
                     write.en.eq(Mux(mine, transfer.write, Mux(served, service.write, 0))),
                 ]
+                came = Signal.like(read.data, name=f"{name}_came_{n}", reset_less=True)
+                m.d.sync += came.eq(read.data)
                 with m.If(served):
-                    m.d.comb += seen[0].eq(read.data)
+                    m.d.comb += seen[0].eq(came)
                 with m.If(self._bank == n):
-                    m.d.comb += seen[1].eq(read.data)
+                    m.d.comb += seen[1].eq(came)
         return sides
 
     def _serve(self, m, rows, recencies):
@@ -307,24 +310,22 @@ class Radiance(Component):
 
         # ---- Stage 2: the set comes out of its memory; stage 3: it is compared.
         tag = [Signal(design.tag_bits, name=f"tag_{n}") for n in (2, 3, 4)]
-        read, read_recency = Signal.like(row, name="row_3"), Signal.like(recency, name="recency_3")
         m.d.comb += [
             row_port.read.eq(issue), row_port.read_set.eq(sets[0]),
             recency_port.read.eq(issue), recency_port.read_set.eq(sets[0]),
         ]
         m.d.sync += [
-            read.eq(row), read_recency.eq(recency), valid[1].eq(issue),
-            tag[0].eq(Cat(one[LOW_BITS:] for one in record))]
+            valid[1].eq(issue), tag[0].eq(Cat(one[LOW_BITS:] for one in record))]
         for line in (valid[1:], tag, walked, sets, numbers, known, color):
             m.d.sync += [after.eq(before) for before, after in pairwise(line)]
-        entries = [data.View(self._entry, read[way]) for way in range(ways)]
+        entries = [data.View(self._entry, row[way]) for way in range(ways)]
 
         # ---- Stage 4: what becomes of it.
         match, valids, nodes = Signal(ways), Signal(ways), Signal(ways - 1)
         found = [Signal(RGB8, name=f"found_{way}") for way in range(ways)]
         m.d.sync += [
             match.eq(Cat(one.valid & (one.tag == tag[1]) for one in entries)),
-            valids.eq(Cat(one.valid for one in entries)), nodes.eq(read_recency),
+            valids.eq(Cat(one.valid for one in entries)), nodes.eq(recency),
             *(here.eq(one.color) for here, one in zip(found, entries, strict=True)),
         ]
         way, put, touch = Signal(ways), Signal(), Signal()
@@ -454,7 +455,7 @@ class Radiance(Component):
         granted = Signal(range(design.bursts + 1))
         writes = Signal(range(design.outstanding_bursts + 1))
         may_put = Signal()
-        held, kept = Signal(), Signal()
+        coming, held, kept = Signal(), Signal(), Signal()
         kept_row, kept_recency = Signal.like(row, name="kept_row"), Signal.like(
             recency, name="kept_recency")
         way, part = Signal(range(max(ways, 2))), Signal()
@@ -470,7 +471,8 @@ class Radiance(Component):
             keep.eq(held & (~kept | (put & last_of_row))),
             last_of_row.eq((way == ways - 1) & (part == beats - 1)),
             last_beat.eq(beat == BURST_BEATS - 1),
-            row_port.read.eq(working & saving & (save_row != design.sets) & ~held),
+            row_port.read.eq(
+                working & saving & (save_row != design.sets) & ~coming & ~held),
             row_port.read_set.eq(save_row),
             recency_port.read.eq(row_port.read), recency_port.read_set.eq(save_row),
             self.o_write_address.p.length.eq(BURST_BEATS - 1),
@@ -493,10 +495,9 @@ class Radiance(Component):
                 self.o_write_address.valid.eq(1), self.o_write_address.p.address.eq(save_address),
                 save_address.eq(save_address + burst_bytes), save_left.eq(save_left - 1),
             ]
+        m.d.sync += [coming.eq(row_port.read), held.eq(coming | (held & ~keep))]
         with m.If(row_port.read):
-            m.d.sync += [held.eq(1), save_row.eq(save_row + 1)]
-        with m.Elif(keep):
-            m.d.sync += held.eq(0)
+            m.d.sync += save_row.eq(save_row + 1)
         with m.If(keep):
             m.d.sync += [kept.eq(1), kept_row.eq(row), kept_recency.eq(recency)]
         with m.Elif(put & last_of_row):

@@ -26,17 +26,18 @@ LATENCY = 5
 # Of what saves and loads: at work, on which bank, saving, loading; banks that nothing was in,
 # banks that have served; the next bank to save, to load; tiles as above of the group to load next;
 # set to read next, addresses left, bursts whose beats may go, bursts in flight, a set that was
-# read, one that is kept, its beat, beat of the burst, address and data registers, last of a burst;
-# set to ask for next, to fill next, its beat, bursts in flight, address register.
+# read a cycle ago, one that was before, one that is kept, its beat, beat of the burst, address and
+# data registers, last of a burst; set to ask for next, to fill next, its beat, bursts in flight,
+# address register.
 # Counts: look-ups, walked pixels, those that were passed over, cycles in which something waits for
 # its bank, beats written.
 (SETS, ROW_BEATS, BURST_SETS, BURSTS, SIDE, LIMIT, ENABLE, FLUSH, TILES_X, READY, OVER, WAITS,
  WAITS_PIXEL, TAKEN_1, WALKED_1, SET_1, PIXEL_1, SAME_1, TAKEN_2, WALKED_2, SET_2, PIXEL_2, TAKEN_3,
  WALKED_3, SET_3, PIXEL_3, TAKEN_4, WALKED_4, SET_4, PIXEL_4, SERVING, LOADED_0, LOADED_1, TILES,
  COLUMNS, ROWS, WORKING, BANK, SAVING, LOADING, FRESH, PENDING, SAVE_BANK, LOAD_BANK, LOAD_COLUMNS,
- LOAD_ROWS, SAVE_ROW, SAVE_LEFT, GRANTED, WRITES, ROW_HELD, ROW_KEPT, ROW_BEAT, BEAT, WRITE_ADDRESS,
- DATA, DATA_LAST, ASKED_ROW, LOAD_ROW, LOAD_BEAT, READS, ADDRESS, LOOKUPS, WALKED, PASSED, WAITED,
- BEATS, SIZE) = range(68)
+ LOAD_ROWS, SAVE_ROW, SAVE_LEFT, GRANTED, WRITES, ROW_COMING, ROW_HELD, ROW_KEPT, ROW_BEAT, BEAT,
+ WRITE_ADDRESS, DATA, DATA_LAST, ASKED_ROW, LOAD_ROW, LOAD_BEAT, READS, ADDRESS, LOOKUPS, WALKED,
+ PASSED, WAITED, BEATS, SIZE) = range(69)
 
 
 def new_radiance(
@@ -139,13 +140,14 @@ def step(
     # ---- Saving and loading, of what stood before the cycle.
     working, saving, loading = state[WORKING], state[SAVING], state[LOADING]
     save_row, held, kept = state[SAVE_ROW], state[ROW_HELD], state[ROW_KEPT]
+    coming = state[ROW_COMING]
     grant = (working and saving and state[SAVE_LEFT] > 0 and not state[WRITE_ADDRESS]
              and state[WRITES] != state[LIMIT])
     move = not state[DATA] or data_ready
     put = move and kept and state[GRANTED] > 0
     row_end = put and state[ROW_BEAT] == state[ROW_BEATS] - 1
     burst_end = put and state[BEAT] == BURST_BEATS - 1
-    read = working and saving and save_row != state[SETS] and not held
+    read = working and saving and save_row != state[SETS] and not coming and not held
     keep = held and (not kept or row_end)
     ask = (working and loading and not state[FLUSH] and state[ASKED_ROW] != state[SETS]
            and (not saving or state[ASKED_ROW] + state[BURST_SETS] <= save_row)
@@ -169,11 +171,8 @@ def step(
         state[SAVE_LEFT] -= 1
     elif write_ready:
         state[WRITE_ADDRESS] = 0
-    if read:
-        state[ROW_HELD] = 1
-        state[SAVE_ROW] += 1
-    elif keep:
-        state[ROW_HELD] = 0
+    state[SAVE_ROW] += read
+    state[ROW_COMING], state[ROW_HELD] = read, coming or (held and not keep)
     state[ROW_KEPT] = keep or (kept and not row_end)
     if move:
         state[DATA] = put
