@@ -2,10 +2,10 @@
 
 A netlist of library cells is broken down into two-input operations on words of 64 bits and put in
 order; a kernel evaluates them all once a cycle. Modules that a unit has many times are evaluated
-side by side, one instance in each bit, so that 64 lanes cost what one does, unless they hold a
-memory. The unit is driven with
-the inputs that were recorded from its RTL and its outputs are compared with ``==`` in every cycle:
-a wrong mapping, a wrong reading of the library or a wrong simulation cannot go unnoticed.
+side by side, one instance in each bit, so that 64 lanes cost what one does; of a memory in them
+each has its own. The unit is driven with the inputs that were recorded from its RTL and its outputs
+are compared with ``==`` in every cycle: a wrong mapping, a wrong reading of the library or a wrong
+simulation cannot go unnoticed.
 
 Zero delay: a net changes at most once a cycle, so glitches are not seen.
 """
@@ -132,8 +132,9 @@ class Circuit:
     instances : dict
         Module of the netlist -> how often the unit has it.
     macros : list of dict
-        Memories that are cells of their own: ``words``, ``bits``, whether a read is ``transparent``
-        to the write of its cycle, and nets of the ports.
+        Memories that are cells of their own, one for each bit of the nets' words: ``words``,
+        ``bits``, whether a read is ``transparent`` to the write of its cycle, nets of the ports,
+        and which ``lane`` of them.
 
     Raises
     ------
@@ -257,16 +258,16 @@ class Circuit:
                 self._children(kind, instances, net, lanes)
             elif kind.startswith("sram_"):
                 for instance in instances:
-                    self._macro(kind, instance, net)
+                    self._macro(kind, instance, net, lanes)
             else:
                 self._cells(name, self._liberty.cell(kind), instances, net, lanes)
 
     def _children(
         self, kind: str, instances: Sequence[Mapping[str, Any]], net: Any, lanes: int
     ) -> None:
-        """Instances of a module: side by side where possible, else one after the other."""
+        """Instances of a module: side by side, or one after the other where all else is that."""
         ports = self._modules[kind]["ports"]
-        if lanes > 1 or len(instances) == 1 or self._holds_memory(kind):
+        if lanes > 1 or len(instances) == 1:
             for instance in instances:
                 nets = {}
                 for port, content in ports.items():
@@ -292,12 +293,6 @@ class Circuit:
                             self._operate(_EXTRACT, vector, ZERO, net(bits[bit]), shift=number)
                             self._crossings.append((vector, net(bits[bit]), 1 / len(side)))
             self._module(kind, inner, len(side))
-
-    def _holds_memory(self, kind: str) -> bool:
-        """Whether a memory that is a macro lies in a module: such are not side by side."""
-        kinds = {cell["type"] for cell in self._modules[kind]["cells"].values()}
-        return any(each.startswith("sram_") or (each in self._modules and self._holds_memory(each))
-                   for each in kinds - set(self._liberty.names))
 
     def _enter(self, nets: Sequence[int]) -> int:
         """One net of modules side by side from the nets outside."""
@@ -383,7 +378,7 @@ class Circuit:
         self._starts.append(np.full(count, bool(start)))
         return {flip_flop.state: state, flip_flop.inverse: inverse}
 
-    def _macro(self, kind: str, cell: Mapping[str, Any], net: Any) -> None:
+    def _macro(self, kind: str, cell: Mapping[str, Any], net: Any, lanes: int) -> None:
         number = {key: int(value, 2) if isinstance(value, str) and set(value) <= set("01") else 0
                   for key, value in cell["parameters"].items()}
         wanted = {"RD_PORTS": 1, "WR_PORTS": 1, "RD_CLK_ENABLE": 1, "WR_CLK_ENABLE": 1,
@@ -394,9 +389,10 @@ class Circuit:
                                  f"not {number.get(key, 0)}")
         nets = {port: [net(bit) for bit in cell["connections"][port]] for port in (
             "RD_ADDR", "RD_DATA", "RD_EN", "WR_ADDR", "WR_DATA", "WR_EN")}
-        self.macros.append({
-            "words": number["SIZE"], "bits": number["WIDTH"],
-            "transparent": number.get("RD_TRANSPARENCY_MASK", 0) == 1, **nets})
+        self.macros += [{
+            "words": number["SIZE"], "bits": number["WIDTH"], "lane": lane,
+            "transparent": number.get("RD_TRANSPARENCY_MASK", 0) == 1, **nets}
+            for lane in range(lanes)]
 
 
 def _concatenate(parts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
@@ -488,8 +484,8 @@ def _run(
 ):
     """Simulate all cycles of `window_of`; (cycle, output bit) of the first difference, or -1."""
     (read_address, read_data, read_enable, write_address, write_data, write_enable,
-     transparent) = macros
-    every = ~np.uint64(0)
+     transparent, lanes) = macros
+    every, one = ~np.uint64(0), np.uint64(1)
     scratch = np.empty(len(state), np.uint64)
     read = np.zeros((len(memories), memories.shape[2]), np.uint8)
     enabled = np.zeros(len(memories), np.bool_)
@@ -528,27 +524,31 @@ def _run(
         for k in range(len(state)):
             scratch[k] = value[following[k]]
         for m in range(len(memories)):
+            lane = lanes[m]
+            enabled[m] = (value[read_enable[m]] >> lane) & one != 0
             where = 0
-            for k in range(read_address.shape[1]):
-                where |= np.int64(value[read_address[m, k]] & np.uint64(1)) << k
+            if enabled[m]:
+                for k in range(read_address.shape[1]):
+                    where |= np.int64((value[read_address[m, k]] >> lane) & one) << k
+            if enabled[m] and not transparent[m]:
+                read[m, :] = memories[m, where]
             into = 0
             for k in range(write_address.shape[1]):
-                into |= np.int64(value[write_address[m, k]] & np.uint64(1)) << k
-            old = memories[m, where].copy()
+                into |= np.int64((value[write_address[m, k]] >> lane) & one) << k
             for k in range(write_data.shape[1]):
-                if value[write_enable[m, k]] & np.uint64(1):
-                    memories[m, into, k] = value[write_data[m, k]] & np.uint64(1)
-            if transparent[m]:
-                old = memories[m, where]
-            enabled[m] = (value[read_enable[m]] & np.uint64(1)) != 0
-            read[m, :] = old
+                if (value[write_enable[m, k]] >> lane) & one:
+                    memories[m, into, k] = (value[write_data[m, k]] >> lane) & one
+            if enabled[m] and transparent[m]:
+                read[m, :] = memories[m, where]
         # What one memory gives may be what another takes: after all have taken.
         for m in range(len(memories)):
             if enabled[m]:
                 for k in range(read_data.shape[1]):
                     if read_data[m, k] > CLOCK:
-                        moved = moved or value[read_data[m, k]] != read[m, k]
-                        value[read_data[m, k]] = read[m, k]
+                        word = value[read_data[m, k]]
+                        given = (word & ~(one << lanes[m])) | (np.uint64(read[m, k]) << lanes[m])
+                        moved = moved or given != word
+                        value[read_data[m, k]] = given
         for k in range(len(state)):
             moved = moved or value[state[k]] != scratch[k]
             value[state[k]] = scratch[k]
@@ -697,4 +697,5 @@ def _macro_arrays(
                         max((macro["bits"] for macro in macros), default=0)), np.uint8)
     return ((nets("RD_ADDR"), nets("RD_DATA"), nets("RD_EN").reshape(-1), nets("WR_ADDR"),
              nets("WR_DATA"), nets("WR_EN"),
-             np.array([macro["transparent"] for macro in macros], np.bool_)), content)
+             np.array([macro["transparent"] for macro in macros], np.bool_),
+             np.array([macro["lane"] for macro in macros], np.uint64)), content)

@@ -284,7 +284,7 @@ def test_memories_that_are_not_simulated(liberty: Liberty) -> None:
             Circuit({"modules": wrong}, "unit", liberty)
 
 
-def test_modules_with_memories_are_each_for_itself(liberty: Liberty) -> None:
+def test_modules_side_by_side_have_memories_of_their_own(liberty: Liberty) -> None:
     """Three banks of one kind, each with a buffer behind it, two levels down."""
     rng = np.random.default_rng(5)
     bank, pair, top = Netlist(), Netlist(), Netlist()
@@ -313,7 +313,8 @@ def test_modules_with_memories_are_each_for_itself(liberty: Liberty) -> None:
     circuit = Circuit({"modules": modules}, "unit", liberty)
     activity = simulate_activity(circuit, trace_of(stimulus, outputs), [(1, CYCLES)])
     assert circuit.instances == {"unit": 1, "pair": 3, "bank": 3}
-    assert len(circuit.macros) == 3
+    assert [macro["lane"] for macro in circuit.macros] == [0, 1, 2]
+    assert all(macro["RD_DATA"] == circuit.macros[0]["RD_DATA"] for macro in circuit.macros)
     changed = int((np.diff(outputs["o"][:CYCLES].astype(int), axis=0) != 0).sum())
     buffers = [group for group in circuit.groups if group.module == "bank"]
     assert sum(int(activity.toggles[0, group.pins["Y"]].sum()) for group in buffers) == changed > 50
