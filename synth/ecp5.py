@@ -45,6 +45,10 @@ SEED = 1
 
 _OPTIONS = ("--85k", "--package", "CABGA756", "--speed", "6", "--lpf-allow-unconstrained",
             "--timing-allow-fail", "--freq", f"{TARGET_MHZ:g}")
+#: LUTs above which cells are placed by their density. A unit between registers has no pins to pull
+#: it apart: the placer that nextpnr takes by itself begins with all of it in one spot, and leaves
+#: large ones so dense there that they are hardly routed.
+_LARGE_LUTS = 16_000
 # Yosys 0.70 fails on some netlists where it puts ABC's result in place ("GetSize(conn.first) ==
 # GetSize(conn.second)"); with other names it does not. So wires lose theirs where it does: what
 # is lost with them is who is who on the critical path.
@@ -255,13 +259,16 @@ def route(
         If a tool is not installed or fails, or the unit does not fit.
     """
     release = version()
-    content = _with_registers(_mapped(unit, design, cache).read_text(), unit)
+    netlist = _mapped(unit, design, cache)
+    content = _with_registers(netlist.read_text(), unit)
+    large = _counts(netlist, unit)["luts"] > _LARGE_LUTS
+    placer = ("--placer", "static") if large else ()
 
     def make(work: Path) -> None:
         # By its name alone: WebAssembly sees a /tmp of its own.
         (work / "netlist.json").write_text(content)
         done = subprocess.run(
-            [sys.executable, "-c", _NEXTPNR, *_OPTIONS, "--seed", str(seed), "--quiet",
+            [sys.executable, "-c", _NEXTPNR, *_OPTIONS, "--seed", str(seed), *placer, "--quiet",
              "--json", "netlist.json", "--report", "report.json"],
             cwd=work, capture_output=True, text=True, errors="replace")
         if done.returncode:
@@ -269,7 +276,7 @@ def route(
             raise SynthesisError(
                 f"nextpnr failed on {unit}: {lines[-1] if lines else done.stderr.strip()[-200:]}")
 
-    key = digest(content, release, _NEXTPNR, *_OPTIONS, str(seed))
+    key = digest(content, release, _NEXTPNR, *_OPTIONS, str(seed), *placer)
     folder, hit = cached(f"{unit}-ecp5-routed-{key}", make, ("report.json",), cache)
     report = json.loads((folder / "report.json").read_text())
     used = {name: entry["used"] for name, entry in report["utilization"].items()}
