@@ -84,7 +84,9 @@ synth: $(STAMP)
 		$(BIN)/splatforge synth gscore --library osu018 --unit lists --unit qsu \
 			--unit registers --unit shell --against synth/baseline_gscore.json && \
 		$(BIN)/splatforge synth lumina --library osu018 --unit radiance --unit registers \
-			--unit shell --unit tilelists --against synth/baseline_lumina.json; \
+			--unit shell --unit tilelists --against synth/baseline_lumina.json && \
+		$(BIN)/splatforge synth streaminggs --library osu018 --unit registers --unit shell \
+			--unit vsort --against synth/baseline_streaminggs.json; \
 	else echo "make synth needs a cell library (Debian: apt install qflow-tech-osu018)"; fi
 
 # pyright cannot follow the import hook of an editable install: it reads an installed copy.

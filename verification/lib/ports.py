@@ -39,10 +39,9 @@ __all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "reco
 
 #: Units of the raster core that can be recorded.
 UNITS = ("array", "fetch", "registers", "resolve")
-#: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's, and its
-#: `nru` is left out: as a circuit its 64 units with queues take more than 20 GB.
+#: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's.
 _OWN = {"gscore": ("bsu", "ccu", "lists", "qsu", "vru"),
-        "lumina": ("radiance", "tilelists"),
+        "lumina": ("nru", "radiance", "tilelists"),
         "streaminggs": ("cfu", "ffu", "setup", "vsort", "vsu")}
 
 #: The record ends with the frame, when the core resets its units.
