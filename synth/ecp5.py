@@ -47,8 +47,8 @@ _OPTIONS = ("--85k", "--package", "CABGA756", "--speed", "6", "--lpf-allow-uncon
             "--timing-allow-fail", "--freq", f"{TARGET_MHZ:g}")
 #: LUTs above which cells are placed by their density. A unit between registers has no pins to pull
 #: it apart: the placer that nextpnr takes by itself begins with all of it in one spot, and leaves
-#: large ones so dense there that they are hardly routed.
-_LARGE_LUTS = 16_000
+#: large ones so dense there that they are hardly routed (StreamingGS' sorters: 91 against 122 MHz).
+_LARGE_LUTS = 10_000
 # Yosys 0.70 fails on some netlists where it puts ABC's result in place ("GetSize(conn.first) ==
 # GetSize(conn.second)"); with other names it does not. So wires lose theirs where it does: what
 # is lost with them is who is who on the critical path.
