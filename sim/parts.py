@@ -1384,8 +1384,7 @@ def _lumina_actions(design: LuminaDesign, run: Run) -> dict[str, Counts]:
         "tilelists": {"tile": actions["tiles"],
                       "beat": counters["list_bytes"] // design.shell.data_bytes},
         "vru": {"entry": actions["entries"]},
-        "nru": {"lockstep": actions["lockstep"], "remapped": actions["remapped"],
-                "tile": actions["tiles"]},
+        "nru": {"lockstep": actions["lockstep"], "remapped": actions["remapped"]},
         "radiance": {"walked": counters["lookups"] + actions["tiles"],
                      "saved": counters["cache_written_bytes"] // design.shell.data_bytes,
                      "cycle": run.cycles}}

@@ -34,9 +34,10 @@ ACTIONS = {
 #: Unit that one accelerator has for itself -> action -> ports whose product is how often it happens
 #: in a cycle, or a port's bit and what it must be; and others to be added. They are the counts of
 #: :mod:`splatforge.sim.parts`. What took nothing beside another action is none: misses beside the
-#: entries of `vru`, voxels beside the Gaussians of `cfu`. A voxel's visits in the passes that sort
-#: it are part of the action, since nearly all are seen. A product of no ports is every cycle: the
-#: stages of `cfu` always move, and what chooses operands in the arithmetic of `vsu`.
+#: entries of `vru`, voxels beside the Gaussians of `cfu`, tiles of `nru`. A voxel's visits in the
+#: passes that sort it are part of the action, since nearly all are seen. A product of no ports is
+#: every cycle: the stages of `cfu` always move, and what chooses operands in the arithmetic of
+#: `vsu`.
 OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], ...]]] = {
     "bsu": {"entry": (("entries",),), "row": (("busy",),)},
     "ccu": {"gaussian": (("projected",),), "pair": (("pair",),)},
@@ -53,8 +54,7 @@ OWN_ACTIONS: dict[str, dict[str, tuple[tuple[str | tuple[str, int, int], ...], .
     "vsu": {"voxel": (("streamed",),), "row": (("busy",),), "cycle": ((),)},
     "tilelists": {"tile": (("o_tile__valid", "o_tile__ready"),),
                   "beat": (("list_beat",),)},
-    "nru": {"lockstep": (("lockstep",),), "remapped": (("remapped",),),
-            "tile": (("o_tile__valid", "o_tile__ready"),)},
+    "nru": {"lockstep": (("lockstep",),), "remapped": (("remapped",),)},
     # A pixel that was looked up, or a tile's end; a beat of a bank. To load one is next to nothing.
     "radiance": {"walked": (("i_walk__valid", "i_walk__ready"),),
                  "saved": (("o_write_data__valid", "o_write_data__ready"),), "cycle": ((),)},

@@ -154,7 +154,8 @@ def test_losses_by_hand():
 
 def test_reasons():
     """What the notes of the claims say."""
-    shorter, faster, issued, pairs, own, rates, losses = [], [], [], [], [], [], []
+    shorter, faster, issued, pairs, own, rates, losses, shares = ([] for _ in range(8))
+    gpu = lumincore._device("agx_xavier")
     for name in RUNS:
         of, without = counted(name, "default"), counted(name, "sharing")
         moved = [of["counters"][f"cache_{way}_bytes"] for way in ("read", "written")]
@@ -167,6 +168,8 @@ def test_reasons():
             counted(name, "plain")["sort"]["pairs"]))
         own.append(1e3 * sum(each.energy_j for each in lumincore._energies(
             name, "default", 12)) / WINDOW)
+        shares.append(lumincore._accelerated(name, "default", gpu).gpu_energy.value
+                      / lumincore._joules(name, "default", gpu, 12).value)
         rates.append(WINDOW / by_hand(name, "default")[0])
         losses.append(lumincore.psnr_loss([name], 26.3, "sharing").value)
         assert lumincore.speedup("agx_xavier", [name], "sharing", alone=True).value < 1
@@ -177,7 +180,8 @@ def test_reasons():
     assert ends(issued, 2) == [0.24, 0.82]
     assert ends(faster, 1) == [3.4, 7.3]
     assert ends(pairs, 1) == [1.2, 1.6]
-    assert ends(own, 1) == [2.6, 3.7]
+    assert ends(own, 1) == [2.2, 3.2]
+    assert ends(shares, 2) == [0.73, 0.87]
     assert ends(rates, 0) == [69, 293]
     assert ends(losses, 2) == [0.02, 0.26]
 
