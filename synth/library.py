@@ -253,7 +253,7 @@ def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) ->
     Raises
     ------
     LibraryError
-        If a file is absent, is no Liberty, or its node is not known.
+        If a file is absent, is no Liberty or is cut short, or its node is not known.
     """
     if not paths:
         try:
@@ -270,6 +270,8 @@ def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) ->
             raise LibraryError(f"{path}: cannot be read: {error}") from None
         if not _NAME.search(texts[-1]):
             raise LibraryError(f"{path}: must be a Liberty file, `library (NAME) {{ ... }}`")
+        if texts[-1].count("{") > texts[-1].count("}"):
+            raise LibraryError(f"{path}: must close every brace: it may be cut short")
     table = _known()
     names = [match[1] for text in texts if (match := _NAME.search(text))]
     known = next((table[name] for name in names if name in table), {})
@@ -279,14 +281,15 @@ def read_library(paths: Sequence[Path] = (), *, node_nm: float | None = None) ->
     if node_nm is not None:
         facts["node_nm"] = node_nm
     if "node_nm" not in facts:
-        raise LibraryError(f"{paths[0]}: the node of {names[0]} is not known: pass --node-nm")
+        raise LibraryError(f"{paths[0]}: the node of {names[0]} is not known: pass "
+                           "--library-node-nm")
     if not known:
-        facts |= _guess(texts)
+        facts |= _guess(texts, paths)
     facts["avoid"] = tuple(facts["avoid"])
     return Library(paths=tuple(paths), texts=tuple(texts), **facts)
 
 
-def _guess(texts: Sequence[str]) -> dict[str, object]:
+def _guess(texts: Sequence[str], paths: Sequence[Path]) -> dict[str, object]:
     """Driver, load and NAND2 of a library that is not known, by function and area."""
     buffers, nands = list[tuple[float, str, float]](), list[tuple[float, str]]()
     for text in texts:
@@ -311,7 +314,8 @@ def _guess(texts: Sequence[str]) -> dict[str, object]:
             if functions[0] in forms:
                 nands.append((area, match[1]))
     if not buffers or not nands:
-        raise LibraryError("Library must have a buffer and a two-input NAND")
+        raise LibraryError(f"{', '.join(map(str, paths))}: must have a buffer and a two-input "
+                           "NAND, in one of the files")
     buffers.sort()
     _, driver, pin_pf = buffers[len(buffers) // 2]
     return {"driver": driver, "load_pf": 4 * pin_pf, "nand2": min(nands)[1]}
