@@ -531,7 +531,8 @@ def gpu_rasterize(device: GpuDevice, *, pairs_reached: int, warp_steps: int, war
 
 
 def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
-            energy_band_j: tuple[float, float] | None = None) -> dict[str, dict[str, object]]:
+            energy_band_j: tuple[float, float] | None = None,
+            time_band_s: tuple[float, float] | None = None) -> dict[str, dict[str, object]]:
     """Baselines of a run for ``simulate --json``.
 
     Parameters
@@ -540,8 +541,8 @@ def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
         Of the accelerator, the same frame; above zero.
     gpu_runs : iterable of GpuRun
         Of the same frame, and of the same stages (:meth:`GpuRun.part`).
-    energy_band_j : tuple of float, optional
-        Of the accelerator; widens the band of the saving.
+    energy_band_j, time_band_s : tuple of float, optional
+        Of the accelerator; they widen the bands of the ratios.
 
     Returns
     -------
@@ -555,7 +556,9 @@ def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
         If a time or an energy is not above zero.
     """
     low_j, high_j = energy_band_j or (energy_j, energy_j)
-    for name, number in (("Time in s", time_s), ("Energy in J", energy_j),
+    low_s, high_s = time_band_s or (time_s, time_s)
+    for name, number in (("Time in s", time_s), ("Low end of the time in s", low_s),
+                         ("Energy in J", energy_j),
                          ("Low end of the energy in J", low_j)):
         if not (math.isfinite(number) and number > 0):
             raise ValueError(f"{name} must be above zero, not {number!r}")
@@ -566,7 +569,7 @@ def compare(*, time_s: float, energy_j: float, gpu_runs: Iterable[GpuRun],
             "time_s": time.value, "time_band_s": [time.low, time.high],
             "energy_j": spent.value, "energy_band_j": [spent.low, spent.high],
             "speedup": time.value / time_s,
-            "speedup_band": [time.low / time_s, time.high / time_s],
+            "speedup_band": [time.low / high_s, time.high / low_s],
             "energy_saving": spent.value / energy_j,
             "energy_saving_band": [spent.low / high_j, spent.high / low_j],
         }

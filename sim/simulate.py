@@ -369,16 +369,20 @@ class Rival:
     energies: tuple[EnergyReport, ...]
     areas: AreaReport
 
-    def baseline(self, time_s: float, energy_j: float, band_j: Sequence[float]) -> dict[str, Any]:
+    def baseline(
+        self, time_s: float, energy_j: float, band_s: Sequence[float], band_j: Sequence[float]
+    ) -> dict[str, Any]:
         """Its figures, over time and energy of ours.
 
         The band of a time is that of the clock for the cycles counted at its value. Where the
         memory's timing is in ns there are fewer cycles at a slower clock and more at a faster one:
-        the band is an outer one.
+        the band is an outer one. Both clocks come from one library by one rule, whose error they
+        share: of the ratio, the ends are taken together.
         """
         cycles = sum(run.cycles for run in self.runs)
         time = cycles / self.clock.value
         times = [cycles / self.clock.high, cycles / self.clock.low]
+        ratios = [time / time_s, *(each / ours for each, ours in zip(times, band_s, strict=True))]
         spent = sum(report.energy_j for report in self.energies)
         spent_band = [sum(report.band_j[end] for report in self.energies) for end in (0, 1)]
         return {
@@ -386,7 +390,8 @@ class Rival:
             "clock_source": self.clock.source,
             "time_s": time, "time_band_s": times,
             "energy_j": spent, "energy_band_j": spent_band,
-            "speedup": time / time_s, "speedup_band": [each / time_s for each in times],
+            "speedup": time / time_s,
+            "speedup_band": [end(ratios) for end in (min, max)],
             "energy_saving": spent / energy_j,
             "energy_saving_band": [spent_band[0] / band_j[1], spent_band[1] / band_j[0]],
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
@@ -534,6 +539,7 @@ class Simulation:
     def record(self) -> dict[str, Any]:
         """The figures for ``--json``; keys carry their units."""
         time_s = self.cycles / self.clock.value
+        band_s = (self.cycles / self.clock.high, self.cycles / self.clock.low)
         counters, frames = self.counters, len(self.runs)
         color = self.parameters.splat.color
         energy_j = sum(report.energy_j for report in self.energies)
@@ -546,9 +552,10 @@ class Simulation:
             whole = replace(each[0], stages=tuple(s for run in each for s in run.stages))
             baselines |= compare(
                 time_s=time_s, energy_j=energy_j, gpu_runs=[whole],
-                energy_band_j=(band[0], band[1]))
+                energy_band_j=(band[0], band[1]), time_band_s=band_s)
         if self.rival is not None:
-            baselines[self.rival.design] = self.rival.baseline(time_s, energy_j, band)
+            baselines[self.rival.design] = self.rival.baseline(
+                time_s, energy_j, band_s, band)
         for each in baselines.values():
             each["clock_assumed"] = self.is_clock_assumed
         models = _MODELS[self.design]

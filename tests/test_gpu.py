@@ -323,6 +323,9 @@ def test_compare_by_hand() -> None:
     assert orin["speedup_band"] == pytest.approx([run.time.low / 0.005, run.time.high / 0.005])
     assert orin["energy_saving_band"] == \
         pytest.approx([run.energy.low / 0.02, run.energy.high / 0.005])
+    banded = compare(time_s=0.005, energy_j=0.01, time_band_s=(0.004, 0.01), gpu_runs=[run])
+    assert banded["orin_nx_16gb"]["speedup_band"] == \
+        pytest.approx([run.time.low / 0.01, run.time.high / 0.004])
     plain = compare(time_s=0.005, energy_j=0.01, gpu_runs=[run])["orin_nx_16gb"]
     assert plain["energy_saving_band"] == pytest.approx([run.energy.low / 0.01,
                                                          run.energy.high / 0.01])

@@ -347,6 +347,13 @@ def test_gscore_stands_beside_it(frame):
     assert theirs["speedup"] == pytest.approx(theirs["time_s"] / record["time_s"])
     low, high = theirs["speedup_band"]
     assert low <= theirs["speedup"] <= high
+    # One library and one rule for both clocks: slow together, fast together.
+    slow = theirs["time_band_s"][1] * record["clock_band_hz"][0] / record["cycles"]
+    fast = theirs["time_band_s"][0] * record["clock_band_hz"][1] / record["cycles"]
+    assert [low, high] == pytest.approx(sorted([slow, fast, theirs["speedup"]])[::2])
+    orin = record["baselines"]["orin_nx_16gb"]
+    assert orin["speedup_band"][0] == pytest.approx(
+        orin["time_band_s"][0] * record["clock_band_hz"][0] / record["cycles"])
     assert record["assumed"]["speedup"]["gscore"] == pytest.approx(theirs["cycles"] / run.cycles)
     assert theirs["energy_saving"] == pytest.approx(theirs["energy_j"] / record["energy_j"])
     assert record["bytes"]["coarse"] == run.counters["coarse_bytes"]
