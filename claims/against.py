@@ -261,27 +261,25 @@ def chip_area(node_nm: float) -> Sourced:
         streaminggs_inventory(PUBLISHED, default_costs()), node_nm=node_nm).units.values())
 
 
-def quantization_saving(frames: Sequence[str]) -> Sourced:
-    """Share of the bytes of fine halves that codebooks save, against binary32.
+def quantization_saving(frames: Sequence[str], *, coarse: bool) -> Sourced:
+    """Share of the bytes of voxel loads that codebooks save, against binary32.
 
     What was read of fine halves for a Gaussian that is projected, what is read in vain where a
-    group ends included, against its numbers of degree 3. The source says what is saved of whole
-    voxel loads, whose coarse halves are the same in both.
+    group ends included, against its numbers of degree 3.
 
     Parameters
     ----------
     frames : sequence of str
         Of :data:`FRAMES`.
+    coarse : bool
+        Whether coarse halves, which are the same in both, are part of a load.
     """
-    def saved(name: str, coarse: bool) -> float:
+    def saved(name: str) -> float:
         counters = _counts(name, "published")["counters"]
         same = counters["coarse_bytes"] if coarse else 0
         plain = 4 * _FINE_NUMBERS * counters["gaussians_projected"]
         return 1 - (same + counters["fine_bytes"]) / (same + plain)
-    mean = over_scenes(frames, lambda name: Sourced.exact(saved(name, False), "1", _COUNTED))
-    whole = ", ".join(f"{name} {saved(name, True):.1%}" for name in frames)
-    return replace(
-        mean, source=f"{_COUNTED}; of whole voxel loads, coarse halves included: {whole}")
+    return over_scenes(frames, lambda name: Sourced.exact(saved(name), "1", _COUNTED))
 
 
 def coarse_parameters() -> Sourced:

@@ -15,10 +15,16 @@ _WIDEST = 2.0
 
 
 def band_width(claim: Claim, ours: Sourced) -> float:
-    """Ratio of the ends of our band or of the published interval, the wider; at least 1."""
+    """Ratio of the ends of our band or of the published interval, the wider; at least 1.
+
+    A share of a whole is as uncertain as what is left of the whole, where that is more: that a
+    saving lies between 50 and 99 % says of what remains no more than a factor of fifty.
+    """
     def ratio(low: float, high: float) -> float:
         return 1.0 if low == high else high / low if low > 0 else math.inf
     widths = [ratio(ours.low, ours.high)]
+    if claim.unit == "%" and ours.high <= 100:
+        widths.append(ratio(100 - ours.high, 100 - ours.low))
     if claim.relation == "equal":
         ends = sorted((abs(claim.low), abs(claim.high)))
         widths.append(ratio(*ends) if claim.low * claim.high > 0 else

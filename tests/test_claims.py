@@ -214,6 +214,11 @@ def test_width() -> None:
     assert band_width(claim((-4.0, -2.0)), ours(4)) == 2
     assert math.isinf(band_width(claim((-1.0, 1.0)), ours(0)))
     assert band_width(claim((2.0, 9.0), relation="at most"), ours(4)) == 1
+    # What a share leaves of the whole.
+    assert band_width(claim(unit="%"), ours(94, 50, 99)) == 50
+    assert band_width(claim(unit="%"), ours(4, 2, 6)) == 3
+    assert math.isinf(band_width(claim(unit="%"), ours(99, 98, 100)))
+    assert band_width(claim(unit="%"), ours(200, 150, 300)) == 2
 
 
 def row(name: str, each: str) -> Row:
