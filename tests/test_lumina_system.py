@@ -140,7 +140,7 @@ def test_measured_units_by_hand(simulation):
     c, done = run.counters, run.actions
     actions = {
         "tilelists": {"tile": 5 * 6, "beat": c["list_bytes"] // 16},
-        "nru": {"lockstep": done["lockstep"], "remapped": done["remapped"], "tile": 5 * 6},
+        "nru": {"lockstep": done["lockstep"], "remapped": done["remapped"]},
         "radiance": {"walked": c["lookups"] + 5 * 6, "saved": c["cache_written_bytes"] // 16,
                      "cycle": run.cycles}}
     by_gates, by_operators = (
