@@ -74,7 +74,7 @@ test: tools $(STAMP)
 test-all: tools $(STAMP)
 	$(PYTEST)
 
-# The units that Yosys maps in a minute; the array and the sorters take a quarter of an hour and are
+# The units that Yosys maps in a minute; the array and GSCore's sorters take a quarter of an hour and are
 # for `splatforge synth` by hand. After a change that is meant: the same with --json in --against's
 # place.
 synth: $(STAMP)

@@ -526,19 +526,17 @@ def _run(
         for m in range(len(memories)):
             lane = lanes[m]
             enabled[m] = (value[read_enable[m]] >> lane) & one != 0
-            where = 0
-            if enabled[m]:
-                for k in range(read_address.shape[1]):
-                    where |= np.int64((value[read_address[m, k]] >> lane) & one) << k
-            if enabled[m] and not transparent[m]:
+            where = into = 0
+            for k in range(read_address.shape[1]):
+                where |= np.int64((value[read_address[m, k]] >> lane) & one) << k
+            if not transparent[m]:
                 read[m, :] = memories[m, where]
-            into = 0
             for k in range(write_address.shape[1]):
                 into |= np.int64((value[write_address[m, k]] >> lane) & one) << k
             for k in range(write_data.shape[1]):
                 if (value[write_enable[m, k]] >> lane) & one:
                     memories[m, into, k] = (value[write_data[m, k]] >> lane) & one
-            if enabled[m] and transparent[m]:
+            if transparent[m]:
                 read[m, :] = memories[m, where]
         # What one memory gives may be what another takes: after all have taken.
         for m in range(len(memories)):
