@@ -57,7 +57,7 @@ _REQUIRED = ("quantity", "value", "unit", "tag", "source")
 _TOLERANCE = 0.10
 # Units of papers that the cost tables do not know: unit there, and how many of ours make one.
 _UNITS = {"x": ("1", 1.0), "%": ("1", 0.01), "FPS": ("Hz", 1.0), "KB": ("B", 1024.0),
-          "dB": ("1", 1.0)}
+          "dB": ("1", 1.0), "min": ("s", 60.0)}
 _LAYERS = ("claims", "sim", "algos", "scenes", "designs")
 
 

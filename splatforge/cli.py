@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from splatforge.sim.costs import CostTable, Sourced
     from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
+    from splatforge.sim.systems.run import SystemRun
     from splatforge.verification.cosim import CosimPictures
 
 __all__ = ["app", "entry", "main"]
@@ -295,6 +296,11 @@ scenes_app = typer.Typer(
     help="List, inspect, convert, make, fetch, fine-tune."
 )
 app.add_typer(scenes_app, name="scenes")
+systems_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich",
+    help="Model GPU-side systems of serving and generation: list, run, compare with baselines."
+)
+app.add_typer(systems_app, name="systems")
 
 
 def _version(value: bool) -> None:
@@ -1605,6 +1611,166 @@ def _print_claims(rows: "Sequence[Row]") -> None:
     console = Console()
     # A pipe has no width of its own: rows stay whole there.
     Console(width=None if console.is_terminal else 240).print(table)
+
+
+# GPU-side systems ------------------------------------------------------------------------------
+
+SystemArgument = Annotated[str, typer.Argument(
+    metavar="NAME", help="A name from `splatforge systems list`.")]
+SetOption = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="OPTION=VALUE",
+    help="An option of the system, as `systems list` shows them; may be repeated.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all that is random.")]
+TracesOption = Annotated[Path | None, typer.Option(
+    "--traces", metavar="DIR", help="Folder of published traces; without it the statistics that "
+    "are committed.")]
+PlotOption = Annotated[Path | None, typer.Option(
+    "--plot", metavar="FILE", help="Draw the curves: .svg, .png, .html or .json (Vega-Lite).")]
+
+
+@systems_app.command("list", epilog="Example: splatforge systems list")
+def systems_list(json_file: JsonOption = None) -> None:
+    """List the systems and the options of each."""
+    from splatforge.sim.systems.run import SYSTEMS, options_of
+
+    record = {name: {"about": about, "options": {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in options_of(name).items()}} for name, (_, about) in SYSTEMS.items()}
+    lines = list[tuple[str, str]]()
+    for name, each in record.items():
+        lines.append((name, each["about"]))
+        lines.append(("", ", ".join(
+            f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in each["options"].items() if key not in ("seed", "traces"))))
+    _publish({"systems": record}, json_file, lines)
+
+
+def _system_options(
+    name: str, verb: str, settings: Sequence[str] | None, seed: int, traces: Path | None
+) -> dict[str, object]:
+    """What a system is run with."""
+    from splatforge.sim.systems.run import options_of
+
+    known = options_of(name, verb)
+    options: dict[str, object] = {"seed": seed} if "seed" in known else {}
+    if traces is not None:
+        if "traces" not in known:
+            raise ValueError(f"{name} takes no traces: leave --traces out")
+        if not traces.is_dir():
+            raise ValueError(f"{traces}: must be a folder of traces")
+        options["traces"] = str(traces)
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be OPTION=VALUE, not {setting!r}")
+        options[key.strip().replace("-", "_")] = value.strip()
+    return options
+
+
+def _draw(runs: "Mapping[str, SystemRun]", path: Path) -> None:
+    """Write the plot of one run, or of several side by side."""
+    from splatforge.report import systems as plots
+
+    figures = [asdict(curve) for curve in next(iter(runs.values())).curves]
+    for figure in figures:
+        if len(runs) > 1:
+            figure["series"] = {
+                f"{variant} {name}" if len(curve.series) > 1 else variant: points
+                for variant, run in runs.items() for curve in run.curves
+                if curve.title == figure["title"] for name, points in curve.series.items()}
+    if not figures:
+        metrics = next(iter(runs.values())).metrics
+        spec = plots.bars("", metrics)
+    else:
+        spec = plots.curves(figures)
+    _write_bytes(path, plots.picture(spec, path.suffix))
+
+
+def _claims_of(name: str) -> "tuple[Sequence[Row], list[Any]]":
+    from splatforge import claims as ledger
+
+    with _progress("computing claims") as tell:
+        rows = ledger.evaluate((name,), progress=tell)
+    return rows, ledger.record(rows)["claims"]
+
+
+def _print_runs(runs: "Mapping[str, SystemRun]") -> None:
+    """A row for every metric, a column for every run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = dict.fromkeys(name for run in runs.values() for name in run.metrics)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric")
+    for variant in runs:
+        table.add_column(variant, justify="right", overflow="fold")
+    for name in names:
+        table.add_row(name, *(f"{run.metrics[name]:,.4g}" if name in run.metrics else ""
+                              for run in runs.values()))
+    console = Console()
+    Console(width=None if console.is_terminal else 240).print(table)
+    first = next(iter(runs.values()))
+    for title, texts in (("assumed", first.assumptions), ("not covered", first.not_covered)):
+        for text in texts:
+            print(f"{title}: {text}")
+
+
+@systems_app.command("run", epilog="Example: splatforge systems run ellm --set context=65536")
+def systems_run(
+    name: SystemArgument,
+    settings: SetOption = None,
+    seed: SeedOption = 0,
+    traces: TracesOption = None,
+    plot: PlotOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run the model of a system, and compare what its paper published."""
+    from splatforge.sim.systems.run import run_system
+
+    if plot is not None:
+        _check_extension(plot, ".svg", ".png", ".html", ".json")
+    _check_outputs(json_file, plot)
+    with _progress(f"running {name}"):
+        made = run_system(name, **_system_options(name, "run", settings, seed, traces))
+    rows, claimed = _claims_of(name)
+    if plot is not None:
+        _draw({name: made}, plot)
+    if json_file is not None:
+        _write_json({"system": name, "metrics": made.metrics, "claims": claimed,
+                     "assumptions": made.assumptions, "not_covered": made.not_covered,
+                     "curves": [asdict(curve) for curve in made.curves]}, json_file)
+    if json_file != "-":
+        _print_runs({name: made})
+        _print_claims([row for row in rows if row.ours is not None])
+
+
+@systems_app.command("compare", epilog="Example: splatforge systems compare ellm --seed 1")
+def systems_compare(
+    name: SystemArgument,
+    settings: SetOption = None,
+    seed: SeedOption = 0,
+    traces: TracesOption = None,
+    plot: PlotOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a system and its baselines under the same load."""
+    from splatforge.sim.systems.run import compare_system
+
+    if plot is not None:
+        _check_extension(plot, ".svg", ".png", ".html", ".json")
+    _check_outputs(json_file, plot)
+    with _progress(f"comparing {name}"):
+        runs = compare_system(name, **_system_options(name, "compare", settings, seed, traces))
+    if plot is not None:
+        _draw(runs, plot)
+    if json_file is not None:
+        first = next(iter(runs.values()))
+        _write_json({"system": name, "assumptions": first.assumptions,
+                     "not_covered": first.not_covered,
+                     "variants": {variant: run.metrics for variant, run in runs.items()}},
+                    json_file)
+    if json_file != "-":
+        _print_runs(runs)
 
 
 def _versions() -> dict[str, str]:
