@@ -20,6 +20,10 @@ __all__ = ["SYSTEMS", "Curve", "SystemRun", "compare_system", "options_of", "run
 SYSTEMS: dict[str, tuple[str, str]] = {
     "ellm": ("splatforge.sim.systems.ellm",
              "elastic memory for activations and KV cache in LLM serving"),
+    "igtcache": ("splatforge.sim.systems.igtcache",
+                 "a cache that finds out how each data set is read"),
+    "post": ("splatforge.sim.systems.post",
+             "a private GPT that verifies public drafts"),
 }
 
 
