@@ -22,6 +22,8 @@ SYSTEMS: dict[str, tuple[str, str]] = {
              "elastic memory for activations and KV cache in LLM serving"),
     "igtcache": ("splatforge.sim.systems.igtcache",
                  "a cache that finds out how each data set is read"),
+    "livevlm": ("splatforge.sim.systems.livevlm",
+                "a bounded KV cache for video that streams in"),
     "post": ("splatforge.sim.systems.post",
              "a private GPT that verifies public drafts"),
 }
