@@ -27,6 +27,7 @@ from splatforge.sim.area import area
 from splatforge.sim.costs import Sourced, default_costs
 from splatforge.sim.dram_energy import dram_costs
 from splatforge.sim.gpu import devices, gpu_frame
+from splatforge.sim.systems.run import SYSTEMS
 
 NAMES = {"papers": {"some": "Some paper"}, "sources": {"key": "somewhere"}}
 GOOD = """
@@ -195,7 +196,8 @@ def test_nothing_is_predicted_by_what_it_was_told(rows) -> None:
         assert by_id[name].status == "not comparable"
         assert by_id[name].reason.startswith("an identity: ")
         assert by_id[name].ratio == pytest.approx(1, rel=0.05)
-    assert [name for name, row in by_id.items() if row.status == "predicted"] == []
+    # Of GPU-side systems some numbers follow from sizes and data sheets alone.
+    assert {row.claim.paper for row in rows if row.status == "predicted"} <= set(SYSTEMS)
 
 
 def test_reasons_name_the_substitute() -> None:
