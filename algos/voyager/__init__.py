@@ -1,0 +1,1 @@
+"""Voyager: level-of-detail trees and cuts in the cloud, splatting on the client."""
