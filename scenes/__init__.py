@@ -16,6 +16,7 @@ from splatforge.scenes.trajectory import (
     follow,
     head_jitter,
     orbit,
+    travel,
     turn_deg,
 )
 from splatforge.scenes.transform import transform
@@ -51,5 +52,6 @@ __all__ = [
     "save",
     "surround",
     "transform",
+    "travel",
     "turn_deg",
 ]

@@ -148,6 +148,50 @@ def fly_through(keys: Sequence[Camera], *, frames: int, duration_s: float = 4.0)
     )
 
 
+def travel(
+    camera: Camera,
+    up: npt.ArrayLike,
+    *,
+    frames: int,
+    speed: float,
+    rate_hz: float = 90.0,
+) -> Trajectory:
+    """Return a straight and level way at constant speed in the direction of the view.
+
+    Parameters
+    ----------
+    camera : Camera
+        First camera; the others share its intrinsics and look the same way.
+    up : array_like
+        Upward direction of shape [3], of any length.
+    frames : int
+        Number of cameras, at least 1.
+    speed : float
+        Scene units per second.
+    rate_hz : float
+        Frames per second.
+
+    Raises
+    ------
+    ValueError
+        The view is along ``up``, or a number is out of range.
+    """
+    _check_path(frames, frames / rate_hz if rate_hz > 0 else -1.0)
+    if not (np.isfinite(speed) and speed >= 0):
+        raise ValueError(f"Travel speed must be at least 0 and finite, not {speed!r}")
+    upward, forward = _unit(up), camera.w2c[2, :3]
+    level = forward - (forward @ upward) * upward
+    if np.linalg.norm(level) < 1e-6:
+        raise ValueError(f"Travel up must not be along the view direction, not {up!r}")
+    step = _unit(level) * speed / rate_hz
+    rotation, eye = camera.w2c[:3, :3], camera.position
+    return Trajectory(
+        name="travel",
+        cameras=tuple(_placed(camera, rotation, eye + i * step) for i in range(frames)),
+        times_s=np.arange(frames) / rate_hz,
+    )
+
+
 def head_jitter(
     camera: Camera,
     *,

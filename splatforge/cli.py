@@ -26,6 +26,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
+    from splatforge.algos.voyager.tree import LodTree
     from splatforge.claims import Row
     from splatforge.designs.memory import Memory
     from splatforge.designs.shell import AcceleratorDesign
@@ -52,6 +53,9 @@ _GRACE_S = 6.0
 _DEAF = ("__del__", "_raw_object_cache_notify", "_raw_object_cache_getbuffer")
 _FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
+_TRAJECTORIES = "orbit, fly-through, walk, drive, head-jitter, or an EyeNavGS CSV"
+#: Metres a second, a unit of the scene being one, at 90 frames a second: on foot, and at 50 km/h.
+_SPEEDS = {"walk": 1.4, "drive": 50 / 3.6}
 
 
 class SceneCommand(TyperCommand):
@@ -156,7 +160,7 @@ class PathOptions(ViewOptions):
 
     trajectory: Annotated[str | None, typer.Option(
         "--trajectory", metavar="NAME",
-        help="orbit, fly-through, head-jitter, or an EyeNavGS CSV.")] = None
+        help=f"{_TRAJECTORIES}.")] = None
     frames: Annotated[int | None, typer.Option(
         "--frames", min=1, help="Frames to take of the cameras or of the trajectory.")] = None
     background: Annotated[Any, typer.Option(
@@ -301,6 +305,11 @@ systems_app = typer.Typer(
     help="Model GPU-side systems of serving and generation: list, run, compare with baselines."
 )
 app.add_typer(systems_app, name="systems")
+lod_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich",
+    help="Level-of-detail trees of cities: build, inspect, search, cut."
+)
+app.add_typer(lod_app, name="lod")
 
 
 def _version(value: bool) -> None:
@@ -465,21 +474,23 @@ def _trajectory(
     """Cameras of a named path that begins at ``first``, or of a head-motion trace."""
     import numpy as np
 
-    from splatforge.scenes import Camera, fly_through, guess_up, head_jitter, orbit
+    from splatforge.scenes import Camera, fly_through, guess_up, head_jitter, orbit, travel
 
     if name == "head-jitter":
         return head_jitter(first, frames=frames, seed=0).cameras
     if Path(name).suffix in (".csv", ".gz"):
         return _head_motion(Path(name), first, frames)
-    if name not in ("orbit", "fly-through"):
+    if name not in ("orbit", "fly-through", *_SPEEDS):
         raise ValueError(
-            f"Trajectory must be orbit, fly-through, head-jitter or a CSV file, not {name!r}"
-        )
+            "Trajectory must be orbit, fly-through, walk, drive, head-jitter or a CSV file, "
+            f"not {name!r}")
+    up = guess_up(scene)
+    if name in _SPEEDS:
+        return travel(first, up, frames=frames, speed=_SPEEDS[name]).cameras
     # What the camera looks at: the point of its axis level with the middle of the scene.
     forward = first.w2c[2, :3]
     away = float((np.median(scene.means.astype(np.float64), axis=0) - first.position) @ forward)
     target = first.position + forward * max(away, 2 * first.near)
-    up = guess_up(scene)
     if name == "orbit":
         return orbit(first, target, up, frames=frames).cameras
     if len(keys) < 2:
@@ -900,6 +911,190 @@ def _saved(path: str, scene: "Scene", json_file: str | None) -> None:
 def _point(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
+
+
+@lod_app.command("build", epilog="Example: splatforge lod build city -o city.lod")
+def lod_build(
+    scene: Annotated[list[str], typer.Argument(
+        metavar="NAME|FILE...", help="Parts of a city, one of which is in memory at a time.")],
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="FILE", help="The .lod to write.")],
+    fan_out: Annotated[int, typer.Option(
+        "--fan-out", min=2, max=16, help="Children of a node, at most.")] = 4,
+    subtree_nodes: Annotated[int, typer.Option(
+        "--subtree-nodes", min=1, max=1 << 20, help="Nodes of a subtree of the search, at most."
+    )] = 512,
+    chunk_gaussians: Annotated[int, typer.Option(
+        "--chunk-gaussians", min=1, max=1 << 27,
+        help="Gaussians of a task, at most; the tree is the same.")] = 1 << 20,
+    tiles: Annotated[Any, typer.Option(
+        "--tiles", metavar="CxR", parser=_size, help="Copies of the city side by side."
+    )] = "1x1",
+    scheduler: Annotated[str | None, typer.Option(
+        "--scheduler", metavar="ADDRESS",
+        help="Build chunks on the Dask cluster of this scheduler, which shares the folder of the "
+        "output; else on threads here.")] = None,
+    antialiased: Annotated[bool | None, typer.Option(
+        "--antialiased/--no-antialiased", help="Flag of the tree, whatever the parts say.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Build the level-of-detail tree of a city, larger than memory if need be."""
+    from functools import partial
+
+    from splatforge.algos.voyager.build import build, cluster
+    from splatforge.algos.voyager.tree import LodTree
+    from splatforge.designs.lod import TreeDesign
+    from splatforge.scenes import resolve
+
+    _check_extension(output, ".lod")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _check_outputs(json_file, output)
+    design = TreeDesign(fan_out=fan_out, subtree_nodes=subtree_nodes,
+                        chunk_gaussians=chunk_gaussians)
+    parts = [partial(resolve, name, antialiased=antialiased) for name in scene]
+    start = time.perf_counter()
+    with cluster(scheduler) as executor, _stages() as tell:
+        build(parts, output, design, tiles=tiles, executor=executor, progress=tell)
+    build_s = time.perf_counter() - start
+    record = {"output": str(output), **_tree_record(LodTree.open(output), output),
+              "build_s": build_s}
+    _publish(record, json_file, [
+        ("written", str(output)), *_tree_lines(record), ("built in", f"{build_s:.1f} s")])
+
+
+@lod_app.command("info", epilog="Example: splatforge lod info city.lod")
+def lod_info(
+    tree: Annotated[Path, typer.Argument(metavar="FILE", help="A .lod file.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Verify the checksums of a tree and say what it holds."""
+    from splatforge.algos.voyager.tree import LodTree
+
+    with _progress("verifying") as tell:
+        opened = LodTree.open(tree, verify=True, progress=tell)
+    record = {"tree": str(tree), **_tree_record(opened, tree)}
+    _publish(record, json_file, _tree_lines(record))
+
+
+def _tree_record(tree: "LodTree", path: Path) -> dict[str, Any]:
+    return {
+        "gaussians": tree.leaves, "nodes": tree.nodes, "levels": tree.levels,
+        "sh_degree": tree.sh_degree, "antialiased": tree.antialiased,
+        "fan_out": tree.design.fan_out, "subtrees": len(tree.roots),
+        "subtree_nodes_mean": tree.nodes / len(tree.roots),
+        "subtree_nodes_most": tree.design.subtree_nodes, "bbox_min": tree.box[0, :3],
+        "bbox_max": tree.box[0, 3:], "size_bytes": path.stat().st_size}
+
+
+def _tree_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Gaussians", f"{record['gaussians']:,} of SH degree {record['sh_degree']}"),
+        ("nodes", f"{record['nodes']:,} on {record['levels']} levels"),
+        ("subtrees", (f"{record['subtrees']:,}, {record['subtree_nodes_mean']:.0f} nodes each, "
+         f"{record['subtree_nodes_most']} at most")),
+        ("bounds", f"{_point(record['bbox_min'])} to {_point(record['bbox_max'])}"),
+        ("antialiased", "yes" if record["antialiased"] else "no"),
+        ("size", f"{record['size_bytes']:,} bytes"),
+    ]
+
+
+#: Gaussians by which a tree is looked at where a first view or a path is asked for.
+_OVERVIEW = 200_000
+
+TauOption = Annotated[float, typer.Option(
+    "--tau", metavar="PX", min=1e-3, max=1e5,
+    help="Pixels below which a node is fine enough.")]
+LodCameraOption = Annotated[Path | None, typer.Option(
+    "--camera", metavar="FILE",
+    help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")]
+LodSizeOption = Annotated[Any, typer.Option(
+    "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
+
+
+@lod_app.command(
+    "search", epilog="Example: splatforge lod search city.lod --trajectory walk --frames 90")
+def lod_search(
+    tree: Annotated[Path, typer.Argument(metavar="FILE", help="A .lod file.")],
+    trajectory: Annotated[str | None, typer.Option(
+        "--trajectory", metavar="NAME",
+        help=f"{_TRAJECTORIES}; without cameras walk.")] = None,
+    frames: Annotated[int | None, typer.Option(
+        "--frames", min=3,
+        help="Frames to take of the cameras or of the trajectory; of that 90.")] = None,
+    camera: LodCameraOption = None,
+    size: LodSizeOption = None,
+    tau: TauOption = 6.0,
+    window: Annotated[int, typer.Option(
+        "--window", min=1, max=1 << 16,
+        help="Frames from search to search, where it runs ahead of them.")] = 4,
+    json_file: JsonOption = None,
+) -> None:
+    """Search a tree along a path, by every search, and compare what each takes."""
+    from splatforge.algos.voyager.path import search_path
+    from splatforge.algos.voyager.tree import LodTree
+    from splatforge.designs.lod import SearchDesign
+
+    _check_outputs(json_file)
+    opened = LodTree.open(tree)
+    if trajectory is None and camera is None:
+        trajectory = "walk"
+    if trajectory is not None:
+        frames = frames or 90
+    views = _cameras(opened.scene(opened.overview(_OVERVIEW)), size, camera, trajectory, frames,
+                     (1280, 720))
+    with _progress("searching") as tell:
+        found = search_path(opened, views, SearchDesign(tau_px=tau, window_frames=window),
+                            progress=tell)
+    record = {"tree": str(tree), "nodes": opened.nodes, "tau_px": tau, "window_frames": window,
+              "width": views[0].width, "height": views[0].height, **asdict(found)}
+    streaming = found.streaming
+
+    def work(name: str) -> str:
+        done = getattr(found, name)
+        return (f"{done.visited:,.0f} nodes visited, {1e3 * done.time_s:.3f} ms: "
+                f"{streaming.visited / max(done.visited, 1):.1f}x fewer, "
+                f"{streaming.time_s / max(done.time_s, 1e-9):.1f}x faster")
+
+    _publish(record, json_file, [
+        ("path", f"{found.frames} frames, cut of {found.cut_nodes:,.0f} of {opened.nodes:,} nodes"),
+        ("streaming", f"{streaming.visited:,.0f} nodes visited, {1e3 * streaming.time_s:.3f} ms"),
+        ("from the last cut", work("temporal")),
+        ("all its subtrees", work("temporal_all")),
+        ("cuts", "the same" if found.identical else "NOT the same"),
+        *((f"unchanged over {gap}", (f"{100 * share:.3f} %, "
+           f"at worst {100 * found.unchanged_worst[gap]:.3f} %"))
+          for gap, share in found.unchanged.items()),
+        ("new a frame", f"{found.added_nodes:,.1f} nodes"),
+        (f"{window} frames ahead", (f"{100 * found.ahead_present:.3f} % of a cut there, "
+         f"at worst {100 * found.ahead_present_worst:.3f} %")),
+    ])
+
+
+@lod_app.command("cut", epilog="Example: splatforge lod cut city.lod -o cut.ply --tau 12")
+def lod_cut(
+    tree: Annotated[Path, typer.Argument(metavar="FILE", help="A .lod file.")],
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write.")],
+    camera: LodCameraOption = None,
+    size: LodSizeOption = None,
+    tau: TauOption = 6.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Write the cut of a view as a scene, to render."""
+    from splatforge.algos.voyager.search import Search
+    from splatforge.algos.voyager.tree import LodTree
+    from splatforge.designs.lod import SearchDesign
+    from splatforge.scenes import save
+
+    _check_extension(output, ".ply", ".splat", ".spz")
+    _check_outputs(json_file, output)
+    opened = LodTree.open(tree)
+    (view,) = _cameras(
+        opened.scene(opened.overview(_OVERVIEW)), size, camera, None, 1, (1280, 720))
+    found = opened.scene(Search(opened, SearchDesign(tau_px=tau)).full(view).ids)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save(found, output)
+    _saved(str(output), found, json_file)
 
 
 @app.command(

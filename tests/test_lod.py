@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splatforge.algos.voyager.build import build
+from splatforge.algos.voyager.build import build, build_chunk, cluster
 from splatforge.algos.voyager.merge import SH_COLUMN, boxes, rows_of
 from splatforge.algos.voyager.partition import partition
+from splatforge.algos.voyager.path import search_path
 from splatforge.algos.voyager.search import Search, follow_ahead, unchanged
 from splatforge.algos.voyager.tree import LodTree, grow
 from splatforge.designs.lod import SearchDesign, TreeDesign
@@ -356,3 +357,59 @@ def test_ahead_of_time_is_right_where_motion_is_even():
 def test_designs_refuse_what_makes_no_sense(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_cluster_builds_the_same_file(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    scene = some_scene(8, 400)
+    design = TreeDesign(chunk_gaussians=60)
+    build([lambda: scene], tmp_path / "here.lod", design)
+    with (distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False,
+                                   protocol="tcp://", dashboard_address=None) as local,
+          cluster(local.scheduler_address) as executor):
+        build([lambda: scene], tmp_path / "there.lod", design, executor=executor)
+    assert (tmp_path / "there.lod").read_bytes() == (tmp_path / "here.lod").read_bytes()
+
+
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("splatforge.algos.voyager.build._ANSWER_S", 0.5)
+    with (pytest.raises(ValueError, match="Scheduler must be a Dask scheduler that answers"),
+          cluster("tcp://127.0.0.1:1")):
+        pass
+    with (pytest.raises(ValueError, match="Scheduler must be a Dask scheduler that answers"),
+          cluster("nonsense://")):
+        pass
+
+
+def test_a_chunk_needs_the_folder(tmp_path):
+    with pytest.raises(SceneError, match="workers must share the folder of the output"):
+        build_chunk(str(tmp_path / "gone"), 0, 0, 1, 0, SH_COLUMN + 3, TreeDesign())
+
+
+def test_an_overview_covers_the_scene():
+    tree = grow(some_scene(9, 500), TreeDesign())
+    for most in (1, 5, 100, 499, 500):
+        ids = tree.overview(most)
+        assert covers(tree, ids)
+        assert len(ids) <= most
+    assert len(tree.overview(500)) == 500
+
+
+def test_figures_of_a_path():
+    tree = grow(some_scene(7, 2000), TreeDesign(subtree_nodes=64))
+    cameras = [view((i, 0, -60)) for i in range(12)]
+    told = []
+    found = search_path(tree, cameras, SearchDesign(tau_px=60), gaps=(1, 5, 64),
+                        progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (12, 12)
+    assert found.identical
+    assert set(found.unchanged) == {1, 5}
+    assert 0.5 < found.unchanged_worst[5] <= found.unchanged[5] <= found.unchanged[1] < 1
+    # Streaming looks at all of a small tree; what is safe is not looked at again.
+    assert found.streaming.visited == tree.nodes
+    assert 0 < found.temporal.visited < found.temporal_all.visited / 2
+    assert found.temporal_all.visited <= found.streaming.visited + len(tree.roots)
+    assert 0.5 < found.ahead_present_worst <= found.ahead_present <= 1
+    with pytest.raises(ValueError, match="Frames must be at least 3, not 2"):
+        search_path(tree, cameras[:2], SearchDesign())

@@ -5,7 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from splatforge.scenes import Camera, Trajectory, fly_through, follow, head_jitter, orbit
+from splatforge.scenes import (
+    Camera,
+    Trajectory,
+    fly_through,
+    follow,
+    head_jitter,
+    orbit,
+    travel,
+)
 
 FIRST = Camera.look_at((0, -1, -4), (0, 0, 0), (0, -1, 0), width=64, height=48, near=0.1)
 
@@ -139,3 +147,17 @@ def test_follow_moves_as_the_trace_does():
         np.testing.assert_allclose(
             b.w2c @ np.linalg.inv(a.w2c), d.w2c @ np.linalg.inv(c.w2c), atol=1e-12)
         assert (b.width, b.fx) == (32, other.fx)
+
+
+def test_travel_is_straight_and_level():
+    first = Camera.look_at((0, -3, 0), (10, 0, 0), (0, -1, 0), width=64, height=48)
+    path = travel(first, (0, -2, 0), frames=5, speed=9.0, rate_hz=90.0)
+    eyes = np.array([camera.position for camera in path.cameras])
+    np.testing.assert_allclose(eyes, [[0.1 * i, -3, 0] for i in range(5)], atol=1e-12)
+    assert all(np.array_equal(camera.w2c[:3, :3], first.w2c[:3, :3]) for camera in path.cameras)
+    np.testing.assert_allclose(path.times_s, np.arange(5) / 90)
+    with pytest.raises(ValueError, match="up must not be along the view"):
+        travel(Camera.look_at((0, 0, 0), (0, 1, 0), (1, 0, 0), width=9, height=9), (0, -1, 0),
+               frames=2, speed=1)
+    with pytest.raises(ValueError, match="speed must be at least 0"):
+        travel(first, (0, -1, 0), frames=2, speed=-1.0)

@@ -40,6 +40,8 @@ from splatforge.scenes.atomic_file import atomic_file
 __all__ = ["Chunk", "build", "build_chunk", "cluster"]
 
 _POINT = np.dtype("<f4")
+#: Seconds in which a scheduler must answer.
+_ANSWER_S = 10
 #: Bytes copied at once.
 _COPY = 1 << 24
 _NODES_LIMIT = 2**31 - 1
@@ -143,7 +145,7 @@ def cluster(address: str | None = None) -> Iterator[Executor]:
         raise ValueError("--scheduler must come with Dask: pip install 'splatforge[dask]'"
                          ) from None
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=_ANSWER_S)
     except (OSError, ValueError) as error:
         raise ValueError(f"Scheduler must be a Dask scheduler that answers, such as "
                          f"tcp://host:8786, not {address!r}: {error}") from None
@@ -157,7 +159,7 @@ def build(parts: Sequence[Callable[[], Scene]], output: str | os.PathLike[str],
     """Build the tree of a city and write it to a file, whole or not at all.
 
     Memory holds the largest part, a few chunks, and some 50 bytes a Gaussian; beside the output
-    there is a folder that takes twice its size until it is done.
+    there is a folder that takes as much space again until it is done.
 
     Parameters
     ----------

@@ -180,7 +180,7 @@ def follow_ahead(search: Search, cameras: Sequence[Camera]) -> Iterator[Ahead]:
 
 def unchanged(before: Int32Array, now: Int32Array) -> float:
     """Share of a cut that is in another, from 0 to 1."""
-    return len(np.intersect1d(before, now, assume_unique=True)) / len(before)
+    return _common_kernel(before, now) / len(before)
 
 
 @njit(cache=True, nogil=True)
@@ -349,6 +349,17 @@ def _step_kernel(parent, first_child, subtree, roots, box, eye, scale, near, saf
         safe[tree] = margin
         last_eye[tree, 0], last_eye[tree, 1], last_eye[tree, 2] = eye[0], eye[1], eye[2]
     return added[:additions].copy(), removed[:removals].copy(), visited, tested, pieces
+
+
+@njit(cache=True, nogil=True)
+def _common_kernel(before, now):
+    """How many of some ascending numbers are among others."""
+    common, at = 0, 0
+    for i in range(len(before)):
+        while at < len(now) and now[at] < before[i]:
+            at += 1
+        common += at < len(now) and now[at] == before[i]
+    return common
 
 
 @njit(cache=True, nogil=True)

@@ -115,6 +115,17 @@ class LodTree:
         """Degree of the spherical harmonics, 0 to 3."""
         return SH_COEFFICIENTS.index((self.rows.shape[1] - SH_COLUMN) // 3)
 
+    def overview(self, most: int) -> Int32Array:
+        """The cut at the deepest level that has no more than ``most`` nodes, or the root."""
+        ids = np.zeros(1, np.int32)
+        for level in range(1, self.levels):
+            first, end = (int(each) for each in self.level_start[level:level + 2])
+            shallow = ids[self.first_child[ids] == self.first_child[ids + 1]]
+            if len(shallow) + end - first > most:
+                break
+            ids = np.concatenate([shallow, np.arange(first, end, dtype=np.int32)])
+        return ids
+
     def scene(self, ids: npt.ArrayLike) -> Scene:
         """The scene that nodes make, a cut's for one, in their order."""
         return scene_of(self.rows[np.asarray(ids)], self.antialiased)
