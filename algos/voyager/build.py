@@ -438,10 +438,11 @@ def _next_known(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def _write(file: BinaryIO, array: npt.NDArray[Any], before: int) -> int:
     """Write an array; returns the checksum, continued."""
-    data = memoryview(np.ascontiguousarray(array)).cast("B")
-    for start in range(0, len(data), _COPY):
-        file.write(data[start:start + _COPY])
-        before = zlib.crc32(data[start:start + _COPY], before)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    for start in range(0, len(flat), _COPY):
+        part = flat[start:start + _COPY].tobytes()
+        file.write(part)
+        before = zlib.crc32(part, before)
     return before
 
 

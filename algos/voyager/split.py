@@ -6,6 +6,7 @@ tree, so that they are not drawn in full wherever it is near.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,10 +70,11 @@ def split(points: npt.NDArray[np.float32], design: TreeDesign, *, leaf_points: i
         Level of the root, if this is part of a tree.
     """
     order = np.arange(len(points), dtype=np.int32)
-    return Cells(order=order, **dict(zip(
-        ("start", "end", "parent", "first_child", "level_start"),
-        _split_kernel(points, order, design.fan_out, leaf_points, level, design.median_level),
-        strict=True)))
+    made: Any = _split_kernel(
+        points, order, design.fan_out, leaf_points, level, design.median_level)
+    start, end, parent, first_child, level_start = made
+    return Cells(order=order, start=start, end=end, parent=parent, first_child=first_child,
+                 level_start=level_start)
 
 
 @njit(cache=True, nogil=True)

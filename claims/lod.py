@@ -1,0 +1,112 @@
+"""Cuts of a city's level-of-detail tree: how much of one is in the cut some frames later.
+
+``lod_runs.json`` holds what paths through the city took. The captures are not shipped: where they
+are at hand, ``python -m splatforge.claims.lod SCENES CAMERAS`` builds the tree and counts anew.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from splatforge.algos.voyager.build import build
+from splatforge.algos.voyager.search import Search
+from splatforge.algos.voyager.search import unchanged as share_unchanged
+from splatforge.algos.voyager.tree import LodTree
+from splatforge.claims.mean import over_views
+from splatforge.designs.lod import SearchDesign, TreeDesign
+from splatforge.scenes import Camera, follow, load, load_eyenavgs, travel
+from splatforge.scenes.atomic_file import atomic_file
+from splatforge.sim.costs import Sourced
+
+__all__ = ["GAPS", "PATHS", "count", "count_all", "unchanged"]
+
+_TABLE = Path(str(files("splatforge.claims"))) / "lod_runs.json"
+#: Gaps in frames that papers tell of.
+GAPS = (1, 64)
+_CITY = tuple(f"semarang_city_{part}_sh3.sog" for part in range(10))
+_UP = (0.0, -1.0, 0.0)
+#: Metres a second on foot and at 50 km/h, at 90 frames a second; recorded heads at 71.
+_SPEEDS = {"walk": 1.4, "drive": 50 / 3.6}
+_HEADS = {f"head_{scene}": f"eyenavgs_user101_{scene}.csv.gz" for scene in ("truck", "bicycle")}
+PATHS = (*_SPEEDS, *_HEADS)
+#: Frames of a path, and the first sample of a recording: before it heads are put into place.
+_FRAMES, _FIRST = 129, 200
+
+
+def _path(name: str, cameras: Path) -> tuple[Camera, ...]:
+    """The cameras of a path through the city, a unit of which is a metre."""
+    width = 1280
+    first = Camera.look_at((0, -40, -150), (0, 0, 0), _UP, width=width, height=720,
+                           fx=0.79 * width)
+    if name in _SPEEDS:
+        return travel(first, _UP, frames=_FRAMES, speed=_SPEEDS[name]).cameras
+    trace = load_eyenavgs(cameras / _HEADS[name]).cameras
+    return follow(first, trace[_FIRST:_FIRST + _FRAMES])
+
+
+def count(tree: LodTree, name: str, cameras: Path) -> dict[str, float]:
+    """What a path takes.
+
+    Parameters
+    ----------
+    tree : LodTree
+        The city's.
+    name : str
+        Of :data:`PATHS`.
+    cameras : Path
+        Folder of the recordings.
+
+    Returns
+    -------
+    dict
+        Nodes of the cut, mean; the share of it that is there after each of :data:`GAPS`, mean and
+        worst; new nodes a frame.
+    """
+    search = Search(tree, SearchDesign())
+    found = [search.step(camera) for camera in _path(name, cameras)]
+    counted = {"cut_nodes": float(np.mean([len(each.ids) for each in found])),
+               "added_nodes": float(np.mean([len(each.added) for each in found[1:]]))}
+    for gap in GAPS:
+        shares = [share_unchanged(before.ids, now.ids)
+                  for before, now in zip(found, found[gap:], strict=False)]
+        counted[f"unchanged_{gap}"] = float(np.mean(shares))
+        counted[f"unchanged_{gap}_worst"] = min(shares)
+    return counted
+
+
+def count_all(scenes: Path, cameras: Path) -> str:
+    """JSON text of all paths, of the captures in two folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "city.lod"
+        build([partial(load, scenes / part) for part in _CITY], path, TreeDesign())
+        tree = LodTree.open(path)
+        counted = {name: count(tree, name, cameras) for name in PATHS}
+    return json.dumps(counted, indent=1) + "\n"
+
+
+@cache
+def _table() -> dict[str, dict[str, float]]:
+    return json.loads(_TABLE.read_text("utf-8"))
+
+
+def unchanged(paths: Sequence[str], gap: int) -> Sourced:
+    """Share of a cut that the cut ``gap`` frames later has, mean over paths of the mean of each."""
+    if gap not in GAPS:
+        raise ValueError(f"Gap must be one of {', '.join(map(str, GAPS))}, not {gap!r}")
+
+    def of(name: str) -> Sourced:
+        if name not in _table():
+            raise ValueError(f"Path must be one of {', '.join(_table())}, not {name!r}")
+        return Sourced.exact(_table()[name][f"unchanged_{gap}"], "1", "cuts of our city's tree")
+    return over_views(paths, of)
+
+
+if __name__ == "__main__":
+    with atomic_file(_TABLE) as file:
+        file.write(count_all(Path(sys.argv[1]), Path(sys.argv[2])).encode())
