@@ -5,23 +5,57 @@ activations of its longest context take (vLLM's profile run, its issue 8185): th
 left. eLLM maps chunks of physical memory to the one or the other as an iteration needs them.
 
 :func:`capacity` is what follows from the sizes alone: the pools, the batch, the time of a step of
-decoding.
+decoding. :func:`serve` serves requests iteration by iteration under one of :data:`POLICIES`:
+
+===============  ===================================================================================
+``static``       a reserve for the longest context; prompts whole (vLLM)
+``chunked``      a reserve for a chunk; chunks of prompts beside decoding (vLLM, chunked prefill)
+``elastic``      one pool; cache and activations of a batch are admitted together or not at all
+``elastic_cpu``  the same, and what the device has no room for is prefilled to the host, layer by
+                 layer, and fetched later; a controller says how much (:class:`.SloControl`)
+===============  ===================================================================================
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
 
 from splatforge.sim.costs import Sourced
-from splatforge.sim.systems.cards import DeviceCard, ModelCard, device, model
-from splatforge.sim.systems.roofline import End, Machine, banded, decoder_layer, linear
+from splatforge.sim.systems.cards import DeviceCard, ModelCard, constant, device, model
+from splatforge.sim.systems.elastic import CHUNK_BYTES, ElasticMemory, SloControl
+from splatforge.sim.systems.roofline import (
+    End,
+    Machine,
+    banded,
+    decoder_layer,
+    end_of,
+    linear,
+)
 from splatforge.sim.systems.run import Curve, SystemRun
+from splatforge.sim.systems.serving import (
+    Engine,
+    Fcfs,
+    PagedMemory,
+    Request,
+    RooflineTimes,
+    Served,
+    prefill_pairs,
+)
+from splatforge.sim.systems.workload import Workload, workload
 
-__all__ = ["Capacity", "activation_bytes", "batch_ratio", "capacity", "compare", "decode_step_s",
-           "isolation_loss", "run"]
+__all__ = ["POLICIES", "Capacity", "Outcome", "Setting", "activation_bytes", "activation_share",
+           "batch_ratio", "capacity", "compare", "decode_step_s", "goodput", "goodput_ratio",
+           "isolation_loss", "prompts_below", "reserve_in_decode", "run", "serve"]
 
+POLICIES = ("static", "chunked", "elastic", "elastic_cpu")
 NOT_COVERED = (
-    "fragmentation inside kernels' own workspaces",
     "sampling, tokenizing and the Python of the server between iterations",
+    "where chunks lie: ranges are virtual, so best fit and BFC always find one",
+    "several devices: a model has to fit one",
+    "reuse of prefixes between requests",
 )
 _SOURCE = "splatforge.sim.systems.ellm"
 
@@ -139,37 +173,339 @@ def isolation_loss(device_name: str = "a100_80gb", model_name: str = "llama3_8b"
                    high=max(each.high for each in found))
 
 
-def run(*, device_name: str = "a100_80gb", model_name: str = "llama3_8b", context: int = 131_072,
-        longest: int = 262_144, seed: int = 0) -> SystemRun:
-    """Pools and batches of one context."""
-    found = capacity(device(device_name), model(model_name), context=context, longest=longest)
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A server and its targets.
+
+    Parameters
+    ----------
+    card : DeviceCard
+        The device.
+    network : ModelCard
+        The model.
+    longest : int
+        Longest context, in tokens.
+    utilisation : float
+        Share of the device's memory that the server takes.
+    chunk_tokens : int
+        Budget of an iteration with chunks; 512 is vLLM 0.5's.
+    host_bytes : float
+        Memory of the host for caches.
+    max_sequences : int
+        Most that run at once; 256 is vLLM's.
+    ttft_scale, tpot_scale : float
+        Targets in units of what an idle server takes: of the same prompt alone, of one sequence's
+        step. The paper's targets are not known.
+    ttft_floor_s : float
+        No target for the first token is below.
+    end : str
+        Of the constants' bands.
+    """
+
+    card: DeviceCard
+    network: ModelCard
+    longest: int = 262_144
+    utilisation: float = 0.9
+    chunk_tokens: int = 512
+    host_bytes: float = 128e9
+    max_sequences: int = 256
+    ttft_scale: float = 10.0
+    tpot_scale: float = 10.0
+    ttft_floor_s: float = 1.0
+    end: End = "value"
+
+    def __post_init__(self) -> None:
+        for name in ("longest", "chunk_tokens", "max_sequences", "ttft_scale", "tpot_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation must be in (0, 1], not {self.utilisation!r}")
+        if self.host_bytes < 0:
+            raise ValueError(f"host_bytes must be non-negative, not {self.host_bytes!r}")
+
+    @property
+    def pool(self) -> float:
+        """Bytes beside the weights.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        left = self.utilisation * self.card.memory.value - self.network.weight_bytes()
+        if left <= 0:
+            raise ValueError(f"{self.network.title} must fit on {self.card.name}: its weights are "
+                             f"{self.network.weight_bytes() / 2**30:.1f} GiB")
+        return left
+
+    def memory(self, policy: str) -> PagedMemory | ElasticMemory:
+        """Memory under a policy.
+
+        Raises
+        ------
+        ValueError
+            If the policy is not known, or leaves no room for a cache.
+        """
+        token = self.network.kv_bytes_per_token()
+        block = max(int(CHUNK_BYTES // token), 1)
+        if policy in ("static", "chunked"):
+            reserve = self.longest if policy == "static" else self.chunk_tokens
+            left = self.pool - activation_bytes(self.network, reserve)
+            if left < block * token:
+                raise ValueError(f"Longest context must leave room for a cache beside activations "
+                                 f"of {activation_bytes(self.network, reserve) / 2**30:.1f} GiB, "
+                                 f"not be {self.longest}")
+            return PagedMemory(int(left // (block * token)), block)
+        if policy not in POLICIES:
+            raise ValueError(f"Policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+        return ElasticMemory(
+            int(self.pool // CHUNK_BYTES), block_tokens=block,
+            activation_bytes_per_token=activation_bytes(self.network, 1),
+            map_s=end_of(constant("memory.map").to("s"), self.end, rate=False),
+            unmap_s=end_of(constant("memory.unmap").to("s"), self.end, rate=False),
+            host_blocks=int(self.host_bytes // CHUNK_BYTES) if policy == "elastic_cpu" else 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a policy made of requests.
+
+    Parameters
+    ----------
+    served : Served
+        What the engine says.
+    memory : PagedMemory or ElasticMemory
+        As it was left.
+    attained : float
+        Share of all requests whose first token and whose tokens behind it were in time.
+    metrics : dict
+        Name -> value.
+    """
+
+    served: Served
+    memory: PagedMemory | ElasticMemory
+    attained: float
+    metrics: dict[str, float]
+
+
+def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
+    """Serve requests under a policy.
+
+    Raises
+    ------
+    ValueError
+        If the policy is not known or the model does not fit.
+    """
+    memory = setting.memory(policy)
+    machine = Machine.of(setting.card, end=setting.end)
+    times = RooflineTimes(machine, setting.network)
+
+    def alone_s(tokens: int) -> float:
+        return times.iteration_s(tokens, prefill_pairs(tokens), tokens, 1, 0, 0)
+
+    step_s = setting.tpot_scale * times.iteration_s(0, 0.0, 0, 0, 1, 1)
+    targets = {request.number: max(setting.ttft_floor_s,
+                                   setting.ttft_scale * alone_s(request.input_tokens))
+               for request in requests}
+    control = None
+    note: Callable[[float, float, list[Request]], None] | None = None
+    if isinstance(memory, ElasticMemory) and memory.host_blocks:
+        control = SloControl(memory=memory, tpot_s=step_s)
+
+        def watch(now_s: float, gap_s: float, fresh: list[Request]) -> None:
+            late = any(request.ttft_s > targets[request.number] for request in fresh)
+            control.note(gap_s, late)
+
+        note = watch
+    engine = Engine(
+        times, memory, Fcfs(), max_sequences=setting.max_sequences,
+        max_batched_tokens=setting.longest,
+        chunk_tokens=setting.chunk_tokens if policy == "chunked" else 0,
+        host_bytes_per_s=machine.pcie_bytes_per_s,
+        token_bytes=setting.network.kv_bytes_per_token(), on_iteration=note)
+    engine.add(requests)
+    served = engine.run()
+    done = served.requests
+    met = sum(request.ttft_s <= targets[request.number] and request.tpot_s <= step_s
+              for request in done)
+    answered = sum(request.output_tokens for request in done)
+    places = served.wasted_tokens
+    metrics: dict[str, float] = {
+        "requests": len(done), "refused": len(served.refused),
+        "slo_attained": met / len(requests) if requests else 1.0,
+        "goodput_per_s": met / served.end_s if served.end_s else 0.0,
+        "output_tokens_per_s": answered / served.end_s if served.end_s else 0.0,
+        "batch_mean": served.batch_steps / served.decode_steps if served.decode_steps else 0.0,
+        "batch_largest": served.largest_batch, "preemptions": served.preemptions,
+        "cache_tokens_wasted_mean": places / served.decode_steps if served.decode_steps else 0.0,
+    }
+    for name, values in (("ttft", [request.ttft_s for request in done]),
+                         ("tpot", [request.tpot_s for request in done])):
+        if values:
+            metrics[f"{name}_mean_s"] = float(np.mean(values))
+            for percent in (50, 90, 99):
+                metrics[f"{name}_p{percent}_s"] = float(np.percentile(values, percent))
+    if isinstance(memory, ElasticMemory):
+        metrics |= {"chunks": memory.chunks, "chunks_inflated": memory.inflated,
+                    "chunks_deflated": memory.deflated, "chunks_mapped": memory.mapped}
+    return Outcome(served=served, memory=memory, metrics=metrics,
+                   attained=metrics["slo_attained"])
+
+
+def goodput(setting: Setting, policy: str, load: Workload, *, attained: float = 0.9,
+            steps: int = 6, seed: int = 0) -> float:
+    """Highest rate, in requests per second, at which a share of the requests is in time.
+
+    Parameters
+    ----------
+    load : Workload
+        Whose lengths the requests have; they come at random (Poisson), the same for every policy.
+    attained : float
+        Share that must be in time.
+    steps : int
+        Of a bisection of the logarithm of the rate: from a 32nd to twice what prompts one after
+        the other take.
+    seed : int
+        Of the arrivals.
+    """
+    count = load.arrival_s.size
+    times = RooflineTimes(Machine.of(setting.card, end=setting.end), setting.network)
+    alone = np.mean([times.iteration_s(tokens, prefill_pairs(tokens), tokens, 1, 0, 0)
+                     for tokens in load.input_tokens.tolist()])
+    random = replace(load, arrival_s=np.cumsum(
+        np.random.default_rng(seed).exponential(size=count)))
+    low, high = 1 / (32 * float(alone)), 2 / float(alone)
+    if serve(setting, policy, random.requests(load=low)).attained < attained:
+        return 0.0
+    for _ in range(steps):
+        middle = math.sqrt(low * high)
+        met = serve(setting, policy, random.requests(load=middle)).attained >= attained
+        low, high = (middle, high) if met else (low, middle)
+    return low
+
+
+@cache
+def _goodput(device_name: str, model_name: str, trace: str, policy: str, count: int,
+             seed: int, scale: float) -> float:
+    setting = Setting(card=device(device_name), network=model(model_name), ttft_scale=scale,
+                      tpot_scale=scale)
+    return goodput(setting, policy, workload(trace, seed=seed, count=count))
+
+
+def goodput_ratio(over: str, device_name: str = "a100_80gb", model_name: str = "llama3_8b",
+                  trace: str = "mooncake", count: int = 100, seed: int = 0,
+                  scales: tuple[float, ...] = (5.0, 10.0, 20.0)) -> Sourced:
+    """Goodput of eLLM over that of a policy; the band is that over targets.
+
+    Parameters
+    ----------
+    over : str
+        Of :data:`POLICIES`.
+    scales : tuple of float
+        Targets in units of what an idle server takes, first and second alike; the middle one is
+        the value's.
+    """
+    found = []
+    for scale in scales:
+        ours, theirs = (_goodput(device_name, model_name, trace, policy, count, seed, scale)
+                        for policy in ("elastic_cpu", over))
+        if not theirs:
+            raise ValueError(f"{over} meets its targets at no rate: ask for wider ones than "
+                             f"{scale:g}")
+        found.append(ours / theirs)
+    return Sourced(found[len(found) // 2], "1", _SOURCE, min(found), max(found))
+
+
+def activation_share(model_name: str, tokens: int, device_names: tuple[str, ...] = ("a100_80gb",),
+                     ranks: int = 1, share_of: str = "memory") -> Sourced:
+    """Share of a device's memory that the activations of a batch take.
+
+    Parameters
+    ----------
+    device_names : tuple of str
+        Devices that it may have been, the first for the value.
+    """
+    found = [activation_bytes(model(model_name), tokens, ranks=ranks) / device(name).memory.value
+             for name in device_names]
+    return Sourced(found[0], "1", _SOURCE, min(found), max(found))
+
+
+def reserve_in_decode(batch: int = 256, longest: int = 262_144) -> Sourced:
+    """Share of the reserve for the longest context that a step of decoding uses."""
+    return Sourced.exact(batch / longest, "1", _SOURCE)
+
+
+def prompts_below(tokens: int, trace: str = "sharegpt") -> Sourced:
+    """Share of the prompts of a trace that are shorter."""
+    from splatforge.sim.systems.workload import draw
+
+    lengths = draw(trace, count=20_000).input_tokens
+    return Sourced.exact(float(np.mean(lengths < tokens)), "1", _SOURCE)
+
+
+def _load_of(trace: str, traces: str, seed: int, count: int) -> Workload:
+    return workload(trace, traces=traces, seed=seed, count=count or None)
+
+
+def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
+        model_name: str = "llama3_8b", context: int = 131_072, longest: int = 262_144,
+        trace: str = "azure_conv", traces: str = "", load: float = 1.0, count: int = 0,
+        host_gib: float = 128.0, chunk_tokens: int = 512, ttft_scale: float = 10.0,
+        tpot_scale: float = 10.0, seed: int = 0) -> SystemRun:
+    """Pools and batch of one context, and a trace served under one policy.
+
+    Parameters
+    ----------
+    policy, device_name, model_name, trace : str
+        Names.
+    context, longest : int
+        Tokens of the sequences of the batch, and of the longest context.
+    traces : str
+        Folder of the traces; without it requests are drawn from their statistics.
+    load : float
+        How much faster than in the trace requests come.
+    count : int
+        Requests; 0 for all.
+    host_gib, chunk_tokens, ttft_scale, tpot_scale
+        As in :class:`Setting`.
+    """
+    card, network = device(device_name), model(model_name)
+    found = capacity(card, network, context=context, longest=longest)
     gib = 2**30
-    return SystemRun(system="ellm", not_covered=NOT_COVERED, metrics={
-        "weights_gib": found.weights / gib,
-        "static_pool_gib": found.static_pool / gib,
-        "elastic_pool_gib": found.elastic_pool / gib,
-        "static_batch": found.static_batch, "elastic_batch": found.elastic_batch,
-        "batch_ratio": found.batch_ratio,
-        "static_decode_tokens_per_s": found.static_tokens_per_s,
-        "elastic_decode_tokens_per_s": found.elastic_tokens_per_s,
-        "isolation_loss": found.isolation_loss,
-    }, assumptions=(f"{device_name}, {model_name}, all sequences of {context:,} tokens",))
+    setting = Setting(card=card, network=network, longest=longest, host_bytes=host_gib * gib,
+                      chunk_tokens=chunk_tokens, ttft_scale=ttft_scale, tpot_scale=tpot_scale)
+    requests = _load_of(trace, traces, seed, count)
+    outcome = serve(setting, policy, requests.requests(load=load, count=count or None))
+    samples = outcome.served.samples
+    return SystemRun(
+        system="ellm", not_covered=NOT_COVERED,
+        metrics={
+            "weights_gib": found.weights / gib,
+            "static_pool_gib": found.static_pool / gib,
+            "elastic_pool_gib": found.elastic_pool / gib,
+            "static_batch": found.static_batch, "elastic_batch": found.elastic_batch,
+            "batch_ratio": found.batch_ratio,
+            "static_decode_tokens_per_s": found.static_tokens_per_s,
+            "elastic_decode_tokens_per_s": found.elastic_tokens_per_s,
+            "isolation_loss": found.isolation_loss,
+            **outcome.metrics},
+        assumptions=(
+            f"{model_name} on {device_name}; batch: all sequences of {context:,} tokens",
+            f"{policy}, load {load:g}: {requests.name}, {requests.source}",
+            f"targets (ours): {ttft_scale:g} and {tpot_scale:g} times what an idle server takes"),
+        curves=(Curve(title="sequences", x="s", y="sequences", series={
+            "running": tuple((time, float(count)) for time, count, _ in samples),
+            "waiting": tuple((time, float(count)) for time, _, count in samples)}),))
 
 
 def compare(*, device_name: str = "a100_80gb", model_name: str = "llama3_8b",
-            longest: int = 262_144, seed: int = 0) -> dict[str, SystemRun]:
-    """Static against elastic memory over contexts."""
-    contexts = [2**power for power in range(11, 19) if 2**power <= longest]
-    found = [capacity(device(device_name), model(model_name), context=context, longest=longest)
-             for context in contexts]
-    runs = dict[str, SystemRun]()
-    for name in ("static", "elastic"):
-        runs[name] = SystemRun(
-            system="ellm", not_covered=NOT_COVERED,
-            assumptions=(f"{device_name}, {model_name}, all sequences of one length",),
-            metrics={f"batch_{context}": getattr(each, f"{name}_batch")
-                     for context, each in zip(contexts, found, strict=True)},
-            curves=(Curve(title="decoding", x="tokens of a sequence", y="tokens/s", series={
-                name: tuple((float(context), getattr(each, f"{name}_tokens_per_s"))
-                            for context, each in zip(contexts, found, strict=True))}),))
-    return runs
+            longest: int = 262_144, trace: str = "mooncake", traces: str = "", load: float = 0.1,
+            count: int = 600, host_gib: float = 128.0, chunk_tokens: int = 512,
+            ttft_scale: float = 10.0, tpot_scale: float = 10.0, seed: int = 0
+            ) -> dict[str, SystemRun]:
+    """All policies under the same requests; options as those of :func:`run`."""
+    return {policy: run(
+        policy=policy, device_name=device_name, model_name=model_name, longest=longest,
+        context=min(131_072, longest), trace=trace, traces=traces, load=load, count=count,
+        host_gib=host_gib, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
+        tpot_scale=tpot_scale, seed=seed) for policy in POLICIES}

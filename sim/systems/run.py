@@ -20,6 +20,8 @@ __all__ = ["SYSTEMS", "Curve", "SystemRun", "compare_system", "options_of", "run
 SYSTEMS: dict[str, tuple[str, str]] = {
     "ellm": ("splatforge.sim.systems.ellm",
              "elastic memory for activations and KV cache in LLM serving"),
+    "hermes": ("splatforge.sim.systems.hermes",
+               "applications of language models scheduled by Gittins' rank"),
     "igtcache": ("splatforge.sim.systems.igtcache",
                  "a cache that finds out how each data set is read"),
     "livevlm": ("splatforge.sim.systems.livevlm",
