@@ -197,6 +197,8 @@ def test_what_is_refused():
         schedule(Setting(count=2), "greedy")
     with pytest.raises(ValueError, match="engine must be profile or roofline"):
         schedule(Setting(count=2, engine="magic"), "hermes")
+    with pytest.raises(ValueError, match="ranks must come with engine=roofline"):
+        schedule(Setting(count=2, ranks=2), "hermes")
     with pytest.raises(ValueError, match="form must be paper or code"):
         run(form="book")
     with pytest.raises(ValueError, match="must leave room for 12000 tokens"):

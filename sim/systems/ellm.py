@@ -26,13 +26,12 @@ import numpy as np
 from splatforge.sim.costs import Sourced
 from splatforge.sim.systems.cards import DeviceCard, ModelCard, constant, device, model
 from splatforge.sim.systems.elastic import CHUNK_BYTES, ElasticMemory, SloControl
+from splatforge.sim.systems.links import Link
 from splatforge.sim.systems.roofline import (
     End,
     Machine,
     banded,
-    decoder_layer,
     end_of,
-    linear,
 )
 from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.serving import (
@@ -47,14 +46,14 @@ from splatforge.sim.systems.serving import (
 from splatforge.sim.systems.workload import Workload, workload
 
 __all__ = ["POLICIES", "Capacity", "Outcome", "Setting", "activation_bytes", "activation_share",
-           "batch_ratio", "capacity", "compare", "decode_step_s", "goodput", "goodput_ratio",
+           "batch_ratio", "capacity", "compare", "goodput", "goodput_ratio",
            "isolation_loss", "prompts_below", "reserve_in_decode", "run", "serve"]
 
 POLICIES = ("static", "chunked", "elastic", "elastic_cpu")
 NOT_COVERED = (
     "sampling, tokenizing and the Python of the server between iterations",
     "where chunks lie: ranges are virtual, so best fit and BFC always find one",
-    "several devices: a model has to fit one",
+    "several devices that split layers otherwise than tensor parallel",
     "reuse of prefixes between requests",
 )
 _SOURCE = "splatforge.sim.systems.ellm"
@@ -70,12 +69,6 @@ def activation_bytes(card: ModelCard, tokens: float, *, ranks: int = 1,
     """
     inner = (3 if card.gated else 2) * card.ff / ranks
     return tokens * element_bytes * (inner + 3 * card.hidden)
-
-
-def decode_step_s(machine: Machine, card: ModelCard, batch: float, context: float) -> float:
-    """One token for each sequence of a batch, of `context` tokens each."""
-    layer = machine.time_s(decoder_layer(card, 1, context, sequences=batch))
-    return card.layers * layer + machine.time_s(linear("head", batch, card.hidden, card.vocab))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +108,7 @@ class Capacity:
 
 
 def capacity(card: DeviceCard, network: ModelCard, *, context: int, longest: int,
-             utilisation: float = 0.9, end: End = "value") -> Capacity:
+             utilisation: float = 0.9, ranks: int = 1, end: End = "value") -> Capacity:
     """What fits with either way of keeping memory.
 
     Parameters
@@ -126,6 +119,8 @@ def capacity(card: DeviceCard, network: ModelCard, *, context: int, longest: int
         Tokens of the longest context that the static server is ready for.
     utilisation : float
         Share of the device's memory that the server takes.
+    ranks : int
+        Devices that split every layer.
 
     Raises
     ------
@@ -134,21 +129,18 @@ def capacity(card: DeviceCard, network: ModelCard, *, context: int, longest: int
     """
     if not 0 < context <= longest:
         raise ValueError(f"Context must be 1 to the longest, {longest}, not {context!r}")
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"Utilisation must be in (0, 1], not {utilisation!r}")
-    weights, usable = network.weight_bytes(), utilisation * card.memory.value
-    if weights >= usable:
-        raise ValueError(f"{network.title} must fit: {weights / 2**30:.1f} GiB of weights, "
-                         f"{usable / 2**30:.1f} GiB on {card.name}")
+    setting = Setting(card=card, network=network, longest=longest, utilisation=utilisation,
+                      ranks=ranks, end=end)
+    weights, times = network.weight_bytes(), setting.times()
     sequence = context * network.kv_bytes_per_token()
-    machine = Machine.of(card, end=end)
-    pools = (max(usable - weights - activation_bytes(network, longest), 0.0), usable - weights)
+    pools = (max(setting.pool - setting.activations(longest), 0.0), setting.pool)
     batches, rates = list[int](), list[float]()
     # In decoding every sequence of the elastic pool needs the activations of one token beside.
-    for pool, own in zip(pools, (0.0, activation_bytes(network, 1)), strict=True):
+    for pool, own in zip(pools, (0.0, setting.activations(1)), strict=True):
         batch = math.floor(pool / (sequence + own))
         batches.append(batch)
-        rates.append(batch / decode_step_s(machine, network, batch, context) if batch else 0.0)
+        step_s = times.iteration_s(0, 0.0, 0, 0, batch, batch * context)
+        rates.append(batch / step_s if batch else 0.0)
     return Capacity(weights=weights, static_pool=pools[0], elastic_pool=pools[1],
                     static_batch=batches[0], elastic_batch=batches[1],
                     static_tokens_per_s=rates[0], elastic_tokens_per_s=rates[1])
@@ -193,6 +185,8 @@ class Setting:
         Memory of the host for caches.
     max_sequences : int
         Most that run at once; 256 is vLLM's.
+    ranks : int
+        Devices that split every layer; memory and reserves are those of all of them.
     ttft_scale, tpot_scale : float
         Targets in units of what an idle server takes: of the same prompt alone, of one sequence's
         step. The paper's targets are not known.
@@ -209,13 +203,15 @@ class Setting:
     chunk_tokens: int = 512
     host_bytes: float = 128e9
     max_sequences: int = 256
+    ranks: int = 1
     ttft_scale: float = 10.0
     tpot_scale: float = 10.0
     ttft_floor_s: float = 1.0
     end: End = "value"
 
     def __post_init__(self) -> None:
-        for name in ("longest", "chunk_tokens", "max_sequences", "ttft_scale", "tpot_scale"):
+        for name in ("longest", "chunk_tokens", "max_sequences", "ranks", "ttft_scale",
+                     "tpot_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
         if not 0 < self.utilisation <= 1:
@@ -232,11 +228,22 @@ class Setting:
         ValueError
             If there are none.
         """
-        left = self.utilisation * self.card.memory.value - self.network.weight_bytes()
+        left = (self.ranks * self.utilisation * self.card.memory.value
+                - self.network.weight_bytes())
         if left <= 0:
             raise ValueError(f"{self.network.title} must fit on {self.card.name}: its weights are "
                              f"{self.network.weight_bytes() / 2**30:.1f} GiB")
         return left
+
+    def activations(self, tokens: int) -> float:
+        """Bytes of the activations of a batch, on all devices."""
+        return self.ranks * activation_bytes(self.network, tokens, ranks=self.ranks)
+
+    def times(self) -> RooflineTimes:
+        """How long iterations take."""
+        link = Link.between(self.card, end=self.end) if self.ranks > 1 else None
+        return RooflineTimes(Machine.of(self.card, end=self.end), self.network, ranks=self.ranks,
+                             link=link)
 
     def memory(self, policy: str) -> PagedMemory | ElasticMemory:
         """Memory under a policy.
@@ -250,17 +257,17 @@ class Setting:
         block = max(int(CHUNK_BYTES // token), 1)
         if policy in ("static", "chunked"):
             reserve = self.longest if policy == "static" else self.chunk_tokens
-            left = self.pool - activation_bytes(self.network, reserve)
+            left = self.pool - self.activations(reserve)
             if left < block * token:
                 raise ValueError(f"Longest context must leave room for a cache beside activations "
-                                 f"of {activation_bytes(self.network, reserve) / 2**30:.1f} GiB, "
+                                 f"of {self.activations(reserve) / 2**30:.1f} GiB, "
                                  f"not be {self.longest}")
             return PagedMemory(int(left // (block * token)), block)
         if policy not in POLICIES:
             raise ValueError(f"Policy must be one of {', '.join(POLICIES)}, not {policy!r}")
         return ElasticMemory(
             int(self.pool // CHUNK_BYTES), block_tokens=block,
-            activation_bytes_per_token=activation_bytes(self.network, 1),
+            activation_bytes_per_token=self.activations(1),
             map_s=end_of(constant("memory.map").to("s"), self.end, rate=False),
             unmap_s=end_of(constant("memory.unmap").to("s"), self.end, rate=False),
             host_blocks=int(self.host_bytes // CHUNK_BYTES) if policy == "elastic_cpu" else 0)
@@ -297,8 +304,7 @@ def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
         If the policy is not known or the model does not fit.
     """
     memory = setting.memory(policy)
-    machine = Machine.of(setting.card, end=setting.end)
-    times = RooflineTimes(machine, setting.network)
+    times = setting.times()
 
     def alone_s(tokens: int) -> float:
         return times.iteration_s(tokens, prefill_pairs(tokens), tokens, 1, 0, 0)
@@ -321,7 +327,7 @@ def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
         times, memory, Fcfs(), max_sequences=setting.max_sequences,
         max_batched_tokens=setting.longest,
         chunk_tokens=setting.chunk_tokens if policy == "chunked" else 0,
-        host_bytes_per_s=machine.pcie_bytes_per_s,
+        host_bytes_per_s=setting.ranks * times.machine.pcie_bytes_per_s,
         token_bytes=setting.network.kv_bytes_per_token(), on_iteration=note)
     engine.add(requests)
     served = engine.run()
@@ -369,7 +375,7 @@ def goodput(setting: Setting, policy: str, load: Workload, *, attained: float = 
         Of the arrivals.
     """
     count = load.arrival_s.size
-    times = RooflineTimes(Machine.of(setting.card, end=setting.end), setting.network)
+    times = setting.times()
     alone = np.mean([times.iteration_s(tokens, prefill_pairs(tokens), tokens, 1, 0, 0)
                      for tokens in load.input_tokens.tolist()])
     random = replace(load, arrival_s=np.cumsum(
@@ -450,8 +456,8 @@ def _load_of(trace: str, traces: str, seed: int, count: int) -> Workload:
 def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
         model_name: str = "llama3_8b", context: int = 131_072, longest: int = 262_144,
         trace: str = "azure_conv", traces: str = "", load: float = 1.0, count: int = 0,
-        host_gib: float = 128.0, chunk_tokens: int = 512, ttft_scale: float = 10.0,
-        tpot_scale: float = 10.0, seed: int = 0) -> SystemRun:
+        ranks: int = 1, host_gib: float = 128.0, chunk_tokens: int = 512,
+        ttft_scale: float = 10.0, tpot_scale: float = 10.0, seed: int = 0) -> SystemRun:
     """Pools and batch of one context, and a trace served under one policy.
 
     Parameters
@@ -466,14 +472,15 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
         How much faster than in the trace requests come.
     count : int
         Requests; 0 for all.
-    host_gib, chunk_tokens, ttft_scale, tpot_scale
+    ranks, host_gib, chunk_tokens, ttft_scale, tpot_scale
         As in :class:`Setting`.
     """
     card, network = device(device_name), model(model_name)
-    found = capacity(card, network, context=context, longest=longest)
+    found = capacity(card, network, context=context, longest=longest, ranks=ranks)
     gib = 2**30
     setting = Setting(card=card, network=network, longest=longest, host_bytes=host_gib * gib,
-                      chunk_tokens=chunk_tokens, ttft_scale=ttft_scale, tpot_scale=tpot_scale)
+                      ranks=ranks, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
+                      tpot_scale=tpot_scale)
     requests = _load_of(trace, traces, seed, count)
     outcome = serve(setting, policy, requests.requests(load=load, count=count or None))
     samples = outcome.served.samples
@@ -490,7 +497,7 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
             "isolation_loss": found.isolation_loss,
             **outcome.metrics},
         assumptions=(
-            f"{model_name} on {device_name}; batch: all sequences of {context:,} tokens",
+            f"{model_name} on {ranks} x {device_name}; batch: all sequences of {context:,} tokens",
             f"{policy}, load {load:g}: {requests.name}, {requests.source}",
             f"targets (ours): {ttft_scale:g} and {tpot_scale:g} times what an idle server takes"),
         curves=(Curve(title="sequences", x="s", y="sequences", series={
@@ -500,12 +507,12 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
 
 def compare(*, device_name: str = "a100_80gb", model_name: str = "llama3_8b",
             longest: int = 262_144, trace: str = "mooncake", traces: str = "", load: float = 0.1,
-            count: int = 600, host_gib: float = 128.0, chunk_tokens: int = 512,
+            count: int = 600, ranks: int = 1, host_gib: float = 128.0, chunk_tokens: int = 512,
             ttft_scale: float = 10.0, tpot_scale: float = 10.0, seed: int = 0
             ) -> dict[str, SystemRun]:
     """All policies under the same requests; options as those of :func:`run`."""
     return {policy: run(
         policy=policy, device_name=device_name, model_name=model_name, longest=longest,
         context=min(131_072, longest), trace=trace, traces=traces, load=load, count=count,
-        host_gib=host_gib, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
+        ranks=ranks, host_gib=host_gib, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
         tpot_scale=tpot_scale, seed=seed) for policy in POLICIES}

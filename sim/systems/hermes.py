@@ -35,6 +35,7 @@ from splatforge.sim.costs import Sourced
 from splatforge.sim.systems.cards import constant, device, model
 from splatforge.sim.systems.ellm import activation_bytes
 from splatforge.sim.systems.gittins import Form, gittins_rank
+from splatforge.sim.systems.links import Link
 from splatforge.sim.systems.pdgraph import (
     MIX,
     SERVICE_IN_S,
@@ -57,7 +58,6 @@ NOT_COVERED = (
     "hits of caches of prefixes and of LoRA adapters",
     "containers, searches and other networks queue nowhere: each stage takes its own time",
     "routing over several servers",
-    "tensor parallel servers: the H800 figures",
 )
 _SOURCE = "splatforge.sim.systems.hermes"
 #: Minutes in which the 200 applications of the evaluation come, at 1x, 2x, 3x.
@@ -147,6 +147,8 @@ class Setting:
     device_name, model_name : str
         Of the server. Which A100 the paper had is not known; with 80 GB the cache holds nearly
         three times as much, and policies hardly differ.
+    ranks : int
+        Devices that split every layer, by the roofline; a profile is that of one.
     count, load : int, float
         Applications, and how much faster than 200 in 30 minutes they come.
     engine : str
@@ -163,6 +165,7 @@ class Setting:
 
     device_name: str = "a100_40gb"
     model_name: str = "llama2_7b"
+    ranks: int = 1
     count: int = 200
     load: float = 1.0
     engine: str = "profile"
@@ -174,7 +177,7 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("count", "load", "buckets", "walks"):
+        for name in ("ranks", "count", "load", "buckets", "walks"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
         if self.slowdown < 0:
@@ -191,10 +194,15 @@ class Setting:
             If the engine is not known.
         """
         if self.engine == "profile":
+            if self.ranks != 1:
+                raise ValueError(f"ranks must come with engine=roofline, not {self.ranks} with the "
+                                 "profile of one device")
             return ProfiledTimes(slowdown=self.slowdown or constant("hermes.slowdown").value)
         if self.engine != "roofline":
             raise ValueError(f"engine must be profile or roofline, not {self.engine!r}")
-        return RooflineTimes(Machine.of(device(self.device_name)), model(self.model_name))
+        card = device(self.device_name)
+        return RooflineTimes(Machine.of(card), model(self.model_name), ranks=self.ranks,
+                             link=Link.between(card) if self.ranks > 1 else None)
 
     def cache_tokens(self) -> int:
         """Tokens that the cache holds.
@@ -205,8 +213,8 @@ class Setting:
             If the model leaves no room.
         """
         network = model(self.model_name)
-        left = (0.9 * device(self.device_name).memory.value - network.weight_bytes()
-                - activation_bytes(network, _LONGEST))
+        left = (0.9 * self.ranks * device(self.device_name).memory.value - network.weight_bytes()
+                - self.ranks * activation_bytes(network, _LONGEST, ranks=self.ranks))
         if left < _LONGEST * network.kv_bytes_per_token():
             raise ValueError(f"{self.model_name} must leave room for {_LONGEST} tokens on "
                              f"{self.device_name}")
@@ -604,8 +612,8 @@ def _run(setting: Setting, policy: str) -> SystemRun:
     return SystemRun(
         system="hermes", metrics=metrics, not_covered=NOT_COVERED,
         assumptions=(
-            (f"{setting.model_name} on {setting.device_name}, which the paper does not name more "
-             "closely: the size of its cache decides what a policy gains"),
+            (f"{setting.model_name} on {setting.ranks} x {setting.device_name}, which the paper "
+             "does not name more closely: the size of its cache decides what a policy gains"),
             f"engine: {speed}",
             f"{setting.count} applications, {setting.load:g}x; "
             + (f"samples in {setting.traces}" if setting.traces else "quantiles of the samples"),
@@ -617,9 +625,9 @@ def _run(setting: Setting, policy: str) -> SystemRun:
 
 
 def run(*, policy: str = "hermes", device_name: str = "a100_40gb", model_name: str = "llama2_7b",
-        load: float = 1.0, count: int = 200, engine: str = "profile", slowdown: float = 0.0,
-        buckets: int = 10, form: str = "code", walks: int = 300, warm_s: float = 10.0,
-        traces: str = "", seed: int = 0) -> SystemRun:
+        ranks: int = 1, load: float = 1.0, count: int = 200, engine: str = "profile",
+        slowdown: float = 0.0, buckets: int = 10, form: str = "code", walks: int = 300,
+        warm_s: float = 10.0, traces: str = "", seed: int = 0) -> SystemRun:
     """A window of applications under a policy; options as in :class:`Setting`.
 
     Parameters
@@ -627,19 +635,19 @@ def run(*, policy: str = "hermes", device_name: str = "a100_40gb", model_name: s
     warm_s : float
         Start of a container, for the waits with and without prewarming; the paper's is not known.
     """
-    setting = Setting(device_name=device_name, model_name=model_name, load=load, count=count,
-                      engine=engine, slowdown=slowdown, buckets=buckets, walks=walks,
+    setting = Setting(device_name=device_name, model_name=model_name, ranks=ranks, load=load,
+                      count=count, engine=engine, slowdown=slowdown, buckets=buckets, walks=walks,
                       traces=traces, seed=seed,
                       form=form)  # pyright: ignore[reportArgumentType]: checked there
     made = _run(setting, policy)
     return replace(made, metrics={**made.metrics, **_prewarmed(setting, warm_s)})
 
 
-def compare(*, device_name: str = "a100_40gb", model_name: str = "llama2_7b", load: float = 2.0,
-            count: int = 200, engine: str = "profile", slowdown: float = 0.0, form: str = "code",
-            traces: str = "", seed: int = 0) -> dict[str, SystemRun]:
+def compare(*, device_name: str = "a100_40gb", model_name: str = "llama2_7b", ranks: int = 1,
+            load: float = 2.0, count: int = 200, engine: str = "profile", slowdown: float = 0.0,
+            form: str = "code", traces: str = "", seed: int = 0) -> dict[str, SystemRun]:
     """All policies with the same applications; options as those of :func:`run`."""
-    setting = Setting(device_name=device_name, model_name=model_name, load=load, count=count,
-                      engine=engine, slowdown=slowdown, traces=traces, seed=seed,
+    setting = Setting(device_name=device_name, model_name=model_name, ranks=ranks, load=load,
+                      count=count, engine=engine, slowdown=slowdown, traces=traces, seed=seed,
                       form=form)  # pyright: ignore[reportArgumentType]: checked there
     return {policy: _run(setting, policy) for policy in POLICIES}

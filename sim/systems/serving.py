@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from splatforge.sim.systems.cards import ModelCard
+from splatforge.sim.systems.links import Link
 from splatforge.sim.systems.roofline import (
     Machine,
     attention,
@@ -256,14 +257,19 @@ class RooflineTimes:
     card : ModelCard
         The decoder.
     ranks : int
-        Devices that split every layer; what they say to each other is not in it.
+        Devices that split every layer.
+    link : Link, optional
+        Between them, for the two sums over all of them that a layer takes.
     overhead_s : float
         Of the server itself, each iteration.
     """
 
     def __init__(self, machine: Machine, card: ModelCard, *, ranks: int = 1,
-                 overhead_s: float = 0.0) -> None:
-        self.machine, self.card, self.ranks = machine, card, ranks
+                 link: Link | None = None, overhead_s: float = 0.0) -> None:
+        if ranks < 1 or card.kv_heads % ranks:
+            raise ValueError(f"Ranks must divide the {card.kv_heads} heads of {card.title}'s "
+                             f"cache, not be {ranks!r}")
+        self.machine, self.card, self.ranks, self.link = machine, card, ranks, link
         self.overhead_s = overhead_s
         self._dense: dict[int, float] = {}
         one = attention(1, 1, card.heads, card.kv_heads, card.head_dim, causal=True)
@@ -280,6 +286,10 @@ class RooflineTimes:
                 sum(max(each.flop / self.machine.flop_per_s,
                         each.size_bytes / self.machine.bytes_per_s) for each in layer) / self.ranks
                 + (len(layer) + 1) * self.machine.launch_s)
+            if self.link is not None:
+                self._dense[tokens] += 2 * self.card.layers * self.link.all_reduce_s(
+                    2.0 * tokens * self.card.hidden, self.ranks)
+            found = self._dense[tokens]
         return found
 
     def iteration_s(self, prefill_tokens: int, pairs: float, prefill_context: int, prompts: int,
