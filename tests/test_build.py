@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from amaranth.back.verilog import convert as to_verilog
+from amaranth.hdl import Module, Signal
 
 from splatforge.verification.lib import build as build_module
 from splatforge.verification.lib.build import (
@@ -17,6 +19,7 @@ from splatforge.verification.lib.build import (
     build,
     cached,
     compiler,
+    register_reset,
     share_lanes,
     verilator_root,
 )
@@ -295,3 +298,36 @@ def test_modules_of_many_instances_are_called_not_inlined():
     assert re.findall(r"module (\S+) .*no_inline_module", marked) == ["\\raster.lane"]
     assert re.sub(r" /\*.*?\*/", "", marked) == text
 
+
+def counter_with_reset(name):
+    """What Amaranth writes of a counter in a module in a module."""
+    m, inner = Module(), Module()
+    count = Signal(8)
+    inner.d.sync += count.eq(count + 1)
+    m.submodules.inner = inner
+    return to_verilog(m, name=name, ports=[count], emit_src=False)
+
+
+def test_reset_is_registered_in_the_top_module_alone():
+    text = counter_with_reset("top")
+    held = register_reset(text, "top")
+    begin = held.index("\nmodule top(")
+    assert held[:begin] == text[:text.index("\nmodule top(")]
+    assert ".rst(rst_held)" in held[begin:]
+    assert held[begin:].count("rst_held <= rst;") == 1
+    assert held.replace(
+        "  reg rst_held = 1'h1;\n  always @(posedge clk) rst_held <= rst;\n", "").replace(
+        "rst_held", "rst") == text
+    with pytest.raises(BuildError, match=r"^top must have an input rst to be simulated with its "):
+        register_reset(text.replace("input rst;", "input  rst;"), "top")
+
+
+@pytest.mark.rtl
+def test_a_registered_reset_comes_a_cycle_later(tmp_path):
+    """Three rising edges under reset, seven without; the first of these still counts nothing."""
+    path = tmp_path / "main.cpp"
+    path.write_text(MAIN.replace("top.clk = edge & 1;", "top.clk = edge & 1; top.rst = edge < 6;"))
+    cache = tmp_path / "cache"
+    text = counter_with_reset("top")
+    assert run(build(text, "top", [path], cache=cache)) == "7\n"
+    assert run(build(register_reset(text, "top"), "top", [path], cache=cache)) == "6\n"

@@ -189,6 +189,7 @@ class Bench {
         top_->rst = 1;
         for (u64 k = 0; k < cycles; ++k) step();
         top_->rst = 0;
+        step();  // what is reset sees it a cycle later
     }
 
     u32 read(u32 offset) {

@@ -27,7 +27,7 @@ from splatforge.scenes.cache import cache_folder
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["SLOW", "Binary", "BuildError", "build", "cached", "compiler", "digest",
-           "share_lanes", "verilator_root"]
+           "register_reset", "share_lanes", "verilator_root"]
 
 #: Prefix of the C++ classes, whatever the top module is called.
 PREFIX = "Vtop"
@@ -135,6 +135,23 @@ def share_lanes(verilog: str) -> str:
         return text + " /*verilator no_inline_module*/"
 
     return re.sub(r"^module (\\\S+ |\w+)\s*\([^;]*\);", mark, verilog, flags=re.MULTILINE)
+
+
+def register_reset(verilog: str, top: str) -> str:
+    """`verilog` with a register between the reset of its top module and all that is reset.
+
+    Behind an input of the top module Verilator computes everything combinational anew each time
+    that it is called, twice a cycle, and a reset is in front of nearly all there is. The register
+    has the reset a cycle later.
+    """
+    begin = verilog.index(f"\nmodule {top}(")
+    end = verilog.index("\nendmodule", begin)
+    head, declared, body = verilog[begin:end].partition("input rst;\n  wire rst;\n")
+    if not declared:
+        raise BuildError(f"{top} must have an input rst to be simulated with its reset registered")
+    body = re.sub(r"(?<![.\w$])rst(?![\w$])", "rst_held", body)
+    held = "  reg rst_held = 1'h1;\n  always @(posedge clk) rst_held <= rst;\n"
+    return verilog[:begin] + head + declared + held + body + verilog[end:]
 
 
 def _run(command: Sequence[str | Path], folder: Path, what: str, children: Children) -> None:

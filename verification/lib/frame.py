@@ -26,7 +26,14 @@ from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.memory import BankedMemory, Memory, MemoryTiming
 from splatforge.designs.shell import AcceleratorDesign, FrameError
 from splatforge.sim.dram import DramCounts, banked_constants
-from splatforge.verification.lib.build import Binary, BuildError, build, cached, digest
+from splatforge.verification.lib.build import (
+    Binary,
+    BuildError,
+    build,
+    cached,
+    digest,
+    register_reset,
+)
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
@@ -267,8 +274,8 @@ def build_frame(
     """Harness and Verilog of `design` as a binary; see :func:`build`."""
     began = time.perf_counter()
     binary = build(
-        core_verilog(design, cache=cache, children=children), design.name, [HARNESS],
-        trace=waves.kind if waves else None, cache=cache, children=children)
+        register_reset(core_verilog(design, cache=cache, children=children), design.name),
+        design.name, [HARNESS], trace=waves.kind if waves else None, cache=cache, children=children)
     return replace(binary, build_s=time.perf_counter() - began)
 
 

@@ -31,7 +31,7 @@ from splatforge.hw.generate import component, to_verilog
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 from splatforge.hw.lib.component import Component
 from splatforge.scenes import Camera, Scene, head_jitter
-from splatforge.verification.lib.build import build
+from splatforge.verification.lib.build import build, register_reset
 from splatforge.verification.lib.frame import HARNESS, FrameRun, SimulationError, run_frames
 
 __all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "record_frame",
@@ -283,7 +283,7 @@ def record_ports(
     for unit, (inputs, outputs) in probed.ports.items():
         text += _PROBE.format(unit=unit, inputs=sum(width for _, width in inputs) - 1,
                               outputs=sum(width for _, width in outputs) - 1)
-    binary = build(text, design.name, [HARNESS], cache=cache)
+    binary = build(register_reset(text, design.name), design.name, [HARNESS], cache=cache)
     with tempfile.TemporaryDirectory(prefix="splatforge-") as name:
         folder = Path(name)
         (run,) = run_frames(binary.path, [image], timing=timing, folder=folder, progress=progress)
