@@ -91,7 +91,7 @@ _BASES: dict[str, tuple[float, dict[str, int]]] = {
     "FLOP": (1.0, {"FLOP": 1}),
 }
 _PREFIXES = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3,
-             "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+             "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
 def _factor(token: str, unit: str) -> tuple[float, dict[str, int], int]:

@@ -28,6 +28,10 @@ SYSTEMS: dict[str, tuple[str, str]] = {
                 "a bounded KV cache for video that streams in"),
     "post": ("splatforge.sim.systems.post",
              "a private GPT that verifies public drafts"),
+    "astraea": ("splatforge.sim.systems.astraea",
+                "video diffusion that computes some tokens of each step"),
+    "parastep": ("splatforge.sim.systems.parastep",
+                 "steps of a diffusion on several devices, by reuse of noise"),
 }
 
 

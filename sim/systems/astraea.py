@@ -1,0 +1,334 @@
+"""ASTRAEA (ICLR 2026, arXiv 2506.05096): video diffusion that computes some tokens of each step.
+
+Each block computes the tokens whose score is highest, as queries over keys and values of all; the
+others take what the block gave them before. How many a step computes is searched by evolution.
+
+Operations and bytes are those of the layers of each model (:mod:`splatforge.sim.systems
+.video_models`), times are a roofline's. What several devices take adds the exchange of Ulysses and
+what does not run in parallel: the text encoder and the decoder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+from splatforge.sim.costs import Sourced
+from splatforge.sim.systems.cards import device as card_of
+from splatforge.sim.systems.links import Link
+from splatforge.sim.systems.roofline import End, Machine, banded
+from splatforge.sim.systems.run import Curve, SystemRun
+from splatforge.sim.systems.tally import Tally
+from splatforge.sim.systems.video_models import (
+    VIDEO_MODELS,
+    VideoModel,
+    cache_bytes,
+    call_tally,
+    decoder_tally,
+    text_tally,
+    video_model,
+)
+
+__all__ = ["BROADCAST", "NOT_COVERED", "broadcast_flops", "compare", "flops", "latency",
+           "memory", "run", "scaling", "selection_share", "sparse_flops", "speedup",
+           "toca_flops"]
+
+NOT_COVERED = (
+    ("kernels that are not fused reach the same share of the bandwidth, copies between layouts and "
+    "casts to wider numbers are left out: times of originals are too short, ratios less so"),
+    "time of the baselines' own kernels (PAB, ToCa, SVG, Delta-DiT): only their operations",
+    "HunyuanVideo's decoder, which works on overlapping tiles",
+    "memory but for the cache: it is taken from the original's published figure",
+    "quality of the trained video models",
+)
+_ASSUMPTIONS = (
+    "the residual that a block adds is cached, for both halves of guidance",
+    "one choice of tokens for all heads of a block, by that block's own scores",
+    "no step may exceed its share, and the mean share never exceeds the budget",
+    "devices share a sample by Ulysses; text encoder and decoder run on one",
+)
+_SOURCE = "layers of the released configurations"
+_PERCENT = "share of tokens"
+
+
+def _name(model: str) -> str:
+    """The model's name among the claims."""
+    return f"astraea.{model}"
+
+
+# --- operations ----------------------------------------------------------------------------------
+
+
+def _all_calls(model: VideoModel, net: Tally) -> float:
+    return net.flop * model.calls
+
+
+def flops(model: str, share: float = 1.0) -> Sourced:
+    """Operations of all calls of the denoiser with a share of the tokens computed."""
+    shape = video_model(model)
+    net = call_tally(shape, share, "original" if share == 1 else "astraea")
+    return Sourced.exact(_all_calls(shape, net), "FLOP", _SOURCE)
+
+
+def sparse_flops(model: str, sparsity: float = 0.7) -> Sourced:
+    """Operations where a share of self-attention is left out at every step (SVG, SVG2)."""
+    shape = video_model(model)
+    net = call_tally(shape, method="sparse", density=1 - sparsity)
+    return Sourced.exact(_all_calls(shape, net), "FLOP", _SOURCE)
+
+
+#: Share of the steps at which PAB may take a block's output from before: its published default for
+#: Open-Sora, time steps 450 to 930 of 1,000; all steps where none is published.
+BROADCAST: Mapping[str, float] = {"opensora_2s": 0.48, "opensora_4s": 0.48}
+
+
+def broadcast_flops(model: str, self_every: int, cross_every: int, frame_every: int = 0
+                    ) -> Sourced:
+    """Operations where attention is computed every so many steps (PAB).
+
+    Parameters
+    ----------
+    model : str
+        Video model.
+    self_every, cross_every, frame_every : int
+        Steps between two computations of attention among tokens, to the text, along frames; the
+        last as the first where it is 0.
+    """
+    shape = video_model(model)
+    window = BROADCAST.get(model, 1.0)
+
+    def often(every: int) -> float:
+        return 1 - window * (1 - 1 / every)
+    net = call_tally(shape, self_attention=often(self_every), cross_attention=often(cross_every),
+                     frame_attention=often(frame_every or self_every))
+    return Sourced.exact(_all_calls(shape, net), "FLOP", _SOURCE)
+
+
+def toca_flops(model: str, every: int, cached: float) -> Sourced:
+    """Operations where all is computed every so many steps, between them some tokens (ToCa).
+
+    Parameters
+    ----------
+    every : int
+        Steps between two that compute all.
+    cached : float
+        Share of tokens that the others leave out, as queries and as keys.
+    """
+    shape = video_model(model)
+    whole = _all_calls(shape, call_tally(shape))
+    some = _all_calls(shape, call_tally(shape, 1 - cached, "select_qk"))
+    return Sourced.exact((whole + (every - 1) * some) / every, "FLOP", _SOURCE)
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+@cache
+def _calls_s(model: str, share: float, device: str, end: End, selection: bool = True) -> float:
+    """All calls of the denoiser."""
+    shape = video_model(model)
+    net = call_tally(shape, share, "original" if share == 1 else "astraea", selection=selection)
+    return shape.calls * Machine.of(card_of(device), end=end).time_s(net.operators)
+
+
+@cache
+def _around_s(model: str, device: str, end: End) -> float:
+    """Text encoder and decoder; of HunyuanVideo the text encoder alone."""
+    shape, machine = video_model(model), Machine.of(card_of(device), end=end)
+    time_s = machine.time_s(text_tally(shape).operators)
+    return time_s if shape.joint else time_s + machine.time_s(decoder_tally(shape).operators)
+
+
+def _exchange_s(shape: VideoModel, share: float, gpus: int, link: Link) -> float:
+    """What Ulysses sends in all calls: keys and values of all tokens, queries and results of some.
+
+    Where blocks attend within frames and along them by turns, tokens change hands between blocks
+    instead, once.
+    """
+    own = 2.0 * shape.tokens / gpus * shape.width
+    if shape.split:
+        each = link.all_to_all_s(own, gpus)
+    else:
+        each = 2 * link.all_to_all_s(own, gpus) + 2 * link.all_to_all_s(own * share, gpus)
+    return shape.calls * shape.blocks * each
+
+
+def _whole_s(model: str, share: float, device: str, gpus: int, end: End) -> float:
+    shape = video_model(model)
+    calls = _calls_s(model, share, device, end)
+    exchange = 0.0
+    if gpus > 1:
+        exchange = _exchange_s(shape, share, gpus, Link.between(card_of(device), end=end))
+    return calls / gpus + exchange + _around_s(model, device, end)
+
+
+def _check(share: float, gpus: int = 1) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"Share must be in (0, 1], not {share!r}")
+    if gpus < 1:
+        raise ValueError(f"GPUs must be at least 1, not {gpus!r}")
+
+
+def latency(model: str, share: float = 1.0, *, device: str = "a100_80gb", gpus: int = 1,
+            whole_steps: bool = False, original_s: float = 0.0) -> Sourced:
+    """Time of a video, in s.
+
+    Parameters
+    ----------
+    model, device : str
+        What runs on what.
+    share : float
+        Mean share of tokens computed.
+    gpus : int
+        Devices.
+    whole_steps : bool
+        Whether the share is one of steps that compute all tokens.
+    original_s : float
+        Published time with all tokens on one such device, which the rates of the roofline are
+        then calibrated on; 0 for none.
+    """
+    _check(share, gpus)
+
+    def time_s(end: End) -> float:
+        if whole_steps:
+            around = _around_s(model, device, end)
+            return share * (_whole_s(model, 1.0, device, gpus, end) - around) + around
+        return _whole_s(model, share, device, gpus, end)
+    if not original_s:
+        return banded(time_s, "s", f"{_SOURCE} on a roofline")
+    relative = banded(lambda end: time_s(end) / _whole_s(model, 1.0, device, 1, end), "1",
+                      f"{_SOURCE} on a roofline")
+    return relative * _original(model, original_s)
+
+
+def _original(model: str, original_s: float) -> Sourced:
+    point = f"{_name(model)}_original_lat_a100_s"
+    return replace(Sourced.exact(original_s, "s", "ASTRAEA's project page, original"),
+                   points=frozenset({point}))
+
+
+def speedup(model: str, share: float, *, device: str = "a100_80gb") -> Sourced:
+    """Time with all tokens over time with a share of them."""
+    _check(share)
+    return banded(lambda end: _whole_s(model, 1.0, device, 1, end)
+                  / _whole_s(model, share, device, 1, end), "1", f"{_SOURCE} on a roofline")
+
+
+def scaling(model: str, gpus: int, share: float = 0.5, *, device: str = "a100_80gb",
+            original_s: float = 0.0) -> Sourced:
+    """Time with all tokens on one device over time with a share of them on several.
+
+    Parameters
+    ----------
+    original_s : float
+        Published time with all tokens on one device, which what the device computes is calibrated
+        on; links, encoder and decoder are not. 0 for none.
+    """
+    _check(share, gpus)
+    shape = video_model(model)
+
+    def ratio(end: End) -> float:
+        around = _around_s(model, device, end)
+        calls = _calls_s(model, 1.0, device, end)
+        slower = (original_s - around) / calls if original_s else 1.0
+        several = slower * _calls_s(model, share, device, end) / gpus + around
+        if gpus > 1:
+            several += _exchange_s(shape, share, gpus, Link.between(card_of(device), end=end))
+        return (slower * calls + around) / several
+    ours = banded(ratio, "1", f"{_SOURCE} on a roofline, links by their profile")
+    if original_s:
+        ours = replace(ours, points=_original(model, original_s).points)
+    return ours
+
+
+def selection_share(model: str, share: float = 0.5, *, device: str = "a100_80gb") -> Sourced:
+    """Share of the time that choosing tokens takes."""
+    _check(share)
+
+    def part(end: End) -> float:
+        return 1 - _calls_s(model, share, device, end, False) / _calls_s(model, share, device, end)
+    return banded(part, "1", f"{_SOURCE} on a roofline")
+
+
+def memory(model: str, original_gb: float) -> Sourced:
+    """Memory with the cache of every block, in GB.
+
+    Parameters
+    ----------
+    original_gb : float
+        Published figure without it, which stands for weights, activations and all else.
+    """
+    base = replace(Sourced.exact(original_gb, "GB", "ASTRAEA's project page, original"),
+                   points=frozenset({f"{_name(model)}_original_mem_gb"}))
+    return base + Sourced.exact(cache_bytes(video_model(model)) / 1e9, "GB", _SOURCE)
+
+
+# --- the system ----------------------------------------------------------------------------------
+
+
+def _metrics(model: str, share: float, device: str, gpus: int) -> dict[str, float]:
+    shape = video_model(model)
+    whole = _whole_s(model, share, device, gpus, "value")
+    return {
+        "latency_s": whole,
+        "speedup": _whole_s(model, 1.0, device, 1, "value") / whole,
+        "pflop": flops(model, share).value / 1e15,
+        "serial_s": _around_s(model, device, "value"),
+        "exchange_s": 0.0 if gpus == 1 else _exchange_s(
+            shape, share, gpus, Link.between(card_of(device))),
+        "cache_gb": cache_bytes(shape) / 1e9 if share < 1 else 0.0,
+    }
+
+
+def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb", gpus: int = 1,
+        seed: int = 0) -> SystemRun:
+    """A share of the tokens of a video model.
+
+    Parameters
+    ----------
+    model : str
+        Of :data:`~splatforge.sim.systems.video_models.VIDEO_MODELS`.
+    share : float
+        Of the tokens, mean over the steps.
+    device : str
+        In ``devices.toml``.
+    gpus : int
+        Devices.
+    seed : int
+        Nothing is random here.
+    """
+    del seed
+    _check(share, gpus)
+    metrics = _metrics(model, share, device, gpus)
+    metrics["selection_share"] = selection_share(model, share, device=device).value
+    shares = [each / 10 for each in range(3, 11)]
+    original = _whole_s(model, 1.0, device, 1, "value")
+    curves = [Curve(
+        title=f"{VIDEO_MODELS[model].title} on {device}", x=f"{_PERCENT} (1)", y="speedup",
+        series={f"{count} GPUs": tuple(
+            (each, original / _whole_s(model, each, device, count, "value")) for each in shares)
+            for count in sorted({1, 2, 8, gpus})})]
+    return SystemRun(system="astraea", metrics=metrics, not_covered=NOT_COVERED,
+                     assumptions=_ASSUMPTIONS, curves=tuple(curves))
+
+
+def compare(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb", gpus: int = 1
+            ) -> dict[str, SystemRun]:
+    """ASTRAEA, all tokens, and whole steps left out.
+
+    Parameters
+    ----------
+    model, share, device, gpus
+        As :func:`run` takes them.
+    """
+    _check(share, gpus)
+    steps = latency(model, share, device=device, gpus=gpus, whole_steps=True).value
+    original = _metrics(model, 1.0, device, gpus)
+    found = {
+        "original": original,
+        "astraea": _metrics(model, share, device, gpus),
+        "timestep_level": original | {
+            "latency_s": steps, "speedup": _whole_s(model, 1.0, device, 1, "value") / steps,
+            "pflop": share * original["pflop"], "exchange_s": share * original["exchange_s"]},
+    }
+    return {name: SystemRun(system="astraea", metrics=each, not_covered=NOT_COVERED,
+                            assumptions=_ASSUMPTIONS) for name, each in found.items()}
