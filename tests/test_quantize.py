@@ -61,18 +61,18 @@ def test_canonical_gaussians_are_the_same():
 
 def test_fewer_points_than_entries_are_kept_as_they_are():
     points = np.random.default_rng(2).integers(-40, 40, (200, 3)) / 4
-    book = unit._fit(points, np.ones(200), 1024)
-    labels = unit._nearest(points.astype(np.float32), book.astype(np.float32))
+    book = unit.fit_codebook(points, np.ones(200), 1024)
+    labels = unit.nearest_entries(points.astype(np.float32), book.astype(np.float32))
     np.testing.assert_array_equal(book[labels], points)
-    assert (unit._fit(points[:0], np.ones(0), 8) == 0).all()
+    assert (unit.fit_codebook(points[:0], np.ones(0), 8) == 0).all()
 
 
 def test_codebooks_are_better_than_a_grid():
     """k-means against a uniform grid of as many entries, on points that are not uniform."""
     rng = np.random.default_rng(3)
     points = rng.normal(size=(6000, 2)) * np.where(rng.random((6000, 1)) < 0.9, 0.05, 1)
-    book = unit._fit(points, np.ones(6000), 64)
-    labels = unit._nearest(points.astype(np.float32), book.astype(np.float32))
+    book = unit.fit_codebook(points, np.ones(6000), 64)
+    labels = unit.nearest_entries(points.astype(np.float32), book.astype(np.float32))
     error = ((points - book[labels]) ** 2).sum(axis=1)
     edges = [np.linspace(*np.quantile(points[:, k], [0, 1]), 9) for k in range(2)]
     middle = [(e[1:] + e[:-1])[np.clip(np.searchsorted(e, points[:, k]) - 1, 0, 7)] / 2
@@ -88,7 +88,7 @@ def test_weights_draw_entries():
     rng = np.random.default_rng(4)
     points = rng.uniform(-1, 1, (4000, 2))
     heavy = points[:, 0] > 0
-    books = [unit._fit(points, np.where(heavy, weight, 1.0), 64) for weight in (1, 100)]
+    books = [unit.fit_codebook(points, np.where(heavy, weight, 1.0), 64) for weight in (1, 100)]
     shares = [np.mean(book[:, 0] > 0) for book in books]
     assert shares[0] < 0.6
     assert shares[1] > 0.7

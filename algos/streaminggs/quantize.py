@@ -23,7 +23,8 @@ from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.feature import FeatureFormat
 from splatforge.scenes import Scene
 
-__all__ = ["Quantized", "assign", "canonical", "decode", "quantize", "straight_through"]
+__all__ = ["Quantized", "assign", "canonical", "decode", "fit_codebook", "nearest_entries",
+           "quantize", "straight_through"]
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -146,7 +147,7 @@ def _nearest_kernel(chunk, points, entries, half, labels):
         labels[i] = label
 
 
-def _nearest(points: Float32Array, entries: Float32Array) -> Int64Array:
+def nearest_entries(points: Float32Array, entries: Float32Array) -> Int64Array:
     """Index of the nearest entry of every point, shape [N]; of equally near ones the first."""
     labels = np.empty(len(points), np.int64)
     half = (entries.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
@@ -164,7 +165,7 @@ def _to_half(values: npt.ArrayLike) -> Float64Array:
     return np.where(np.abs(half) < 2.0**-14, 0.0, half.astype(np.float64))
 
 
-def _fit(points: Float64Array, weights: Float64Array, entries: int) -> Float64Array:
+def fit_codebook(points: Float64Array, weights: Float64Array, entries: int) -> Float64Array:
     """Codebook of at most so many entries for points, as binary16 holds them; the rest is zero."""
     book = np.zeros((entries, points.shape[1]))
     wanted = max(_PER_ENTRY * entries, 1 << 14)
@@ -179,7 +180,7 @@ def _fit(points: Float64Array, weights: Float64Array, entries: int) -> Float64Ar
     _centroids(sample, weights, labels, centers)
     if cells == entries:
         for _ in range(_ROUNDS):
-            labels = _nearest(sample, centers)
+            labels = nearest_entries(sample, centers)
             _centroids(sample, weights, labels, centers)
     book[:cells] = _to_half(centers)
     return book
@@ -353,7 +354,7 @@ def quantize(
             key = f"{name}{stage}"
             of = weights * _rotation_counts(scene) if name == "rotation" else weights
             if name in vectors:
-                book = _fit(left, of, 1 << bits)
+                book = fit_codebook(left, of, 1 << bits)
             else:
                 book = np.zeros((1 << bits, left.shape[1]))
             if name == "opacity":
@@ -362,7 +363,7 @@ def quantize(
             else:
                 codebooks[key] = book.astype(np.float16).view(np.uint16)
             if name in vectors:
-                indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+                indices[key] = nearest_entries(left.astype(np.float32), book.astype(np.float32))
                 if name == "rotation" and stage == len(stages) - 1:
                     _shorten(vectors[name] - left, left, book, indices[key])
             else:
@@ -399,7 +400,7 @@ def assign(
             book = quantized.codebooks[key].view(np.float16).astype(np.float64)
             if name == "opacity":
                 book = np.exp2(-book[:, :1])
-            indices[key] = _nearest(left.astype(np.float32), book.astype(np.float32))
+            indices[key] = nearest_entries(left.astype(np.float32), book.astype(np.float32))
             if name == "rotation" and stage == len(stages) - 1:
                 _shorten(vectors[name] - left, left, book, indices[key])
             left = left - book[indices[key]]

@@ -1,0 +1,306 @@
+"""Cuts as differences: what the cloud says, what the client makes of it, and what if it is lost.
+
+The cloud's end (:class:`CloudStream`) and the client's (:class:`ClientStream`) hold one table each.
+A delta takes both from the table of the number before to that of its own number; the client applies
+them in order alone. It names the ids that leave the cut and those that enter it, holds the
+Gaussians of the latter that the table does not hold, and a digest of the table that must come of
+it. So whatever a network loses, doubles or brings in another order, the client's table is one that
+the cloud's has been, of the number that it says. A client that misses one asks for all behind the
+last that it has; the cloud sends those again, or, where it does not keep them or the digests
+differ, a whole cut (a key), with which both tables begin anew.
+"""
+
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from splatforge.algos.voyager.codec import Codec
+from splatforge.algos.voyager.table import ManagementTable, check_cut
+from splatforge.algos.voyager.wire import (
+    Kind,
+    Message,
+    PayloadReader,
+    WireError,
+    encode,
+    pack_ids,
+    unpack_ids,
+)
+from splatforge.scenes import Scene
+
+__all__ = ["ClientStream", "CloudStream", "DivergedError", "Sent"]
+
+Int64Array = npt.NDArray[np.int64]
+
+#: frame, ids that leave, that enter, Gaussians, bytes of the ids of both, of the body; is it a key,
+#: is the body packed; the digest.
+_HEAD = struct.Struct("<IIIIIIIBBQ")
+_LEVEL = 6
+#: Deltas that wait for one before them, at most.
+_WAITING = 16
+#: Bytes of messages that are kept to be sent again, at most.
+_LOG_BYTES = 1 << 28
+
+
+class DivergedError(ValueError):
+    """The client's table is not the one that a delta stands on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A delta that the cloud keeps, with the digest of the table behind it."""
+
+    sequence: int
+    digest: int
+    key: bool
+    frame: int
+    gaussians: int
+    data: bytes
+
+
+class CloudStream:
+    """The cloud's end: makes deltas of cuts, and keeps them until they are acknowledged.
+
+    Parameters
+    ----------
+    codec : Codec
+        Codes of the city's Gaussians.
+    attributes : callable
+        Takes ids, returns their Gaussians as a scene.
+    stream : int
+        Number that messages carry.
+    """
+
+    def __init__(self, codec: Codec, attributes: Callable[[Int64Array], Scene], stream: int
+                 ) -> None:
+        self.codec, self.stream, self._attributes = codec, stream, attributes
+        self.table = ManagementTable(codec.design.reuse_window)
+        self.sequence = 0
+        self._log: deque[Sent] = deque()
+        self._log_bytes = 0
+        # Behind which the log goes on.
+        self._base: tuple[int, int] | None = (0, self.table.digest())
+
+    def advance(self, frame: int, cut: npt.ArrayLike) -> Sent:
+        """The delta that takes the client to the cut of a later frame."""
+        ids = check_cut(cut)
+        change = self.table.advance(frame, ids)
+        return self._send(frame, change.left, change.entered, change.new, key=not self.sequence)
+
+    def acknowledge(self, sequence: int) -> None:
+        """The client has applied all deltas up to this one."""
+        while self._log and self._log[0].sequence <= sequence:
+            self._forget()
+
+    def resync(self, sequence: int, digest: int) -> list[Sent]:
+        """Deltas for a client that has applied up to one, and what its table is then."""
+        if self._base == (sequence, digest):
+            return list(self._log)
+        for place, sent in enumerate(self._log):
+            if (sent.sequence, sent.digest) == (sequence, digest):
+                return list(self._log)[place + 1:]
+        if not self.sequence:
+            return []
+        if self._log and self._log[-1].key:
+            # It has asked twice.
+            return [self._log[-1]]
+        frame, cut = self.table.frame, self.table.cut
+        while self._log:
+            self._forget()
+        self._base = None
+        self.table.clear()
+        self.table.advance(frame, cut)
+        return [self._send(frame, cut[:0], cut, cut, key=True)]
+
+    def _forget(self) -> None:
+        gone = self._log.popleft()
+        self._log_bytes -= len(gone.data)
+        self._base = (gone.sequence, gone.digest)
+
+    def _send(self, frame: int, left: Int64Array, entered: Int64Array, new: Int64Array, *,
+              key: bool) -> Sent:
+        self.sequence += 1
+        digest = self.table.digest()
+        gaussians = self.codec.encode(self._attributes(new)) if len(new) else b""
+        ids = pack_ids(left), pack_ids(entered)
+        body = b"".join((*ids, gaussians))
+        packed = self.codec.design.entropy == "zlib"
+        payload = _HEAD.pack(frame, len(left), len(entered), len(new), *map(len, ids), len(body),
+                             key, packed, digest)
+        payload += zlib.compress(body, _LEVEL) if packed else body
+        sent = Sent(
+            sequence=self.sequence, digest=digest, key=key, frame=frame, gaussians=len(new),
+            data=encode(Kind.DELTA, payload, stream=self.stream, sequence=self.sequence))
+        self._log.append(sent)
+        self._log_bytes += len(sent.data)
+        while len(self._log) > 1 and (len(self._log) > self.codec.design.log_messages
+                                      or self._log_bytes > _LOG_BYTES):
+            self._forget()
+        return sent
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Delta:
+    """A delta, taken apart but for its body."""
+
+    frame: int
+    left: int
+    entered: int
+    gaussians: int
+    left_bytes: int
+    entered_bytes: int
+    body_bytes: int
+    key: bool
+    digest: int
+    packed: bool
+    data: bytes
+
+    @classmethod
+    def parse(cls, payload: bytes) -> "_Delta":
+        reader = PayloadReader("Delta", payload)
+        *numbers, key, packed, digest = _HEAD.unpack(reader.bytes(_HEAD.size))
+        if key > 1 or packed > 1:
+            raise WireError(f"Delta must have flags of 0 or 1, not {key} and {packed}")
+        names = [each.name for each in fields(cls)][:7]
+        return cls(**dict(zip(names, numbers, strict=True)), key=bool(key), packed=bool(packed),
+                   digest=digest, data=reader.rest())
+
+    def body(self) -> bytes:
+        """Ids and Gaussians, unpacked."""
+        data = self.data
+        if self.packed:
+            unpacker = zlib.decompressobj()
+            try:
+                data = unpacker.decompress(data, self.body_bytes + 1)
+            except zlib.error as error:
+                raise WireError(f"Delta cannot be unpacked: {error}") from None
+            if not unpacker.eof or unpacker.unused_data:
+                raise WireError(f"Delta must be unpacked to {self.body_bytes} bytes")
+        if len(data) != self.body_bytes:
+            raise WireError(f"Delta must have a body of {self.body_bytes} bytes, not {len(data)}")
+        return data
+
+
+class ClientStream:
+    """The client's end: applies deltas, holds the Gaussians that the table says it holds.
+
+    Parameters
+    ----------
+    codec : Codec
+        As the cloud has sent it.
+    nodes : int
+        Gaussians of the city: ids are below.
+    """
+
+    def __init__(self, codec: Codec, nodes: int) -> None:
+        self.codec, self.nodes = codec, nodes
+        self.table = ManagementTable(codec.design.reuse_window)
+        #: The delta applied last.
+        self.sequence = 0
+        #: Gaussians that have come with those applied.
+        self.gaussians = 0
+        #: The table cannot be gone on from: a key alone helps.
+        self.lost = False
+        self._held = codec.decode(b"", 0)
+        self._waiting: dict[int, _Delta] = {}
+
+    @property
+    def gap(self) -> bool:
+        """A delta has come, and one before it has not."""
+        return self.lost or bool(self._waiting)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """What to ask the cloud with: the delta applied last, and the digest behind it."""
+        return (0, 0) if self.lost else (self.sequence, self.table.digest())
+
+    def receive(self, message: Message) -> int:
+        """Take a delta; returns how many are applied with it, none if one before it is missing.
+
+        Raises
+        ------
+        DivergedError
+            It does not fit the table. Nothing has changed but that a key is needed.
+        WireError
+            It is none that the cloud makes. Nothing has changed.
+        """
+        if message.kind != Kind.DELTA:
+            raise WireError(f"Message must be a delta, not {message.kind.name}")
+        delta = _Delta.parse(message.payload)
+        # A key helps who is lost whatever its number.
+        if message.sequence <= self.sequence and not (self.lost and delta.key):
+            return 0
+        if not (delta.key or (message.sequence == self.sequence + 1 and not self.lost)):
+            if len(self._waiting) < _WAITING:
+                self._waiting[message.sequence] = delta
+            return 0
+        self._apply(delta, message.sequence)
+        applied = 1
+        while (following := self._waiting.pop(self.sequence + 1, None)) is not None:
+            self._apply(following, self.sequence + 1)
+            applied += 1
+        self._waiting = {number: each for number, each in self._waiting.items()
+                         if number > self.sequence}
+        return applied
+
+    def scene(self) -> Scene:
+        """The Gaussians of the cut, by id."""
+        return self._held.select(self.table.last == self.table.frame)
+
+    def _apply(self, delta: _Delta, sequence: int) -> None:
+        body = PayloadReader("Delta", delta.body())
+        left = unpack_ids(body.bytes(delta.left_bytes), delta.left)
+        entered = unpack_ids(body.bytes(delta.entered_bytes), delta.entered)
+        if delta.gaussians > delta.entered:
+            raise WireError(f"Delta must have at most {delta.entered} Gaussians, as ids that "
+                            f"enter, not {delta.gaussians}")
+        if len(entered) and entered[-1] >= self.nodes:
+            raise WireError(f"Delta must have ids below {self.nodes}, not {entered[-1]}")
+        gaussians = self.codec.decode(body.rest(), delta.gaussians)
+        table = ManagementTable(self.table.reuse_window) if delta.key else self.table.copy()
+        try:
+            cut = _changed(table.cut, left, entered)
+            change = table.advance(delta.frame, cut)
+            if len(change.new) != delta.gaussians:
+                raise ValueError(f"it brings {delta.gaussians} Gaussians, not {len(change.new)}")
+            if table.digest() != delta.digest:
+                raise ValueError("the digests differ")
+        except ValueError as error:
+            self.lost = True
+            self._waiting.clear()
+            raise DivergedError(f"Delta {sequence} does not fit the table: {error}") from None
+        old = self.table.places(table.ids)
+        if delta.key:
+            old = np.full(len(table.ids), -1, np.int64)
+        fresh = np.searchsorted(change.new, table.ids)
+        # A new one is in the cut, so that it is held; what is not new was held before.
+        rows = np.where(old >= 0, old, len(self._held.means) + fresh)
+        self._held = _joined(self._held, gaussians, rows)
+        self.table, self.sequence, self.lost = table, sequence, False
+        self.gaussians += delta.gaussians
+
+
+def _changed(cut: Int64Array, left: Int64Array, entered: Int64Array) -> Int64Array:
+    """A cut without those that leave and with those that enter."""
+    stays = ~np.isin(cut, left, assume_unique=True)
+    if len(cut) - stays.sum() != len(left):
+        raise ValueError("ids leave the cut that are not in it")
+    both = np.concatenate([cut[stays], entered])
+    both.sort(kind="stable")
+    if (np.diff(both) <= 0).any():
+        raise ValueError("ids enter the cut that are in it")
+    return both
+
+
+def _joined(held: Scene, new: Scene, rows: Int64Array) -> Scene:
+    """Rows of two scenes on top of each other."""
+    return Scene(
+        **{name: np.concatenate([getattr(held, name), getattr(new, name)])[rows]
+           for name in ("means", "log_scales", "quats", "opacity_logits", "sh")},
+        antialiased=held.antialiased)
+
+
