@@ -1,0 +1,273 @@
+"""The client as a process: asks for cuts ahead of its path, and draws what it holds.
+
+A frame draws the cut of the search that was asked for a window before the window of the frame
+began, never a later one: so what is drawn does not depend on the network, and is bit for bit that
+of :func:`splatforge.algos.voyager.city.stream_path`. Where that cut is not there in time, the
+client waits, and says for how long.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from splatforge.algos.voyager.city import due, search_begins, search_pose
+from splatforge.algos.voyager.codec import Codec
+from splatforge.algos.voyager.delta import ClientStream, DivergedError
+from splatforge.algos.voyager.link import Link, Traffic
+from splatforge.algos.voyager.session import Hello, Pose, Welcome, pack_position
+from splatforge.algos.voyager.wire import Kind, Message, WireError, encode
+from splatforge.designs.streaming import LinkDesign, StreamingDesign
+from splatforge.scenes import Camera, Scene
+
+__all__ = ["Client", "CloudError", "Seen"]
+
+_FROM_CLOUD = (Kind.WELCOME, Kind.CODEC, Kind.DELTA, Kind.ERROR)
+#: Seconds between two attempts to reach the cloud, at first and at last.
+_RETRY_S, _RETRY_MOST_S = 0.05, 1.0
+#: Share of the time for a delta behind which a silent connection is given up for a new one.
+_SILENCE = 0.4
+
+
+class CloudError(RuntimeError):
+    """The cloud cannot be reached, does not answer, or has refused."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """A frame that may be drawn.
+
+    Parameters
+    ----------
+    number : int
+        From 0 upward.
+    camera : Camera
+        Its view.
+    scene : Scene
+        Gaussians of the cut, by id.
+    held : int
+        Gaussians that the client holds.
+    waited_s : float
+        Time for which its cut was waited for.
+    """
+
+    number: int
+    camera: Camera
+    scene: Scene
+    held: int
+    waited_s: float
+
+
+class Client:
+    """Follows a path through the city of a cloud.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where the cloud is.
+    link : LinkDesign, optional
+        How what is sent to the cloud is held back.
+    timeout_s : float
+        Seconds without a delta that is waited for, reconnecting included, after which to give up.
+    """
+
+    def __init__(self, host: str, port: int, *, link: LinkDesign | None = None,
+                 timeout_s: float = 10.0) -> None:
+        self.host, self.port, self.link, self.timeout_s = host, port, link, timeout_s
+        self.traffic = Traffic()
+        #: Connections, of these such that went on with the stream, deltas that did not fit.
+        self.connections = self.resumed = self.resyncs = 0
+        self.waited_s = 0.0
+        self.gaussians = self.deltas = 0
+        self._codec: Codec | None = None
+        self._stream: ClientStream | None = None
+        self._number = 0
+        self._open: Link | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[Message | Exception] = asyncio.Queue()
+        self._outstanding: dict[int, Camera] = {}
+
+    async def follow(self, path: Callable[[Welcome], Sequence[Camera]]) -> AsyncIterator[Seen]:
+        """Yield every frame of a path when its cut is there.
+
+        Parameters
+        ----------
+        path : callable
+            Takes what the cloud says of its city, returns a view each frame.
+
+        Raises
+        ------
+        CloudError
+            The cloud cannot be reached, does not answer in time, or has refused.
+        """
+        try:
+            welcome = await self._reach(self._deadline())
+            cameras, window = path(welcome), welcome.window_frames
+            scene, held = None, 0
+            for number, camera in enumerate(cameras):
+                waited_s = 0.0
+                if number % window == 0:
+                    start = perf_counter()
+                    if search_begins(number, window, len(cameras)):
+                        self._ask(number, search_pose(cameras, number, window))
+                    changed = await self._apply(due(number, window))
+                    waited_s = perf_counter() - start
+                    self.waited_s += waited_s
+                    if changed or scene is None:
+                        assert self._stream is not None
+                        scene, held = self._stream.scene(), len(self._stream.table.ids)
+                assert scene is not None
+                yield Seen(number=number, camera=camera, scene=scene, held=held,
+                           waited_s=waited_s)
+            if self._open is not None:
+                self._open.send(encode(Kind.BYE, stream=self._number))
+        finally:
+            await self._close(self.timeout_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by name."""
+        return {**self.traffic.to_json(), "connections": self.connections,
+                "resumed": self.resumed, "resyncs": self.resyncs, "waited_s": self.waited_s,
+                "gaussians_received": self.gaussians, "deltas": self.deltas}
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.timeout_s
+
+    def _ask(self, frame: int, pose: Camera) -> None:
+        self._outstanding[frame] = pose
+        if self._open is not None:
+            self._send_pose(frame)
+
+    def _send_pose(self, frame: int) -> None:
+        assert self._open is not None
+        assert self._stream is not None
+        pose = Pose(frame=frame, sequence=self._stream.sequence, camera=self._outstanding[frame])
+        self._open.send(encode(Kind.POSE, pose.pack(), stream=self._number))
+
+    async def _apply(self, frame: int) -> bool:
+        """Apply deltas until the table is that of a frame; tells whether there was one."""
+        changed, asked = False, False
+        deadline = self._deadline()
+        while self._stream is None or self._stream.table.frame < frame:
+            message = await self._next(deadline)
+            if message.stream != self._number or self._stream is None:
+                continue
+            before = self._stream.gaussians
+            try:
+                applied = self._stream.receive(message)
+            except DivergedError:
+                applied = 0
+            if applied:
+                changed, asked = True, False
+                deadline = self._deadline()
+                self.deltas += applied
+                self.gaussians += self._stream.gaussians - before
+                for done in [each for each in self._outstanding
+                             if each <= self._stream.table.frame]:
+                    del self._outstanding[done]
+            elif self._stream.gap and not asked and self._open is not None:
+                asked = True
+                self.resyncs += 1
+                self._open.send(encode(Kind.RESYNC, pack_position(self._stream.position),
+                                       stream=self._number))
+        return changed
+
+    async def _next(self, deadline: float) -> Message:
+        """The next delta, of this connection or of another."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._open is None:
+                await self._reach(deadline)
+            patience_s = max(_SILENCE * (deadline - loop.time()), 0.01)
+            try:
+                async with asyncio.timeout(patience_s):
+                    item = await self._inbox.get()
+            except TimeoutError:
+                if loop.time() + 0.05 > deadline:
+                    raise CloudError(f"{self.host}:{self.port}: cloud has not answered for "
+                                     f"{self.timeout_s:g} s") from None
+                item = OSError("silent")
+            if isinstance(item, Message):
+                if item.kind == Kind.ERROR:
+                    raise CloudError(self._refused(item))
+                if item.kind == Kind.DELTA:
+                    return item
+                item = WireError(f"Message must be a delta, not {item.kind.name}")
+            await self._close(0)
+
+    async def _reach(self, deadline: float) -> Welcome:
+        """Connect, and say what is held; again until there is an answer."""
+        loop, pause_s, why = asyncio.get_running_loop(), _RETRY_S, "no answer"
+        while (left_s := deadline - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    return await self._connect()
+            except (OSError, WireError) as error:  # a timeout among these
+                why = " ".join((getattr(error, "strerror", None) or str(error) or why).split())
+                await self._close(0)
+            await asyncio.sleep(min(pause_s, max(deadline - loop.time(), 0)))
+            pause_s = min(2 * pause_s, _RETRY_MOST_S)
+        raise CloudError(f"{self.host}:{self.port}: no cloud answers within {self.timeout_s:g} s "
+                         f"({why}): start `splatforge cloud serve` there, or see --connect")
+
+    async def _connect(self) -> Welcome:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        link = Link(reader, writer, self.link, self.traffic, _FROM_CLOUD)
+        self._open = link
+        self.connections += 1
+        sequence, digest = (0, 0) if self._stream is None else self._stream.position
+        link.send(encode(Kind.HELLO, Hello(
+            sequence=sequence, digest=digest,
+            codec=0 if self._codec is None else self._codec.digest()).pack(),
+            stream=self._number))
+        message = await self._expect(link, Kind.WELCOME)
+        welcome = Welcome.parse(message.payload)
+        if self._codec is None or self._codec.digest() != welcome.codec:
+            design = StreamingDesign(reuse_window=welcome.reuse_window)
+            codec = Codec.from_bytes((await self._expect(link, Kind.CODEC)).payload, design)
+            if codec.digest() != welcome.codec:
+                raise WireError("Codec must have the digest that the cloud states")
+            self._codec = codec
+        if self._stream is None or not welcome.resumed:
+            self._stream = ClientStream(self._codec, welcome.nodes)
+            self._number = message.stream
+        self.resumed += welcome.resumed
+        self._inbox = asyncio.Queue()
+        self._pump = asyncio.create_task(_pump(link, self._inbox))
+        for frame in sorted(self._outstanding):
+            self._send_pose(frame)
+        return welcome
+
+    async def _expect(self, link: Link, kind: Kind) -> Message:
+        message = await link.receive(self.timeout_s)
+        if message is None:
+            raise WireError("the connection closes")
+        if message.kind == Kind.ERROR:
+            raise CloudError(self._refused(message))
+        if message.kind != kind:
+            raise WireError(f"Message must be {kind.name}, not {message.kind.name}")
+        return message
+
+    def _refused(self, message: Message) -> str:
+        text = " ".join(message.payload.decode("utf-8", "replace").split())
+        return f"{self.host}:{self.port}: cloud refuses: {text}"
+
+    async def _close(self, timeout_s: float) -> None:
+        link, self._open = self._open, None
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+        if link is not None:
+            await link.close(timeout_s)
+
+
+async def _pump(link: Link, inbox: asyncio.Queue[Message | Exception]) -> None:
+    """Take messages from a socket as they come, whatever else is being done."""
+    try:
+        while (message := await link.receive(None)) is not None:
+            inbox.put_nowait(message)
+        inbox.put_nowait(OSError("the connection closes"))
+    except (WireError, OSError) as error:
+        inbox.put_nowait(error)
