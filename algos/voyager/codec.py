@@ -7,7 +7,7 @@ quaternion the largest component is left out and made positive; the others are w
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -20,7 +20,7 @@ from splatforge.designs.streaming import StreamingDesign
 from splatforge.scenes import Scene, SceneError
 from splatforge.scenes.scene import SH_COEFFICIENTS
 
-__all__ = ["Codec", "fit_codec"]
+__all__ = ["Codec", "Ranges", "fit_codec", "ranges_of"]
 
 Float64Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -28,6 +28,8 @@ Int64Array = npt.NDArray[np.int64]
 
 #: Gaussians that codebooks are fitted to, at most.
 _SAMPLE = 1 << 17
+#: Lowest and highest of each axis or channel by name, float64 of shape [2, 3].
+Ranges = Mapping[str, Float64Array]
 _HALF_SQRT2 = 0.5**0.5
 _RANGES = ("position", "scale", "color")
 #: Beyond, a scene is refused (:mod:`splatforge.scenes.scene`).
@@ -59,7 +61,7 @@ class Codec:
     design: StreamingDesign
     sh_degree: int
     antialiased: bool
-    ranges: Mapping[str, Float64Array]
+    ranges: Ranges
     codebooks: Mapping[str, npt.NDArray[np.float16]]
 
     def size_bytes(self, gaussians: int) -> int:
@@ -173,7 +175,7 @@ class Codec:
         if degree > 3 or again != degree or antialiased > 1:
             raise WireError(f"Codec must have an SH degree of 0 to 3 and a flag, "
                             f"not {degree}, {again}, {antialiased}")
-        stages = [tuple(reader.bytes(reader.numbers("B")[0])) for _ in range(3)]
+        stages = [tuple(reader.take(reader.numbers("B")[0])) for _ in range(3)]
         try:
             design = _with_bits(design, bits, stages)
         except ValueError as error:
@@ -203,27 +205,45 @@ class Codec:
                 for stage in range(len(getattr(self.design, f"sh{degree}")))]
 
 
-def fit_codec(scene: Scene, design: StreamingDesign) -> Codec:
-    """Codec of a city: ranges of all its Gaussians, codebooks of a sample. Deterministic.
+def ranges_of(parts: Iterable[tuple[Float32Array, Float32Array, Float32Array]]) -> Ranges:
+    """Ranges of means, log scales and SH of degree zero, each of shape [N, 3], of all parts."""
+    found = {name: [] for name in _RANGES}
+    for means, log_scales, colors in parts:
+        scales = np.clip(log_scales, _SMALLEST, 30.0)
+        for name, array in zip(_RANGES, (means, scales, colors), strict=True):
+            if len(array):
+                found[name] += [array.min(axis=0), array.max(axis=0)]
+    return {name: np.stack([np.min(ends, axis=0), np.max(ends, axis=0)]).astype(np.float64)
+            if ends else np.zeros((2, 3)) for name, ends in found.items()}
+
+
+def fit_codec(sample: Scene, design: StreamingDesign, ranges: Ranges | None = None) -> Codec:
+    """Codec of a city. Deterministic.
 
     Gaussians count by their opacity: those of a cut are about as large as each other on screen.
+
+    Parameters
+    ----------
+    sample : Scene
+        Gaussians that codebooks are fitted to, 131,072 of them at most.
+    design : StreamingDesign
+        Bits of every number.
+    ranges : Mapping, optional
+        Of all Gaussians, where the sample does not hold them: see :func:`ranges_of`.
     """
-    scales = np.clip(scene.log_scales, _SMALLEST, 30.0)
-    ranges = {}
-    for name, array in (("position", scene.means), ("scale", scales), ("color", scene.sh[:, 0])):
-        ranges[name] = np.stack([array.min(axis=0), array.max(axis=0)]).astype(np.float64) if len(
-            array) else np.zeros((2, 3))
-    stride = max(1, -(-scene.gaussians // _SAMPLE))
-    sh, logits = scene.sh[::stride], scene.opacity_logits[::stride]
+    if ranges is None:
+        ranges = ranges_of([(sample.means, sample.log_scales, sample.sh[:, 0])])
+    stride = max(1, -(-sample.gaussians // _SAMPLE))
+    sh, logits = sample.sh[::stride], sample.opacity_logits[::stride]
     weights = 1e-3 + 1 / (1 + np.exp(-logits.astype(np.float64)))
     codebooks = {}
-    for degree in range(1, scene.sh_degree + 1):
+    for degree in range(1, sample.sh_degree + 1):
         left = _band(sh, degree).astype(np.float64)
         for stage, bits in enumerate(getattr(design, f"sh{degree}")):
             book = fit_codebook(left, weights, 1 << bits)
             codebooks[f"sh{degree}_{stage}"] = book.astype(np.float16)
             left = left - book[nearest_entries(left.astype(np.float32), book.astype(np.float32))]
-    return Codec(design=design, sh_degree=scene.sh_degree, antialiased=scene.antialiased,
+    return Codec(design=design, sh_degree=sample.sh_degree, antialiased=sample.antialiased,
                  ranges=ranges, codebooks=codebooks)
 
 
@@ -277,9 +297,9 @@ def _unpack(reader: PayloadReader, count: int, bits: int) -> Int64Array:
     """What :func:`_pack` has packed."""
     values = np.zeros(count, np.int64)
     for _ in range(bits // 8):
-        values = values << 8 | np.frombuffer(reader.bytes(count), np.uint8)
+        values = values << 8 | np.frombuffer(reader.take(count), np.uint8)
     if few := bits % 8:
-        packed = np.frombuffer(reader.bytes(-(-count * few // 8)), np.uint8)
+        packed = np.frombuffer(reader.take(-(-count * few // 8)), np.uint8)
         rest = np.unpackbits(packed, count=count * few).reshape(count, few).astype(np.int64)
         values = values << few | rest @ (1 << np.arange(few - 1, -1, -1))
     return values

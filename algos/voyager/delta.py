@@ -162,7 +162,7 @@ class _Delta:
     @classmethod
     def parse(cls, payload: bytes) -> "_Delta":
         reader = PayloadReader("Delta", payload)
-        *numbers, key, packed, digest = _HEAD.unpack(reader.bytes(_HEAD.size))
+        *numbers, key, packed, digest = _HEAD.unpack(reader.take(_HEAD.size))
         if key > 1 or packed > 1:
             raise WireError(f"Delta must have flags of 0 or 1, not {key} and {packed}")
         names = [each.name for each in fields(cls)][:7]
@@ -253,8 +253,8 @@ class ClientStream:
 
     def _apply(self, delta: _Delta, sequence: int) -> None:
         body = PayloadReader("Delta", delta.body())
-        left = unpack_ids(body.bytes(delta.left_bytes), delta.left)
-        entered = unpack_ids(body.bytes(delta.entered_bytes), delta.entered)
+        left = unpack_ids(body.take(delta.left_bytes), delta.left)
+        entered = unpack_ids(body.take(delta.entered_bytes), delta.entered)
         if delta.gaussians > delta.entered:
             raise WireError(f"Delta must have at most {delta.entered} Gaussians, as ids that "
                             f"enter, not {delta.gaussians}")

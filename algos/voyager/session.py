@@ -97,11 +97,11 @@ class Welcome:
     def parse(cls, payload: bytes) -> "Welcome":
         """Of a payload; :class:`WireError` if it is none."""
         reader = PayloadReader("Welcome", payload)
-        resumed, nodes, reuse, window, tau, codec = _WELCOME.unpack(reader.bytes(_WELCOME.size))
+        resumed, nodes, reuse, window, tau, codec = _WELCOME.unpack(reader.take(_WELCOME.size))
         if not (resumed <= 1 and nodes < 1 << 35 and reuse <= 65535 and window >= 1 and tau > 0):
             raise WireError(f"Welcome must have numbers in their ranges, not {resumed}, {nodes}, "
                             f"{reuse}, {window}, {tau}")
-        view = _camera("Welcome", reader.bytes(_CAMERA.size))
+        view = _camera("Welcome", reader.take(_CAMERA.size))
         target, up = reader.array("<f8", 6).reshape(2, 3)
         reader.end()
         if not (np.isfinite(target).all() and np.isfinite(up).all() and up.any()):
@@ -137,7 +137,7 @@ class Pose:
         """Of a payload; :class:`WireError` if it is none."""
         reader = PayloadReader("Pose", payload)
         frame, sequence = reader.numbers("II")
-        camera = _camera("Pose", reader.bytes(_CAMERA.size))
+        camera = _camera("Pose", reader.take(_CAMERA.size))
         reader.end()
         return cls(frame=frame, sequence=sequence, camera=camera)
 
@@ -154,7 +154,7 @@ def parse_position(payload: bytes) -> tuple[int, int]:
 
 def _whole(name: str, form: struct.Struct, payload: bytes) -> tuple:
     reader = PayloadReader(name, payload)
-    values = form.unpack(reader.bytes(form.size))
+    values = form.unpack(reader.take(form.size))
     reader.end()
     return values
 

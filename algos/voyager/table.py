@@ -126,6 +126,6 @@ class ManagementTable:
         """64 bits that tell tables apart: of frame, ids and frames of last use."""
         state = blake2b(np.int64(self.frame).tobytes(), digest_size=8)
         # As little-endian bytes, whatever the machine.
-        state.update(self.ids.astype("<i8", copy=False))
-        state.update(self.last.astype("<i8", copy=False))
+        state.update(self.ids.astype("<i8").tobytes())
+        state.update(self.last.astype("<i8").tobytes())
         return int.from_bytes(state.digest(), "little")

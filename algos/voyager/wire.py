@@ -168,7 +168,7 @@ class PayloadReader:
     def __init__(self, name: str, payload: bytes) -> None:
         self.name, self._payload, self._at = name, payload, 0
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         """The next bytes."""
         if count > len(self._payload) - self._at:
             raise WireError(f"{self.name} must have {count} more bytes at {self._at}, "
@@ -179,16 +179,16 @@ class PayloadReader:
     def numbers(self, layout: str) -> tuple:
         """The next numbers, as `struct` lays them out."""
         form = struct.Struct("<" + layout)
-        return form.unpack(self.bytes(form.size))
+        return form.unpack(self.take(form.size))
 
     def array(self, dtype: str, count: int) -> npt.NDArray:
         """The next numbers of one kind, such as ``<f4``, as an array of this machine's."""
         form = np.dtype(dtype)
-        return np.frombuffer(self.bytes(form.itemsize * count), form).astype(form.newbyteorder("="))
+        return np.frombuffer(self.take(form.itemsize * count), form).astype(form.newbyteorder("="))
 
     def rest(self) -> bytes:
         """All that is left."""
-        return self.bytes(len(self._payload) - self._at)
+        return self.take(len(self._payload) - self._at)
 
     def end(self) -> None:
         """Raise unless all has been taken."""

@@ -1,0 +1,135 @@
+"""The two processes: killed in mid-stream, and the same pictures all the same."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatforge import scenes
+from splatforge.algos import reference
+from splatforge.algos.voyager.city import TreeCity, stream_path
+from splatforge.algos.voyager.tree import grow
+from splatforge.cli import CutOptions, WayOptions, main
+from splatforge.designs.lod import SearchDesign, TreeDesign
+from splatforge.designs.streaming import StreamingDesign
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_city import ToyCity
+
+CLI = [sys.executable, "-m", "splatforge", "cloud"]
+WAY = {"frames": 40, "speed": 40.0, "rate_hz": 20.0, "size": (64, 48)}
+
+
+@pytest.fixture(scope="module")
+def city_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("city") / "city.ply"
+    scenes.save(ToyCity().all, path)
+    return path
+
+
+class Process:
+    """A cloud in a process of its own, ended with the block."""
+
+    def __init__(self, city, port, *options):
+        self.arguments = [*CLI, "serve", str(city), "--port", str(port), *options]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.arguments, stderr=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        line = self.process.stderr.readline()
+        found = re.search(r"at 127\.0\.0\.1:(\d+)", line)
+        assert found, line + self.process.stderr.read()
+        self.port = int(found[1])
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.communicate()
+
+
+def view(port, figures, *options):
+    return subprocess.Popen(
+        [*CLI, "view", "--connect", f"127.0.0.1:{port}", "--size", "64x48", "--speed", "40",
+         "--rate-hz", "20", "--frames", "40", "--timeout-s", "60", "--json", str(figures),
+         *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wanted(city_file):
+    """Pictures of the run within a process."""
+    tree = grow(scenes.load(city_file), TreeDesign())
+    city = TreeCity(tree, SearchDesign())
+    codec = city.codec(StreamingDesign())
+    way = WayOptions(**WAY).cameras(city.welcome(codec))
+    return [reference.render(frame.client.scene(), frame.camera).image
+            for frame in stream_path(city, codec, way, 4)]
+
+
+def test_either_end_is_killed(city_file, tmp_path):
+    """One stream over a slow link; another client and then the cloud are killed with SIGKILL."""
+    slow = ("--bandwidth-mbps", "20", "--latency-ms", "5")
+    figures = tmp_path / "view.json"
+    with Process(city_file, 0, *slow) as first:
+        port = first.port
+        victim = view(port, tmp_path / "none.json", "--paced")
+        client = view(port, figures, "--paced", "-o", str(tmp_path / "frame.npy"))
+        while not (tmp_path / "frame_0008.npy").exists():
+            assert client.poll() is None, client.stderr.read()
+            time.sleep(0.02)
+        victim.kill()
+        victim.communicate()
+    assert not (tmp_path / "frame_0039.npy").exists()
+    with Process(city_file, port, *slow, "--clients", "1", "--json", str(tmp_path / "c.json")
+                 ) as second:
+        _, complaints = client.communicate(timeout=100)
+        assert client.returncode == 0, complaints
+        second.process.communicate(timeout=20)
+        assert second.process.returncode == 0
+    record = json.loads(figures.read_text())
+    assert record["connections"] == 2
+    assert record["frames"] == 40
+    served = json.loads((tmp_path / "c.json").read_text())
+    assert served["clients_finished"] == 1
+    for number, image in enumerate(wanted(city_file)):
+        assert np.array_equal(np.load(tmp_path / f"frame_{number:04d}.npy"), image)
+
+
+def test_a_signal_ends_the_cloud_in_good_order(city_file, tmp_path):
+    with Process(city_file, 0) as cloud:
+        cloud.process.send_signal(signal.SIGTERM)
+        _, complaints = cloud.process.communicate(timeout=20)
+        assert cloud.process.returncode == 128 + signal.SIGTERM
+        assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["view", "--connect", "127.0.0.1:9", "--timeout-s", "0.2"], "no cloud answers within 0.2 s"),
+    (["view", "--connect", "nowhere"], "Address must be HOST:PORT, not 'nowhere'"),
+    (["view", "--connect", "a:99999"], "Address must be HOST:PORT"),
+    (["serve", "gone.lod"], "gone.lod: "),
+    (["serve", "a.lod", "b.lod"], "City must be one .lod file or scenes, not a.lod b.lod")])
+def test_what_is_wrong_is_said_in_a_line(capsys, arguments, message):
+    assert main(["cloud", *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("splatforge: ")
+    assert complaint.count("\n") == 1
+    assert message in complaint
+
+
+def test_a_way_has_a_name(city_file):
+    city = CutOptions(tau_px=20.0).city([str(city_file)])
+    welcome = city.welcome(city.codec(StreamingDesign(sh1=(2,), sh2=(2,), sh3=(2,))))
+    assert city.design.tau_px == welcome.tau_px == 20
+    for name in ("travel", "orbit", "head-jitter"):
+        assert len(WayOptions(**WAY, trajectory=name).cameras(welcome)) == 40
+    way = WayOptions(**WAY).cameras(welcome)
+    step = np.diff([camera.position for camera in way], axis=0)
+    assert np.allclose(np.linalg.norm(step, axis=1), 2.0)
+    assert np.abs(step @ welcome.up).max() < 1e-6
+    with pytest.raises(ValueError, match="Trajectory must be travel, orbit"):
+        WayOptions(**WAY, trajectory="jump").cameras(welcome)
