@@ -8,6 +8,8 @@ import altair as alt
 __all__ = ["bars", "curves", "picture"]
 
 _SIZE = {"width": 480, "height": 260}
+#: Points of a curve at most that are drawn as such.
+_DOTS = 60
 
 
 def curves(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -23,7 +25,8 @@ def curves(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [{"series": name, "x": x, "y": y}
                   for name, points in figure["series"].items() for x, y in points]
         chart = alt.Chart(alt.Data(values=values), title=figure["title"])
-        charts.append(chart.mark_line(point=True).encode(
+        dots = max(map(len, figure["series"].values()), default=0) <= _DOTS
+        charts.append(chart.mark_line(point=dots, strokeJoin="round").encode(
             x=alt.X("x:Q").title(figure["x"]).scale(zero=False), y=alt.Y("y:Q").title(figure["y"]),
             color=alt.Color("series:N").title(None).sort(None), detail="series:N",
             order=alt.Order("x:Q"),

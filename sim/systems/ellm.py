@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count as counting
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +59,10 @@ NOT_COVERED = (
     "reuse of prefixes between requests",
 )
 _SOURCE = "splatforge.sim.systems.ellm"
+#: Iterations from one sample of the pool to the next.
+_SAMPLED = 64
+#: Points of a curve at most.
+_DRAWN = 200
 
 
 def activation_bytes(card: ModelCard, tokens: float, *, ranks: int = 1,
@@ -287,12 +293,15 @@ class Outcome:
         Share of all requests whose first token and whose tokens behind it were in time.
     metrics : dict
         Name -> value.
+    pool : list of tuple
+        Of an elastic pool, every so often (time, chunks by state, chunks on the host).
     """
 
     served: Served
     memory: PagedMemory | ElasticMemory
     attained: float
     metrics: dict[str, float]
+    pool: list[tuple[float, dict[str, int], int]]
 
 
 def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
@@ -315,12 +324,18 @@ def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
                for request in requests}
     control = None
     note: Callable[[float, float, list[Request]], None] | None = None
-    if isinstance(memory, ElasticMemory) and memory.host_blocks:
-        control = SloControl(memory=memory, tpot_s=step_s)
+    pool = list[tuple[float, dict[str, int], int]]()
+    if isinstance(memory, ElasticMemory):
+        if memory.host_blocks:
+            control = SloControl(memory=memory, tpot_s=step_s)
+        iterations = counting()
 
         def watch(now_s: float, gap_s: float, fresh: list[Request]) -> None:
-            late = any(request.ttft_s > targets[request.number] for request in fresh)
-            control.note(gap_s, late)
+            if control is not None:
+                control.note(gap_s, any(request.ttft_s > targets[request.number]
+                                        for request in fresh))
+            if next(iterations) % _SAMPLED == 0:
+                pool.append((now_s, memory.states(), memory.host_used))
 
         note = watch
     engine = Engine(
@@ -354,7 +369,7 @@ def serve(setting: Setting, policy: str, requests: list[Request]) -> Outcome:
     if isinstance(memory, ElasticMemory):
         metrics |= {"chunks": memory.chunks, "chunks_inflated": memory.inflated,
                     "chunks_deflated": memory.deflated, "chunks_mapped": memory.mapped}
-    return Outcome(served=served, memory=memory, metrics=metrics,
+    return Outcome(served=served, memory=memory, metrics=metrics, pool=pool,
                    attained=metrics["slo_attained"])
 
 
@@ -449,10 +464,6 @@ def prompts_below(tokens: int, trace: str = "sharegpt") -> Sourced:
     return Sourced.exact(float(np.mean(lengths < tokens)), "1", _SOURCE)
 
 
-def _load_of(trace: str, traces: str, seed: int, count: int) -> Workload:
-    return workload(trace, traces=traces, seed=seed, count=count or None)
-
-
 def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
         model_name: str = "llama3_8b", context: int = 131_072, longest: int = 262_144,
         trace: str = "azure_conv", traces: str = "", load: float = 1.0, count: int = 0,
@@ -475,18 +486,15 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
     ranks, host_gib, chunk_tokens, ttft_scale, tpot_scale
         As in :class:`Setting`.
     """
-    card, network = device(device_name), model(model_name)
-    found = capacity(card, network, context=context, longest=longest, ranks=ranks)
+    found = capacity(device(device_name), model(model_name), context=context, longest=longest,
+                     ranks=ranks)
     gib = 2**30
-    setting = Setting(card=card, network=network, longest=longest, host_bytes=host_gib * gib,
-                      ranks=ranks, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
-                      tpot_scale=tpot_scale)
-    requests = _load_of(trace, traces, seed, count)
-    outcome = serve(setting, policy, requests.requests(load=load, count=count or None))
-    samples = outcome.served.samples
-    return SystemRun(
-        system="ellm", not_covered=NOT_COVERED,
-        metrics={
+    made = _served(
+        policy, trace, traces, load, count, seed, device_name=device_name, model_name=model_name,
+        longest=longest, ranks=ranks, host_gib=host_gib, chunk_tokens=chunk_tokens,
+        ttft_scale=ttft_scale, tpot_scale=tpot_scale)
+    return replace(
+        made, metrics={
             "weights_gib": found.weights / gib,
             "static_pool_gib": found.static_pool / gib,
             "elastic_pool_gib": found.elastic_pool / gib,
@@ -495,14 +503,44 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
             "static_decode_tokens_per_s": found.static_tokens_per_s,
             "elastic_decode_tokens_per_s": found.elastic_tokens_per_s,
             "isolation_loss": found.isolation_loss,
-            **outcome.metrics},
+            **made.metrics},
+        assumptions=(f"pools and batches: all sequences of {context:,} tokens",
+                     *made.assumptions))
+
+
+def _thin(samples: list[Any]) -> list[Any]:
+    """At most so many of them as a plot can show."""
+    return samples[::-(-len(samples) // _DRAWN) or 1]
+
+
+def _served(policy: str, trace: str, traces: str, load: float, requests: int, seed: int, *,
+            device_name: str, model_name: str, host_gib: float, **options: Any) -> SystemRun:
+    """A trace served under a policy; other options as in :class:`Setting`."""
+    setting = Setting(card=device(device_name), network=model(model_name),
+                      host_bytes=host_gib * 2**30, **options)
+    coming = workload(trace, traces=traces, seed=seed, count=requests or None)
+    outcome = serve(setting, policy, coming.requests(load=load, count=requests or None))
+    samples, pool = _thin(outcome.served.samples), _thin(outcome.pool)
+    curves = [Curve(title="sequences", x="s", y="sequences", series={
+        "running": tuple((time, float(number)) for time, number, _ in samples),
+        "waiting": tuple((time, float(number)) for time, _, number in samples)})]
+    if pool:
+        gib = CHUNK_BYTES / 2**30
+        curves.append(Curve(title="memory", x="s", y="GiB", series={
+            "caches": tuple((time, gib * each["kv_used"]) for time, each, _ in pool),
+            "mapped for caches": tuple(
+                (time, gib * each["kv_idle"]) for time, each, _ in pool),
+            "mapped for activations": tuple(
+                (time, gib * (each["act_idle"] + each["act_used"]))
+                for time, each, _ in pool),
+            "caches on the host": tuple((time, gib * host) for time, _, host in pool)}))
+    return SystemRun(
+        system="ellm", metrics=outcome.metrics, not_covered=NOT_COVERED, curves=tuple(curves),
         assumptions=(
-            f"{model_name} on {ranks} x {device_name}; batch: all sequences of {context:,} tokens",
-            f"{policy}, load {load:g}: {requests.name}, {requests.source}",
-            f"targets (ours): {ttft_scale:g} and {tpot_scale:g} times what an idle server takes"),
-        curves=(Curve(title="sequences", x="s", y="sequences", series={
-            "running": tuple((time, float(count)) for time, count, _ in samples),
-            "waiting": tuple((time, float(count)) for time, _, count in samples)}),))
+            f"{model_name} on {setting.ranks} x {device_name}",
+            f"{policy}, load {load:g}: {coming.name}, {coming.source}",
+            (f"targets (ours): {setting.ttft_scale:g} and {setting.tpot_scale:g} times what an "
+             "idle server takes")))
 
 
 def compare(*, device_name: str = "a100_80gb", model_name: str = "llama3_8b",
@@ -511,8 +549,7 @@ def compare(*, device_name: str = "a100_80gb", model_name: str = "llama3_8b",
             ttft_scale: float = 10.0, tpot_scale: float = 10.0, seed: int = 0
             ) -> dict[str, SystemRun]:
     """All policies under the same requests; options as those of :func:`run`."""
-    return {policy: run(
-        policy=policy, device_name=device_name, model_name=model_name, longest=longest,
-        context=min(131_072, longest), trace=trace, traces=traces, load=load, count=count,
-        ranks=ranks, host_gib=host_gib, chunk_tokens=chunk_tokens, ttft_scale=ttft_scale,
-        tpot_scale=tpot_scale, seed=seed) for policy in POLICIES}
+    return {policy: _served(
+        policy, trace, traces, load, count, seed, device_name=device_name, model_name=model_name,
+        longest=longest, ranks=ranks, host_gib=host_gib, chunk_tokens=chunk_tokens,
+        ttft_scale=ttft_scale, tpot_scale=tpot_scale) for policy in POLICIES}
