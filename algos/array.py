@@ -7,19 +7,30 @@ that it may change, however many of them are evaluated at a time. Alongside the 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba as nb
 import numpy as np
 import numpy.typing as npt
+from numba.extending import overload
 
 from splatforge.algos import alpha as alpha_algorithm
 from splatforge.algos import blend as blend_algorithm
+from splatforge.algos import falloff as falloff_algorithm
 from splatforge.algos.alpha import _alpha_kernel, alpha_constants, exp2_table
 from splatforge.algos.blend import _add_kernel, _product_kernel, blend_constants
 from splatforge.algos.compiled import source_digest
+from splatforge.algos.falloff import (
+    FalloffConstants,
+    _falloff_kernel,
+    exponentials,
+    falloff_constants,
+)
 from splatforge.algos.fetch import SplatLists
 from splatforge.algos.workers import Workers
+from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import SUBTILES, SplatFormat
 
 __all__ = ["Workload", "array_fixed"]
@@ -99,6 +110,25 @@ def _field(word, shift, width, signed):
     return raw
 
 
+def _evaluate(k, table, u, v, lo):
+    """Raw alpha of one fragment, or -1, by whose constants `k` are."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(_evaluate, inline="always")
+def _evaluate_of(k, table, u, v, lo):
+    if k.instance_class is FalloffConstants:
+        return lambda k, table, u, v, lo: _falloff_kernel(k, table, u, v, lo)
+    return lambda k, table, u, v, lo: _alpha_kernel(k, table, u, v, lo)
+
+
+def _constants(design: AlphaDesign) -> tuple[Any, npt.NDArray[np.int64]]:
+    """What :func:`_evaluate` takes of a design."""
+    if isinstance(design, FalloffDesign):
+        return falloff_constants(design), exponentials(design)
+    return alpha_constants(design), exp2_table(design)
+
+
 def _compile_array(digest: str):
     """Kernel that blends one row of tiles, for the sources that `digest` stands for."""
     @nb.njit(cache=True, nogil=True)
@@ -167,7 +197,7 @@ def _compile_array(digest: str):
                             if before < blend_k.stop:
                                 continue
                             evaluated_live += 1
-                            alpha = _alpha_kernel(
+                            alpha = _evaluate(
                                 alpha_k, table, u0 + a * x + b * y, v0 + c * y, field[5]
                             )
                             if alpha < 0:
@@ -209,7 +239,8 @@ def _compile_array(digest: str):
     return kernel
 
 
-_array_kernel = _compile_array(source_digest(alpha_algorithm, blend_algorithm))
+_array_kernel = _compile_array(
+    source_digest(alpha_algorithm, blend_algorithm, falloff_algorithm))
 
 
 def array_fixed(
@@ -248,8 +279,8 @@ def array_fixed(
         workers.run_chunks(
             _array_kernel, lists.tiles_y,
             lists.records, lists.starts, lists.places, lists.pairs, lists.width, lists.height,
-            layout, up, alpha_constants(design.alpha), exp2_table(design.alpha),
-            blend_constants(design.blend), state, ends, subtiles, counts,
+            layout, up, *_constants(design.alpha), blend_constants(design.blend),
+            state, ends, subtiles, counts,
         )
     workload = Workload(
         width=lists.width, height=lists.height, starts=lists.starts, subtiles=subtiles, ends=ends,

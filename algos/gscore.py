@@ -15,6 +15,7 @@ from splatforge.algos.ccu import (
     pack_camera,
     pack_gaussians,
 )
+from splatforge.algos.falloff import real_table, step_of
 from splatforge.algos.fetch import MemoryImage, SplatLists, align, encode_descriptor
 from splatforge.algos.footprint import DILATION, SIGMAS
 from splatforge.algos.project import Projected, project
@@ -25,6 +26,7 @@ from splatforge.algos.resolve import FixedFrame
 from splatforge.algos.vru import vru_fixed
 from splatforge.algos.workers import Workers
 from splatforge.designs.ccu import BEAT_WORDS, gaussian_beats
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.gscore import DESCRIPTOR_FIELDS, GscoreDesign
@@ -369,9 +371,14 @@ def _walk_kernel(mean, half, box, axis, tiles_x, tiles_y, count, tiles, masks, o
 
 @nb.njit(cache=True, nogil=True)
 def _blend_kernel(
-    band, starts, owners, masks, mean, conic, opacity, color, background, image, transmittance
+    band, starts, owners, masks, mean, conic, opacity, color, background, step, table, image,
+    transmittance
 ):  # fmt: skip
-    """Blend the tiles of a row in float64."""
+    """Blend the tiles of a row in float64.
+
+    With a `table` of exponentials, by steps of so many nats, each with what it falls to the next,
+    a fragment is tested by its exponent and multiplied by what is found there.
+    """
     height, width = transmittance.shape
     tiles_x = (width + TILE_PX - 1) // TILE_PX
     left = np.empty((TILE_PX, TILE_PX))
@@ -390,9 +397,17 @@ def _blend_kernel(
                         continue
                     dx, dy = x0 + x + 0.5 - mean[n, 0], y0 + y + 0.5 - mean[n, 1]
                     power = 0.5 * (conic[n, 0] * dx * dx + conic[n, 2] * dy * dy)
-                    alpha = opacity[n] * np.exp(-power - conic[n, 1] * dx * dy)
-                    if alpha < ALPHA_MIN:
-                        continue
+                    if len(table) == 0:
+                        alpha = opacity[n] * np.exp(-power - conic[n, 1] * dx * dy)
+                        if alpha < ALPHA_MIN:
+                            continue
+                    else:
+                        exponent = power + conic[n, 1] * dx * dy
+                        if not 0 <= exponent <= np.log(opacity[n] / ALPHA_MIN):
+                            continue
+                        place = exponent / step
+                        index = min(int(place), len(table) - 1)
+                        alpha = opacity[n] * (table[index, 0] - table[index, 1] * (place - index))
                     alpha = min(alpha, ALPHA_MAX)
                     behind = left[y, x] * (1.0 - alpha)
                     if behind < TRANSMITTANCE_MIN:
@@ -436,11 +451,12 @@ def render_float(
 ) -> Frame:
     """Render a scene by GSCore's rules in float64: what :func:`render` is measured against.
 
-    As :func:`splatforge.algos.reference.render`, but with the lists of GSCore: a Gaussian whose
-    longer axis is more than ``obb_ratio`` times its shorter one is drawn where its box of three
-    standard deviations meets a region of 8x8 pixels (a tile without subtiles), all others where
-    their square does. Left out are those that reach 1/255 nowhere, and those whose mean the feature
-    cannot hold.
+    As :func:`splatforge.algos.reference.render`, but with the table of exponentials of a design
+    that has one, see :mod:`splatforge.designs.falloff`, and with the lists of GSCore: a Gaussian
+    whose longer axis is more than ``obb_ratio`` times its shorter one is drawn where its box of
+    three standard deviations meets a region of 8x8 pixels (a tile without subtiles), all others
+    where their square does. Left out are those that reach 1/255 nowhere, and those whose mean the
+    feature cannot hold.
 
     Parameters
     ----------
@@ -493,10 +509,13 @@ def render_float(
     order = np.lexsort((owners, depth[owners], tiles))
     starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
     np.cumsum(np.bincount(tiles, minlength=tiles_x * tiles_y), out=starts[1:])
+    step, table = 1.0, np.zeros((0, 2))
+    if isinstance(design.array.alpha, FalloffDesign):
+        step, table = step_of(design.array.alpha), real_table(design.array.alpha)
     image = np.empty((height, width, 3), np.float32)
     transmittance = np.empty((height, width), np.float32)
     with Workers() as workers:
         workers.run_chunks(
             _blend_kernel, tiles_y, starts, owners[order], masks[order], mean, conic, opacity,
-            color, np.asarray(background, np.float64), image, transmittance)
+            color, np.asarray(background, np.float64), step, table, image, transmittance)
     return Frame(image=image, transmittance=transmittance, statistics=None, stages_ms={})

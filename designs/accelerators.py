@@ -14,6 +14,8 @@ from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import PRESET_MEMORIES as STREAMINGGS_MEMORIES
 from splatforge.designs.streaminggs import PRESETS as STREAMINGGS_PRESETS
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voyager import PRESETS as VOYAGER_PRESETS
+from splatforge.designs.voyager import VoyagerDesign
 
 __all__ = ["ACCELERATORS", "Accelerator"]
 
@@ -45,4 +47,5 @@ ACCELERATORS: dict[str, Accelerator] = {
     RasterDesign.name: Accelerator(design=RasterDesign(), presets=RASTER_PRESETS),
     StreaminggsDesign.name: Accelerator(
         design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS, memories=STREAMINGGS_MEMORIES),
+    VoyagerDesign.name: Accelerator(design=VoyagerDesign(), presets=VOYAGER_PRESETS),
 }

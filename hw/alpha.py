@@ -15,7 +15,8 @@ from splatforge.designs.fetch import SUBTILE_PX, TILE_PX, SplatFormat
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, saturate, shape_of
 
-__all__ = ["Alpha", "AlphaLane", "exponent_stages", "multiple", "power_stages"]
+__all__ = ["Alpha", "AlphaLane", "exponent_stages", "multiple", "power_stages",
+           "square_stages"]
 
 
 def multiple(value: Value, n: int) -> Value:
@@ -93,6 +94,46 @@ class AlphaLane(Component):
         return m
 
 
+def square_stages(
+    design: AlphaDesign, column: Value, row: Value
+) -> tuple[Signal, list[Any]]:
+    """From the form's two parts to its square: four stages, 5 to 8, see :class:`AlphaLane`.
+
+    Parameters
+    ----------
+    design : AlphaDesign
+        Formats.
+    column, row : Value
+        As of a lane.
+
+    Returns
+    -------
+    Signal
+        ``u^2``, the register of stage 8.
+    list of statements
+        What their registers take where they move.
+    """
+    form = design.form
+
+    # Data registers need no reset: what is in them matters only when `valid` says so.
+    def register(name: str, shape: Shape | int = 1) -> Signal:
+        return Signal(shape, name=name, reset_less=True)
+
+    total = register("total", signed(design.form_sum.width + 1))
+    u = register("u", shape_of(form))
+    u_factor = register("u_factor", shape_of(form))
+    u_square = register("u_square", 2 * form.width - 1)
+    return u_square, [
+        # Stage 5: the form.
+        total.eq(column + row),
+        # Stage 6: rounded and saturated.
+        u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
+        # Stages 7 and 8: the way to a multiplier, and the square.
+        u_factor.eq(u),
+        u_square.eq(u_factor * u_factor),
+    ]
+
+
 def exponent_stages(
     design: AlphaDesign, column: Value, row: Value, rest: Value, p: Signal
 ) -> list[Any]:
@@ -112,27 +153,10 @@ def exponent_stages(
     list of statements
         What their registers take where they move.
     """
-    exponent, form = design.exponent, design.form
-
-    # Data registers need no reset: what is in them matters only when `valid` says so.
-    def register(name: str, shape: Shape | int = 1) -> Signal:
-        return Signal(shape, name=name, reset_less=True)
-
-    total = register("total", signed(design.form_sum.width + 1))
-    u = register("u", shape_of(form))
-    u_factor = register("u_factor", shape_of(form))
-    u_square = register("u_square", 2 * form.width - 1)
-    return [
-        # Stage 5: the form.
-        total.eq(column + row),
-        # Stage 6: rounded and saturated.
-        u.eq(saturate(total >> (design.form_sum.frac_bits - form.frac_bits), form)),
-        # Stages 7 and 8: the way to a multiplier, and the square.
-        u_factor.eq(u),
-        u_square.eq(u_factor * u_factor),
-        # Stage 9: the exponent.
-        p.eq((u_square + rest) >> (2 * form.frac_bits - exponent.frac_bits)),
-    ]
+    u_square, stages = square_stages(design, column, row)
+    # Stage 9: the exponent.
+    return [*stages,
+            p.eq((u_square + rest) >> (2 * design.form.frac_bits - design.exponent.frac_bits))]
 
 
 def power_stages(
@@ -341,8 +365,7 @@ class Alpha(Component):
                           for name in ("v", "v_factor"))
         squares = [register(f"v_square_{y}", 2 * design.form.width - 1) for y in range(height)]
         rests = [register(f"rest_{y}", AlphaLane.rest_width(design)) for y in range(height)]
-        fine = 2 * design.form.frac_bits
-        unit = 1 << (fine - design.exponent.frac_bits) >> 1
+        unit = 1 << (2 * design.form.frac_bits - design.exponent.frac_bits) >> 1
         with m.If(move):
             m.d.sync += [
                 u0.eq(self.i.p.u0), v0.eq(self.i.p.v0),
@@ -367,19 +390,57 @@ class Alpha(Component):
                     forms[y].eq(saturate(sums[y] >> drop, design.form)),
                     factors[y].eq(forms[y]),
                     squares[y].eq(factors[y] * factors[y]),
-                    rests[y].eq(
-                        squares[y]
-                        + ((opacity[7] << (fine - design.log_opacity.frac_bits)) | unit)),
+                    rests[y].eq(squares[y] + self.beside_squares(opacity[7], unit)),
                 ]
+        of_lane = self.lane_inputs(m, move, squares, opacity, unit)
         # Stages 5 to 14 of every lane.
         for y in range(height):
             for x in range(width):
-                lane = AlphaLane(design)
+                lane = self.lane(design)
                 m.submodules[f"lane_{y}_{x}"] = lane
                 subtile = y // SUBTILE_PX * (width // SUBTILE_PX) + x // SUBTILE_PX
                 m.d.comb += [
                     lane.enable.eq(move), lane.column.eq(columns[x]), lane.row.eq(rows[y]),
-                    lane.rest.eq(rests[y]), lane.reach.eq(reach[9][subtile]),
+                    lane.rest.eq(rests[y]), lane.reach.eq(reach[self.reach_stage][subtile]),
+                    *(getattr(lane, name).eq(value) for name, value in of_lane[y].items()),
                     self.o.p.alpha[y * width + x].eq(lane.alpha),
                 ]
         return m
+
+    #: What a lane is.
+    lane: type[Any] = AlphaLane
+    #: Stage whose reach a lane takes.
+    reach_stage = 9
+
+    def beside_squares(self, opacity: Value, unit: int) -> Value:
+        """What is added to the squares, which have twice the fraction bits of the form.
+
+        Parameters
+        ----------
+        opacity : Value
+            ``-log2(opacity)``.
+        unit : int
+            Half a unit of the exponent.
+        """
+        design = self.design.alpha
+        return (opacity << (2 * design.form.frac_bits - design.log_opacity.frac_bits)) | unit
+
+    def lane_inputs(
+        self, m: Module, move: Value, squares: list[Signal], opacity: list[Value], unit: int
+    ) -> list[dict[str, Value]]:
+        """For the lanes of every row what they take beyond an :class:`AlphaLane`.
+
+        Parameters
+        ----------
+        m : Module
+            Where it is made.
+        move : Value
+            Moves all stages.
+        squares : list of Signal
+            Of every row the square of v, stage 7.
+        opacity : list of Value
+            ``-log2(opacity)`` in stages 0 to 7.
+        unit : int
+            Half a unit of the exponent.
+        """
+        return [{} for _ in squares]

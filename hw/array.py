@@ -8,9 +8,11 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import SUBTILE_PX, SUBTILES, TILE_PX, SplatFormat
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.blend import Blend
+from splatforge.hw.falloff import Falloff
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.copies import copy_of
 from splatforge.hw.lib.fixed import shape_of
@@ -187,7 +189,8 @@ class Array(Component):
             "slot": range(2 * places), "first": 1,
             "columns": design.block_width, "rows": design.block_height,
         })
-        m.submodules.alpha = alpha = Alpha(design, self.splat, carry.size)
+        evaluate = Falloff if isinstance(design.alpha, FalloffDesign) else Alpha
+        m.submodules.alpha = alpha = evaluate(design, self.splat, carry.size)
         m.submodules.blend = blend = Blend(design)
 
         # One tile is blended (`half`), the other half of the state is free, filling or emptied.

@@ -50,12 +50,14 @@ from splatforge.designs.voxel import (
     VOXEL_WORDS,
     WORD_INTEGERS,
 )
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.bsu import Bsu
 from splatforge.hw.ccu import Ccu
 from splatforge.hw.cfu import Cfu
+from splatforge.hw.falloff import Falloff
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
@@ -70,6 +72,7 @@ from splatforge.hw.resolve import Resolve
 from splatforge.hw.setup import Setup
 from splatforge.hw.streaminggs import Streaminggs
 from splatforge.hw.tilelists import Tilelists
+from splatforge.hw.voyager import Voyager
 from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
 from splatforge.hw.vsu import Vsu
@@ -80,12 +83,12 @@ __all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register
 #: Every unit by name.
 COMPONENTS = {
     "alpha": Alpha, "array": Array, "blend": Blend, "bsu": Bsu, "ccu": Ccu, "cfu": Cfu,
-    "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists, "lumina": Lumina, "nru": Nru,
-    "qsu": Qsu, "radiance": Radiance, "raster": Raster, "registers": Registers, "resolve": Resolve,
-    "setup": Setup, "streaminggs": Streaminggs, "tilelists": Tilelists, "vru": Vru,
-    "vsort": Vsort, "vsu": Vsu,
+    "falloff": Falloff, "fetch": Fetch, "ffu": Ffu, "gscore": Gscore, "lists": Lists,
+    "lumina": Lumina, "nru": Nru, "qsu": Qsu, "radiance": Radiance, "raster": Raster,
+    "registers": Registers, "resolve": Resolve, "setup": Setup, "streaminggs": Streaminggs,
+    "tilelists": Tilelists, "voyager": Voyager, "vru": Vru, "vsort": Vsort, "vsu": Vsu,
 }
-#: Units that every accelerator with that array has.
+#: Units that accelerators with that array have.
 _COMMON = frozenset({"alpha", "array", "blend", "registers", "resolve"})
 #: Units of each accelerator, itself among them where its top is there.
 UNITS = {
@@ -94,6 +97,7 @@ UNITS = {
     "lumina": frozenset(
         {"lumina", "nru", "radiance", "registers", "resolve", "tilelists", "vru"}),
     "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
+    "voyager": _COMMON - {"alpha"} | {"bsu", "ccu", "falloff", "lists", "qsu", "voyager", "vru"},
 }
 
 #: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
@@ -168,6 +172,8 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Array(design.array, design.splat)
         case "blend":
             return Blend(design.array)
+        case "falloff":
+            return Falloff(design.array, design.splat)
         case "registers":
             return Registers.for_design(design)
         case "resolve":
@@ -213,6 +219,9 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
             return Lists(design.lists, design.shell)
         case "qsu":
             return Qsu(design.qsu, design.lists, design.shell)
+        case "voyager":
+            assert isinstance(design, VoyagerDesign)
+            return Voyager(design)
     return Vru(design.vru, design.shell)
 
 
@@ -322,7 +331,7 @@ def _framebuffer(design: GscoreDesign | LuminaDesign | StreaminggsDesign) -> str
 
 
 def _gscore_memory(design: GscoreDesign) -> list[str]:
-    """What the GSCore core reads and writes, in Markdown."""
+    """What GSCore and Voyager's client read and write, in Markdown."""
     beats = ", ".join(str(gaussian_beats(degree)) for degree in range(4))
     bit = FLAG_ANTIALIASED.bit_length() - 1
     return [
@@ -392,7 +401,7 @@ def _lumina_memory(design: LuminaDesign) -> list[str]:
 #: For each accelerator the part of its page about memory.
 _MEMORY: dict[str, Callable[[Any], list[str]]] = {
     "raster": _raster_memory, "gscore": _gscore_memory, "lumina": _lumina_memory,
-    "streaminggs": _streaminggs_memory}
+    "streaminggs": _streaminggs_memory, "voyager": _gscore_memory}
 
 
 def _register_page(design: AcceleratorDesign) -> str:

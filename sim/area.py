@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import TILE_PX
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
@@ -118,6 +120,16 @@ def area_of_units(units: Mapping[str, Mapping[str, float]], *, node_nm: float,
     return AreaReport(rows=tuple(rows), node_nm=node_nm, not_modelled=missing)
 
 
+def _power_operators(alpha: AlphaDesign) -> list[tuple[str, int]]:
+    """From the exponent of what is significant to its alpha."""
+    interpolation = [(f"multiply_{alpha.delta_width}x{alpha.slope_bits}", 1),
+                     (f"add_{alpha.table.width}", 1)]
+    if not isinstance(alpha, FalloffDesign):
+        return [*interpolation, (f"shift_{alpha.table.width}", 1)]
+    return [*(interpolation if alpha.interpolated else []),
+            (f"multiply_{alpha.table.width}x{alpha.opacity.width}", 1)]
+
+
 def lane_operators(array: ArrayDesign) -> dict[str, dict[str, int]]:
     """Operators of one lane, by what uses them.
 
@@ -130,10 +142,11 @@ def lane_operators(array: ArrayDesign) -> dict[str, dict[str, int]]:
     Notes
     -----
     Evaluate: two additions for ``u``, one for ``v``, two squares, two additions for the exponent,
-    one comparison. Blend: interpolation of the table (a multiplication, an addition, a shift), the
-    weight ``T alpha``, the new ``T`` and its comparison, three products with the colour, three
-    accumulations. The slopes times the pixel's position are shared by the lanes of a row or
-    column and left out.
+    one comparison. Blend: interpolation of the table (a multiplication, an addition, a shift;
+    where the whole exponential is in a table the former two if it is interpolated, and a product
+    with the opacity), the weight ``T alpha``, the new ``T`` and its comparison, three products with
+    the colour, three accumulations. The slopes times the pixel's position are shared by the lanes
+    of a row or column and left out.
     """
     alpha, blend = array.alpha, array.blend
     form, exponent = alpha.form.width, alpha.exponent.width
@@ -145,9 +158,7 @@ def lane_operators(array: ArrayDesign) -> dict[str, dict[str, int]]:
             (f"add_{exponent}", 3),
         ],
         "blend": [
-            (f"multiply_{alpha.delta_width}x{alpha.slope_bits}", 1),
-            (f"add_{alpha.table.width}", 1),
-            (f"shift_{alpha.table.width}", 1),
+            *_power_operators(alpha),
             (f"multiply_{transmittance}x{alpha.alpha.width}", 1),
             (f"add_{transmittance}", 2),
             (f"multiply_{transmittance}x{blend.color.width}", 3),

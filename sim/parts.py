@@ -261,7 +261,7 @@ def _shared_inventory(
         return {"array": array,
                 "resolve": {"register_bit": clocked["resolve"]},
                 "shell": {"register_bit": clocked["registers"]}}
-    units = _synthesised(design.name, laws(design), laws(default), table)
+    units = _synthesised(default.name, laws(design), laws(default), table)
     return {**units, "array": _add(units["array"], *(
         {macro.item: design.array.lanes} for macro in _state_macros(design.array).values()))}
 
@@ -732,11 +732,11 @@ def _always(
 def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts]:
     """GSCore by unit: macros, and operators and flip-flops by what was synthesised.
 
-    That is for the default parameters (``area.gscore_<unit>``); others take as much more as the
-    laws say. Without such an entry what the laws say.
+    That is for the default parameters (``area.gscore_<unit>``); others, Voyager's array among
+    them, take as much more as the laws say. Without such an entry what the laws say.
     """
     default = GscoreDesign()
-    return {**_of_parts(design.name, gscore_parts(design), gscore_parts(default), table),
+    return {**_of_parts(default.name, gscore_parts(design), gscore_parts(default), table),
             **_shared_inventory(design, default, table)}
 
 

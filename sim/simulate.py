@@ -319,18 +319,20 @@ def _gscore_preset(cameras: Sequence[Camera]) -> str:
 
 _ARRAY_STAGES = (("array", "array_busy", "array_starved"),
                  ("resolve", "resolve_busy", "resolve_stalled"))
+#: Voyager's client has all units of GSCore.
+_OF_GSCORE = _Models(
+    frames=_each(_gscore_frame), inventory=gscore_inventory,
+    stages=(("ccu", "ccu_busy", "ccu_stalled"), ("lists", "lists_busy", "lists_stalled"),
+            ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
+    gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
+)
 _MODELS = {
     "raster": _Models(
         frames=_each(_raster_frame), inventory=raster_inventory,
         stages=(("fetch", "fetch_busy", "fetch_stalled"), *_ARRAY_STAGES),
         gpu_stages=("rasterize", "write"),
     ),
-    "gscore": _Models(
-        frames=_each(_gscore_frame), inventory=gscore_inventory,
-        stages=(("ccu", "ccu_busy", "ccu_stalled"), ("lists", "lists_busy", "lists_stalled"),
-                ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
-        gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
-    ),
+    "gscore": _OF_GSCORE,
     "streaminggs": _Models(
         frames=_each(_streaminggs_frame), inventory=streaminggs_inventory,
         stages=(("vsu", "vsu_busy", "vsu_stalled"), ("cfu", "gaussians", "cfu_stalled"),
@@ -345,6 +347,7 @@ _MODELS = {
         stages=(("nru", "issued", "starved"),), gpu_stages=("rasterize", "write"),
         work=("issued", ("stalled", "starved")),
     ),
+    "voyager": _OF_GSCORE,
 }
 #: Designs that can be simulated.
 DESIGNS = tuple(_MODELS)

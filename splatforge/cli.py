@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "entry", "main"]
 
 #: Accelerators: generated, co-simulated, rendered bit by bit; time, energy and area are modeled.
-DESIGNS = ("raster", "gscore", "streaminggs", "lumina")
+DESIGNS = ("raster", "gscore", "streaminggs", "lumina", "voyager")
 #: Those whose blocks' energies are measured at gate level.
 MEASURED = ("raster", "gscore", "streaminggs", "lumina")
 

@@ -429,7 +429,7 @@ def test_config_errors(tmp_path, text, message):
 
 
 def test_unknown_design_and_preset():
-    message = r"^Design must be one of raster, gscore, streaminggs, lumina, not 'rester'$"
+    message = r"^Design must be one of raster, gscore, streaminggs, lumina, voyager, not 'rester'$"
     with pytest.raises(ValueError, match=message):
         cli._design("rester", None, None)
     with pytest.raises(ValueError, match=r"^Preset must be one of 16-lane, .*, not '63-lane'$"):
@@ -574,7 +574,7 @@ def test_render_refusals(capsys, tmp_path, scene_file):
     assert "extension must be" in refusal(capsys, *base, "-o", tmp_path / "a.bmp")
     assert "extension must be" in refusal(capsys, *base, "--statistics", tmp_path / "a.txt")
     assert "must come with --design" in refusal(capsys, *base, "--preset", "aabb")
-    assert "Design must be one of raster, gscore, streaminggs, lumina" in refusal(
+    assert "Design must be one of raster, gscore, streaminggs, lumina, voyager" in refusal(
         capsys, *base, "--design", "lumin")
     assert "must come without --design" in refusal(
         capsys, *base, "--design", "gscore", "--statistics", tmp_path / "a.json")

@@ -24,6 +24,7 @@ from splatforge.designs.shell import (
 )
 from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.voxel import STREAM_CAMERA_WORDS, VOXEL_WORDS
+from splatforge.designs.voyager import PRESETS as VOYAGER_PRESETS
 from splatforge.hw import generate
 from splatforge.hw.generate import (
     COMPONENTS,
@@ -41,7 +42,8 @@ DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
 #: By accelerator.
 DESIGNS = {"raster": DESIGN, "gscore": GscoreDesign(array=ArrayDesign(lanes=16)),
            "lumina": LuminaDesign(nru=NruDesign(side=2)),
-           "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16, group_tiles=2))}
+           "streaminggs": StreaminggsDesign(array=ArrayDesign(lanes=16, group_tiles=2)),
+           "voyager": VOYAGER_PRESETS["16-lane"]}
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) +\(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 

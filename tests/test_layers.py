@@ -20,7 +20,8 @@ ALLOWED = {
 #: Whole-system modules of `algos` that hardware has no business with: it takes ROM contents,
 #: number formats, and graphs of operations with their schedules only.
 HW_MAY_TAKE_FROM_ALGOS = {
-    "alpha", "ccu", "cfu", "dataflow", "ffu", "fixed", "floating", "footprint", "schedule", "vsu"}
+    "alpha", "ccu", "cfu", "dataflow", "falloff", "ffu", "fixed", "floating", "footprint",
+    "schedule", "vsu"}
 FILES = sorted(path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
 
 

@@ -15,6 +15,7 @@ from splatforge.designs import (
     bsu,
     ccu,
     cfu,
+    falloff,
     fetch,
     ffu,
     gscore,
@@ -29,6 +30,7 @@ from splatforge.designs import (
     shell,
     streaminggs,
     tilelists,
+    voyager,
     vru,
     vsort,
     vsu,
@@ -41,7 +43,7 @@ NAMES = sorted(COMPONENTS)
 DESIGNS = {
     "alpha": alpha_designs.AlphaDesign, "array": array.ArrayDesign, "blend": blend.BlendDesign,
     "bsu": bsu.BsuDesign, "ccu": ccu.CcuDesign, "cfu": cfu.CfuDesign,
-    "fetch": fetch.FetchDesign,
+    "falloff": falloff.FalloffDesign, "fetch": fetch.FetchDesign,
     "ffu": ffu.FfuDesign,
     "gscore": gscore.GscoreDesign, "lists": lists.ListsDesign,
     "lumina": lumina.LuminaDesign, "nru": nru.NruDesign,
@@ -51,7 +53,7 @@ DESIGNS = {
     "resolve": resolve.ResolveDesign, "vru": vru.VruDesign,
     "setup": setup.SetupDesign, "streaminggs": streaminggs.StreaminggsDesign,
     "tilelists": tilelists.TilelistsDesign,
-    "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
+    "voyager": voyager.VoyagerDesign, "vsort": vsort.VsortDesign, "vsu": vsu.VsuDesign,
 }
 
 

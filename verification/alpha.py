@@ -1,16 +1,19 @@
-"""Testbench of the alpha evaluation: Verilog against the bit-true model."""
+"""Testbench of the alpha evaluation, also by a table: Verilog against the bit-true models."""
 
 import itertools
 import random
+from typing import cast
 
 import cocotb
 import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos.alpha import alpha_fixed, forms_fixed
+from splatforge.algos.falloff import falloff_fixed
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import SUBTILE_PX
 from splatforge.hw.alpha import Alpha
-from splatforge.verification.lib.runner import TESTED
+from splatforge.verification.lib.runner import TESTED, TESTED_VOYAGER
 from splatforge.verification.lib.stream import (
     check_silence,
     pauses,
@@ -21,6 +24,7 @@ from splatforge.verification.lib.stream import (
 )
 
 ARRAY = TESTED.array
+FALLOFF = cast(FalloffDesign, TESTED_VOYAGER.array.alpha)
 SPLAT = TESTED.fetch.splat
 FORMS = ("u0", "v0", "a", "b", "c")
 
@@ -47,8 +51,8 @@ def columns(rng: np.random.Generator, count: int) -> dict[str, npt.NDArray[np.in
     return values
 
 
-def expected(values: dict[str, npt.NDArray[np.int64]]) -> list[int]:
-    """Payloads that the unit must send."""
+def expected(values: dict[str, npt.NDArray[np.int64]], unit: str) -> list[int]:
+    """Payloads that `unit` must send."""
     lane = np.arange(ARRAY.lanes)
     within_x, within_y = lane % ARRAY.block_width, lane // ARRAY.block_width
     subtile = (within_y // SUBTILE_PX * (ARRAY.block_width // SUBTILE_PX)
@@ -58,7 +62,9 @@ def expected(values: dict[str, npt.NDArray[np.int64]]) -> list[int]:
         ARRAY.alpha, SPLAT, {name: values[name][:, None] for name in FORMS},
         block % ARRAY.blocks_x * ARRAY.block_width + within_x,
         block // ARRAY.blocks_x * ARRAY.block_height + within_y)
-    alpha = alpha_fixed(ARRAY.alpha, u, v, values["log_opacity"][:, None]).alpha
+    opacity = values["log_opacity"][:, None]
+    alpha = (falloff_fixed(FALLOFF, u, v, opacity) if unit == "falloff"
+             else alpha_fixed(ARRAY.alpha, u, v, opacity)).alpha
     alpha = np.where(values["reach"][:, None] >> subtile & 1, alpha, 0)
     layout = Alpha.block_layout(ARRAY, 1)
     return [layout.const({"alpha": row.tolist(), "carry": int(carry)}).as_value().value
@@ -74,7 +80,7 @@ async def against_model(dut, seed: int, stall: float, gap: float) -> None:
     layout = Alpha.splat_layout(ARRAY, SPLAT, 1)
     words = [layout.const({name: int(raw[n]) for name, raw in values.items()}).as_value().value
              for n in range(600)]
-    want = expected(values)
+    want = expected(values, dut._name)
     assert sum(word != 0 for word in want) > 300
     await start(dut, inputs=["i"], outputs=["o"])
     python_rng = random.Random(int(rng.integers(2**31)))

@@ -456,9 +456,10 @@ def _pack_lumina(
                        banks=None if frame.flush else banks)
 
 
-_MODELS = {"gscore": _model_gscore, "raster": _model_raster, "streaminggs": _model_streaminggs}
+_MODELS = {"gscore": _model_gscore, "raster": _model_raster, "streaminggs": _model_streaminggs,
+           "voyager": _model_gscore}
 #: Designs that can be co-simulated.
-DESIGNS = ("gscore", "lumina", "raster", "streaminggs")
+DESIGNS = ("gscore", "lumina", "raster", "streaminggs", "voyager")
 
 
 def _model(

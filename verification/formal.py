@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
@@ -43,6 +44,7 @@ from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.streaminggs import PartitionDesign, StreaminggsDesign
 from splatforge.designs.tilelists import TilelistsDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
@@ -51,8 +53,8 @@ from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.generate import component, home
 
-__all__ = ["SMALL", "SMALL_GSCORE", "SMALL_LUMINA", "SMALL_STREAMINGGS", "UNITS", "Channel",
-           "Proof", "ProofError", "channels", "prove", "prove_unit"]
+__all__ = ["SMALL", "SMALL_GSCORE", "SMALL_LUMINA", "SMALL_STREAMINGGS", "SMALL_VOYAGER", "UNITS",
+           "Channel", "Proof", "ProofError", "channels", "prove", "prove_unit"]
 
 #: What is proven: the smallest of everything.
 SMALL: RasterDesign = replace(
@@ -71,6 +73,11 @@ SMALL_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=2, waiting=4, outstanding_features=2),
     array=SMALL.array, resolve=SMALL.resolve,
 )
+#: The same of Voyager's client.
+SMALL_VOYAGER = VoyagerDesign(
+    **{field.name: getattr(SMALL_GSCORE, field.name) for field in fields(GscoreDesign)
+       if field.name != "array"},
+    array=replace(SMALL.array, alpha=FalloffDesign()))
 #: The same of StreamingGS.
 SMALL_STREAMINGGS = StreaminggsDesign(
     cfu=CfuDesign(units=1, interval=16, voxels_ahead=4, buffer_beats=64, burst_beats=4,
@@ -93,12 +100,13 @@ SMALL_LUMINA = LuminaDesign(
         entry=_ENTRY, buffer_beats=8, burst_beats=4, outstanding_bursts=1),
     vru=SMALL_GSCORE.vru,
     resolve=SMALL.resolve)
-#: Units with a proof of their own. Of GSCore and StreamingGS as a whole there is none: what their
+#: Units with a proof of their own. Of GSCore and its like as a whole there is none: what their
 #: queues hold would have to be said as invariants. All that they are made of but the arbiters is
 #: proven, and benches and whole frames watch their bus in every cycle.
 UNITS = (
-    "alpha", "array", "blend", "bsu", "ccu", "cfu", "fetch", "ffu", "lists", "nru", "qsu",
-    "radiance", "registers", "resolve", "raster", "setup", "tilelists", "vru", "vsort", "vsu")
+    "alpha", "array", "blend", "bsu", "ccu", "cfu", "falloff", "fetch", "ffu", "lists", "nru",
+    "qsu", "radiance", "registers", "resolve", "raster", "setup", "tilelists", "vru", "vsort",
+    "vsu")
 #: Cycles of a trace.
 DEPTH = 4
 
@@ -419,6 +427,6 @@ def prove_unit(name: str, folder: Path) -> Proof:
     invariants = {"array": _array_invariants, "lists": _lists_invariants, "nru": _nru_invariants,
                   "raster": _raster_invariants}.get(name, tuple)()
     small = {"raster": SMALL, "gscore": SMALL_GSCORE, "lumina": SMALL_LUMINA,
-             "streaminggs": SMALL_STREAMINGGS}[home(name)]
+             "streaminggs": SMALL_STREAMINGGS, "voyager": SMALL_VOYAGER}[home(name)]
     return prove(
         name, component(name, small), folder, released=released, invariants=invariants)

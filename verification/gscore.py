@@ -1,4 +1,4 @@
-"""Testbench of GSCore: AXI models written by someone else around it, tiny frames.
+"""Testbench of GSCore and of Voyager's client: AXI models written by someone else, tiny frames.
 
 Large frames and exact memory timing are :mod:`splatforge.verification.lib.frame`'s.
 """
@@ -21,12 +21,14 @@ from splatforge.designs.shell import (
     FrameError,
 )
 from splatforge.scenes import default_camera, resolve
-from splatforge.verification.lib.runner import TESTED_GSCORE
+from splatforge.verification.lib.runner import TESTED_GSCORE, TESTED_VOYAGER
 from splatforge.verification.raster import BACKGROUND, BASE, Driver, Memory, quiet
 
 #: So many that lists are partitioned, and no more than features have numbers.
 GAUSSIANS = 120
 SIZE = (60, 35)
+#: Who renders, by the top's name; in memory their frames are the same.
+RENDERED = {"gscore": TESTED_GSCORE, "voyager": TESTED_VOYAGER}
 
 
 class Workspace(Memory):
@@ -66,7 +68,7 @@ class GscoreDriver(Driver):
         memory = packed(frame, kind)
         await self.start(memory)
         assert await self.finish() is FrameError.NONE
-        picture = gscore.render(frame, TESTED_GSCORE, BACKGROUND)
+        picture = gscore.render(frame, RENDERED[self.dut._name], BACKGROUND)
         want = picture.pixels(kind)
         assert np.array_equal(memory.image.pixels(bytes(memory.frame)), want)
         counters = await self.counters()

@@ -1,6 +1,6 @@
 """Build the Verilog of one component with cocotb inside, and run its testbench."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from cocotb_tools import config
@@ -12,6 +12,7 @@ from splatforge.designs.ccu import CcuDesign
 from splatforge.designs.cfu import CfuDesign
 from splatforge.designs.codebook import CodebookDesign
 from splatforge.designs.entry import EntryFormat
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import FetchDesign
 from splatforge.designs.ffu import FfuDesign
 from splatforge.designs.gscore import GscoreDesign
@@ -25,6 +26,7 @@ from splatforge.designs.resolve import ResolveDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import PartitionDesign, StreaminggsDesign
 from splatforge.designs.tilelists import TilelistsDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.designs.vsort import VsortDesign
 from splatforge.designs.vsu import VsuDesign
@@ -32,8 +34,7 @@ from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import SLOW, Binary, build
 
 __all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_LUMINCORE",
-           "TESTED_STREAMINGGS", "build_testbench",
-           "run_testbench"]
+           "TESTED_STREAMINGGS", "TESTED_VOYAGER", "build_testbench", "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
 TESTED: RasterDesign = replace(
@@ -53,6 +54,11 @@ TESTED_GSCORE = GscoreDesign(
     vru=VruDesign(entry=_ENTRY, cache_features=8, waiting=8, outstanding_features=4),
     array=TESTED.array, resolve=TESTED.resolve,
 )
+#: The same of Voyager's client.
+TESTED_VOYAGER = VoyagerDesign(
+    **{field.name: getattr(TESTED_GSCORE, field.name) for field in fields(GscoreDesign)
+       if field.name != "array"},
+    array=replace(TESTED.array, alpha=FalloffDesign()))
 #: The same of StreamingGS, with small codebooks.
 TESTED_STREAMINGGS = StreaminggsDesign(
     cfu=CfuDesign(voxels_ahead=4, buffer_beats=64, burst_beats=16, outstanding_bursts=3,
@@ -83,7 +89,7 @@ def _tested(name: str) -> AcceleratorDesign:
     if name == TESTED_LUMINCORE.name:
         return TESTED_LUMINCORE
     return {"raster": TESTED, "gscore": TESTED_GSCORE, "lumina": TESTED_LUMINA,
-            "streaminggs": TESTED_STREAMINGGS}[home(name)]
+            "streaminggs": TESTED_STREAMINGGS, "voyager": TESTED_VOYAGER}[home(name)]
 
 
 def build_testbench(
