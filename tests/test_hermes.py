@@ -167,9 +167,9 @@ def test_more_load_and_a_slower_engine_take_longer():
 
 
 def test_deadlines_are_met_more_often_by_those_who_know_them():
-    met = {policy: schedule(Setting(count=100, slowdown=1.0), policy).in_time["all"]
-           for policy in ("hermes_ddl", "vllm")}
-    assert met["hermes_ddl"] >= met["vllm"]
+    met = {policy: np.mean([schedule(Setting(seed=seed), policy).in_time["all"]
+                            for seed in range(2)]) for policy in ("hermes_ddl", "vllm", "parrot")}
+    assert met["hermes_ddl"] > 1.2 * max(met["vllm"], met["parrot"])
 
 
 def test_the_slowdown_is_that_of_its_point_and_follows_every_number():
