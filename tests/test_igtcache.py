@@ -219,6 +219,11 @@ def test_run_and_compare() -> None:
     compared = igtcache.compare(mix="shuffle")
     assert compared["igtcache"].metrics["hit_ratio"] == run.metrics["hit_ratio"]
     assert set(compared) == {"igtcache", *igtcache.BASELINES}
+    base = compared["lru"].metrics["completion_s"]
+    for change in ({"latency_ms": 10.0}, {"rate_gbps": 40.0}, {"compute_ms": 2.0},
+                   {"block_kib": 1024}, {"cache": 0.8}):
+        faster = igtcache.compare(mix="shuffle", **change)["lru"].metrics["completion_s"]
+        assert faster < base
     gain = igtcache.hit_gain(["shuffle"], [0.2, 0.6])
     assert 0 < gain.low < gain.high
     saved = igtcache.completion_gain(["shuffle"], [0.6])

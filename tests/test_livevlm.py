@@ -175,6 +175,9 @@ def test_run_and_compare() -> None:
     assert compared["livevlm"].metrics["needles_found"] \
         > compared["fifo"].metrics["needles_found"]
     assert "frames_that_fit" in compared["one-shot"].metrics
+    small, wide = livevlm.run(budget=3000).metrics, livevlm.run(retrieve=0.8).metrics
+    assert small["memory_bytes"] == run.metrics["memory_bytes"] - 9000 * 57_344
+    assert small["ttft_s"] < run.metrics["ttft_s"] < wide["ttft_s"]
     ratio = livevlm.ttft_ratio()
     assert 1 < ratio.low < ratio.value < ratio.high
     assert 1 < livevlm.memory_ratio().value < 1.5
@@ -182,6 +185,8 @@ def test_run_and_compare() -> None:
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: livevlm.run(frames=0), "livevlm: frames and question must be positive"),
+    (lambda: livevlm.run(budget=0), "livevlm: budget must be positive, not 0"),
+    (lambda: livevlm.compare(retrieve=0.0), r"Retrieve must be in \(0, 1\]"),
     (lambda: livevlm.memory_ratio("dispider"), "Baseline must be one of livevlm, rekv"),
     (lambda: make_video(0, needles=0), "Frames, frame tokens and needles must be positive"),
     (lambda: make_video(0, frames=1, needles=17), "Frames, frame tokens and needles"),

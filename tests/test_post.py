@@ -134,6 +134,15 @@ def test_the_run_holds_together(compared) -> None:
     assert abs(metrics["acceptance_on_shares"] - metrics["acceptance_expected_of_these"]) < 0.15
 
 
+def test_networks_of_any_rate_and_delay() -> None:
+    assert post.decoder_layer(4, "1000/10").value == post.decoder_layer(4, "lan").value
+    assert post.decoder_layer(4, "100/10").value > post.decoder_layer(4, "1000/10").value
+    assert post.decoder_layer(4, "1000/5").value < post.decoder_layer(4, "1000/10").value
+    for wrong in ("0/10", "100/-1", "100", "a/b", "nan/1"):
+        with pytest.raises(ValueError, match=r"^Network must be one of lan, wan, or"):
+            post.decoder_layer(4, wrong)
+
+
 def test_a_slower_network_gains_more() -> None:
     few = {"draft_tokens": 4, "runs": 10}
     assert post.run(network="wan", **few).metrics["speedup"] \
@@ -153,7 +162,7 @@ def test_published_figures_and_ours() -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"network": "5g"}, r"^Network must be one of lan, wan, not '5g'"),
+    ({"network": "5g"}, r"^Network must be one of lan, wan, or .* not '5g'"),
     ({"private": "gpt"}, r"^Model must be one of"),
     ({"draft_tokens": -1}, "^post: draft_tokens and public_s must not be negative"),
 ])

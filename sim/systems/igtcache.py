@@ -61,7 +61,7 @@ NOT_COVERED = (
 ASSUMPTIONS = (
     "windows of 100 accesses, an error rate of 0.01, stretches of 2,000 accesses: our choice",
     "baselines read one block ahead inside a file; 2-random is the default of JuiceFS",
-    "a store of 20 ms and 10 Gbit/s, blocks of 4 MiB, 5 ms of computing on each",
+    "by default a store of 20 ms and 10 Gbit/s, blocks of 4 MiB, 5 ms of computing on each",
 )
 
 
@@ -238,8 +238,13 @@ def serve(workload: Workload, policy: str, cache: float, *, store: Store | None 
     return one.served(), []
 
 
-def _workload(mix: str, trace: str, seed: int) -> Workload:
-    return trace_workload(trace) if trace else make_workload(mix, seed=seed)
+def _load(mix: str, trace: str, seed: int, skew: float, compute_ms: float, latency_ms: float,
+          rate_gbps: float, block_kib: int) -> tuple[Workload, Store]:
+    store = Store(latency_s=latency_ms / 1e3, bytes_per_s=rate_gbps * 1e9 / 8,
+                  block_bytes=block_kib * 1024)
+    compute_s = compute_ms / 1e3
+    return (trace_workload(trace, compute_s=compute_s) if trace else make_workload(
+        mix, seed=seed, skew=skew, compute_s=compute_s)), store
 
 
 def _metrics(served: Served) -> dict[str, float]:
@@ -250,7 +255,9 @@ def _metrics(served: Served) -> dict[str, float]:
 
 
 def run(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, ahead: int = 8,
-        window: int = 100, alpha: float = 0.01, seed: int = 0) -> SystemRun:
+        window: int = 100, alpha: float = 0.01, skew: float = 1.0, compute_ms: float = 5.0,
+        latency_ms: float = 20.0, rate_gbps: float = 10.0, block_kib: int = 4096, seed: int = 0
+        ) -> SystemRun:
     """Serve jobs by IGTCache and by what does not know patterns.
 
     Parameters
@@ -263,20 +270,26 @@ def run(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, ahead: int =
         Capacity as a share of the different blocks asked for.
     ahead, window, alpha, seed
         As of :func:`serve`.
+    skew : float
+        Exponent of Zipf's law, of jobs that are made.
+    compute_ms : float
+        On each block.
+    latency_ms, rate_gbps, block_kib : float
+        Of the store: of a request, Gbit/s of the link, KiB of a block.
 
     Raises
     ------
     ValueError
         If an option is out of range.
     """
-    workload = _workload(mix, trace, seed)
-    served, found = serve(workload, "igtcache", cache, ahead=ahead, window=window, alpha=alpha,
-                          seed=seed)
+    workload, store = _load(mix, trace, seed, skew, compute_ms, latency_ms, rate_gbps, block_kib)
+    served, found = serve(workload, "igtcache", cache, store=store, ahead=ahead, window=window,
+                          alpha=alpha, seed=seed)
     metrics = {**_metrics(served), "patterns_found": patterns_found(workload, found)}
     for pattern in ("sequential", "random", "skewed", "unknown"):
         metrics[f"units_{pattern}"] = found.count(pattern)
     for name in BASELINES:
-        base, _ = serve(workload, name, cache, seed=seed)
+        base, _ = serve(workload, name, cache, store=store, seed=seed)
         key = name.replace("-", "_")
         metrics[f"hit_ratio_{key}"] = base.hit_ratio
         metrics[f"completion_{key}_s"] = base.mean_time_s
@@ -284,7 +297,8 @@ def run(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, ahead: int =
     shares = (0.1, 0.2, 0.4, 0.6, 0.8)
     curve = Curve(
         title="Hit ratio over capacity", x="cache over footprint", y="hit ratio", series={
-            name: tuple((share, serve(workload, name, share, ahead=ahead, seed=seed)[0].hit_ratio)
+            name: tuple((share, serve(workload, name, share, store=store, ahead=ahead, seed=seed
+                                      )[0].hit_ratio)
                         for share in shares) for name in ("igtcache", *BASELINES)})
     known = () if workload.patterns[0] != "unknown" else (
         "patterns of a trace are not known: patterns_found says nothing",)
@@ -292,13 +306,14 @@ def run(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, ahead: int =
                      assumptions=(*ASSUMPTIONS, *known))
 
 
-def compare(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, seed: int = 0
-            ) -> dict[str, SystemRun]:
+def compare(*, mix: str = "mixed", trace: str = "", cache: float = 0.4, skew: float = 1.0,
+            compute_ms: float = 5.0, latency_ms: float = 20.0, rate_gbps: float = 10.0,
+            block_kib: int = 4096, seed: int = 0) -> dict[str, SystemRun]:
     """IGTCache, LRU, 2-random and uniform on the same jobs; options as of :func:`run`."""
-    workload = _workload(mix, trace, seed)
+    workload, store = _load(mix, trace, seed, skew, compute_ms, latency_ms, rate_gbps, block_kib)
     return {name: SystemRun(
         system="igtcache", not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
-        metrics=_metrics(serve(workload, name, cache, seed=seed)[0]))
+        metrics=_metrics(serve(workload, name, cache, store=store, seed=seed)[0]))
         for name in ("igtcache", *BASELINES)}
 
 

@@ -11,7 +11,7 @@ Computed from cards: memory, time to the first token, frames a second, frames th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from splatforge.sim.costs import Sourced
@@ -248,25 +248,36 @@ def ttft_ratio(baseline: str = "rekv", frames: int = 256, gpu: str = "rtx_4090d"
                    "at another", min(value, *rest), max(value, *rest))
 
 
-def _needles(name: str, frames: int, seed: int, *, salient: bool = True) -> float:
+def _systems(budget: int, retrieve: float) -> dict[str, System]:
+    """All, with LiveVLM's and FIFO's budget and LiveVLM's share of pages."""
+    if budget < 1:
+        raise ValueError(f"livevlm: budget must be positive, not {budget!r}")
+    ours = SYSTEMS["livevlm"]
+    return SYSTEMS | {
+        "livevlm": replace(ours, held=budget, looked_at=retrieve,
+                           policy=replace(ours.policy, retrieve=retrieve)),
+        "fifo": replace(SYSTEMS["fifo"], held=budget)}
+
+
+def _needles(system: System, budget: int, frames: int, seed: int, *, salient: bool = True
+             ) -> float:
     """Share of questions answered rightly, of a small stream with the same share of tokens kept."""
-    system, tokens = SYSTEMS[name], 16
-    length = min(frames, 256)
-    share = min(1.0, BUDGET / (frames * FRAME_TOKENS))
+    length, tokens = min(frames, 256), 16
+    share = min(1.0, budget / (frames * FRAME_TOKENS))
     video = make_video(seed, frames=length, frame_tokens=tokens, needles=min(16, length * tokens),
                        salient=salient)
     return quality(video, system.policy, max(1, math.ceil(share * length * tokens)))[0]
 
 
-def _metrics(name: str, gpu: str, network: str, frames: int, question: int, seed: int
-             ) -> dict[str, float]:
-    system, card, board = SYSTEMS[name], model(network), device(gpu)
+def _metrics(system: System, budget: int, gpu: str, network: str, frames: int, question: int,
+             seed: int) -> dict[str, float]:
+    card, board = model(network), device(gpu)
     machine = Machine.of(board)
     metrics = {
         "memory_bytes": memory_bytes(system, card, frames),
         "ttft_s": ttft_s(system, machine, card, frames, question),
         "stream_fps": stream_fps(system, machine, card),
-        "needles_found": _needles(name, frames, seed)}
+        "needles_found": _needles(system, budget, frames, seed)}
     fits = most_frames(system, card, end_of(board.memory, "value"))
     if fits is not None:
         metrics["frames_that_fit"] = fits
@@ -280,7 +291,8 @@ def _check(frames: int, question: int) -> None:
 
 
 def run(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 256,
-        question: int = QUESTION_TOKENS, seed: int = 0) -> SystemRun:
+        question: int = QUESTION_TOKENS, budget: int = BUDGET, retrieve: float = RETRIEVE,
+        seed: int = 0) -> SystemRun:
     """Memory, times and needles of LiveVLM.
 
     Parameters
@@ -291,6 +303,10 @@ def run(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 256,
         Of the stream before the question.
     question : int
         Its tokens.
+    budget : int
+        Tokens that LiveVLM and FIFO keep.
+    retrieve : float
+        Share of them, in pages, that LiveVLM looks at for a question, in (0, 1].
     seed : int
         Of the needles.
 
@@ -300,37 +316,42 @@ def run(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 256,
         If an option is out of range.
     """
     _check(frames, question)
-    card, machine, ours = model(network), Machine.of(device(gpu)), SYSTEMS["livevlm"]
-    metrics = _metrics("livevlm", gpu, network, frames, question, seed)
-    without = System(policy=ours.policy, held=ours.held, looked_at=ours.looked_at)
+    systems = _systems(budget, retrieve)
+    card, machine, ours = model(network), Machine.of(device(gpu)), systems["livevlm"]
+    metrics = _metrics(ours, budget, gpu, network, frames, question, seed)
+    without = replace(ours, scores=False)
     whole = clip_s(ours, machine, card)
     metrics |= {
         "scoring_share": 1 - clip_s(without, machine, card) / whole,
-        "needles_found_not_salient": _needles("livevlm", frames, seed, salient=False),
+        "needles_found_not_salient": _needles(
+            ours, budget, frames, seed, salient=False),
         "memory_growth_to_100k_frames": memory_bytes(ours, card, 100_000) / memory_bytes(
             ours, card, frames)}
-    for name in SYSTEMS:
+    for name, other in systems.items():
         if name != "livevlm":
             key = name.replace("-", "_")
-            metrics[f"memory_{key}_over_ours"] = memory_ratio(name, frames, network).value
+            metrics[f"memory_{key}_over_ours"] = memory_bytes(
+                other, card, frames) / metrics["memory_bytes"]
             metrics[f"ttft_{key}_over_ours"] = ttft_s(
-                SYSTEMS[name], machine, card, frames, question) / metrics["ttft_s"]
+                other, machine, card, frames, question) / metrics["ttft_s"]
     lengths = (16, 32, 64, 128, 256, 512, 1024)
     return SystemRun(
         system="livevlm", metrics=metrics, not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
         curves=(
             Curve(title="Memory over frames", x="frames", y="GiB", series={
                 name: tuple((float(each), memory_bytes(system, card, each) / 2**30)
-                            for each in lengths) for name, system in SYSTEMS.items()}),
+                            for each in lengths) for name, system in systems.items()}),
             Curve(title="Time to the first token over frames", x="frames", y="s", series={
                 name: tuple((float(each), ttft_s(system, machine, card, each, question))
-                            for each in lengths) for name, system in SYSTEMS.items()})))
+                            for each in lengths) for name, system in systems.items()})))
 
 
 def compare(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 256,
-            question: int = QUESTION_TOKENS, seed: int = 0) -> dict[str, SystemRun]:
+            question: int = QUESTION_TOKENS, budget: int = BUDGET, retrieve: float = RETRIEVE,
+            seed: int = 0) -> dict[str, SystemRun]:
     """LiveVLM, ReKV, FIFO and one-shot on one stream; options as of :func:`run`."""
     _check(frames, question)
     return {name: SystemRun(
         system="livevlm", not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
-        metrics=_metrics(name, gpu, network, frames, question, seed)) for name in SYSTEMS}
+        metrics=_metrics(system, budget, gpu, network, frames, question, seed))
+        for name, system in _systems(budget, retrieve).items()}

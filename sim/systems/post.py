@@ -43,9 +43,16 @@ _CONTEXT = 128
 
 
 def _network(name: str) -> Network:
-    if name not in NETWORKS:
-        raise ValueError(f"Network must be one of {', '.join(NETWORKS)}, not {name!r}")
-    return NETWORKS[name]
+    """A network by name, or of a rate in Mbit/s and a delay in ms, such as ``250/20``."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    try:
+        rate, delay = (float(part) for part in name.split("/"))
+        return Network(name=f"{rate:g} Mbps, {delay:g} ms", bytes_per_s=rate * 1e6 / 8,
+                       delay_s=delay / 1e3, least_delay_s=delay / 2e3)
+    except ValueError:
+        raise ValueError(f"Network must be one of {', '.join(NETWORKS)}, or a positive rate in "
+                         f"Mbit/s and a delay in ms as 250/20, not {name!r}") from None
 
 
 def _banded(quantity, unit: str, source: str = _SOURCE) -> Sourced:
@@ -61,7 +68,7 @@ def latency_ratio(tokens: int, network: str = "lan", private: str = "flan_t5_xl"
     tokens : int
         Positive.
     network : str
-        Of :data:`~splatforge.sim.systems.secure_forward.NETWORKS`.
+        As of :func:`run`.
     private : str
         Model card. FLAN-T5 attends to half as many tokens of its own as of its encoder.
     """
@@ -152,7 +159,8 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
     Parameters
     ----------
     network : str
-        ``lan`` (1 Gbps, 10 ms) or ``wan`` (400 Mbps, 40 ms).
+        ``lan`` (1 Gbps, 10 ms), ``wan`` (400 Mbps, 40 ms), or a rate in Mbit/s and a delay in ms,
+        such as ``250/20``.
     private : str
         Model card of the private model.
     draft_tokens : int
@@ -217,7 +225,8 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
                   series={each.name: tuple(
                       (float(n), forward_s(card, n, context, each)
                        / forward_s(card, 1, context, each)) for n in lengths)
-                      for each in NETWORKS.values()}),
+                      for each in {link.name: link, **{one.name: one for one in
+                                                       NETWORKS.values()}}.values()}),
             Curve(title="Speed-up over drafts", x="drafts", y="x", series={
                 name: tuple((float(n), expected_tokens(acceptance(pair.private, table), n) * one_s
                              / (forward_s(card, n + 1, context, link) + sampling + n * public_s))
