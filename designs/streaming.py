@@ -7,7 +7,7 @@ codebooks, and how a message is laid out, are not told there.
 
 from dataclasses import dataclass
 
-__all__ = ["ENTROPY_CODERS", "LinkDesign", "StreamingDesign"]
+__all__ = ["ENTROPY_CODERS", "LinkDesign", "LoopDesign", "StreamingDesign"]
 
 #: How the body of a message may be packed further.
 ENTROPY_CODERS = ("none", "zlib")
@@ -124,3 +124,60 @@ class LinkDesign:
             if not low <= value <= high:
                 raise ValueError(f"Link {name} must be {low} to {high}, not {value!r}")
 
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopDesign:
+    """What stands around a stream in the loop from a pose to what is seen.
+
+    Parameters
+    ----------
+    down, up : LinkDesign
+        To the client, and to the cloud. Default: Nebula's 100 Mbps at 100 nJ a byte; its latency is
+        not told: 10 ms, a wireless hop and a cloud nearby.
+    loss : float
+        Share of packets that are sent again, 0 to 0.9.
+    packet_bytes, packet_header_bytes : int
+        Payload of a packet of TCP over IPv4 over Ethernet, and what the two put in front of it.
+    search_ns_per_node, encode_us_per_gaussian : float
+        Time of the cloud for a node that its search looks at, and for a Gaussian that it codes;
+        non-negative. Measured on one core of a server.
+    render_ms, display_ms : float
+        Time of the client for a frame, and from a frame to half of its pixels' light; non-negative.
+    encode_ms, decode_ms : float
+        Of a frame of a video that the cloud would send in place of Gaussians; non-negative.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    down: LinkDesign = LinkDesign(latency_ms=10.0)
+    up: LinkDesign = LinkDesign(latency_ms=10.0)
+    loss: float = 0.0
+    packet_bytes: int = 1448
+    packet_header_bytes: int = 52
+    search_ns_per_node: float = 50.0
+    encode_us_per_gaussian: float = 20.0
+    render_ms: float = 11.1
+    display_ms: float = 5.6
+    encode_ms: float = 5.0
+    decode_ms: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.loss <= 0.9:
+            raise ValueError(f"Loop loss must be 0 to 0.9, not {self.loss!r}")
+        if not (1 <= self.packet_bytes <= 65535 and 0 <= self.packet_header_bytes <= 1000):
+            raise ValueError(f"Loop packets must have 1 to 65535 bytes behind at most 1000, not "
+                             f"{self.packet_bytes!r} behind {self.packet_header_bytes!r}")
+        for name in ("search_ns_per_node", "encode_us_per_gaussian", "render_ms", "display_ms",
+                     "encode_ms", "decode_ms"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1e9:
+                raise ValueError(f"Loop {name} must be 0 to 1e9, not {value!r}")
+
+    def on_air_bytes(self, payload_bytes: float) -> float:
+        """Bytes on the wire for bytes of the program: packet headers, and what is sent again."""
+        packets = -(-payload_bytes // self.packet_bytes)
+        return (payload_bytes + packets * self.packet_header_bytes) / (1 - self.loss)

@@ -2193,6 +2193,110 @@ def cloud_view(
         ("pictures", f"SHA-256 {pictures.hexdigest()}")])
 
 
+@cloud_app.command(
+    "measure",
+    epilog="Example: splatforge cloud measure city --speed 14 --frames 65 --size 160x120")
+@grouped
+def cloud_measure(
+    city: CityArgument,
+    cuts: CutOptions,
+    way: WayOptions,
+    bandwidth_mbps: Annotated[float, typer.Option(
+        "--bandwidth-mbps", min=0.001, help="Of the modeled network, either way.")] = 100.0,
+    latency_ms: Annotated[float, typer.Option(
+        "--latency-ms", min=0, max=10_000, help="Of the modeled network, one way.")] = 10.0,
+    loss: Annotated[float, typer.Option(
+        "--loss", min=0, max=0.9, help="Share of packets that are sent again.")] = 0.0,
+    outage_s: Annotated[str | None, typer.Option(
+        "--outage-s", metavar="FROM:TO", help="Seconds in which the network stands still.")] = None,
+    video: Annotated[bool, typer.Option(
+        "--video/--no-video", help="Also encode the frames as H.264 and H.265.")] = True,
+    json_file: JsonOption = None,
+) -> None:
+    """Count what streaming a way takes, beside what else could be sent, and model the loop."""
+    import numpy as np
+
+    from splatforge.algos.quality import psnr_db
+    from splatforge.designs.streaming import LinkDesign, LoopDesign
+    from splatforge.sim import streaming
+    from splatforge.sim.video import ENCODERS, encode_video, raw_video_rate
+
+    _check_outputs(json_file)
+    outages = [] if outage_s is None else [_seconds(outage_s)]
+    link = LinkDesign(bandwidth_mbps=bandwidth_mbps, latency_ms=latency_ms)
+    design = LoopDesign(down=link, up=link, loss=loss)
+    tree = cuts.city(city)
+    codec = cuts.codec(tree)
+    cameras, window = way.cameras(tree.welcome(codec)), cuts.window_frames
+    with _progress("streaming"):
+        run = streaming.measure(tree, codec, cameras, window=window, rate_hz=way.rate_hz)
+        loop = streaming.simulate_loop(run, design, outages=outages)
+        broken = streaming.artefacts(tree, codec, cameras, run, loop)
+    with _progress("drawing"):
+        coded, exact = streaming.pictures(tree, codec, cameras, window)
+    worst = min(psnr_db(*pair) for pair in zip(coded, exact, strict=True))
+    seconds = len(cameras) / way.rate_hz
+    width, height = cameras[0].width, cameras[0].height
+    others = {
+        "all_gaussians": tree.tree.leaves * run.raw_gaussian_bytes / seconds,
+        "cuts": run.cuts_bytes_per_s, "cuts_coded": run.cuts_coded_bytes_per_s,
+        "video_raw": raw_video_rate(width, height, way.rate_hz) / 8}
+    quality, latency = {}, {}
+    if video:
+        frames = np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8)
+        for name in ENCODERS:
+            with _progress(f"encoding {name}"):
+                made = encode_video(frames, name, rate_hz=way.rate_hz)
+            others[name] = made.size_bytes / seconds
+            quality[name] = made.psnr_db
+            latency[name] = streaming.remote_latency_s(made.size_bytes / len(frames), design)
+    record = {
+        "frames": run.frames, "rate_hz": run.rate_hz, "speed": run.speed, "width": width,
+        "height": height, "tau_px": cuts.tau_px, "window_frames": window,
+        "reuse_window": cuts.reuse_window, "nodes": tree.nodes,
+        "start_bytes": run.start_bytes, "bytes_per_s": run.bytes_per_s,
+        "up_bytes_per_s": run.up_bytes_per_s, "gaussians_per_s": run.gaussians_per_s,
+        "cut": len(run.searches[-1].cut), "held": run.searches[-1].held,
+        "unchanged": run.unchanged, "psnr_db_vs_uncoded": worst,
+        "others_bytes_per_s": others, "others_psnr_db": quality,
+        "on_air_bytes": loop.on_air_bytes, "network_j": loop.network_j, "start_s": loop.start_s,
+        "search_age_s": loop.search_age_s, "motion_to_photon_s": loop.motion_to_photon_s,
+        "remote_motion_to_photon_s": latency, "stale_frames": int(loop.stale.sum()),
+        "missing_share": float(loop.missing.max()),
+        "stale_psnr_db": min((db for _, db in broken), default=None)}
+    _publish(record, json_file, [
+        ("way", (f"{run.frames} frames at {run.rate_hz:g} Hz, {run.speed:.4g} units a second, cuts "
+         f"below {cuts.tau_px:g} px every {window} frames")),
+        ("cut", (f"{record['cut']:,} Gaussians, {run.unchanged:.2%} of them in the next, "
+         f"{record['held']:,} held")),
+        ("start", f"{run.start_bytes:,} bytes, there after {loop.start_s:.3f} s"),
+        ("streaming", (f"{run.bytes_per_s:,.0f} bytes a second down and {run.up_bytes_per_s:,.0f} "
+         f"up, {run.gaussians_per_s:,.0f} new Gaussians a second")),
+        *((name.replace("_", " "), f"{rate:,.0f} bytes a second, "
+           f"{rate / max(run.bytes_per_s, 1e-9):.3g} times as many"
+           + (f", {quality[name]:.1f} dB" if name in quality else ""))
+          for name, rate in others.items()),
+        ("coding", f"{worst:.2f} dB from the cut before coding, worst frame"),
+        ("network", (f"{loop.on_air_bytes:,.0f} bytes on air, {1e3 * loop.network_j:.3g} mJ; a "
+         f"delta is there {1e3 * loop.search_age_s:.1f} ms after its pose at most")),
+        ("motion to photon", f"{1e3 * loop.motion_to_photon_s:.1f} ms"
+         + "".join(f", {1e3 * each:.1f} ms with {name}" for name, each in latency.items())),
+        ("stalled", f"{record['stale_frames']} frames draw an old cut, which lacks "
+         f"{record['missing_share']:.2%} at most"
+         + (f"; worst {record['stale_psnr_db']:.1f} dB" if broken else ""))])
+
+
+def _seconds(text: str) -> tuple[float, float]:
+    first, _, last = text.partition(":")
+    try:
+        span = float(first), float(last)
+    except ValueError:
+        span = (1.0, 0.0)
+    if not 0 <= span[0] < span[1] < float("inf"):
+        raise typer.BadParameter(f"Seconds must be FROM:TO, not {text!r}")
+    return span
+
+
 # Entry ----------------------------------------------------------------------------------------
 
 

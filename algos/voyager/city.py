@@ -12,6 +12,7 @@ from splatforge.algos.voyager.delta import ClientStream, CloudStream, Sent
 from splatforge.algos.voyager.merge import SH_COLUMN
 from splatforge.algos.voyager.search import Search
 from splatforge.algos.voyager.session import Welcome
+from splatforge.algos.voyager.table import check_cut
 from splatforge.algos.voyager.tree import LodTree
 from splatforge.algos.voyager.wire import Decoder, Kind
 from splatforge.designs.lod import SearchDesign
@@ -111,13 +112,16 @@ class Drawn:
     client : ClientStream
         The client when it draws; it goes on with the next frame.
     sent : Sent or None
-        The delta that was begun at this frame.
+        The delta of the search that was begun at this frame.
+    cut : ndarray or None
+        Ids that it has found.
     """
 
     number: int
     camera: Camera
     client: ClientStream
     sent: Sent | None
+    cut: npt.NDArray[np.int64] | None
 
 
 def search_pose(cameras: Sequence[Camera], number: int, window: int) -> Camera:
@@ -156,12 +160,13 @@ def stream_path(city: City, codec: Codec, cameras: Sequence[Camera], window: int
     cloud, client = CloudStream(codec, city.scene, 1), ClientStream(codec, city.nodes)
     waiting = []
     for number, camera in enumerate(cameras):
-        sent = None
+        sent = cut = None
         if search_begins(number, window, len(cameras)):
             cloud.acknowledge(client.sequence)
-            sent = cloud.advance(number, find(search_pose(cameras, number, window)))
+            cut = check_cut(find(search_pose(cameras, number, window)))
+            sent = cloud.advance(number, cut)
             waiting += decoder.feed(sent.data)
         if number % window == 0:
             while client.table.frame < due(number, window):
                 client.receive(waiting.pop(0))
-        yield Drawn(number=number, camera=camera, client=client, sent=sent)
+        yield Drawn(number=number, camera=camera, client=client, sent=sent, cut=cut)
