@@ -25,7 +25,7 @@ from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
 from splatforge.sim.gpu import FrameWork, GpuRun, devices, gpu_frame
 
-__all__ = ["RECIPES", "Recipe", "bandwidth", "count", "duplicates", "frame_rate",
+__all__ = ["RECIPES", "Recipe", "bandwidth", "count", "duplicates", "filter_gain", "frame_rate",
            "intermediate_share", "iterated", "masked", "parameter_bytes", "parameters", "peak",
            "preprocess_flop", "preprocess_intensity", "significant", "stage_share", "traffic",
            "traffic_share", "utilisation", "workload"]
@@ -142,6 +142,21 @@ def frame_rate(device: str, workloads: Sequence[str]) -> Sourced:
     """Frames a second of a GPU, in Hz."""
     one = Sourced.exact(1, "1", _COUNTED)
     return _over_views(workloads, lambda work: one / _run(device, work).time)
+
+
+def filter_gain(device: str, workloads: Sequence[str], falloff: str) -> Sourced:
+    """Frame rate of a GPU with exponentials from `falloff` over that of one that takes them all."""
+    if device not in devices():
+        raise ValueError(f"GPU must be one of {', '.join(devices())}, not {device!r}")
+    card = devices()[device]
+
+    def gain(work: FrameWork) -> Sourced:
+        before, after = gpu_frame(work, card).time, gpu_frame(work, card, falloff).time
+        # Both with the same efficiencies: the ends of the band are those of the same frame.
+        ends = [getattr(before, end) / getattr(after, end) for end in ("low", "value", "high")]
+        return Sourced(ends[1], "1", before.source, min(ends), max(ends), before.points)
+
+    return _over_views(workloads, gain)
 
 
 def stage_share(device: str, workloads: Sequence[str], stages: Sequence[str]) -> Sourced:

@@ -42,7 +42,7 @@ from splatforge.designs.fetch import TILE_PX
 from splatforge.scenes import check_regular_file
 from splatforge.sim.costs import Entry, Sourced, read_entries
 
-__all__ = ["NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
+__all__ = ["FALLOFFS", "NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
            "compare", "devices", "gpu_frame", "gpu_project", "gpu_rasterize", "gpu_sort",
            "read_devices"]
 
@@ -420,7 +420,12 @@ def _radix_passes(tiles: int) -> int:
     return -(-(_DEPTH_BITS + tiles.bit_length()) // _RADIX_BITS)
 
 
-def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
+#: Which exponentials a rasterizer takes: of every evaluation; of those alone whose exponent is at
+#: most ln(255 o), as Voyager's client filters them; of these out of a table in shared memory.
+FALLOFFS = ("exp", "filtered", "table")
+
+
+def gpu_frame(work: FrameWork, device: GpuDevice, falloff: str = "exp") -> GpuRun:
     """Time, traffic and energy of one frame on a GPU.
 
     Parameters
@@ -429,6 +434,8 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
         The frame.
     device : GpuDevice
         One of :func:`devices`, or one of your own.
+    falloff : str
+        One of :data:`FALLOFFS`.
 
     Returns
     -------
@@ -451,7 +458,7 @@ def gpu_frame(work: FrameWork, device: GpuDevice) -> GpuRun:
         *gpu_sort(device, gaussians=work.gaussians, visible=work.gaussians_visible,
                   pairs=work.pairs, tiles=work.tiles),
         *gpu_rasterize(device, pairs_reached=work.pairs_reached, warp_steps=work.warp_steps,
-                       warp_blends=work.warp_blends, pixels=work.pixels),
+                       warp_blends=work.warp_blends, pixels=work.pixels, falloff=falloff),
     ))
 
 
@@ -511,7 +518,8 @@ def gpu_sort(device: GpuDevice, *, gaussians: int, visible: int, pairs: int, til
 
 
 def gpu_rasterize(device: GpuDevice, *, pairs_reached: int, warp_steps: int, warp_blends: int,
-                  pixels: int, cached: Sourced | None = None) -> tuple[GpuStage, GpuStage]:
+                  pixels: int, cached: Sourced | None = None, falloff: str = "exp",
+                  ) -> tuple[GpuStage, GpuStage]:
     """Stages ``rasterize`` and ``write``: warps walk the lists of their tiles.
 
     Parameters
@@ -522,9 +530,23 @@ def gpu_rasterize(device: GpuDevice, *, pairs_reached: int, warp_steps: int, war
         As in :class:`FrameWork`.
     cached : Sourced, optional
         Bytes that are read and written of a cache of colours.
+    falloff : str
+        One of :data:`FALLOFFS`. A warp in which one lane's exponent passes the filter goes on with
+        all of them.
+
+    Raises
+    ------
+    ValueError
+        If it is not one of those.
     """
-    tests = _per("evaluate_flop") * (_WARP * warp_steps)
-    blends = _per("blend_flop") * (_WARP * warp_blends)
+    if falloff not in FALLOFFS:
+        raise ValueError(f"Falloff must be one of {', '.join(FALLOFFS)}, not {falloff!r}")
+    test, blend = _per("evaluate_flop"), _per("blend_flop")
+    if falloff != "exp":
+        test = _per("exponent_flop")
+        blend += _per("exponential_flop" if falloff == "filtered" else "lookup_flop")
+    tests = test * (_WARP * warp_steps)
+    blends = blend * (_WARP * warp_blends)
     traffic = _per("reached_bytes") * pairs_reached
     return (_stage("rasterize", tests + blends, traffic + cached if cached else traffic, device),
             _stage("write", _count(0, "FLOP"), _per("pixel_bytes") * pixels, device))

@@ -13,6 +13,7 @@ from splatforge.algos.reference import render
 from splatforge.designs.raster import RasterDesign
 from splatforge.scenes import default_camera, load, resolve
 from splatforge.sim.gpu import (
+    FALLOFFS,
     FrameWork,
     _constants,
     compare,
@@ -109,6 +110,9 @@ CONSTANTS = {
     "work.histogram_bytes": (8,) * 3,
     "work.radix_extra_bytes": (0, 0, 8),
     "work.evaluate_flop": (8 + 4 + 1, 8 + 4, 8 + 4 + 6),
+    # One MUL less, none, one more; an entry beside three others' in its bank, and a half.
+    "work.exponential_flop": (1 + 1, 1, 6 + 1),
+    "work.lookup_flop": (1 + 1 + 1 + 1, 1 + 1 + 1, 1 + 1 + 3.5 + 1),
     "work.blend_flop": (5 + 4, 5 + 4, 7 + 4),
     "work.reached_bytes": (4 + 8 + 16 + 12, 4 + 8 + 16, 4 + 8 + 16 + 12),
     "work.pixel_bytes": (12 + 4 + 4, 12, 12 + 4 + 4),
@@ -145,6 +149,27 @@ def test_a_stage_takes_the_longer_of_both(share: float, bound_by: str) -> None:
     assert stage.time.low == pytest.approx(max(compute.low, memory.low))
     assert stage.time.high == pytest.approx(max(compute.high, memory.high))
     assert min(compute.low, memory.low) < stage.time.low
+
+
+def test_filtered_exponentials_are_those_of_warps_that_blend() -> None:
+    """By hand; what a warp skips saves it two operations, and a table needs more than it saves."""
+    work = FrameWork(gaussians=10, gaussians_visible=10, sh_degree=0, pairs=100, pairs_reached=100,
+                     pixels=512, tiles=2, evaluations=20_000, significant=3000, warp_steps=700,
+                     warp_blends=200)
+    flop = {falloff: gpu_frame(work, ORIN, falloff).part("rasterize").stages[0].flop
+            for falloff in FALLOFFS}
+    assert flop["exp"].value == 32 * (700 * 13 + 200 * 9)
+    assert flop["filtered"].value == 32 * (700 * 11 + 200 * (9 + 2))
+    assert flop["table"].value == 32 * (700 * 11 + 200 * (9 + 4))
+    # Where the exponential is six instructions it is the dearest at the test, and the table pays.
+    assert flop["exp"].high > flop["filtered"].high > flop["table"].high
+    # Nothing else changes, and the same exponentials are taken if every warp blends.
+    assert gpu_frame(work, ORIN, "table").stages[:3] == gpu_frame(work, ORIN).stages[:3]
+    every = replace(work, warp_blends=700)
+    assert gpu_frame(every, ORIN, "filtered").part("rasterize").stages[0].flop.value \
+        == gpu_frame(every, ORIN).part("rasterize").stages[0].flop.value
+    with pytest.raises(ValueError, match=r"^Falloff must be one of exp, .*, table, not 'lut'$"):
+        gpu_frame(work, ORIN, "lut")
 
 
 def test_stages_by_hand() -> None:
