@@ -5,7 +5,8 @@ others take what the block gave them before. How many a step computes is searche
 
 Operations and bytes are those of the layers of each model (:mod:`splatforge.sim.systems
 .video_models`), times are a roofline's. What several devices take adds the exchange of Ulysses and
-what does not run in parallel: the text encoder and the decoder.
+what does not run in parallel: the text encoder and the decoder. Whether the method does what its
+authors say is run in full on a small denoiser (:mod:`splatforge.sim.systems.token_selection`).
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from splatforge.sim.systems.links import Link
 from splatforge.sim.systems.roofline import End, Machine, banded
 from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.tally import Tally
+from splatforge.sim.systems.token_selection import METHODS, Evolution, judge, lse_likeness
 from splatforge.sim.systems.video_models import (
     VIDEO_MODELS,
     VideoModel,
@@ -38,7 +40,8 @@ NOT_COVERED = (
     "time of the baselines' own kernels (PAB, ToCa, SVG, Delta-DiT): only their operations",
     "HunyuanVideo's decoder, which works on overlapping tiles",
     "memory but for the cache: it is taken from the original's published figure",
-    "quality of the trained video models",
+    ("quality of the trained video models: PSNR is that of a small denoiser trained on clips that "
+     "pan as a whole, on which whole steps left out are better than tokens left out"),
 )
 _ASSUMPTIONS = (
     "the residual that a block adds is cached, for both halves of guidance",
@@ -262,6 +265,11 @@ def memory(model: str, original_gb: float) -> Sourced:
     return base + Sourced.exact(cache_bytes(video_model(model)) / 1e9, "GB", _SOURCE)
 
 
+def lse_cosine() -> Sourced:
+    """Cosine of log-sum-exps at adjacent steps, on the small denoiser."""
+    return Sourced.exact(lse_likeness(), "1", "small video denoiser, ten seeds")
+
+
 # --- the system ----------------------------------------------------------------------------------
 
 
@@ -280,8 +288,8 @@ def _metrics(model: str, share: float, device: str, gpus: int) -> dict[str, floa
 
 
 def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb", gpus: int = 1,
-        seed: int = 0) -> SystemRun:
-    """A share of the tokens of a video model.
+        seeds: int = 10, generations: int = 20, seed: int = 0) -> SystemRun:
+    """A share of the tokens of a video model, and the method in full on a small denoiser.
 
     Parameters
     ----------
@@ -293,10 +301,11 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
         In ``devices.toml``.
     gpus : int
         Devices.
-    seed : int
-        Nothing is random here.
+    seeds, seed : int
+        Of the small denoiser: how many, of which 0 leaves it out, and the first.
+    generations : int
+        Of the search there.
     """
-    del seed
     _check(share, gpus)
     metrics = _metrics(model, share, device, gpus)
     metrics["selection_share"] = selection_share(model, share, device=device).value
@@ -307,6 +316,19 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
         series={f"{count} GPUs": tuple(
             (each, original / _whole_s(model, each, device, count, "value")) for each in shares)
             for count in sorted({1, 2, 8, gpus})})]
+    if seeds:
+        judged = judge(share, seeds=seeds, seed=seed, evolution=Evolution(generations=generations))
+        for method in METHODS:
+            metrics[f"small_{method}_psnr_db"] = float(judged.psnr_db[method].mean())
+        metrics["small_ordered_seeds"] = judged.ordered()
+        curves.append(Curve(
+            title="PSNR of the small denoiser against all tokens computed", x="seed", y="PSNR (dB)",
+            series={method: tuple((float(seed + number), float(psnr)) for number, psnr in
+                                  enumerate(judged.psnr_db[method])) for method in METHODS}))
+        curves.append(Curve(
+            title="Share of the tokens that the small denoiser computes", x="step", y="share",
+            series={method: tuple((float(step), float(each)) for step, each in
+                                  enumerate(judged.shares[method])) for method in METHODS[:3]}))
     return SystemRun(system="astraea", metrics=metrics, not_covered=NOT_COVERED,
                      assumptions=_ASSUMPTIONS, curves=tuple(curves))
 
