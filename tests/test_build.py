@@ -15,11 +15,13 @@ from amaranth.hdl import Module, Signal
 
 from splatforge.verification.lib import build as build_module
 from splatforge.verification.lib.build import (
+    MANY_INSTANCES,
     BuildError,
     build,
     cached,
     compiler,
     register_reset,
+    share_code,
     share_lanes,
     verilator_root,
 )
@@ -331,3 +333,40 @@ def test_a_registered_reset_comes_a_cycle_later(tmp_path):
     text = counter_with_reset("top")
     assert run(build(text, "top", [path], cache=cache)) == "7\n"
     assert run(build(register_reset(text, "top"), "top", [path], cache=cache)) == "6\n"
+
+
+def counters_of_many(lanes):
+    """So many counters, each with a stride of its own behind a port, and the sum of them."""
+    strides = "".join(f"  wire [7:0] s{n};\n  assign s{n} = total ^ {n};\n" for n in range(lanes))
+    counters = "".join(
+        f"  wire [7:0] c{n};\n  lane l{n} (\n    .clk(clk), .stride(s{n}), .count(c{n})\n  );\n"
+        for n in range(lanes))
+    total = " + ".join(f"c{n}" for n in range(lanes))
+    return (f"module top(clk, count);\n  input clk;\n  output [7:0] count;\n  wire [7:0] total;\n"
+            f"{strides}{counters}  assign total = {total};\n  assign count = total;\nendmodule\n"
+            "module lane(clk, stride, count);\n  input clk;\n  wire clk;\n"
+            "  input [7:0] stride;\n  wire [7:0] stride;\n  output [7:0] count;\n"
+            "  reg [7:0] count = 0;\n  always @(posedge clk) count <= count + stride;\nendmodule\n")
+
+
+def test_one_code_of_many_instances():
+    text = counters_of_many(MANY_INSTANCES)
+    shared, flags = share_code(text)
+    assert flags == ("-fno-dfg",)
+    marked = [line for line in shared.split("\n") if "public" in line]
+    assert marked == ["  wire [7:0] stride /*verilator public_flat_rd*/;"]
+    assert re.sub(r" /\*.*?\*/", "", shared) == text
+    few = counters_of_many(MANY_INSTANCES - 1)
+    assert share_code(few) == (few, ())
+
+
+@pytest.mark.rtl
+def test_one_code_counts_as_many(main, tmp_path, monkeypatch):
+    text, total = counters_of_many(MANY_INSTANCES), 0
+    counts = [0] * MANY_INSTANCES
+    for _ in range(10):
+        counts = [(count + (total ^ n)) & 255 for n, count in enumerate(counts)]
+        total = sum(counts) & 255
+    assert run(build(text, "top", [main], cache=tmp_path / "cache")) == f"{total}\n"
+    monkeypatch.setattr(build_module, "MANY_INSTANCES", MANY_INSTANCES + 1)
+    assert run(build(text, "top", [main], cache=tmp_path / "other")) == f"{total}\n"

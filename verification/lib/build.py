@@ -27,7 +27,7 @@ from splatforge.scenes.cache import cache_folder
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["SLOW", "Binary", "BuildError", "build", "cached", "compiler", "digest",
-           "register_reset", "share_lanes", "verilator_root"]
+           "register_reset", "share_code", "share_lanes", "verilator_root"]
 
 #: Prefix of the C++ classes, whatever the top module is called.
 PREFIX = "Vtop"
@@ -54,6 +54,8 @@ KEPT = 64
 LEAST_FREE_BYTES = 1 << 16
 #: A module with at least this many instances is compiled once and called, not inlined.
 SHARED_INSTANCES = 4
+#: With at least this many instances it has one code for all of them, see :func:`share_code`.
+MANY_INSTANCES = 32
 
 
 class BuildError(RuntimeError):
@@ -119,13 +121,45 @@ def _tool_versions(cxx: str) -> str:
     return f"{importlib.metadata.version('verilator')} {text.splitlines()[0]}"
 
 
-def share_lanes(verilog: str) -> str:
-    """`verilog` with every module of many instances marked as one to call, not to inline."""
-    names = r"(?:\\\S+ |\w+ )"
+_NAME = r"(?:\\\S+ |\w+ )"
+
+
+def _instances(verilog: str) -> dict[str, int]:
+    """How often every module is in another one."""
     counts: dict[str, int] = {}
-    for match in re.finditer(rf"^  ({names}) *{names}\($", verilog, re.MULTILINE):
+    for match in re.finditer(rf"^  ({_NAME}) *{_NAME}\($", verilog, re.MULTILINE):
         name = match.group(1).strip()
         counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def share_code(verilog: str) -> tuple[str, tuple[str, ...]]:
+    """`verilog` so that modules of very many instances have one code; flags of Verilator for it.
+
+    Verilator writes a function for every instance and then keeps one of those that are equal. They
+    are not as long as they read what drives a port in place of the port, or values that it has
+    taken out of several expressions and numbered: 64 units of LuminCore are 4 MB of C++ then.
+    What is public stays, and is read; without data-flow graphs no expression is taken apart.
+    """
+    many = {name for name, count in _instances(verilog).items() if count >= MANY_INSTANCES}
+    if not many:
+        return verilog, ()
+    modules = re.split(r"(?=^module )", verilog, flags=re.MULTILINE)
+    for number, text in enumerate(modules):
+        named = re.match(rf"module ({_NAME}|\w+)", text)
+        if named is None or named.group(1).strip() not in many:
+            continue
+        for port in re.findall(r"^  input (?:\[\d+:\d+\] )?(\S+);$", text, re.MULTILINE):
+            if port not in ("clk", "rst"):
+                text = re.sub(rf"^(  wire (?:\[\d+:\d+\] )?{re.escape(port)} ?);$",
+                              r"\1 /*verilator public_flat_rd*/;", text, flags=re.MULTILINE)
+        modules[number] = text
+    return "".join(modules), ("-fno-dfg",)
+
+
+def share_lanes(verilog: str) -> str:
+    """`verilog` with every module of many instances marked as one to call, not to inline."""
+    counts = _instances(verilog)
 
     def mark(match: re.Match[str]) -> str:
         text = match.group(0)
@@ -218,13 +252,14 @@ def _build(
     include = ["-I.", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
     flags = [*defines, *include]
     source = folder / f"{top}.v"
-    source.write_text(share_lanes(verilog))
+    shared, sharing = share_code(share_lanes(verilog))
+    source.write_text(shared)
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool, children:
         runtime = pool.submit(
             _runtime, cxx, flags, trace, "--vpi" in verilate, runtime_folder, children)
-        _run([root / "bin" / "verilator_bin", *VERILATE, *trace_verilate, *verilate, "--prefix",
-              PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder, "Verilator",
-             children)
+        _run([root / "bin" / "verilator_bin", *VERILATE, *sharing, *trace_verilate, *verilate,
+              "--prefix", PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder,
+             "Verilator", children)
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
         rarely, often = (
             [Path(name).name for kind in ("classes", "support")
@@ -411,7 +446,7 @@ def build(
     key = digest(
         verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
         *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(SHARED_INSTANCES),
-        str(verilator_root()), _tool_versions(compiler()),
+        str(MANY_INSTANCES), str(verilator_root()), _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
     started = children or Children()
