@@ -141,7 +141,7 @@ class LoopDesign:
         Payload of a packet of TCP over IPv4 over Ethernet, and what the two put in front of it.
     search_ns_per_node, encode_us_per_gaussian : float
         Time of the cloud for a node that its search looks at, and for a Gaussian that it codes;
-        non-negative. Measured on one core of a server.
+        non-negative. Our encoder took 20 us of one core of a server; 50 ns are assumed.
     render_ms, display_ms : float
         Time of the client for a frame, and from a frame to half of its pixels' light; non-negative.
     encode_ms, decode_ms : float
