@@ -213,8 +213,9 @@ class Falloff(Alpha):
         def register(name: str, shape: Shape | int) -> Signal:
             return Signal(shape, name=name, reset_less=True)
 
-        # Stage 7: the first exponent that is not significant. Stage 8: its test in every row.
-        bound = register("bound", (design.cutoff + 1).bit_length())
+        # Stage 7: the first exponent that is not significant, below zero where the opacity is less
+        # than one of 255. Stage 8: its test in every row.
+        bound = register("bound", signed((design.cutoff + 1).bit_length() + 1))
         tests = [register(f"test_{y}", signed(AlphaLane.rest_width(design) + 1))
                  for y in range(len(squares))]
         # Stage 8: the power of two of the opacity's fraction; 9: its octave; to stage 12.

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -242,6 +243,27 @@ def test_rtl_against_fixed_of_other_tables(alpha):
     rows = test_alpha.splats(array, 110, 5)
     _, _, _, blocks = send(array, rows)
     assert [list(block.alpha) for block in blocks] == expected(array, rows)
+
+
+def test_an_opacity_below_one_of_255_is_never_significant():
+    """Finer logarithms hold such opacities: the bound that they leave is below zero."""
+    alpha = FalloffDesign(log_opacity=Fixed(int_bits=3, frac_bits=8))
+    array, top = ArrayDesign(lanes=16, alpha=alpha), alpha.log_opacity.raw_max
+    assert top << (alpha.exponent.frac_bits - alpha.log_opacity.frac_bits) > alpha.cutoff + 1
+    rows = [[0] * 5 + [lo, 0, 1] for lo in range(top - 4, top + 1)]
+    splat = replace(SPLAT, log_opacity=alpha.log_opacity, color=Fixed(int_bits=2, frac_bits=6))
+    layout = Falloff.splat_layout(array, splat, 10)
+    names = (*FORMS, "log_opacity", "block", "reach")
+    bench = streams.Bench(Falloff(array, splat, carry_width=10))
+    source = streams.Source(bench.dut.i, [
+        streams.pack(layout, {**dict(zip(names, row, strict=True)), "carry": 0})
+        for row in rows], 0.0)
+    sink = streams.Sink(bench.dut.o, len(rows), 0.0)
+    bench.run([source], [sink], seed=1)
+    want = expected(array, rows)
+    assert [any(alphas) for alphas in want] == [True] * 4 + [False]
+    assert [list(streams.unpack(Falloff.block_layout(array, 10), word).alpha)
+            for word in sink.words] == want
 
 
 def test_nothing_is_looked_up_for_what_is_skipped():
