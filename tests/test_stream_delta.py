@@ -1,7 +1,9 @@
 """Both tables stay alike, whatever the network does; bytes that are wrong are refused."""
 
+import struct
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from splatforge.algos.voyager import delta as delta_module
 from splatforge.algos.voyager.codec import fit_codec
 from splatforge.algos.voyager.delta import ClientStream, CloudStream, DivergedError
 from splatforge.algos.voyager.table import ManagementTable, check_cut
@@ -148,6 +151,8 @@ class BadNetwork(RuleBasedStateMachine):
         self.frame = 0
         self.cut = np.sort(self.random.choice(NODES, 30, replace=False))
         self.down, self.up = [], []
+        # What the client may come to, and the frames of deltas, as it may want one of these.
+        self.until, self.frames = 0, [0]
         # What the cloud's table was behind each delta.
         self.known = {0: self.cloud.table.copy()}
 
@@ -155,6 +160,18 @@ class BadNetwork(RuleBasedStateMachine):
         for sent in sents:
             self.known.setdefault(sent.sequence, self.cloud.table.copy())
             self.down.append(sent.data)
+            self.frames.append(sent.frame)
+
+    def take(self, action, *arguments):
+        """Up to the frame that is wanted; what would lead past it is refused, and lost."""
+        with suppress(DivergedError):
+            action(*arguments, self.until)
+
+    @rule(place=st.integers(0, 1000))
+    def want(self, place):
+        later = [frame for frame in self.frames if frame >= self.until]
+        self.until = later[place % len(later)]
+        self.take(self.client.catch_up)
 
     @rule(frames=st.integers(1, 4), changed=st.integers(0, 12), empty=st.booleans())
     def move(self, frames, changed, empty):
@@ -169,7 +186,7 @@ class BadNetwork(RuleBasedStateMachine):
     def deliver(self, place, again):
         place %= len(self.down)
         data = self.down[place] if again else self.down.pop(place)
-        self.client.receive(message(data))
+        self.take(self.client.receive, message(data))
 
     @precondition(lambda self: self.down)
     @rule(place=st.integers(0, 1000))
@@ -196,6 +213,7 @@ class BadNetwork(RuleBasedStateMachine):
         if not hasattr(self, "cloud"):
             return
         assert not self.client.lost
+        assert self.client.table.frame <= self.until
         assert same_table(self.client.table, self.known[self.client.sequence])
         cut = self.client.table.cut
         assert same_scene(self.client.scene(), coded(cut))
@@ -205,11 +223,13 @@ class BadNetwork(RuleBasedStateMachine):
         if not hasattr(self, "cloud"):
             return
         # A network that works for a while brings them together.
+        self.client.catch_up()
         for _ in range(3):
             for sent in self.cloud.resync(*self.client.position):
                 self.known.setdefault(sent.sequence, self.cloud.table.copy())
                 self.client.receive(message(sent.data))
         assert same_table(self.client.table, self.cloud.table)
+        self.until = self.client.table.frame
         self.never_apart()
 
 
@@ -338,14 +358,68 @@ def test_noise_is_refused(data):
 def test_a_bomb_does_not_go_off():
     payload = bytearray(message(streamed([[1, 2]])[2][0].data).payload)
     packed = zlib.compress(bytes(1 << 26))
-    head = bytes(payload[:38])
-    bomb = message(encode(Kind.DELTA, head + packed, sequence=1))
+    frame, *counts, flags, digest = struct.unpack("<IIIIIIIHQ", payload[:38])
+
+    def bomb(*counts):
+        head = struct.pack("<IIIIIIIHQ", frame, *counts, flags, digest)
+        return message(encode(Kind.DELTA, head + packed, sequence=1))
     with pytest.raises(WireError, match="must be unpacked to"):
-        ClientStream(CODEC, NODES).receive(bomb)
+        ClientStream(CODEC, NODES).receive(bomb(*counts))
+    # One that says how large it is is not unpacked: its counts do not make so much.
+    left, entered, gaussians, left_bytes, entered_bytes, body_bytes = counts
+    for dishonest, text in (
+        ((left, entered, gaussians, left_bytes, entered_bytes, 1 << 26), "that its counts make"),
+        ((left, entered, 1 << 20, left_bytes, entered_bytes, 1 << 26), "at most 2 Gaussians"),
+        ((left, 1 << 20, 1 << 20, left_bytes, 1 << 20, 1 << 26), "at most 200 ids"),
+        ((1 << 20, entered, gaussians, 1 << 20, entered_bytes, 1 << 26), "at most 200 ids"),
+        ((left, entered, gaussians, left_bytes, 1 << 25, body_bytes), "2 to 10 bytes of ids"),
+        ((left, entered, gaussians, 1, entered_bytes, body_bytes + 1), "0 to 0 bytes of ids"),
+    ):
+        client = ClientStream(CODEC, NODES)
+        with pytest.raises(WireError, match=text):
+            client.receive(bomb(*dishonest))
+        assert not client._waiting
+
+
+def test_what_waits_is_bounded():
+    """Deltas behind one that is missing: so many, and so many bytes of them."""
+    cloud, client, _ = streamed([[1]])
+    sents = [cloud.advance(frame, np.arange(frame, 100)) for frame in range(1, 30)]
+    for sent in sents[1:]:
+        assert client.receive(message(sent.data)) == 0
+    assert len(client._waiting) == delta_module._WAITING
+    one = len(message(sents[1].data).payload)
+    few = ClientStream(CODEC, NODES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delta_module, "_WAITING_BYTES", 2 * one)
+        for sent in sents[1:]:
+            few.receive(message(sent.data))
+        assert sum(len(each.data) for each in few._waiting.values()) <= 2 * one
+        assert few._waiting
+    # The one that is missing is taken however many wait for it.
+    assert client.receive(message(sents[0].data)) == 1 + delta_module._WAITING
+    assert same_scene(client.scene(), coded(client.table.cut))
+
+
+def test_a_cloud_that_cannot_read_its_city_keeps_its_tables():
+    cloud, client, _ = streamed([[1, 2, 3]])
+    cloud.acknowledge(1)
+    attributes, table = cloud._attributes, cloud.table
+
+    def broken(ids):
+        raise OSError("the disk is gone")
+    cloud._attributes = broken
+    for fails in (lambda: cloud.advance(1, np.array([2, 5])), lambda: cloud.resync(1, 5)):
+        with pytest.raises(OSError, match="the disk is gone"):
+            fails()
+        assert (cloud.table, cloud.sequence, cloud._base[0]) == (table, 1, 1)
+    cloud._attributes = attributes
+    client.receive(message(cloud.advance(1, np.array([2, 5])).data))
+    assert same_table(client.table, cloud.table)
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({0: 0x00}, "begin with b'SFVS'"), ({4: 9}, "version 1, not 9"), ({5: 99}, "kind"),
+    ({0: 0x00}, "begin with b'SFVS'"), ({4: 9}, "version 2, not 9"), ({5: 99}, "kind"),
     ({6: 1}, "zero behind its kind"), ({19: 0xff}, "DELTA must have at most")])
 def test_headers_are_refused_in_words(change, text):
     data = bytearray(streamed([[1, 2]])[2][0].data)

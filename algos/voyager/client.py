@@ -8,14 +8,14 @@ client waits, and says for how long.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 from splatforge.algos.voyager.city import due, search_begins, search_pose
 from splatforge.algos.voyager.codec import Codec
 from splatforge.algos.voyager.delta import ClientStream, DivergedError
-from splatforge.algos.voyager.link import Link, Traffic
+from splatforge.algos.voyager.link import ALIVE_S, Link, Traffic
 from splatforge.algos.voyager.session import Hello, Pose, Welcome, pack_position
 from splatforge.algos.voyager.wire import Kind, Message, WireError, encode
 from splatforge.designs.streaming import LinkDesign, StreamingDesign
@@ -23,11 +23,15 @@ from splatforge.scenes import Camera, Scene
 
 __all__ = ["Client", "CloudError", "Seen"]
 
-_FROM_CLOUD = (Kind.WELCOME, Kind.CODEC, Kind.DELTA, Kind.ERROR)
+_FROM_CLOUD = (Kind.WELCOME, Kind.CODEC, Kind.DELTA, Kind.ERROR, Kind.ALIVE)
 #: Seconds between two attempts to reach the cloud, at first and at last.
 _RETRY_S, _RETRY_MOST_S = 0.05, 1.0
-#: Share of the time for a delta behind which a silent connection is given up for a new one.
+#: Share of the time to give up in behind which a silent connection is given up for a new one.
 _SILENCE = 0.4
+#: Connections without a delta of use behind which bytes that come no longer extend that time.
+_FRUITLESS = 8
+#: Messages that wait to be looked at; behind, the socket is left to fill.
+_INBOX = 16
 
 
 class CloudError(RuntimeError):
@@ -69,7 +73,8 @@ class Client:
     link : LinkDesign, optional
         How what is sent to the cloud is held back.
     timeout_s : float
-        Seconds without a delta that is waited for, reconnecting included, after which to give up.
+        Seconds for which nothing of a delta that is waited for comes, reconnecting included, after
+        which to give up.
     """
 
     def __init__(self, host: str, port: int, *, link: LinkDesign | None = None,
@@ -87,6 +92,10 @@ class Client:
         self._pump: asyncio.Task[None] | None = None
         self._inbox: asyncio.Queue[Message | Exception] = asyncio.Queue()
         self._outstanding: dict[int, Camera] = {}
+        #: What the cloud has said of its city at first.
+        self._city: Welcome | None = None
+        #: Connections since the last delta that was of use, and what the last one ended with.
+        self._fruitless, self._why = 0, "no answer"
 
     async def follow(self, path: Callable[[Welcome], Sequence[Camera]]) -> AsyncIterator[Seen]:
         """Yield every frame of a path when its cut is there.
@@ -147,31 +156,55 @@ class Client:
 
     async def _apply(self, frame: int) -> bool:
         """Apply deltas until the table is that of a frame; tells whether there was one."""
-        changed, asked = False, False
+        changed = await self._take(None, frame)
+        # The connection on which what is missing has been asked for.
+        asked = 0
         deadline = self._deadline()
         while self._stream is None or self._stream.table.frame < frame:
             message = await self._next(deadline)
             if message.stream != self._number or self._stream is None:
                 continue
-            before = self._stream.gaussians
-            try:
-                applied = self._stream.receive(message)
-            except DivergedError:
-                applied = 0
-            if applied:
-                changed, asked = True, False
+            if await self._take(message, frame):
+                changed, asked = True, 0
                 deadline = self._deadline()
-                self.deltas += applied
-                self.gaussians += self._stream.gaussians - before
-                for done in [each for each in self._outstanding
-                             if each <= self._stream.table.frame]:
-                    del self._outstanding[done]
-            elif self._stream.gap and not asked and self._open is not None:
-                asked = True
+            elif (self._stream is not None and self._stream.gap and self._open is not None
+                  and asked != self.connections):
+                asked = self.connections
                 self.resyncs += 1
                 self._open.send(encode(Kind.RESYNC, pack_position(self._stream.position),
                                        stream=self._number))
         return changed
+
+    async def _take(self, message: Message | None, frame: int) -> bool:
+        """Apply what has come, up to a frame; tells whether that was anything."""
+        stream = self._stream
+        if stream is None:
+            return False
+        deltas, gaussians = stream.deltas, stream.gaussians
+        try:
+            if message is None:
+                stream.catch_up(frame)
+            else:
+                stream.receive(message, frame)
+        except DivergedError as error:
+            # A key would be of the cloud's last frame. A new stream begins with the poses that
+            # are outstanding, the one of the frame that is wanted among them.
+            self._why = str(error)
+            self.resyncs += 1
+            self._stream = None
+            await self._close(0)
+        except WireError as error:
+            # As bytes that are damaged: the cloud is asked again, from what has been applied.
+            self._why = str(error)
+            await self._close(0)
+        self.deltas += stream.deltas - deltas
+        self.gaussians += stream.gaussians - gaussians
+        self._outstanding = {number: pose for number, pose in self._outstanding.items()
+                             if number > stream.table.frame}
+        if stream.deltas == deltas:
+            return False
+        self._fruitless = 0
+        return True
 
     async def _next(self, deadline: float) -> Message:
         """The next delta, of this connection or of another."""
@@ -179,40 +212,55 @@ class Client:
         while True:
             if self._open is None:
                 await self._reach(deadline)
-            patience_s = max(_SILENCE * (deadline - loop.time()), 0.01)
-            try:
-                async with asyncio.timeout(patience_s):
-                    item = await self._inbox.get()
-            except TimeoutError:
-                if loop.time() + 0.05 > deadline:
-                    raise CloudError(f"{self.host}:{self.port}: cloud has not answered for "
-                                     f"{self.timeout_s:g} s") from None
-                item = OSError("silent")
+            assert self._open is not None
+            link, begin_s, item = self._open, loop.time(), None
+            while item is None:
+                heard_s = max(begin_s, link.last_read_s)
+                if self._fruitless <= _FRUITLESS:
+                    # What is on its way is waited for, however long it takes.
+                    deadline = max(deadline, link.last_read_s + self.timeout_s)
+                silence_s = max(_SILENCE * self.timeout_s, 2.5 * ALIVE_S)
+                patience_s = min(heard_s + silence_s, deadline) - loop.time()
+                try:
+                    async with asyncio.timeout(max(patience_s, 0.01)):
+                        item = await self._inbox.get()
+                except TimeoutError:
+                    if link.last_read_s > heard_s and self._fruitless <= _FRUITLESS:
+                        continue
+                    if loop.time() + 0.05 > deadline:
+                        raise CloudError(f"{self.host}:{self.port}: cloud has not answered for "
+                                         f"{self.timeout_s:g} s") from None
+                    item = OSError("silent")
             if isinstance(item, Message):
                 if item.kind == Kind.ERROR:
                     raise CloudError(self._refused(item))
                 if item.kind == Kind.DELTA:
                     return item
                 item = WireError(f"Message must be a delta, not {item.kind.name}")
+            self._why = _line(item) or self._why
             await self._close(0)
 
     async def _reach(self, deadline: float) -> Welcome:
         """Connect, and say what is held; again until there is an answer."""
-        loop, pause_s, why = asyncio.get_running_loop(), _RETRY_S, "no answer"
+        loop, pause_s = asyncio.get_running_loop(), _RETRY_S
+        if self._fruitless:
+            # A cloud whose answers are of no use is not asked as fast as it can be reached.
+            await asyncio.sleep(min(_RETRY_S * self._fruitless, _RETRY_MOST_S))
         while (left_s := deadline - loop.time()) > 0:
             try:
-                async with asyncio.timeout(left_s):
-                    return await self._connect()
+                return await self._connect(left_s)
             except (OSError, WireError) as error:  # a timeout among these
-                why = " ".join((getattr(error, "strerror", None) or str(error) or why).split())
+                self._why = _line(error) or self._why
                 await self._close(0)
             await asyncio.sleep(min(pause_s, max(deadline - loop.time(), 0)))
             pause_s = min(2 * pause_s, _RETRY_MOST_S)
         raise CloudError(f"{self.host}:{self.port}: no cloud answers within {self.timeout_s:g} s "
-                         f"({why}): start `splatforge cloud serve` there, or see --connect")
+                         f"({self._why}): start `splatforge cloud serve` there, or see --connect")
 
-    async def _connect(self) -> Welcome:
-        reader, writer = await asyncio.open_connection(self.host, self.port)
+    async def _connect(self, left_s: float) -> Welcome:
+        """Connect, and say what is held; the cloud may be silent for so long."""
+        async with asyncio.timeout(left_s):
+            reader, writer = await asyncio.open_connection(self.host, self.port)
         link = Link(reader, writer, self.link, self.traffic, _FROM_CLOUD)
         self._open = link
         self.connections += 1
@@ -221,26 +269,39 @@ class Client:
             sequence=sequence, digest=digest,
             codec=0 if self._codec is None else self._codec.digest()).pack(),
             stream=self._number))
-        message = await self._expect(link, Kind.WELCOME)
+        message = await self._expect(link, Kind.WELCOME, left_s)
         welcome = Welcome.parse(message.payload)
+        self._check_city(welcome)
         if self._codec is None or self._codec.digest() != welcome.codec:
-            design = StreamingDesign(reuse_window=welcome.reuse_window)
-            codec = Codec.from_bytes((await self._expect(link, Kind.CODEC)).payload, design)
-            if codec.digest() != welcome.codec:
+            payload = (await self._expect(link, Kind.CODEC, left_s)).payload
+            self._codec = Codec.from_bytes(payload, StreamingDesign())
+            if self._codec.digest() != welcome.codec:
                 raise WireError("Codec must have the digest that the cloud states")
-            self._codec = codec
+        # The table's rule is no part of the codec: a cloud that comes back may have another.
+        self._codec = replace(self._codec, design=replace(
+            self._codec.design, reuse_window=welcome.reuse_window))
         if self._stream is None or not welcome.resumed:
             self._stream = ClientStream(self._codec, welcome.nodes)
             self._number = message.stream
         self.resumed += welcome.resumed
-        self._inbox = asyncio.Queue()
+        self._fruitless += 1
+        self._inbox = asyncio.Queue(_INBOX)
         self._pump = asyncio.create_task(_pump(link, self._inbox))
         for frame in sorted(self._outstanding):
             self._send_pose(frame)
         return welcome
 
-    async def _expect(self, link: Link, kind: Kind) -> Message:
-        message = await link.receive(self.timeout_s)
+    def _check_city(self, welcome: Welcome) -> None:
+        """A path that has begun goes on through the same city, at the same pace."""
+        first = self._city = self._city or welcome
+        for name in ("nodes", "window_frames"):
+            was, now = getattr(first, name), getattr(welcome, name)
+            if now != was:
+                raise CloudError(f"{self.host}:{self.port}: cloud has come back with {name} "
+                                 f"{now}, not {was}: view it anew")
+
+    async def _expect(self, link: Link, kind: Kind, timeout_s: float) -> Message:
+        message = await link.receive(timeout_s)
         if message is None:
             raise WireError("the connection closes")
         if message.kind == Kind.ERROR:
@@ -267,7 +328,13 @@ async def _pump(link: Link, inbox: asyncio.Queue[Message | Exception]) -> None:
     """Take messages from a socket as they come, whatever else is being done."""
     try:
         while (message := await link.receive(None)) is not None:
-            inbox.put_nowait(message)
-        inbox.put_nowait(OSError("the connection closes"))
+            # That it is alive has been noted by the link.
+            if message.kind != Kind.ALIVE:
+                await inbox.put(message)
+        await inbox.put(OSError("the connection closes"))
     except (WireError, OSError) as error:
-        inbox.put_nowait(error)
+        await inbox.put(error)
+
+
+def _line(error: Exception) -> str:
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())

@@ -12,18 +12,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from splatforge.algos.voyager.city import City, Finder
 from splatforge.algos.voyager.codec import Codec
 from splatforge.algos.voyager.delta import CloudStream, Sent
-from splatforge.algos.voyager.link import Link, Traffic
+from splatforge.algos.voyager.link import ALIVE_S, Link, Traffic
 from splatforge.algos.voyager.session import Hello, Pose, Welcome, parse_position
 from splatforge.algos.voyager.wire import Kind, WireError, encode
 from splatforge.designs.streaming import LinkDesign
 
 __all__ = ["Cloud"]
 
+_Asked = TypeVar("_Asked")
+#: Bytes on their way to a client beyond which it is not heard.
+_QUEUE_BYTES = 1 << 22
 #: Seconds that a client has to say HELLO in, and that a closing connection has.
 _PATIENCE_S = 5.0
 _FROM_CLIENT = (Kind.HELLO, Kind.POSE, Kind.RESYNC, Kind.BYE)
@@ -72,7 +75,7 @@ class Cloud:
     most_clients : int
         Clients at a time; a further one is told so.
     idle_s : float
-        Seconds without a message after which a connection is closed.
+        Seconds for which nothing comes or goes after which a connection is closed.
     keep_s : float
         Seconds for which a client that is gone is remembered.
     log : callable, optional
@@ -147,14 +150,20 @@ class Cloud:
                 why = " ".join(str(error).split()) or "it is silent"
                 if isinstance(error, WireError):
                     link.send(encode(Kind.ERROR, why.encode()[:1024]))
+            except Exception as error:
+                # Whatever it is, it ends this client alone, who need not know what it is.
+                why = " ".join(f"the cloud has failed: {type(error).__name__}: {error}".split())
+                link.send(encode(Kind.ERROR, b"the cloud has failed"))
             await link.close(_PATIENCE_S)
         except asyncio.CancelledError:
             # A client hears of the end by the connection that breaks. Whoever waits for this task
             # has cancelled it, and asyncio logs those of a server that end so.
+            pass
+        finally:
             link.abort()
-        self._tasks.discard(task)
-        self.log(f"client {host}:{port} is gone: {why}")
-        self._done.set()
+            self._tasks.discard(task)
+            self.log(f"client {host}:{port} is gone: {why}")
+            self._done.set()
 
     async def _talk(self, link: Link) -> str:
         """Serve a connection to its end; says why it ended."""
@@ -168,11 +177,17 @@ class Cloud:
         if session is None:
             return "there are too many clients"
         stream = session.stream.stream
+        # Bytes of the link behind which the last deltas that were asked for again are gone.
+        again = 0
         try:
             if hello.sequence:
-                self._send(session, link, await asyncio.to_thread(
-                    session.resync, (hello.sequence, hello.digest)))
-            while (message := await link.receive(self.idle_s)) is not None:
+                self._send(session, link, await _at_work(
+                    link, session.resync, (hello.sequence, hello.digest)))
+            while True:
+                # Who does not take what it has asked for is not heard further.
+                await link.room(_QUEUE_BYTES, self.idle_s)
+                if (message := await link.receive(self.idle_s)) is None:
+                    return "it has closed the connection"
                 if message.stream != stream:
                     raise WireError(f"Message must be of stream {stream}, not {message.stream}")
                 if message.kind == Kind.BYE:
@@ -182,12 +197,18 @@ class Cloud:
                 if message.kind == Kind.HELLO:
                     raise WireError("HELLO must come once")
                 if message.kind == Kind.POSE:
-                    sents = await asyncio.to_thread(session.answer, Pose.parse(message.payload))
-                else:
-                    sents = await asyncio.to_thread(
-                        session.resync, parse_position(message.payload))
-                self._send(session, link, sents)
-            return "it has closed the connection"
+                    self._send(session, link, await _at_work(
+                        link, session.answer, Pose.parse(message.payload)))
+                elif link.gone_bytes >= again:
+                    self._send(session, link, await _at_work(
+                        link, session.resync, parse_position(message.payload)))
+                    again = link.gone_bytes + link.queued_bytes
+        except (WireError, OSError):
+            raise
+        except Exception:
+            # Whether its tables are whole is not known.
+            self._sessions.pop(stream, None)
+            raise
         finally:
             if session.link is link:
                 session.link, session.left_s = None, time.monotonic()
@@ -197,20 +218,20 @@ class Cloud:
         self._expire()
         session = self._sessions.get(stream)
         resumed = session is not None and hello.sequence > 0 and hello.codec == self.welcome.codec
+        if session is not None and session.link is not None:
+            # It comes back before its old connection is known to be dead.
+            session.link.abort()
         if session is None or not resumed:
+            if session is not None:
+                del self._sessions[stream]
             if sum(each.link is not None for each in self._sessions.values()) >= self.most_clients:
                 link.send(encode(Kind.ERROR, b"the cloud has as many clients as it may"))
                 return None
-            if session is not None:
-                del self._sessions[stream]
             while (stream := secrets.randbits(32)) in (0, *self._sessions):
                 pass
             session = _Session(CloudStream(self.codec, self.city.scene, stream),
                                self.city.finder())
             self._sessions[stream] = session
-        elif session.link is not None:
-            # It comes back before its old connection is known to be dead.
-            session.link.abort()
         self.resumed += resumed
         session.link = link
         link.send(encode(Kind.WELCOME, replace(self.welcome, resumed=resumed).pack(),
@@ -234,3 +255,15 @@ class Cloud:
         for place, (left_s, stream) in enumerate(gone):
             if left_s < limit or len(gone) - place > self.most_clients:
                 del self._sessions[stream]
+
+
+async def _at_work(link: Link, work: Callable[[_Asked], list[Sent]], asked: _Asked) -> list[Sent]:
+    """Answer in a thread; the client is told that it is worked on while nothing else goes to it."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, asked))
+    try:
+        while not (await asyncio.wait([task], timeout=ALIVE_S))[0]:
+            if not link.queued_bytes:
+                link.send(encode(Kind.ALIVE))
+        return task.result()
+    finally:
+        task.cancel()

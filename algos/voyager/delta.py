@@ -22,6 +22,7 @@ import numpy.typing as npt
 from splatforge.algos.voyager.codec import Codec
 from splatforge.algos.voyager.table import ManagementTable, check_cut
 from splatforge.algos.voyager.wire import (
+    ID_BYTES,
     Kind,
     Message,
     PayloadReader,
@@ -40,8 +41,8 @@ Int64Array = npt.NDArray[np.int64]
 #: is the body packed; the digest.
 _HEAD = struct.Struct("<IIIIIIIBBQ")
 _LEVEL = 6
-#: Deltas that wait for one before them, at most.
-_WAITING = 16
+#: Deltas that wait for one before them, and bytes of these, at most.
+_WAITING, _WAITING_BYTES = 16, 1 << 26
 #: Bytes of messages that are kept to be sent again, at most.
 _LOG_BYTES = 1 << 28
 
@@ -88,8 +89,11 @@ class CloudStream:
     def advance(self, frame: int, cut: npt.ArrayLike) -> Sent:
         """The delta that takes the client to the cut of a later frame."""
         ids = check_cut(cut)
-        change = self.table.advance(frame, ids)
-        return self._send(frame, change.left, change.entered, change.new, key=not self.sequence)
+        table = self.table.copy()
+        change = table.advance(frame, ids)
+        sent = self._made(table, change.left, change.entered, change.new, key=not self.sequence)
+        self._keep(sent, table)
+        return sent
 
     def acknowledge(self, sequence: int) -> None:
         """The client has applied all deltas up to this one."""
@@ -108,23 +112,24 @@ class CloudStream:
         if self._log and self._log[-1].key:
             # It has asked twice.
             return [self._log[-1]]
-        frame, cut = self.table.frame, self.table.cut
+        cut, table = self.table.cut, ManagementTable(self.table.reuse_window)
+        table.advance(self.table.frame, cut)
+        sent = self._made(table, cut[:0], cut, cut, key=True)
         while self._log:
             self._forget()
         self._base = None
-        self.table.clear()
-        self.table.advance(frame, cut)
-        return [self._send(frame, cut[:0], cut, cut, key=True)]
+        self._keep(sent, table)
+        return [sent]
 
     def _forget(self) -> None:
         gone = self._log.popleft()
         self._log_bytes -= len(gone.data)
         self._base = (gone.sequence, gone.digest)
 
-    def _send(self, frame: int, left: Int64Array, entered: Int64Array, new: Int64Array, *,
-              key: bool) -> Sent:
-        self.sequence += 1
-        digest = self.table.digest()
+    def _made(self, table: ManagementTable, left: Int64Array, entered: Int64Array,
+              new: Int64Array, *, key: bool) -> Sent:
+        """The delta that leads to a table. Nothing has changed yet: Gaussians may not be had."""
+        frame, sequence, digest = table.frame, self.sequence + 1, table.digest()
         gaussians = self.codec.encode(self._attributes(new)) if len(new) else b""
         ids = pack_ids(left), pack_ids(entered)
         body = b"".join((*ids, gaussians))
@@ -132,15 +137,17 @@ class CloudStream:
         payload = _HEAD.pack(frame, len(left), len(entered), len(new), *map(len, ids), len(body),
                              key, packed, digest)
         payload += zlib.compress(body, _LEVEL) if packed else body
-        sent = Sent(
-            sequence=self.sequence, digest=digest, key=key, frame=frame, gaussians=len(new),
-            data=encode(Kind.DELTA, payload, stream=self.stream, sequence=self.sequence))
+        return Sent(
+            sequence=sequence, digest=digest, key=key, frame=frame, gaussians=len(new),
+            data=encode(Kind.DELTA, payload, stream=self.stream, sequence=sequence))
+
+    def _keep(self, sent: Sent, table: ManagementTable) -> None:
+        self.table, self.sequence = table, sent.sequence
         self._log.append(sent)
         self._log_bytes += len(sent.data)
         while len(self._log) > 1 and (len(self._log) > self.codec.design.log_messages
                                       or self._log_bytes > _LOG_BYTES):
             self._forget()
-        return sent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,6 +175,23 @@ class _Delta:
         names = [each.name for each in fields(cls)][:7]
         return cls(**dict(zip(names, numbers, strict=True)), key=bool(key), packed=bool(packed),
                    digest=digest, data=reader.rest())
+
+    def check(self, codec: Codec, nodes: int) -> None:
+        """Raise unless the numbers fit each other: a body is unpacked to what they allow."""
+        for name in ("left", "entered"):
+            ids, size_bytes = getattr(self, name), getattr(self, f"{name}_bytes")
+            if ids > nodes:
+                raise WireError(f"Delta must have at most {nodes} ids that have {name}, not {ids}")
+            if not ids <= size_bytes <= ID_BYTES * ids:
+                raise WireError(f"Delta must have {ids} to {ID_BYTES * ids} bytes of ids that "
+                                f"have {name}, not {size_bytes}")
+        if self.gaussians > self.entered:
+            raise WireError(f"Delta must have at most {self.entered} Gaussians, as ids that "
+                            f"enter, not {self.gaussians}")
+        body_bytes = self.left_bytes + self.entered_bytes + codec.size_bytes(self.gaussians)
+        if self.body_bytes != body_bytes:
+            raise WireError(f"Delta must have a body of the {body_bytes} bytes that its counts "
+                            f"make, not {self.body_bytes}")
 
     def body(self) -> bytes:
         """Ids and Gaussians, unpacked."""
@@ -201,8 +225,8 @@ class ClientStream:
         self.table = ManagementTable(codec.design.reuse_window)
         #: The delta applied last.
         self.sequence = 0
-        #: Gaussians that have come with those applied.
-        self.gaussians = 0
+        #: Deltas applied, and Gaussians that have come with them.
+        self.deltas = self.gaussians = 0
         #: The table cannot be gone on from: a key alone helps.
         self.lost = False
         self._held = codec.decode(b"", 0)
@@ -211,41 +235,80 @@ class ClientStream:
     @property
     def gap(self) -> bool:
         """A delta has come, and one before it has not."""
-        return self.lost or bool(self._waiting)
+        return self.lost or min(self._waiting, default=0) > self.sequence + 1
 
     @property
     def position(self) -> tuple[int, int]:
         """What to ask the cloud with: the delta applied last, and the digest behind it."""
         return (0, 0) if self.lost else (self.sequence, self.table.digest())
 
-    def receive(self, message: Message) -> int:
+    def receive(self, message: Message, until: int | None = None) -> int:
         """Take a delta; returns how many are applied with it, none if one before it is missing.
+
+        Parameters
+        ----------
+        message : Message
+            The delta.
+        until : int, optional
+            As of :meth:`catch_up`.
 
         Raises
         ------
         DivergedError
-            It does not fit the table. Nothing has changed but that a key is needed.
+            It does not fit the table, and a key is needed; or as :meth:`catch_up`.
         WireError
             It is none that the cloud makes. Nothing has changed.
         """
         if message.kind != Kind.DELTA:
             raise WireError(f"Message must be a delta, not {message.kind.name}")
         delta = _Delta.parse(message.payload)
+        delta.check(self.codec, self.nodes)
         # A key helps who is lost whatever its number.
         if message.sequence <= self.sequence and not (self.lost and delta.key):
             return 0
-        if not (delta.key or (message.sequence == self.sequence + 1 and not self.lost)):
-            if len(self._waiting) < _WAITING:
-                self._waiting[message.sequence] = delta
-            return 0
-        self._apply(delta, message.sequence)
-        applied = 1
-        while (following := self._waiting.pop(self.sequence + 1, None)) is not None:
-            self._apply(following, self.sequence + 1)
+        if delta.key or message.sequence == self.sequence + 1 or self._has_room(delta):
+            self._waiting[message.sequence] = delta
+        return self.catch_up(until)
+
+    def catch_up(self, until: int | None = None) -> int:
+        """Apply what waits and can be applied; returns how many that are.
+
+        Parameters
+        ----------
+        until : int, optional
+            Frame that the table is to come to and not to pass: what is behind it waits on.
+
+        Raises
+        ------
+        DivergedError
+            What comes next passes that frame or does not fit the table.
+        WireError
+            What comes next is no delta that the cloud makes.
+        """
+        applied = 0
+        while until is None or self.table.frame < until:
+            number = self._next()
+            if number is None:
+                break
+            delta = self._waiting.pop(number)
+            if until is not None and delta.frame > until:
+                raise DivergedError(f"Delta {number} must not be of frame {delta.frame} where "
+                                    f"{until} is wanted")
+            self._apply(delta, number)
             applied += 1
-        self._waiting = {number: each for number, each in self._waiting.items()
-                         if number > self.sequence}
+            self._waiting = {later: each for later, each in self._waiting.items()
+                             if later > self.sequence}
         return applied
+
+    def _next(self) -> int | None:
+        """Number of what waits and can be applied: what follows the table, else a key."""
+        if not self.lost and self.sequence + 1 in self._waiting:
+            return self.sequence + 1
+        return min((number for number, each in self._waiting.items() if each.key), default=None)
+
+    def _has_room(self, delta: _Delta) -> bool:
+        size_bytes = sum(len(each.data) for each in self._waiting.values()) + len(delta.data)
+        return len(self._waiting) < _WAITING and size_bytes <= _WAITING_BYTES
 
     def scene(self) -> Scene:
         """The Gaussians of the cut, by id."""
@@ -255,9 +318,6 @@ class ClientStream:
         body = PayloadReader("Delta", delta.body())
         left = unpack_ids(body.take(delta.left_bytes), delta.left)
         entered = unpack_ids(body.take(delta.entered_bytes), delta.entered)
-        if delta.gaussians > delta.entered:
-            raise WireError(f"Delta must have at most {delta.entered} Gaussians, as ids that "
-                            f"enter, not {delta.gaussians}")
         if len(entered) and entered[-1] >= self.nodes:
             raise WireError(f"Delta must have ids below {self.nodes}, not {entered[-1]}")
         gaussians = self.codec.decode(body.rest(), delta.gaussians)
@@ -281,6 +341,7 @@ class ClientStream:
         rows = np.where(old >= 0, old, len(self._held.means) + fresh)
         self._held = _joined(self._held, gaussians, rows)
         self.table, self.sequence, self.lost = table, sequence, False
+        self.deltas += 1
         self.gaussians += delta.gaussians
 
 

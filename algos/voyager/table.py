@@ -113,19 +113,14 @@ class ManagementTable:
         self.frame = frame
         return change
 
-    def clear(self) -> None:
-        """Hold nothing, as before the first cut."""
-        self.frame = -1
-        self.ids, self.last = np.empty(0, np.int64), np.empty(0, np.int64)
-
     def copy(self) -> "ManagementTable":
         """Another of the same contents; arrays are never changed in place."""
         return ManagementTable(self.reuse_window, self.frame, self.ids, self.last)
 
     def digest(self) -> int:
         """64 bits that tell tables apart: of frame, ids and frames of last use."""
-        state = blake2b(np.int64(self.frame).tobytes(), digest_size=8)
         # As little-endian bytes, whatever the machine.
+        state = blake2b(np.array(self.frame, "<i8").tobytes(), digest_size=8)
         state.update(self.ids.astype("<i8").tobytes())
         state.update(self.last.astype("<i8").tobytes())
         return int.from_bytes(state.digest(), "little")

@@ -6,7 +6,7 @@ A message is a header of 24 bytes and a payload; all numbers are little-endian:
 offset  bytes  what
 ======  =====  =================================================================================
 0       4      ``SFVS``
-4       1      version, 1
+4       1      version, 2
 5       1      kind, a :class:`Kind`
 6       2      zero
 8       4      stream: what the cloud has called it; 0 before it has
@@ -27,16 +27,17 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HEADER_BYTES", "VERSION", "Decoder", "Kind", "Message", "PayloadReader", "WireError",
-           "encode", "pack_ids", "unpack_ids"]
+__all__ = ["HEADER_BYTES", "ID_BYTES", "VERSION", "Decoder", "Kind", "Message", "PayloadReader",
+           "WireError", "encode", "pack_ids", "unpack_ids"]
 
 MAGIC = b"SFVS"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sBBHIII")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 #: An id and the gaps between ids are below; five bytes of seven bits hold them.
 _ID_BITS = 35
+ID_BYTES = _ID_BITS // 7
 
 
 class WireError(ValueError):
@@ -44,7 +45,10 @@ class WireError(ValueError):
 
 
 class Kind(IntEnum):
-    """What a message is; from the client HELLO, POSE, RESYNC and BYE."""
+    """What a message is; from the client HELLO, POSE, RESYNC and BYE.
+
+    ALIVE says that the cloud is at work on an answer.
+    """
 
     HELLO = 1
     WELCOME = 2
@@ -54,11 +58,13 @@ class Kind(IntEnum):
     RESYNC = 6
     ERROR = 7
     BYE = 8
+    ALIVE = 9
 
 
 #: Longest payload of each kind: a length that is damaged must not fill the memory.
 _LONGEST = {Kind.HELLO: 64, Kind.WELCOME: 1 << 16, Kind.CODEC: 1 << 26, Kind.POSE: 256,
-            Kind.DELTA: 1 << 30, Kind.RESYNC: 16, Kind.ERROR: 1024, Kind.BYE: 16}
+            Kind.DELTA: 1 << 30, Kind.RESYNC: 16, Kind.ERROR: 1024, Kind.BYE: 16,
+            Kind.ALIVE: 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +231,10 @@ def unpack_ids(data: bytes, count: int) -> npt.NDArray[np.int64]:
     if len(ends) != count or (len(digits) and digits[-1] > 127):
         raise WireError(f"Ids must be {count}, not {len(ends)}")
     lengths = np.diff(ends, prepend=-1)
-    if count and lengths.max() > _ID_BITS // 7:
-        raise WireError(f"Ids must have at most {_ID_BITS // 7} bytes, not {lengths.max()}")
+    if count and lengths.max() > ID_BYTES:
+        raise WireError(f"Ids must have at most {ID_BYTES} bytes, not {lengths.max()}")
     gaps = np.zeros(count, np.int64)
-    for place in range(_ID_BITS // 7):
+    for place in range(ID_BYTES):
         has = np.flatnonzero(lengths > place)
         at = ends[has] - lengths[has] + 1 + place
         gaps[has] |= (digits[at].astype(np.int64) & 127) << (7 * place)
