@@ -125,7 +125,6 @@ class LinkDesign:
                 raise ValueError(f"Link {name} must be {low} to {high}, not {value!r}")
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class LoopDesign:
     """What stands around a stream in the loop from a pose to what is seen.

@@ -22,8 +22,8 @@ from splatforge.algos.voyager.wire import HEADER_BYTES
 from splatforge.designs.streaming import LinkDesign, LoopDesign
 from splatforge.scenes import Camera, Scene
 
-__all__ = ["Loop", "Measured", "Search", "artefacts", "gaussian_bytes", "measure", "pictures",
-           "remote_latency_s", "simulate_loop"]
+__all__ = ["POSE_BYTES", "Loop", "Measured", "Search", "artefacts", "gaussian_bytes", "measure",
+           "pictures", "remote_latency_s", "simulate_loop"]
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -1,7 +1,9 @@
 """Level-of-detail trees and their cuts: every cut covers the scene once, however it is found."""
 
 import itertools
+import json
 import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -90,10 +92,10 @@ def covers(tree, ids):
     return (above[np.diff(tree.first_child) == 0] == 1).all()
 
 
-def view(eye, fx=500.0):
+def view(eye, fx=500.0, near=0.01):
     w2c = np.eye(4)
     w2c[:3, 3] = -np.asarray(eye, np.float64)
-    return Camera(width=640, height=480, fx=fx, fy=fx, cx=320, cy=240, w2c=w2c)
+    return Camera(width=640, height=480, fx=fx, fy=fx, cx=320, cy=240, w2c=w2c, near=near)
 
 
 @st.composite
@@ -111,16 +113,21 @@ def walks(draw):
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), nodes=st.integers(1, 400), eyes=walks(),
        subtree_nodes=st.sampled_from([1, 2, 7, 64, 512]), tau=st.floats(0.5, 300),
-       block=st.sampled_from([1, 16, 1024]))
-def test_all_searches_find_the_same_valid_cut(seed, nodes, eyes, subtree_nodes, tau, block):
+       block=st.sampled_from([1, 16, 1024]), alike=st.one_of(st.none(), st.integers(0, 400)))
+def test_all_searches_find_the_same_valid_cut(seed, nodes, eyes, subtree_nodes, tau, block, alike):
     tree = random_tree(seed, nodes, subtree_nodes)
+    near = 0.01
+    if alike is not None:
+        # A node that is exactly as long as the near plane is far.
+        edges = (tree.box[:, 3:] - tree.box[:, :3]).max(axis=1).astype(np.float64)
+        near = 500.0 / tau * edges[alike % tree.nodes] or near
     design = SearchDesign(tau_px=tau, block_nodes=block)
     searches = [Search(tree, design), Search(tree, replace(design, safe_distance=False))]
     whole = Search(tree, design)
     before = np.empty(0, np.int32)
     for number, eye in enumerate(eyes):
         # A lens that changes once leaves nothing safe.
-        camera = view(eye, 500.0 if number != 3 else 800.0)
+        camera = view(eye, 500.0 if number != 3 else 800.0, near)
         full = whole.full(camera)
         np.testing.assert_array_equal(full.ids, naive_cut(tree, camera, tau))
         assert covers(tree, full.ids)
@@ -133,6 +140,19 @@ def test_all_searches_find_the_same_valid_cut(seed, nodes, eyes, subtree_nodes, 
             np.testing.assert_array_equal(
                 found.removed, np.setdiff1d(before, full.ids))
         before = full.ids
+
+
+def test_a_node_as_long_as_the_near_plane_is_far():
+    """Above the cut up to there, and not behind: it is not safe for ever."""
+    box = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0.5, 1, 1], [0.5, 0, 0, 1, 1, 1]], np.float32)
+    tree = replace(
+        random_tree(0, 1, 8), level_start=np.array([0, 1, 3]),
+        parent=np.array([-1, 0, 0], np.int32), first_child=np.array([1, 3, 3, 3], np.int32),
+        subtree=np.zeros(3, np.int32), box=box, rows=np.zeros((3, SH_COLUMN + 3), np.float32))
+    search, whole = Search(tree, SearchDesign()), Search(tree, SearchDesign())
+    for away, cut in ((0.5, [1, 2]), (0.5, [1, 2]), (1.5, [0]), (0.99, [1, 2])):
+        camera = view((-away, 0.5, 0.5), fx=6.0, near=1.0)
+        assert search.step(camera).ids.tolist() == whole.full(camera).ids.tolist() == cut
 
 
 @settings(max_examples=40, deadline=None)
@@ -278,6 +298,14 @@ def test_copies_stand_side_by_side(tmp_path):
     np.testing.assert_array_equal(kept[np.lexsort(kept.T)], expected[np.lexsort(expected.T)])
 
 
+def test_copies_that_would_be_too_far_are_refused(tmp_path):
+    scene = some_scene(6, 9)
+    wide = replace(scene, means=scene.means * np.float32(1e10))
+    with pytest.raises(SceneError, match=r"copies must lie within 1e\+12 of the origin, not reach"):
+        build([lambda: wide], tmp_path / "some.lod", TreeDesign(), tiles=(99, 1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_parts_that_do_not_fit_are_named(tmp_path):
     scene = some_scene(1, 10)
     flagged = replace(scene, antialiased=True)
@@ -325,12 +353,58 @@ def test_a_file_that_is_cut_short_or_damaged_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(SceneError, match=message):
             LodTree.open(path, verify=True)
+    # Arrays of indices are read at once in any case: a search believes them.
+    for message in ("parent does not", "header does not"):
+        path.write_bytes(cases[f"{message} have its checksum"])
+        with pytest.raises(SceneError, match=message):
+            LodTree.open(path)
     with pytest.raises(SceneError, match="level-of-detail tree file is missing"):
         LodTree.open(tmp_path / "gone.lod")
     path.write_bytes(data)
     told = []
     LodTree.open(path, verify=True, progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
+
+
+def put(record, keys, value):
+    *above, last = keys
+    for key in above:
+        record = record[key]
+    if value is None:
+        del record[last]
+    else:
+        record[last] = value
+
+
+@pytest.mark.parametrize(("keys", "value", "message"), [
+    (["arrays"], None, "KeyError: 'arrays'"),
+    (["arrays"], [1], "TypeError"),
+    (["arrays", "box"], None, "KeyError: 'box'"),
+    (["arrays", "box", "shape"], [5, 6], "shapes must be"),
+    (["arrays", "first_child", "shape"], [3], "shapes must be"),
+    (["arrays", "rows", "shape"], [-4, 14], "make no tree"),
+    (["arrays", "rows", "shape"], [4, 15], "make no tree"),
+    (["arrays", "rows", "shape"], [4.0, 14], "numbers must be whole, not 4.0"),
+    (["arrays", "rows", "shape"], 14, "TypeError"),
+    (["arrays", "box", "offset"], 4096, "offsets must be"),
+    (["arrays", "roots", "crc32"], None, "roots does not have its checksum"),
+    (["antialiased"], "no", "antialiased must be true or false"),
+    (["design"], {"fan_out": 1}, "Fan-out must be"),
+    (["design"], 7, "AttributeError")])
+def test_a_header_that_is_no_builders_is_refused(tmp_path, keys, value, message):
+    """With a right checksum: its arrays are not where, or what, the program takes them for."""
+    path = tmp_path / "some.lod"
+    build([lambda: some_scene(3, 20)], path, TreeDesign())
+    data = path.read_bytes()
+    magic, version, length, _ = struct.unpack_from("<8sIII", data)
+    record = json.loads(data[20:20 + length])
+    put(record, keys, value)
+    text = json.dumps(record).encode()
+    head = struct.pack("<8sIII", magic, version, len(text), zlib.crc32(text)) + text
+    path.write_bytes(head.ljust(4096, b"\0") + data[4096:])
+    with pytest.raises(SceneError, match=message) as caught:
+        LodTree.open(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_ahead_of_time_is_right_where_motion_is_even():

@@ -45,6 +45,8 @@ _ANSWER_S = 10
 #: Bytes copied at once.
 _COPY = 1 << 24
 _NODES_LIMIT = 2**31 - 1
+#: Largest coordinate of a Gaussian (:mod:`splatforge.scenes.scene`).
+_FARTHEST = 1e12
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -180,7 +182,7 @@ def build(parts: Sequence[Callable[[], Scene]], output: str | os.PathLike[str],
     ------
     SceneError
         A part cannot be read, has no Gaussians, another antialiased flag than the others, or is
-        moved out of single precision; or the file cannot be written.
+        moved beyond 1e12; or the file cannot be written.
     """
     if executor is None:
         with cluster() as pool:
@@ -261,9 +263,15 @@ def _read_points(parts: Sequence[Callable[[], Scene]], tiles: tuple[int, int], f
                              "apart, or say --antialiased or --no-antialiased for all")
         size = high - low
         across, along = np.argsort(size)[:-3:-1]
-        moves = np.zeros((tiles[0] * tiles[1], 3), np.float32)
+        moves = np.zeros((tiles[0] * tiles[1], 3))
         moves[:, across] = np.repeat(np.arange(tiles[0]), tiles[1]) * size[across]
         moves[:, along] = np.tile(np.arange(tiles[1]), tiles[0]) * size[along]
+        # The codecs and scenes take none beyond, and float32 would come to its end.
+        reach = float((high + moves).max())
+        if reach > _FARTHEST:
+            raise SceneError(f"copies must lie within {_FARTHEST:g} of the origin, not reach "
+                             f"{reach:g}: make fewer")
+        moves = moves.astype(np.float32)
         total = sum(counts)
         # Interior nodes are fewer than leaves.
         if 2 * total * len(moves) > _NODES_LIMIT:

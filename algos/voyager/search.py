@@ -105,8 +105,7 @@ class Search:
         ids, visited, tested, blocks = _full_kernel(
             tree.parent, tree.first_child, tree.box, camera.position, *scale,
             self.design.block_nodes, self._state)
-        _enter_kernel(tree.subtree, tree.roots, tree.parent, self._state, ids, self._live,
-                      self._held)
+        _enter_kernel(tree.subtree, tree.roots, self._state, ids, self._live, self._held)
         time_s = thread_time() - start
         # When they were searched is not known: each is, once.
         self._safe[:] = -1.0
@@ -237,7 +236,7 @@ def _full_kernel(parent, first_child, box, eye, scale, near, block, state):
 
 
 @njit(cache=True, nogil=True)
-def _enter_kernel(subtree, roots, parent, state, ids, live, held):
+def _enter_kernel(subtree, roots, state, ids, live, held):
     """Which subtrees have nodes in the cut or above it, and how many in it."""
     held[:] = 0
     for i in range(len(ids)):
@@ -303,7 +302,8 @@ def _step_kernel(parent, first_child, subtree, roots, box, eye, scale, near, saf
                 allowed, length, distance = _measure(box[node], eye, scale, near)
                 if length >= allowed:
                     now = _ABOVE
-                if length > near:
+                # Where it is nearer than the near plane, a node as long as that is above the cut.
+                if length >= near:
                     sure = abs(length - distance) - _ROUNDING * (
                         length + distance + abs(eye[0]) + abs(eye[1]) + abs(eye[2]))
                     margin = min(margin, sure)

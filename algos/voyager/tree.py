@@ -46,6 +46,9 @@ _HEAD = struct.Struct("<8sIII")
 ARRAYS: Mapping[str, str] = {
     "level_start": "<i8", "parent": "<i4", "first_child": "<i4", "subtree": "<i4", "roots": "<i4",
     "box": "<f4", "rows": "<f4"}
+# What a search follows blindly: damage there is found when a file is opened, up to this size.
+_INDICES = ("level_start", "parent", "first_child", "subtree", "roots")
+_CHECKED_BYTES = 1 << 26
 
 Float32Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
@@ -140,7 +143,8 @@ class LodTree:
         path : path-like
             The file.
         verify : bool
-            Whether to read all of it and compare the checksums.
+            Whether to read all of it and compare the checksums. Without, that is done with arrays
+            of indices that have at most 64 MB.
         progress : callable, optional
             Called with the bytes verified so far and in all.
 
@@ -153,8 +157,9 @@ class LodTree:
         check_regular_file(file, "level-of-detail tree")
         try:
             record = _read_header(file)
-            if verify:
-                _verify(file, record, progress)
+            names = [name for name in ARRAYS if verify or (name in _INDICES and _bytes(
+                name, record["arrays"][name]["shape"]) <= _CHECKED_BYTES)]
+            _verify(file, record["arrays"], names, progress if verify else None)
             arrays = {
                 name: np.memmap(file, kind, "c", record["arrays"][name]["offset"],
                                 tuple(record["arrays"][name]["shape"])).view(np.ndarray)
@@ -163,7 +168,7 @@ class LodTree:
             raise SceneError(f"{file}: file cannot be read ({error.strerror or error}): check it "
                              "and its permissions") from error
         return cls(**arrays, antialiased=record["antialiased"],
-                   design=TreeDesign(**record["design"]))
+                   design=record["design"])
 
 
 def points_of(rows: Float32Array, box: Float32Array) -> Float32Array:
@@ -275,23 +280,53 @@ def _read_header(file: Path) -> dict[str, Any]:
     if len(text) != length or zlib.crc32(text) != checksum:
         raise SceneError(f"{file}: header does not have its checksum: the file is damaged, copy "
                          "or build it again")
-    record = json.loads(text)
+    try:
+        record = json.loads(text)
+        _checked_arrays(record)
+        known = {field.name for field in fields(TreeDesign)}
+        record["design"] = TreeDesign(**{
+            name: value for name, value in record["design"].items() if name in known})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SceneError(f"{file}: header must be one that `splatforge lod build` writes "
+                         f"({type(error).__name__}: {error}): build it again") from None
     last = record["arrays"]["rows"]
     wanted = last["offset"] + _bytes("rows", last["shape"])
     if size < wanted:
         raise SceneError(f"{file}: size must be {wanted:,} bytes, not {size:,}: the file is cut "
                          "short, copy or build it again")
-    known = {field.name for field in fields(TreeDesign)}
-    record["design"] = {name: value for name, value in record["design"].items() if name in known}
     return record
 
 
-def _verify(file: Path, record: Mapping[str, Any],
+def _checked_arrays(record: Any) -> None:
+    """Raise unless a header is as :func:`header` makes it; the program's arrays follow from it."""
+    arrays = record["arrays"]
+    shapes = {name: arrays[name]["shape"] for name in ARRAYS}
+    (nodes, columns), (levels,), (subtrees,) = (
+        shapes[name] for name in ("rows", "level_start", "roots"))
+    for number in (nodes, columns, levels, subtrees):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"numbers must be whole, not {number!r}")
+    if not (1 <= subtrees <= nodes < 1 << 31 and 2 <= levels <= nodes + 1
+            and columns in {SH_COLUMN + 3 * each for each in SH_COEFFICIENTS}):
+        raise ValueError(f"{nodes} nodes of {columns} columns in {levels - 1} levels and "
+                         f"{subtrees} subtrees make no tree")
+    wanted = array_shapes(nodes, levels - 1, subtrees, columns)
+    if shapes != wanted:
+        raise ValueError(f"shapes must be {wanted}, not {shapes}")
+    offsets = {name: arrays[name]["offset"] for name in ARRAYS}
+    if offsets != layout(shapes):
+        raise ValueError(f"offsets must be {layout(shapes)}, not {offsets}")
+    if not isinstance(record["antialiased"], bool):
+        raise TypeError(f"antialiased must be true or false, not {record['antialiased']!r}")
+
+
+def _verify(file: Path, arrays: Mapping[str, Any], names: list[str],
             progress: Callable[[float, float], None] | None) -> None:
-    total = sum(_bytes(name, array["shape"]) for name, array in record["arrays"].items())
+    total = sum(_bytes(name, arrays[name]["shape"]) for name in names)
     done = 0
     with file.open("rb") as stream:
-        for name, array in record["arrays"].items():
+        for name in names:
+            array = arrays[name]
             end = array["offset"] + _bytes(name, array["shape"])
             found = 0
             for start in range(array["offset"], end, 1 << 28):
@@ -300,7 +335,7 @@ def _verify(file: Path, record: Mapping[str, Any],
                 done += count
                 if progress is not None:
                     progress(done, total)
-            if found != array["crc32"]:
+            if found != array.get("crc32"):
                 raise SceneError(f"{file}: {name} does not have its checksum: the file is damaged, "
                                  "copy or build it again")
 
