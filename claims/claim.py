@@ -18,6 +18,8 @@ claims of one paper; ``sources.toml`` says what papers and sources the keys stan
 ``missing``        what there is no way to compare without
 ``call``           the function of ours that computes the number, with ``arguments``
 ``conflicts``      ids of other claims about the same quantity
+``repeats``        id of the claim that has the same measurement in other words, such as the latency
+                   behind a speedup: what repeats has a status of its own and is in no count
 ``note``           what to know
 =================  ================================================================================
 """
@@ -51,7 +53,7 @@ RELATIONS = ("equal", "at most", "at least")
 SETTINGS = ("same", "substitute")
 
 _TEXTS = ("quantity", "unit", "tag", "source", "confidence", "relation", "tolerance_reason",
-          "setting", "setting_note", "identity", "missing", "call", "note")
+          "setting", "setting_note", "identity", "missing", "call", "repeats", "note")
 _KNOWN = (*_TEXTS, "value", "low", "high", "tolerance", "arguments", "conflicts")
 _REQUIRED = ("quantity", "value", "unit", "tag", "source")
 _TOLERANCE = 0.10
@@ -78,7 +80,7 @@ class Claim:
     value : float or None
         The published value; ``None`` where the source gives an interval alone.
     quantity, unit, tag, source, confidence, relation, tolerance, tolerance_reason, setting, \
-    setting_note, identity, missing, call, arguments, conflicts, note
+    setting_note, identity, missing, call, arguments, conflicts, repeats, note
         As the module docstring says.
     """
 
@@ -103,6 +105,7 @@ class Claim:
     call: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     conflicts: tuple[str, ...] = ()
+    repeats: str = ""
     note: str = ""
 
     @property
@@ -236,7 +239,8 @@ def parse_claims(texts: Mapping[str, str], names: Mapping[str, Mapping[str, str]
     Raises
     ------
     ClaimError
-        If a file is no TOML, a claim is malformed, has no source, or is there twice.
+        If a file is no TOML, a claim is malformed, has no source, is there twice, or names another
+        that is not.
     """
     claims = dict[str, Claim]()
     for file, text in texts.items():
@@ -261,6 +265,9 @@ def parse_claims(texts: Mapping[str, str], names: Mapping[str, Mapping[str, str]
             if other not in claims:
                 raise ClaimError(f"{claim.file}.toml: {claim.id}.conflicts must name claims, "
                                  f"not {other!r}")
+        if claim.repeats and (claim.repeats not in claims or claims[claim.repeats].repeats):
+            raise ClaimError(f"{claim.file}.toml: {claim.id}.repeats must name a claim that "
+                             f"repeats none, not {claim.repeats!r}")
     return tuple(claims.values())
 
 

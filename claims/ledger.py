@@ -85,7 +85,7 @@ def evaluate(papers: Sequence[str] = (), *, claims: Iterable[Claim] | None = Non
 
 
 def record(rows: Iterable[Row]) -> dict[str, Any]:
-    """The rows for ``--json``: ``claims`` and ``counts`` of every status."""
+    """The rows for ``--json``: ``claims``, and ``counts`` of every status without what repeats."""
     rows = tuple(rows)
     names = source_names()
     entries = []
@@ -107,12 +107,14 @@ def record(rows: Iterable[Row]) -> dict[str, Any]:
             "missing": claim.missing, "identity": claim.identity, "tag": claim.tag,
             "source": claim.source,
             "read_in": names["sources"].get(claim.source), "confidence": claim.confidence,
-            "conflicts": list(claim.conflicts), "note": claim.note,
+            "conflicts": list(claim.conflicts), "repeats": claim.repeats or None,
+            "note": claim.note,
             "call": claim.call or None, "arguments": dict(claim.arguments),
             "calibrated_on": [] if ours is None else sorted(ours.points),
         })
     return {"claims": entries,
-            "counts": {name: sum(row.status == name for row in rows) for name in STATUSES}}
+            "counts": {name: sum(row.status == name and not row.claim.repeats for row in rows)
+                       for name in STATUSES}}
 
 
 def committed(path: Path = COMMITTED) -> dict[str, str]:

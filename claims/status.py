@@ -33,8 +33,16 @@ def band_width(claim: Claim, ours: Sourced) -> float:
 
 
 def _meets(claim: Claim, low: float, high: float, tolerance: float = 0.0) -> bool:
-    """Whether [low, high] meets the published interval, which a tolerance widens."""
-    bottom, top = claim.low - tolerance * abs(claim.low), claim.high + tolerance * abs(claim.high)
+    """Whether [low, high] meets the published interval, which a tolerance widens.
+
+    The tolerance of a share is one of what it leaves of the whole, where that is less: 99 % with a
+    tolerance of a tenth are 98.9 to 99.1 %, as 1 % left are 0.9 to 1.1 %.
+    """
+    share = claim.unit == "%" and 0 <= claim.low and claim.high <= 100
+
+    def slack(end: float) -> float:
+        return tolerance * (min(end, 100 - end) if share else abs(end))
+    bottom, top = claim.low - slack(claim.low), claim.high + slack(claim.high)
     if claim.relation == "at most":
         bottom = -math.inf
     elif claim.relation == "at least":

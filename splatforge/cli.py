@@ -1870,6 +1870,9 @@ def claims(
         shown = [row for row in rows if every or paper or row.ours is not None]
         _print_claims(shown)
         print(", ".join(f"{count} {name}" for name, count in record["counts"].items()))
+        repeated = sum(bool(row.claim.repeats) for row in rows)
+        if repeated:
+            print(f"{repeated} repeat a measurement that is counted")
         if len(shown) < len(rows):
             print(f"--all lists the {len(rows) - len(shown)} that nothing of ours computes as well")
     if accept:
@@ -1901,6 +1904,8 @@ def _print_claims(rows: "Sequence[Row]") -> None:
                 map(_rounded, row.ours.scatter))
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         reason = f": {row.reason}" if row.reason else ""
+        if row.claim.repeats:
+            reason += f" (repeats {row.claim.repeats})"
         table.add_row(*(Text(text) for text in (
             row.claim.id, row.claim.quantity, row.claim.published, ours, scatter, ratio,
             row.claim.setting if row.ours is not None else "", row.status + reason)))

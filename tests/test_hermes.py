@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splatforge.claims.claim import read_claims
 from splatforge.sim.costs import Sourced
 from splatforge.sim.systems.cards import constant
 from splatforge.sim.systems.gittins import (
@@ -20,8 +21,10 @@ from splatforge.sim.systems.gittins import (
 from splatforge.sim.systems.hermes import (
     POLICIES,
     Setting,
+    calibrate,
     completion,
     prewarm_start_s,
+    reduction,
     run,
     schedule,
 )
@@ -178,7 +181,27 @@ def test_the_slowdown_is_that_of_its_point_and_follows_every_number():
     ours = completion("parrot", 1.0)
     assert ours.points == slowdown.points
     assert isinstance(ours, Sourced)
-    assert ours.value / 60 == pytest.approx(5.412, rel=0.05)
+    (point,) = (each for each in read_claims() if each.id == "hermes.act_parrot_1x")
+    assert ours.to("s").value == pytest.approx(60 * point.value, rel=0.01)
+
+
+def test_that_windows_differ_is_no_band():
+    """An interval would let whatever lies between the luckiest and the unluckiest agree."""
+    few = [completion("hermes", 1.0, seeds=1).value, completion("hermes", 1.0, seeds=3)]
+    assert few[1].low == few[1].value == few[1].high
+    assert few[1].scatter[0] < few[1].value < few[1].scatter[1]
+    assert few[0] != few[1].value
+    saved = [reduction(["vllm"], [load], seeds=2).value for load in (1.0, 2.0)]
+    both = reduction(["vllm"], [1.0, 2.0], seeds=2)
+    assert both.value == pytest.approx(np.mean(saved))
+    assert both.low == both.value == both.high
+
+
+def test_a_slowdown_is_found_again():
+    taken = float(schedule(Setting(slowdown=3.0), "parrot").completion_s.mean())
+    assert calibrate(taken, seeds=1, within=0.02) == pytest.approx(3.0, rel=0.03)
+    with pytest.raises(ValueError, match="published_s must be what a slowdown from"):
+        calibrate(0.1, seeds=1)
 
 
 def test_prewarming_is_as_late_as_it_may_be():
@@ -202,4 +225,19 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="form must be paper or code"):
         run(form="book")
     with pytest.raises(ValueError, match="must leave room for 12000 tokens"):
-        schedule(Setting(count=2, device_name="rtx_4090", model_name="llama2_13b"), "hermes")
+        schedule(Setting(count=2, device_name="rtx_4090", model_name="llama2_13b",
+                         engine="roofline"), "hermes")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"device_name": "h100_80gb"}, "device_name must come with engine=roofline, or be one of a100"),
+    ({"model_name": "llama2_13b"}, "model_name must come with engine=roofline, or be llama2_7b"),
+    ({"slowdown": 2.0, "engine": "roofline"}, "slowdown must come with engine=profile, not 2.0"),
+    ({"slowdown": math.nan}, "slowdown must be non-negative and finite, not nan"),
+    ({"load": math.inf}, "load must be positive and finite, not inf"),
+    ({"warm_s": -5.0}, r"warm_s must be non-negative and finite, not -5\.0"),
+    ({"seed": -1}, "seed must be non-negative, not -1"),
+])
+def test_options_that_do_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"count": 2, **options})

@@ -30,8 +30,8 @@ from splatforge.sim.systems.video_models import (
     video_model,
 )
 
-__all__ = ["BROADCAST", "NOT_COVERED", "broadcast_flops", "compare", "flops", "latency",
-           "memory", "run", "scaling", "selection_share", "sparse_flops", "speedup",
+__all__ = ["BROADCAST", "NOT_COVERED", "added_memory", "broadcast_flops", "compare", "flops",
+           "latency", "memory", "run", "scaling", "selection_share", "sparse_flops", "speedup",
            "toca_flops"]
 
 NOT_COVERED = (
@@ -252,6 +252,11 @@ def selection_share(model: str, share: float = 0.5, *, device: str = "a100_80gb"
     return banded(part, "1", f"{_SOURCE} on a roofline")
 
 
+def added_memory(model: str) -> Sourced:
+    """Memory of the cache of every block, in GB."""
+    return Sourced.exact(cache_bytes(video_model(model)) / 1e9, "GB", _SOURCE)
+
+
 def memory(model: str, original_gb: float) -> Sourced:
     """Memory with the cache of every block, in GB.
 
@@ -262,7 +267,7 @@ def memory(model: str, original_gb: float) -> Sourced:
     """
     base = replace(Sourced.exact(original_gb, "GB", "ASTRAEA's project page, original"),
                    points=frozenset({f"{_name(model)}_original_mem_gb"}))
-    return base + Sourced.exact(cache_bytes(video_model(model)) / 1e9, "GB", _SOURCE)
+    return base + added_memory(model)
 
 
 def lse_cosine() -> Sourced:
