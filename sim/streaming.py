@@ -22,8 +22,8 @@ from splatforge.algos.voyager.wire import HEADER_BYTES
 from splatforge.designs.streaming import LinkDesign, LoopDesign
 from splatforge.scenes import Camera, Scene
 
-__all__ = ["POSE_BYTES", "Loop", "Measured", "Search", "artefacts", "gaussian_bytes", "measure",
-           "pictures", "remote_latency_s", "simulate_loop"]
+__all__ = ["POSE_BYTES", "Loop", "Measured", "OnAir", "Search", "artefacts", "gaussian_bytes",
+           "measure", "on_air", "pictures", "remote_latency_s", "simulate_loop"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class Search:
     size_bytes : int
         Of the delta, with its header.
     held : int
-        Gaussians that the client holds behind it.
+        Gaussians that the table has behind it, and the client once it has the delta.
     """
 
     frame: int
@@ -111,16 +111,21 @@ class Measured:
         """New Gaussians."""
         return self._per_s(each.gaussians for each in self.searches[1:])
 
-    @property
-    def cuts_bytes_per_s(self) -> float:
-        """Of whole cuts in float32, one a search."""
-        return self._per_s(len(each.cut) * self.raw_gaussian_bytes for each in self.searches[1:])
+    def messages(self) -> dict[str, list[int]]:
+        """Bytes of what goes to the client, a search each, with headers of messages.
 
-    @property
-    def cuts_coded_bytes_per_s(self) -> float:
-        """Of whole cuts coded, one a search."""
-        return self._per_s(
-            len(each.cut) * self.coded_gaussian_bits / 8 for each in self.searches[1:])
+        ``streaming`` is what the program sends; ``cuts`` are whole cuts in float32, ``cuts_coded``
+        such coded, before zlib. A codec goes before the first.
+        """
+        cuts = [len(each.cut) for each in self.searches]
+        found = {
+            "streaming": [each.size_bytes for each in self.searches],
+            "cuts": [HEADER_BYTES + count * self.raw_gaussian_bytes for count in cuts],
+            "cuts_coded": [HEADER_BYTES + -(-count * self.coded_gaussian_bits // 8)
+                           for count in cuts]}
+        for name in ("streaming", "cuts_coded"):
+            found[name][0] += self.setup_bytes
+        return found
 
     @property
     def unchanged(self) -> float:
@@ -164,7 +169,7 @@ def measure(city: City, codec: Codec, cameras: Sequence[Camera], *, window: int,
         if drawn.sent is not None and drawn.cut is not None and drawn.number < len(cameras):
             searches.append(Search(
                 frame=drawn.number, cut=drawn.cut, gaussians=drawn.sent.gaussians,
-                size_bytes=len(drawn.sent.data), held=len(drawn.client.table.ids)))
+                size_bytes=len(drawn.sent.data), held=drawn.sent.held))
     eyes = np.array([camera.position for camera in cameras])
     way = float(np.linalg.norm(np.diff(eyes, axis=0), axis=1).sum())
     return Measured(
@@ -173,6 +178,43 @@ def measure(city: City, codec: Codec, cameras: Sequence[Camera], *, window: int,
         setup_bytes=HEADER_BYTES + len(codec.to_bytes()),
         raw_gaussian_bytes=gaussian_bytes(codec.sh_degree),
         coded_gaussian_bits=codec.design.gaussian_bits(codec.sh_degree), searches=tuple(searches))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnAir:
+    """What a path takes down the network, with packet headers and what is sent again.
+
+    Parameters
+    ----------
+    start_bytes : float
+        Of the first message: nothing can be drawn before.
+    total_bytes : float
+        Of all of them.
+    bytes_per_s : float or None
+        Of those behind the first, while they last; none where there are none.
+    """
+
+    start_bytes: float
+    total_bytes: float
+    bytes_per_s: float | None
+
+
+def on_air(sizes: Sequence[float], duration_s: float, design: LoopDesign) -> OnAir:
+    """Take messages through a network, each in packets of its own.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        Bytes of each message, the first of which is the start; at least one.
+    duration_s : float
+        For which those behind the first last.
+    design : LoopDesign
+        Of the network.
+    """
+    air = [design.on_air_bytes(size) for size in sizes]
+    late = sum(air[1:])
+    return OnAir(start_bytes=air[0], total_bytes=air[0] + late,
+                 bytes_per_s=late / duration_s if len(air) > 1 else None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -30,6 +30,8 @@ class Video:
         Constant rate factor.
     size_bytes : int
         Of the elementary stream.
+    first_bytes : int
+        Of the same encoder's stream of the first frame alone.
     psnr_db : float
         Of all its pixels, decoded again.
     """
@@ -37,6 +39,7 @@ class Video:
     encoder: str
     crf: int
     size_bytes: int
+    first_bytes: int
     psnr_db: float
 
 
@@ -83,16 +86,18 @@ def encode_video(
         raise ValueError(f"Constant rate factor must be 0 to 51, not {crf!r}")
     extra = ["-x265-params", "log-level=error:pools=1"] if library == "libx265" else []
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
-    stream = _run(
-        [*raw, "-r", f"{rate_hz:g}", "-i", "-", "-c:v", library, "-preset", "medium", "-tune",
-         "zerolatency", "-crf", str(crf), "-pix_fmt", "yuv420p", "-threads", "1", *extra, "-f",
-         form, "-"], frames.tobytes())
+    encode = [*raw, "-r", f"{rate_hz:g}", "-i", "-", "-c:v", library, "-preset", "medium", "-tune",
+              "zerolatency", "-crf", str(crf), "-pix_fmt", "yuv420p", "-threads", "1", *extra, "-f",
+              form, "-"]
+    stream = _run(encode, frames.tobytes())
+    first = _run(encode, frames[:1].tobytes()) if count > 1 else stream
     decoded = _run(["-f", form, "-i", "-", *raw, "-fps_mode", "passthrough", "-"], stream)
     if len(decoded) != frames.nbytes:
         raise RuntimeError(f"ffmpeg must decode {count} frames, not {len(decoded)} bytes")
     back = np.frombuffer(decoded, np.uint8).reshape(-1, width, 3)
     psnr = psnr_db(back / np.float32(255), frames.reshape(-1, width, 3) / np.float32(255))
-    return Video(encoder=encoder, crf=crf, size_bytes=len(stream), psnr_db=psnr)
+    return Video(encoder=encoder, crf=crf, size_bytes=len(stream), first_bytes=len(first),
+                 psnr_db=psnr)
 
 
 def _run(arguments: list[str], data: bytes) -> bytes:

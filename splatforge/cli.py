@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from splatforge.sim.costs import CostTable, Sourced
     from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
+    from splatforge.sim.streaming import OnAir
     from splatforge.sim.systems.run import SystemRun
     from splatforge.verification.cosim import CosimPictures
 
@@ -2240,19 +2241,23 @@ def cloud_measure(
     with _progress("drawing"):
         coded, exact = streaming.pictures(tree, codec, cameras, window)
     worst = min(psnr_db(*pair) for pair in zip(coded, exact, strict=True))
-    seconds = len(cameras) / way.rate_hz
-    width, height = cameras[0].width, cameras[0].height
-    others = {
-        "all_gaussians": tree.tree.leaves * run.raw_gaussian_bytes / seconds,
-        "cuts": run.cuts_bytes_per_s, "cuts_coded": run.cuts_coded_bytes_per_s,
-        "video_raw": raw_video_rate(width, height, way.rate_hz) / 8}
+    later, width, height = len(cameras) - 1, cameras[0].width, cameras[0].height
+    raw_bytes = raw_video_rate(width, height, way.rate_hz) / 8 / way.rate_hz
+    taken = {name: streaming.on_air(sizes, run.duration_s, design)
+             for name, sizes in run.messages().items()}
+    taken["all_gaussians"] = streaming.on_air(
+        [tree.tree.leaves * run.raw_gaussian_bytes], 0, design)
+    taken["video_raw"] = streaming.on_air(
+        [raw_bytes] * len(cameras), later / way.rate_hz, design)
     quality, latency = {}, {}
     if video:
         frames = np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8)
         for name in ENCODERS:
             with _progress(f"encoding {name}"):
                 made = encode_video(frames, name, rate_hz=way.rate_hz)
-            others[name] = made.size_bytes / seconds
+            mean = (made.size_bytes - made.first_bytes) / max(later, 1)
+            taken[name] = streaming.on_air(
+                [made.first_bytes, *[mean] * later], later / way.rate_hz, design)
             quality[name] = made.psnr_db
             latency[name] = streaming.remote_latency_s(made.size_bytes / len(frames), design)
     record = {
@@ -2263,8 +2268,9 @@ def cloud_measure(
         "up_bytes_per_s": run.up_bytes_per_s, "gaussians_per_s": run.gaussians_per_s,
         "cut": len(run.searches[-1].cut), "held": run.searches[-1].held,
         "unchanged": run.unchanged, "psnr_db_vs_uncoded": worst,
-        "others_bytes_per_s": others, "others_psnr_db": quality,
-        "on_air_bytes": loop.on_air_bytes, "network_j": loop.network_j, "start_s": loop.start_s,
+        "down_on_air": {name: asdict(each) for name, each in taken.items()},
+        "others_psnr_db": quality, "on_air_bytes": loop.on_air_bytes,
+        "network_j": loop.network_j, "start_s": loop.start_s,
         "search_age_s": loop.search_age_s, "motion_to_photon_s": loop.motion_to_photon_s,
         "remote_motion_to_photon_s": latency, "stale_frames": int(loop.stale.sum()),
         "missing_share": float(loop.missing.max()),
@@ -2275,12 +2281,11 @@ def cloud_measure(
         ("cut", (f"{record['cut']:,} Gaussians, {run.unchanged:.2%} of them in the next, "
          f"{record['held']:,} held")),
         ("start", f"{run.start_bytes:,} bytes, there after {loop.start_s:.3f} s"),
-        ("streaming", (f"{run.bytes_per_s:,.0f} bytes a second down and {run.up_bytes_per_s:,.0f} "
-         f"up, {run.gaussians_per_s:,.0f} new Gaussians a second")),
-        *((name.replace("_", " "), f"{rate:,.0f} bytes a second, "
-           f"{rate / max(run.bytes_per_s, 1e-9):.3g} times as many"
-           + (f", {quality[name]:.1f} dB" if name in quality else ""))
-          for name, rate in others.items()),
+        ("new", (f"{run.gaussians_per_s:,.0f} Gaussians a second; {run.bytes_per_s:,.0f} bytes a "
+         f"second down and {run.up_bytes_per_s:,.0f} up, before packets")),
+        *((name.replace("_", " "), _taken(each, taken["streaming"])
+           + (f"; {quality[name]:.1f} dB" if name in quality else ""))
+          for name, each in taken.items()),
         ("coding", f"{worst:.2f} dB from the cut before coding, worst frame"),
         ("network", (f"{loop.on_air_bytes:,.0f} bytes on air, {1e3 * loop.network_j:.3g} mJ; a "
          f"delta is there {1e3 * loop.search_age_s:.1f} ms after its pose at most")),
@@ -2289,6 +2294,18 @@ def cloud_measure(
         ("stalled", f"{record['stale_frames']} frames draw an old cut, which lacks "
          f"{record['missing_share']:.2%} at most"
          + (f"; worst {record['stale_psnr_db']:.1f} dB" if broken else ""))])
+
+
+def _taken(way: "OnAir", streamed: "OnAir") -> str:
+    """Bytes on air of a way to send a path, in all and once it has begun, beside another."""
+    parts = []
+    for name, its, other in (("bytes down in all", way.total_bytes, streamed.total_bytes),
+                             ("bytes a second after the start", way.bytes_per_s,
+                              streamed.bytes_per_s)):
+        if its is not None:
+            beside = f" ({its / other:.3g} times as many)" if other and way is not streamed else ""
+            parts.append(f"{its:,.0f} {name}{beside}")
+    return ", ".join(parts)
 
 
 def _seconds(text: str) -> tuple[float, float]:

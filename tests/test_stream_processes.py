@@ -121,6 +121,24 @@ def test_what_is_wrong_is_said_in_a_line(capsys, arguments, message):
     assert message in complaint
 
 
+def test_a_path_is_measured(city_file, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    assert main(["cloud", "measure", str(city_file), "--frames", "17", "--size", "32x24",
+                 "--no-video", "--json", str(figures)]) == 0
+    record = json.loads(figures.read_text())
+    ways = record["down_on_air"]
+    assert set(ways) == {"streaming", "cuts", "cuts_coded", "all_gaussians", "video_raw"}
+    assert record["start_bytes"] < ways["streaming"]["start_bytes"]
+    assert ways["streaming"]["total_bytes"] < record["on_air_bytes"]
+    assert ways["streaming"]["bytes_per_s"] > record["bytes_per_s"]
+    assert ways["all_gaussians"]["bytes_per_s"] is None
+    assert ways["video_raw"]["total_bytes"] == 17 * (32 * 24 * 3 + 2 * 52)
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if line.startswith("all gaussians"))
+    assert "in all" in line
+    assert "a second" not in line
+
+
 def test_a_way_has_a_name(city_file):
     city = CutOptions(tau_px=20.0).city([str(city_file)])
     welcome = city.welcome(city.codec(StreamingDesign(sh1=(2,), sh2=(2,), sh3=(2,))))

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from splatforge.algos.voyager.codec import fit_codec
+from splatforge.algos.voyager.table import ManagementTable
 from splatforge.designs.streaming import LinkDesign, LoopDesign, StreamingDesign
 from splatforge.sim.streaming import (
     POSE_BYTES,
     Measured,
+    OnAir,
     Search,
     artefacts,
     gaussian_bytes,
     measure,
+    on_air,
     pictures,
     remote_latency_s,
     simulate_loop,
@@ -40,11 +43,44 @@ def test_counts_are_those_of_the_path():
     assert RUN.bytes_per_s == pytest.approx(sum(each.size_bytes for each in late) / 1.2)
     assert RUN.gaussians_per_s == pytest.approx(sum(each.gaussians for each in late) / 1.2)
     assert RUN.up_bytes_per_s == pytest.approx(176 * 5)
-    assert RUN.cuts_bytes_per_s == pytest.approx(236 * sum(len(each.cut) for each in late) / 1.2)
-    # What is streamed is less than cuts that are coded alike, and these less than plain ones.
-    assert 5 * RUN.bytes_per_s < RUN.cuts_coded_bytes_per_s < RUN.cuts_bytes_per_s / 7
+    # The table behind each delta, which the client has a window later.
+    table = ManagementTable(8)
+    for each in RUN.searches:
+        table.advance(each.frame, each.cut)
+        assert each.held == len(table.ids)
+    assert len({each.held for each in RUN.searches}) > 3
     assert 0.8 < RUN.unchanged < 1
     assert [gaussian_bytes(degree) for degree in range(4)] == [56, 92, 152, 236]
+
+
+def test_ways_are_compared_on_air():
+    """All with headers of messages and packets; what begins a way is no part of its rate."""
+    sizes = RUN.messages()
+    assert sizes["streaming"][0] == RUN.start_bytes
+    assert sizes["streaming"][1:] == [each.size_bytes for each in RUN.searches[1:]]
+    assert sizes["cuts"] == [24 + 236 * len(each.cut) for each in RUN.searches]
+    setup = [RUN.setup_bytes, *[0] * 6]
+    bits = CODEC.design.gaussian_bits(3)
+    assert sizes["cuts_coded"] == [24 + more + -(-len(each.cut) * bits // 8)
+                                   for more, each in zip(setup, RUN.searches, strict=True)]
+    design = LoopDesign(loss=0.2)
+    taken = {name: on_air(each, RUN.duration_s, design) for name, each in sizes.items()}
+    for name, each in taken.items():
+        packets = [-(-size // 1448) for size in sizes[name]]
+        air = [(size + 52 * count) / 0.8 for size, count in zip(sizes[name], packets, strict=True)]
+        assert each.start_bytes == pytest.approx(air[0])
+        assert each.total_bytes == pytest.approx(sum(air))
+        assert each.bytes_per_s == pytest.approx(sum(air[1:]) / 1.2)
+    # The loop's network carries the same, and the poses.
+    loop = simulate_loop(RUN, design)
+    assert loop.on_air_bytes == pytest.approx(
+        taken["streaming"].total_bytes + 7 * design.on_air_bytes(POSE_BYTES))
+    # What is streamed is less than cuts that are coded alike, and these less than plain ones.
+    rates = [taken[name].bytes_per_s for name in ("streaming", "cuts_coded", "cuts")]
+    assert 5 * rates[0] < rates[1] < rates[2] / 7
+    # All at once has no rate.
+    assert on_air([1448.0], 0, LoopDesign()) == OnAir(
+        start_bytes=1500.0, total_bytes=1500.0, bytes_per_s=None)
 
 
 def test_whoever_stands_still_is_sent_no_gaussians():
@@ -122,6 +158,8 @@ def test_videos_are_smaller_than_frames():
         usual = encode_video(frames, encoder, rate_hz=20)
         fine = encode_video(frames, encoder, rate_hz=20, crf=8)
         assert usual.size_bytes < fine.size_bytes < frames.nbytes
+        alone = encode_video(frames[:1], encoder, rate_hz=20)
+        assert usual.first_bytes == alone.first_bytes == alone.size_bytes < usual.size_bytes
         assert 20 < usual.psnr_db < fine.psnr_db
     assert raw_video_rate(1920, 1080, 60) == pytest.approx(2.986e9, rel=1e-3)
 

@@ -53,13 +53,14 @@ class DivergedError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """A delta that the cloud keeps, with the digest of the table behind it."""
+    """A delta that the cloud keeps, with what the table holds behind it, and its digest."""
 
     sequence: int
     digest: int
     key: bool
     frame: int
     gaussians: int
+    held: int
     data: bytes
 
 
@@ -139,6 +140,7 @@ class CloudStream:
         payload += zlib.compress(body, _LEVEL) if packed else body
         return Sent(
             sequence=sequence, digest=digest, key=key, frame=frame, gaussians=len(new),
+            held=len(table.ids),
             data=encode(Kind.DELTA, payload, stream=self.stream, sequence=sequence))
 
     def _keep(self, sent: Sent, table: ManagementTable) -> None:
