@@ -370,6 +370,20 @@ def test_a_slow_search_is_waited_for(drawn, monkeypatch):
     assert client.traffic.received_kinds["alive"] > 0
 
 
+def test_a_client_that_stood_still_does_not_blame_the_cloud(drawn):
+    """Other work of its loop goes on beyond the time for an answer, which has come meanwhile."""
+    async def scenario():
+        async with serving(cloud_of(link=LinkDesign(latency_ms=300))) as port:
+            client = Client("127.0.0.1", port, timeout_s=0.7)
+
+            def path(welcome):
+                asyncio.get_running_loop().call_later(0.1, time.sleep, 1.2)
+                return PATH[:8]
+            same([frame.scene async for frame in client.follow(path)], drawn[:8])
+            return client
+    assert run(scenario()).connections == 1
+
+
 def test_a_cloud_whose_answers_are_of_no_use_is_given_up():
     def never(number, each):
         return [replace(each, payload=each.payload[:-3])]
@@ -461,7 +475,7 @@ def pose(frame):
     return Pose(frame=frame, sequence=0, camera=PATH[frame]).pack()
 
 
-SLOW = LinkDesign(bandwidth_mbps=0.1, burst_bytes=1024)
+SLOW = LinkDesign(bandwidth_mbps=0.01, burst_bytes=1024)
 
 
 def test_what_is_on_its_way_is_not_sent_again():

@@ -15,7 +15,7 @@ from typing import Any
 from splatforge.algos.voyager.city import due, search_begins, search_pose
 from splatforge.algos.voyager.codec import Codec
 from splatforge.algos.voyager.delta import ClientStream, DivergedError
-from splatforge.algos.voyager.link import ALIVE_S, Link, Traffic
+from splatforge.algos.voyager.link import ALIVE_S, STOOD_STILL_S, Link, Traffic
 from splatforge.algos.voyager.session import Hello, Pose, Welcome, pack_position
 from splatforge.algos.voyager.wire import Kind, Message, WireError, encode
 from splatforge.designs.streaming import LinkDesign, StreamingDesign
@@ -220,11 +220,16 @@ class Client:
                     # What is on its way is waited for, however long it takes.
                     deadline = max(deadline, link.last_read_s + self.timeout_s)
                 silence_s = max(_SILENCE * self.timeout_s, 2.5 * ALIVE_S)
-                patience_s = min(heard_s + silence_s, deadline) - loop.time()
+                until_s = max(min(heard_s + silence_s, deadline), loop.time() + 0.01)
                 try:
-                    async with asyncio.timeout(max(patience_s, 0.01)):
+                    async with asyncio.timeout(until_s - loop.time()):
                         item = await self._inbox.get()
                 except TimeoutError:
+                    late_s = loop.time() - until_s
+                    if late_s > STOOD_STILL_S:
+                        # What has come meanwhile has not been read yet.
+                        begin_s, deadline = loop.time(), max(deadline, until_s) + late_s + 0.05
+                        continue
                     if link.last_read_s > heard_s and self._fruitless <= _FRUITLESS:
                         continue
                     if loop.time() + 0.05 > deadline:

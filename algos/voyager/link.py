@@ -10,11 +10,13 @@ from typing import TypeVar
 from splatforge.algos.voyager.wire import HEADER_BYTES, Decoder, Kind, Message
 from splatforge.designs.streaming import LinkDesign
 
-__all__ = ["ALIVE_S", "Link", "Traffic"]
+__all__ = ["ALIVE_S", "STOOD_STILL_S", "Link", "Traffic"]
 
 _Awaited = TypeVar("_Awaited")
 #: Seconds between two signs of life of a cloud that is at work on an answer.
 ALIVE_S = 0.4
+#: Seconds by which an alarm is late where the loop had other work, so that it has read nothing.
+STOOD_STILL_S = 0.1
 #: Bytes that leave at once, at most, and are read; and at a low rate the seconds that they take.
 _PIECE, _PIECE_S = 16384, 0.05
 
@@ -139,12 +141,16 @@ class Link:
         while True:
             last_s = max(begin_s, self.last_read_s, self.last_write_s)
             left_s = None if timeout_s is None else max(last_s + timeout_s - loop.time(), 0.001)
+            until_s, limit = loop.time() + (left_s or 0), asyncio.timeout(left_s)
             try:
-                async with asyncio.timeout(left_s):
+                async with limit:
                     return await wait()
             except TimeoutError:
-                if self._held_back:
-                    # By this end's own bucket: the other cannot help it.
+                if not limit.expired():
+                    # The socket's own.
+                    raise
+                if self._held_back or loop.time() > until_s + STOOD_STILL_S:
+                    # By this end's own bucket, or by other work of its loop.
                     begin_s = loop.time()
                 elif max(self.last_read_s, self.last_write_s) <= last_s:
                     raise
