@@ -37,6 +37,27 @@ def test_operations_by_hand(name, share) -> None:
     assert matrices(shape, share) == pytest.approx(shape.blocks * block)
 
 
+def test_calibration_means_one_thing() -> None:
+    """Calls are calibrated, text encoder, decoder and links are not: in latency and in scaling."""
+    options = {"original_s": 155.01}
+    assert astraea.latency("wan_4s", **options).value == pytest.approx(155.01)
+    for gpus in (1, 2, 8):
+        assert astraea.scaling("wan_4s", gpus, **options).value == pytest.approx(
+            155.01 / astraea.latency("wan_4s", 0.5, gpus=gpus, **options).value)
+    serial = astraea.run(model="wan_4s", seeds=0).metrics["serial_s"]
+    half = astraea.latency("wan_4s", 0.5, whole_steps=True, **options)
+    assert half.value == pytest.approx((155.01 - serial) / 2 + serial)
+    assert half.points == {"astraea.wan_4s_original_lat_a100_s"}
+    with pytest.raises(ValueError, match="original_s must be 0 or above the"):
+        astraea.latency("wan_4s", original_s=0.01)
+
+
+@pytest.mark.parametrize("options", [{"seeds": -1}, {"seed": -1}])
+def test_seeds_that_are_none(options) -> None:
+    with pytest.raises(ValueError, match="astraea: seeds and seed must be non-negative"):
+        astraea.run(**options)
+
+
 def test_tokens_of_the_clips() -> None:
     assert {name: each.tokens for name, each in VIDEO_MODELS.items()} == {
         "wan_2s": 14_040, "wan_4s": 26_520, "opensora_2s": 23_850, "opensora_4s": 47_700,
@@ -120,7 +141,8 @@ def test_several_devices(name) -> None:
 def test_a_point_follows_what_was_calibrated_on_it() -> None:
     ours = astraea.latency("wan_4s", 0.5, original_s=155.01)
     assert ours.points == {"astraea.wan_4s_original_lat_a100_s"}
-    assert ours.value == pytest.approx(155.01 / astraea.speedup("wan_4s", 0.5).value)
+    # Encoder and decoder are not calibrated: not quite what the roofline has for all.
+    assert ours.value == pytest.approx(155.01 / astraea.speedup("wan_4s", 0.5).value, rel=0.01)
     assert astraea.latency("wan_4s", 1.0, original_s=155.01).value == pytest.approx(155.01)
     assert not astraea.latency("wan_4s", 0.5).points
     assert astraea.scaling("wan_4s", 2, original_s=155.01).points == ours.points

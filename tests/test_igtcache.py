@@ -1,5 +1,6 @@
 """IGTCache: patterns at a stated error rate, a cache that is exact where theory is, and gains."""
 
+import math
 from collections import OrderedDict
 from pathlib import Path
 
@@ -276,6 +277,7 @@ def test_read_trace(tmp_path) -> None:
     (lambda: igtcache.run(cache=0.0), "Cache must be a share above 0 and up to 1"),
     (lambda: igtcache.serve(make_workload("zipf"), "fifo", 0.5), "Policy must be one of igtcache"),
     (lambda: make_workload("zipf", items=9), "Items must be at least 64"),
+    (lambda: igtcache.run(skew=math.nan), "Items must be .* and the skew finite and not negative"),
     (lambda: pattern_of([1, 2], 3), "Children must be at least 4 accesses"),
     (lambda: pattern_of([1, 2, 3, 9], 9), "Children must be 0 to 8, not 1 to 9"),
     (lambda: AccessStreamTree([[0, 1], [0, 0]]), "Paths must be in lexicographic order"),

@@ -156,6 +156,15 @@ def test_time_to_the_first_token_moves_as_it_should() -> None:
         / MACHINE.bytes_per_s
 
 
+def test_patches_of_a_frame_see_each_other() -> None:
+    """Scores and values of all pairs of 729 patches, whatever other frames there are."""
+    machine = Machine(flop_per_s=1.0, bytes_per_s=1e30, launch_s=0.0, pcie_bytes_per_s=1.0)
+    taken = livevlm._encode_s(machine, 5)
+    matrices = 2 * 729 * (4 * 1152**2 + 2 * 1152 * 4304)
+    pairs = 4 * 729**2 * 16 * 72
+    assert taken == pytest.approx(5 * 27 * (matrices + pairs), rel=0.01)
+
+
 def test_streams() -> None:
     assert stream_fps(WHOLE, MACHINE, CARD) == 0
     better = Machine.of(device("h100_80gb"))

@@ -150,15 +150,33 @@ def test_a_slower_network_gains_more() -> None:
 
 
 def test_published_figures_and_ours() -> None:
-    for ours in (post.latency_ratio(8), post.latency_ratio(16), post.decoder_layer(8),
-                 post.sampling_time(8), post.sampling_time(8, optimised=False)):
-        assert ours.low < ours.value < ours.high
-        assert not ours.points
+    few, many = post.latency_ratio(8), post.latency_ratio(16)
+    layer, sampling = post.decoder_layer(8), post.sampling_time(8)
+    naive = post.sampling_time(8, optimised=False)
+    assert not few.points | many.points | layer.points | sampling.points | naive.points
+    # More tokens cost more, and each of them less.
+    assert 1 < few.value < many.value < 2 * few.value
+    # The paper's seconds lie in the bands, which are wide; its 1.2 does not.
+    assert few.low > 1.2
+    for ours, published in ((layer, 8.67), (sampling, 1.45), (naive, 28.26)):
+        assert ours.low <= published <= ours.high
+    assert naive.value > 5 * sampling.value
     ours = post.speedup(0.592, 1.2, 8, ["post.latency_8"])
     assert ours.value == pytest.approx((1 - 0.592**9) / (1 - 0.592) / 1.2)
     assert ours.points == {"post.latency_8"}
     wide = post.speedup_range([0.592, 0.61, 0.782], 1.2, 8, [])
     assert wide.low < wide.value < wide.high
+
+
+def test_a_decoder_looks_at_its_encoder_everywhere() -> None:
+    """What run and compare take for FLAN-T5's forward is what its layer takes, times layers."""
+    card, link = model("flan_t5_xl"), post.NETWORKS["lan"]
+    through = forward_s(card, 1, 64, link, cross_context=128)
+    taken = post.run(private="flan_t5_xl", draft_tokens=0).metrics["forward_s"]
+    assert taken == pytest.approx(through)
+    assert taken > 1.2 * forward_s(card, 1, 64, link)
+    assert post.decoder_layer(1, private="flan_t5_xl").value == pytest.approx(
+        layer_s(card, 1, 64, link, cross_context=128))
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -213,6 +213,18 @@ def test_decoding_alone_takes_as_long_as_its_bytes():
         (2 * matrices + cache) / 1e12, rel=0.01)
 
 
+def test_ranks_share_matrices_but_no_norms():
+    """On a machine that moves bytes only: what each rank has in full does not shrink."""
+    machine = Machine(flop_per_s=1e18, bytes_per_s=1e12, launch_s=0.0, pcie_bytes_per_s=1e10)
+    card = model("llama2_7b")
+    one, two, four = (RooflineTimes(machine, card, ranks=ranks).dense_s(4096)
+                      for ranks in (1, 2, 4))
+    # Norms and residuals read and write nine tensors of tokens x width: 2 + 4 + 3.
+    full_s = card.layers * 9 * 2 * 4096 * card.hidden / 1e12
+    assert two == pytest.approx((one - full_s) / 2 + full_s)
+    assert four == pytest.approx((one - full_s) / 4 + full_s)
+
+
 # Workloads --------------------------------------------------------------------------------------
 
 
@@ -222,7 +234,14 @@ def test_drawn_requests_have_the_statistics_of_their_trace(name):
     drawn = loads.draw(name, count=8000)
     assert drawn.input_tokens.mean() == pytest.approx(known["input_mean"], rel=0.08)
     assert drawn.output_tokens.mean() == pytest.approx(known["output_mean"], rel=0.08)
-    assert np.all(np.diff(drawn.arrival_s) >= 0)
+    gaps = np.diff(drawn.arrival_s)
+    assert np.all(gaps >= 0)
+    # Few gaps make most of the time: the rate of all, and the gaps themselves.
+    assert np.diff(loads.draw(name, count=100_000).arrival_s).mean() == pytest.approx(
+        1 / known["rate_per_s"], rel=0.12)
+    for level in (16, 32, 48):
+        share, gap_s = loads._LEVELS[level], known["gap_quantiles_s"][level]
+        assert np.quantile(gaps, share) == pytest.approx(gap_s, rel=0.25, abs=1e-9)
     assert np.array_equal(drawn.input_tokens, loads.draw(name, count=8000).input_tokens)
     assert not np.array_equal(drawn.input_tokens, loads.draw(name, seed=1, count=8000).input_tokens)
 

@@ -8,6 +8,7 @@ files of several blocks), inference asks for what is popular.
 import gzip
 import json
 import lzma
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,9 @@ def make_workload(mix: str = "mixed", *, items: int = 3000, length: int = 12_000
     """
     if mix not in MIXES:
         raise ValueError(f"Mix must be one of {', '.join(MIXES)}, not {mix!r}")
-    if not 64 <= items <= length or skew < 0:
-        raise ValueError("Items must be at least 64 and at most the length, and the skew not "
-                         f"negative, not {items!r}, {length!r} and {skew!r}")
+    if not 64 <= items <= length or not 0 <= skew < math.inf:
+        raise ValueError("Items must be at least 64 and at most the length, and the skew finite "
+                         f"and not negative, not {items!r}, {length!r} and {skew!r}")
     rng = np.random.default_rng(seed)
     paths, accesses, start = [], [], 0
     for unit, kind in enumerate(MIXES[mix]):

@@ -9,6 +9,7 @@ what does not run in parallel: the text encoder and the decoder. Whether the met
 authors say is run in full on a small denoiser (:mod:`splatforge.sim.systems.token_selection`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -155,12 +156,32 @@ def _exchange_s(shape: VideoModel, share: float, gpus: int, link: Link) -> float
     return shape.calls * shape.blocks * each
 
 
-def _whole_s(model: str, share: float, device: str, gpus: int, end: End) -> float:
+def _slower(model: str, device: str, end: End, original_s: float) -> float:
+    """By how much calls take longer than on the roofline, where all of it is to take a given time.
+
+    Text encoder, decoder and links stay as they are: what is left out of the model (copies, casts,
+    kernels that are not fused) lies in the calls.
+    """
+    if not original_s:
+        return 1.0
+    around = _around_s(model, device, end)
+    if not around < original_s < math.inf:
+        raise ValueError(f"original_s must be 0 or above the {around:.3g} s of text encoder and "
+                         f"decoder, not {original_s!r}")
+    return (original_s - around) / _calls_s(model, 1.0, device, end)
+
+
+def _whole_s(model: str, share: float, device: str, gpus: int, end: End, *,
+             original_s: float = 0.0, whole_steps: bool = False) -> float:
     shape = video_model(model)
-    calls = _calls_s(model, share, device, end)
+    calls = (share * _calls_s(model, 1.0, device, end) if whole_steps
+             else _calls_s(model, share, device, end))
+    calls *= _slower(model, device, end, original_s)
     exchange = 0.0
     if gpus > 1:
-        exchange = _exchange_s(shape, share, gpus, Link.between(card_of(device), end=end))
+        exchange = _exchange_s(shape, 1.0 if whole_steps else share, gpus,
+                               Link.between(card_of(device), end=end))
+        exchange *= share if whole_steps else 1.0
     return calls / gpus + exchange + _around_s(model, device, end)
 
 
@@ -186,27 +207,22 @@ def latency(model: str, share: float = 1.0, *, device: str = "a100_80gb", gpus: 
     whole_steps : bool
         Whether the share is one of steps that compute all tokens.
     original_s : float
-        Published time with all tokens on one such device, which the rates of the roofline are
-        then calibrated on; 0 for none.
+        Published time with all tokens on one such device, which the calls are then calibrated on;
+        text encoder, decoder and links are not. 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or model or device are not known.
     """
     _check(share, gpus)
-
-    def time_s(end: End) -> float:
-        if whole_steps:
-            around = _around_s(model, device, end)
-            return share * (_whole_s(model, 1.0, device, gpus, end) - around) + around
-        return _whole_s(model, share, device, gpus, end)
-    if not original_s:
-        return banded(time_s, "s", f"{_SOURCE} on a roofline")
-    relative = banded(lambda end: time_s(end) / _whole_s(model, 1.0, device, 1, end), "1",
-                      f"{_SOURCE} on a roofline")
-    return relative * _original(model, original_s)
+    ours = banded(lambda end: _whole_s(model, share, device, gpus, end, original_s=original_s,
+                                       whole_steps=whole_steps), "s", f"{_SOURCE} on a roofline")
+    return replace(ours, points=_points(model, original_s))
 
 
-def _original(model: str, original_s: float) -> Sourced:
-    point = f"{_name(model)}_original_lat_a100_s"
-    return replace(Sourced.exact(original_s, "s", "ASTRAEA's project page, original"),
-                   points=frozenset({point}))
+def _points(model: str, original_s: float) -> frozenset[str]:
+    return frozenset({f"{_name(model)}_original_lat_a100_s"} if original_s else ())
 
 
 def speedup(model: str, share: float, *, device: str = "a100_80gb") -> Sourced:
@@ -223,24 +239,18 @@ def scaling(model: str, gpus: int, share: float = 0.5, *, device: str = "a100_80
     Parameters
     ----------
     original_s : float
-        Published time with all tokens on one device, which what the device computes is calibrated
-        on; links, encoder and decoder are not. 0 for none.
+        As :func:`latency` takes it.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or model or device are not known.
     """
     _check(share, gpus)
-    shape = video_model(model)
-
-    def ratio(end: End) -> float:
-        around = _around_s(model, device, end)
-        calls = _calls_s(model, 1.0, device, end)
-        slower = (original_s - around) / calls if original_s else 1.0
-        several = slower * _calls_s(model, share, device, end) / gpus + around
-        if gpus > 1:
-            several += _exchange_s(shape, share, gpus, Link.between(card_of(device), end=end))
-        return (slower * calls + around) / several
-    ours = banded(ratio, "1", f"{_SOURCE} on a roofline, links by their profile")
-    if original_s:
-        ours = replace(ours, points=_original(model, original_s).points)
-    return ours
+    ours = banded(lambda end: _whole_s(model, 1.0, device, 1, end, original_s=original_s)
+                  / _whole_s(model, share, device, gpus, end, original_s=original_s), "1",
+                  f"{_SOURCE} on a roofline, links by their profile")
+    return replace(ours, points=_points(model, original_s))
 
 
 def selection_share(model: str, share: float = 0.5, *, device: str = "a100_80gb") -> Sourced:
@@ -312,6 +322,8 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
         Of the search there.
     """
     _check(share, gpus)
+    if seeds < 0 or seed < 0:
+        raise ValueError(f"astraea: seeds and seed must be non-negative, not {seeds!r}, {seed!r}")
     metrics = _metrics(model, share, device, gpus)
     metrics["selection_share"] = selection_share(model, share, device=device).value
     shares = [each / 10 for each in range(3, 11)]

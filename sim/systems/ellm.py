@@ -218,12 +218,14 @@ class Setting:
     def __post_init__(self) -> None:
         for name in ("longest", "chunk_tokens", "max_sequences", "ranks", "ttft_scale",
                      "tpot_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, "
+                                 f"not {getattr(self, name)!r}")
         if not 0 < self.utilisation <= 1:
             raise ValueError(f"utilisation must be in (0, 1], not {self.utilisation!r}")
-        if self.host_bytes < 0:
-            raise ValueError(f"host_bytes must be non-negative, not {self.host_bytes!r}")
+        if not 0 <= self.host_bytes < math.inf:
+            raise ValueError(f"host_bytes must be non-negative and finite, "
+                             f"not {self.host_bytes!r}")
 
     @property
     def pool(self) -> float:
@@ -425,6 +427,11 @@ def goodput_ratio(over: str, device_name: str = "a100_80gb", model_name: str = "
     scales : tuple of float
         Targets in units of what an idle server takes, first and second alike; the middle one is
         the value's.
+
+    Raises
+    ------
+    ValueError
+        If the policy meets its targets at no rate, or a name is not known.
     """
     found = []
     for scale in scales:
@@ -438,7 +445,7 @@ def goodput_ratio(over: str, device_name: str = "a100_80gb", model_name: str = "
 
 
 def activation_share(model_name: str, tokens: int, device_names: tuple[str, ...] = ("a100_80gb",),
-                     ranks: int = 1, share_of: str = "memory") -> Sourced:
+                     ranks: int = 1) -> Sourced:
     """Share of a device's memory that the activations of a batch take.
 
     Parameters
@@ -516,6 +523,8 @@ def _thin(samples: list[Any]) -> list[Any]:
 def _served(policy: str, trace: str, traces: str, load: float, requests: int, seed: int, *,
             device_name: str, model_name: str, host_gib: float, **options: Any) -> SystemRun:
     """A trace served under a policy; other options as in :class:`Setting`."""
+    if requests < 0 or seed < 0:
+        raise ValueError(f"count and seed must be non-negative, not {requests!r} and {seed!r}")
     setting = Setting(card=device(device_name), network=model(model_name),
                       host_bytes=host_gib * 2**30, **options)
     coming = workload(trace, traces=traces, seed=seed, count=requests or None)

@@ -32,7 +32,7 @@ def gittins_rank(samples: npt.NDArray[np.float64], attained: float, *, buckets: 
     attained : float
         What it has had of it.
     buckets : int
-        Steps.
+        Steps, positive.
     form : str
         ``paper``: the work put in, of jobs that end and of those that do not. ``code``: the mean
         of the rests that end within the step alone, which ranks a job that may be long before
@@ -43,7 +43,15 @@ def gittins_rank(samples: npt.NDArray[np.float64], attained: float, *, buckets: 
     float
         The lower the sooner. Where all samples are used up, the longest of them: nothing is known
         but that it is a long one.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples or no steps.
     """
+    if not samples.size or buckets < 1:
+        raise ValueError("Samples must hold one at least and buckets be positive, not "
+                         f"{samples.size} and {buckets!r}")
     rest = samples[samples > attained] - attained
     if not rest.size:
         return float(samples.max())

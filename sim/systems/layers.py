@@ -22,6 +22,17 @@ def residual_block(net: Tally, inputs: int, outputs: int, positions: float, row:
 
 
 def self_attention(net: Tally, width: int, tokens: float, heads: int, sequences: float) -> None:
+    """Norm, queries, keys and values, attention among the tokens of a sequence, a residual.
+
+    Parameters
+    ----------
+    net : Tally
+        Takes the operators.
+    width, heads : int
+        Of the layer.
+    tokens, sequences : float
+        Of a sequence; how many there are.
+    """
     net.elementwise(width, tokens * sequences, 2)
     for _ in range(3):
         net.linear(width, width, tokens * sequences)
@@ -32,6 +43,17 @@ def self_attention(net: Tally, width: int, tokens: float, heads: int, sequences:
 
 def cross_attention(net: Tally, width: int, tokens: float, heads: int, sequences: float,
                      context: int, context_tokens: float) -> None:
+    """The same over the tokens of a context, such as a text, of its own width.
+
+    Parameters
+    ----------
+    net, width, tokens, heads, sequences
+        As of :func:`self_attention`.
+    context : int
+        Width of the context.
+    context_tokens : float
+        Tokens of it that every sequence has.
+    """
     net.elementwise(width, tokens * sequences, 2)
     net.linear(width, width, tokens * sequences)
     net.linear(context, width, context_tokens * sequences)

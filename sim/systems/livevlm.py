@@ -32,11 +32,7 @@ __all__ = ["SYSTEMS", "System", "compare", "memory_bytes", "memory_ratio", "most
            "stream_fps", "ttft_ratio", "ttft_s"]
 
 #: Vision encoder and tokens of a frame behind its pooling.
-SIGLIP = ModelCard(
-    name="siglip_so400m", title="SigLIP SO400M, 384 pixels", layers=27, hidden=1152, ff=4304,
-    heads=16, kv_heads=16, head_dim=72, vocab=1, gated=False,
-    source="Zhai et al., Sigmoid Loss for Language Image Pre-Training (2023); config.json of "
-    "the release")
+SIGLIP = model("siglip_so400m")
 PATCHES, FRAME_TOKENS = 729, 196
 #: Defaults of the code, as the notes have them.
 BUDGET, CLIP_FRAMES, RETRIEVE, PAGE, SCORING = 12_000, 32, 0.4, 16, 16
@@ -141,8 +137,8 @@ def most_frames(system: System, card: ModelCard, memory: float) -> int | None:
 
 
 def _encode_s(machine: Machine, frames: float) -> float:
-    """All frames through the vision encoder, batched."""
-    layer = decoder_layer(SIGLIP, PATCHES, 2 * PATCHES, sequences=frames)
+    """All frames through the vision encoder, batched; patches of a frame see each other."""
+    layer = decoder_layer(SIGLIP, PATCHES, PATCHES, sequences=frames, causal=False)
     return SIGLIP.layers * machine.time_s(layer)
 
 

@@ -468,7 +468,14 @@ def run(*, generator: str = "svd", device: str = "a100_80gb", ranks: int = 8, wa
         Whether ranks meet over the host even where the device has links.
     seeds, seed : int
         Of the error: how many, of which 0 leaves it out, and the first.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
     """
+    if seeds < 0 or seed < 0:
+        raise ValueError(f"parastep: seeds and seed must be non-negative, not {seeds!r}, {seed!r}")
     plan = _options(generator, device, ranks, warm_up, steps, pcie, "parastep")
     outcome = simulate(plan)
     alone = simulate(replace(plan, policy="sequential"))

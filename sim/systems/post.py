@@ -8,6 +8,7 @@ Executed here: the exact sampler, the private protocol on shares, alignment by d
 models. Computed: secure forwards over tokens and networks.
 """
 
+import math
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -18,6 +19,7 @@ from splatforge.sim.costs import Sourced
 from splatforge.sim.systems.cards import model
 from splatforge.sim.systems.distillation import acceptance, context_weights, distil, make_pair
 from splatforge.sim.systems.private_sampling import sample_privately, sampling_traffic
+from splatforge.sim.systems.roofline import ENDS, End, banded
 from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.secure_forward import NETWORKS, Network, forward_s, layer_s, traffic_s
 from splatforge.sim.systems.speculative import expected_tokens, overlap, speculate
@@ -55,9 +57,12 @@ def _network(name: str) -> Network:
                          f"Mbit/s and a delay in ms as 250/20, not {name!r}") from None
 
 
-def _banded(quantity, unit: str, source: str = _SOURCE) -> Sourced:
-    value, *ends = (quantity(end) for end in ("value", "slow", "fast"))
-    return Sourced(value, unit, source, min(value, *ends), max(value, *ends))
+def _attended(private: str, context: int = _CONTEXT) -> tuple[int, int]:
+    """Tokens that a layer attends to: the decoder's own, those of an encoder.
+
+    FLAN-T5 has the prompt, `context`, in its encoder; of its answer half as many are there.
+    """
+    return (max(1, context // 2), context) if private == "flan_t5_xl" else (context, 0)
 
 
 def latency_ratio(tokens: int, network: str = "lan", private: str = "flan_t5_xl") -> Sourced:
@@ -71,25 +76,32 @@ def latency_ratio(tokens: int, network: str = "lan", private: str = "flan_t5_xl"
         As of :func:`run`.
     private : str
         Model card. FLAN-T5 attends to half as many tokens of its own as of its encoder.
+
+    Raises
+    ------
+    ValueError
+        If tokens are not positive, or network or model are not known.
     """
     card, link = model(private), _network(network)
-    context, cross = (_CONTEXT // 2, _CONTEXT) if private == "flan_t5_xl" else (_CONTEXT, 0)
+    context, cross = _attended(private)
 
-    def ratio(delay_s: float, end) -> float:
+    def ratio(delay_s: float, end: End) -> float:
         through = replace(link, delay_s=delay_s, least_delay_s=delay_s)
         many, one = (layer_s(card, each, context, through, cross_context=cross, end=end)
                      for each in (tokens, 1))
         return many / one
     # Waiting flattens it and computing steepens it: ends of the one with ends of the other.
     every = [ratio(delay_s, end) for delay_s in (link.delay_s, link.least_delay_s)
-             for end in ("value", "slow", "fast")]
+             for end in ENDS]
     return Sourced(every[0], "1", _SOURCE, min(every), max(every))
 
 
 def decoder_layer(tokens: int, network: str = "lan", private: str = "vicuna_7b") -> Sourced:
     """Seconds of one decoder layer for some tokens; parameters as of :func:`latency_ratio`."""
     card, link = model(private), _network(network)
-    return _banded(lambda end: layer_s(card, tokens, _CONTEXT, link, end=end), "s")
+    context, cross = _attended(private)
+    return banded(lambda end: layer_s(card, tokens, context, link, cross_context=cross, end=end),
+                  "s", _SOURCE)
 
 
 def sampling_time(draft_tokens: int, network: str = "lan", private: str = "vicuna_7b", *,
@@ -97,9 +109,9 @@ def sampling_time(draft_tokens: int, network: str = "lan", private: str = "vicun
     """Seconds of sampling behind one forward, of traffic counted on the vocabulary's size."""
     traffic = sampling_traffic(model(private).vocab, draft_tokens, optimised=optimised)
     link = _network(network)
-    return _banded(lambda end: traffic_s(traffic, link, end), "s",
-                   f"{traffic.rounds} rounds, {traffic.size_bytes} bytes and {traffic.transfers} "
-                   "oblivious transfers, counted")
+    return banded(lambda end: traffic_s(traffic, link, end), "s",
+                  f"{traffic.rounds} rounds, {traffic.size_bytes} bytes and {traffic.transfers} "
+                  "oblivious transfers, counted")
 
 
 def speedup(acceptance: float, cost: float, draft_tokens: int, points: list[str]) -> Sourced:
@@ -115,6 +127,11 @@ def speedup(acceptance: float, cost: float, draft_tokens: int, points: list[str]
         Drafts for each forward.
     points : list of str
         Claims that acceptance and cost were taken from.
+
+    Raises
+    ------
+    ValueError
+        If the cost is not positive, or acceptance or drafts are out of range.
     """
     if not cost > 0:
         raise ValueError(f"Cost must be positive, not {cost!r}")
@@ -166,7 +183,7 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
     draft_tokens : int
         Drafts for each forward; 0 is a token a forward.
     context : int
-        Tokens that are attended to.
+        Tokens that are attended to; of FLAN-T5 those of its encoder, and half as many of its own.
     public_s : float
         Time of the public model for one draft, in seconds; by default about what reading a
         hundred million weights takes a CPU.
@@ -183,10 +200,14 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
         If an option is out of range.
     """
     card, link = model(private), _network(network)
-    if draft_tokens < 0 or context < 1 or not public_s >= 0 or runs < 1:
+    if draft_tokens < 0 or context < 1 or not 0 <= public_s < math.inf or runs < 1:
         raise ValueError("post: draft_tokens and public_s must not be negative, context and runs "
                          f"positive, not {draft_tokens!r}, {public_s!r}, {context!r}, {runs!r}")
-    one_s = forward_s(card, 1, context, link)
+    own, cross = _attended(private, context)
+
+    def through_s(tokens: int, network: Network = link) -> float:
+        return forward_s(card, tokens, own, network, cross_context=cross)
+    one_s = through_s(1)
     if not draft_tokens:
         return SystemRun(system="post", not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
                          metrics={"forward_s": one_s, "token_s": one_s, "speedup": 1.0,
@@ -200,7 +221,7 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
                                       optimised=optimised)
     frequencies = np.bincount(first, minlength=wanted.shape[1]) / runs
     traffic = sampling_traffic(card.vocab, draft_tokens, optimised=optimised)
-    forward, sampling = forward_s(card, draft_tokens + 1, context, link), traffic_s(traffic, link)
+    forward, sampling = through_s(draft_tokens + 1), traffic_s(traffic, link)
     step_s = forward + sampling + draft_tokens * public_s
     token_s = step_s / text.tokens_per_forward
     lengths = (1, 2, 4, 8, 16, 32)
@@ -223,13 +244,12 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
         curves=(
             Curve(title="Secure forward over tokens at once", x="tokens", y="over one token",
                   series={each.name: tuple(
-                      (float(n), forward_s(card, n, context, each)
-                       / forward_s(card, 1, context, each)) for n in lengths)
+                      (float(n), through_s(n, each) / through_s(1, each)) for n in lengths)
                       for each in {link.name: link, **{one.name: one for one in
                                                        NETWORKS.values()}}.values()}),
             Curve(title="Speed-up over drafts", x="drafts", y="x", series={
                 name: tuple((float(n), expected_tokens(acceptance(pair.private, table), n) * one_s
-                             / (forward_s(card, n + 1, context, link) + sampling + n * public_s))
+                             / (through_s(n + 1) + sampling + n * public_s))
                             for n in lengths)
                 for name, table in (("aligned", after), ("not aligned", before))})))
 

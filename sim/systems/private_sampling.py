@@ -158,6 +158,11 @@ def sampling_traffic(vocabulary: int, draft_tokens: int, *, optimised: bool = Tr
         Positive.
     optimised : bool
         As of :func:`sample_privately`.
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive.
     """
     if vocabulary < 1 or draft_tokens < 1:
         raise ValueError("Vocabulary and draft tokens must be positive, not "

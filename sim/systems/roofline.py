@@ -155,8 +155,8 @@ def elementwise(name: str, tokens: float, width: float, *, passes: float = 2.0,
 
 
 def decoder_layer(card: ModelCard, tokens: float, context: float, *, sequences: float = 1.0,
-                  element_bytes: float = 2.0) -> tuple[Operator, ...]:
-    """Operators of one layer of a decoder.
+                  element_bytes: float = 2.0, causal: bool = True) -> tuple[Operator, ...]:
+    """Operators of one layer of a decoder, or of an encoder.
 
     Parameters
     ----------
@@ -166,11 +166,13 @@ def decoder_layer(card: ModelCard, tokens: float, context: float, *, sequences: 
         Tokens that the last of them sees, itself included.
     sequences : float
         Sequences of these lengths, batched.
+    causal : bool
+        Whether a token sees only those up to itself; all see all in an encoder.
     """
     new, size = tokens * sequences, element_bytes
     queries, kv = card.heads * card.head_dim, card.kv_heads * card.head_dim
     up = 2 * card.ff if card.gated else card.ff
-    one = attention(tokens, context, card.heads, card.kv_heads, card.head_dim, causal=True,
+    one = attention(tokens, context, card.heads, card.kv_heads, card.head_dim, causal=causal,
                     element_bytes=size)
     return (
         elementwise("norm", new, card.hidden, element_bytes=size),

@@ -170,6 +170,11 @@ def to_ring(values: npt.ArrayLike, fraction_bits: int = FRACTION_BITS) -> npt.ND
         Of less than 2^(63 - `fraction_bits`) in magnitude.
     fraction_bits : int
         Position of the point.
+
+    Raises
+    ------
+    ValueError
+        If a value is too large or no number.
     """
     scaled = np.rint(np.asarray(values, np.float64) * 2.0**fraction_bits)
     if not (np.abs(scaled) < 2.0**63).all():

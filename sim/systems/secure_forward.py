@@ -18,12 +18,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
 from splatforge.sim.costs import Sourced
 from splatforge.sim.systems.cards import ModelCard
+from splatforge.sim.systems.roofline import End, end_of
 from splatforge.sim.systems.secret_shares import (
     FRACTION_BITS,
     Channel,
@@ -35,8 +35,6 @@ from splatforge.sim.systems.secret_shares import (
 __all__ = ["NETWORKS", "Network", "Primitive", "Step", "decoder_steps", "forward_s", "layer_s",
            "primitives", "traffic_s"]
 
-End = Literal["value", "slow", "fast"]
-
 #: Slots of a ciphertext, and the bits of each of its two parts' coefficients.
 SLOTS = 8192
 COEFFICIENT_BITS = Sourced(
@@ -45,7 +43,8 @@ COEFFICIENT_BITS = Sourced(
     "HomomorphicEncryption.org standard (2018), table 1", 109, 218)
 #: Multiply-accumulates modulo a prime of 64 bits, of all cores.
 MODULAR_PER_S = Sourced(
-    16e9, "Hz", "32 cores of 64 vCPU at 2.5 GHz, five cycles each: our choice", 8e9, 40e9)
+    16e9, "Hz", "estimate of ours, no measurement is behind it: 32 cores of 64 vCPU at 2.5 GHz, "
+    "five cycles each; low: ten, high: two", 8e9, 40e9)
 #: Correlated randomness.
 TRANSFERS_PER_S = Sourced(
     8 * 9.5426e6, "Hz", "cryprot-ot 0.2.0, README: 9.5426 million silent random OT a second on a "
@@ -276,21 +275,15 @@ def decoder_steps(card: ModelCard, tokens: int, context: int, *, cross_context: 
     return (*steps, _linear("down", tokens, ff, hidden))
 
 
-def _end(number: Sourced, end: End, *, rate: bool) -> float:
-    if end == "value":
-        return number.value
-    return number.high if (end == "fast") == rate else number.low
-
-
 def _seconds(network: Network, end: End, *, rounds: float, size_bytes: float, transfers: float,
              multiplies: float = 0.0, ciphertexts: float = 0.0) -> float:
-    bits = _end(COEFFICIENT_BITS, end, rate=False)
+    bits = end_of(COEFFICIENT_BITS, end, rate=False)
     delay_s = network.least_delay_s if end == "fast" else network.delay_s
     sent = size_bytes + ciphertexts * 2 * SLOTS * bits / 8
     limbs = math.ceil(bits / _LIMB_BITS)
     return (rounds * delay_s + sent / network.bytes_per_s
-            + transfers / _end(TRANSFERS_PER_S, end, rate=True)
-            + limbs * multiplies / _end(MODULAR_PER_S, end, rate=True))
+            + transfers / end_of(TRANSFERS_PER_S, end, rate=True)
+            + limbs * multiplies / end_of(MODULAR_PER_S, end, rate=True))
 
 
 def traffic_s(traffic: Traffic, network: Network, end: End = "value") -> float:

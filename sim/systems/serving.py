@@ -247,6 +247,10 @@ class PagedMemory:
         return 0.0
 
 
+#: Operators of a layer that tensor parallelism splits.
+_SPLIT = frozenset({"qkv", "rotate", "output", "up", "activation", "down"})
+
+
 class RooflineTimes:
     """Iterations of a decoder on a machine: every operator by its operations and bytes.
 
@@ -277,14 +281,19 @@ class RooflineTimes:
         self._token_s = card.kv_bytes_per_token() / machine.bytes_per_s / ranks
 
     def dense_s(self, tokens: int) -> float:
-        """All operators but attention over other tokens, all layers."""
+        """All operators but attention over other tokens, all layers.
+
+        Ranks share the matrices and what lies between them; norms and residuals are of the full
+        width on each of them, behind the sums.
+        """
         found = self._dense.get(tokens)
         if found is None:
             layer = [each for each in decoder_layer(self.card, tokens, tokens)
                      if each.name != "attention"]
-            found = self._dense[tokens] = self.card.layers * (
+            self._dense[tokens] = self.card.layers * (
                 sum(max(each.flop / self.machine.flop_per_s,
-                        each.size_bytes / self.machine.bytes_per_s) for each in layer) / self.ranks
+                        each.size_bytes / self.machine.bytes_per_s)
+                    / (self.ranks if each.name in _SPLIT else 1) for each in layer)
                 + (len(layer) + 1) * self.machine.launch_s)
             if self.link is not None:
                 self._dense[tokens] += 2 * self.card.layers * self.link.all_reduce_s(
@@ -404,7 +413,13 @@ class Engine:
     # Events -----------------------------------------------------------------------------------
 
     def add(self, requests: Iterable[Request]) -> None:
-        """Let requests come at their time."""
+        """Let requests come at their time.
+
+        Raises
+        ------
+        ValueError
+            If one has no tokens in or out.
+        """
         for request in requests:
             if request.input_tokens < 1 or request.output_tokens < 1:
                 raise ValueError(f"Request {request.number} must have tokens in and out, not "

@@ -1,8 +1,8 @@
 """Requests of published traces, or drawn from their statistics, which ``workloads.json`` holds.
 
-Of every trace the file keeps 65 quantiles of both lengths, their rank correlation, the rate of
-arrivals and how they scatter: the coefficient of variation of the gaps, of which a gamma
-distribution is drawn. What it does not keep is how the rate changes over minutes.
+Of every trace the file keeps 65 quantiles of both lengths and of the gaps between arrivals, the
+rank correlation of the lengths, and the rate. What it does not keep is how the rate changes over
+minutes.
 """
 
 import csv
@@ -138,6 +138,7 @@ def statistics(trace: Workload) -> dict[str, Any]:
         "output_mean": round(float(trace.output_tokens.mean()), 2),
         "input_quantiles": [int(each) for each in np.quantile(trace.input_tokens, _LEVELS)],
         "output_quantiles": [int(each) for each in np.quantile(trace.output_tokens, _LEVELS)],
+        "gap_quantiles_s": [float(f"{each:.4g}") for each in np.quantile(gaps, _LEVELS)],
     }
 
 
@@ -169,8 +170,10 @@ def draw(name: str, *, seed: int = 0, count: int | None = None) -> Workload:
     lengths = [np.maximum(np.rint(np.interp(norm.cdf(each), _LEVELS, known[f"{kind}_quantiles"])),
                           1).astype(np.int64)
                for each, kind in ((first, "input"), (second, "output"))]
-    shape = 1 / known["gap_variation"]**2
-    gaps = rng.gamma(shape, 1 / (shape * known["rate_per_s"]), size)
+    quantiles = np.array(known["gap_quantiles_s"])
+    # Straight lines between quantiles have a longer mean than what they are of: the rate is kept.
+    mean_s = float(np.diff(_LEVELS) @ (quantiles[1:] + quantiles[:-1])) / 2
+    gaps = np.interp(rng.random(size), _LEVELS, quantiles) / (known["rate_per_s"] * mean_s)
     return Workload(name=name, source=f"drawn from the statistics of {known['source']}",
                     arrival_s=np.cumsum(gaps) - gaps[0], input_tokens=lengths[0],
                     output_tokens=lengths[1])
