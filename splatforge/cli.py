@@ -115,6 +115,9 @@ def _span(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+CameraOption = Annotated[Path | None, typer.Option(
+    "--camera", metavar="FILE",
+    help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")]
 JsonOption = Annotated[str | None, typer.Option(
     "--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")]
 DesignArgument = Annotated[str, typer.Argument(
@@ -138,9 +141,7 @@ class ViewOptions:
         help="A generated or fetched scene, or files, which are merged.")]
     size: Annotated[Any, typer.Option(
         "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = None
-    camera: Annotated[Path | None, typer.Option(
-        "--camera", metavar="FILE",
-        help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")] = None
+    camera: CameraOption = None
     antialiased: Annotated[bool | None, typer.Option(
         "--antialiased/--no-antialiased",
         help="With or without the mip filter, whatever the scene says.")] = None
@@ -1106,9 +1107,6 @@ _OVERVIEW = 200_000
 TauOption = Annotated[float, typer.Option(
     "--tau", metavar="PX", min=1e-3, max=1e5,
     help="Pixels below which a node is fine enough.")]
-LodCameraOption = Annotated[Path | None, typer.Option(
-    "--camera", metavar="FILE",
-    help="Cameras of a capture: COLMAP folder or file, transforms.json, cameras.json.")]
 LodSizeOption = Annotated[Any, typer.Option(
     "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
 
@@ -1123,7 +1121,7 @@ def lod_search(
     frames: Annotated[int | None, typer.Option(
         "--frames", min=3,
         help="Frames to take of the cameras or of the trajectory; of that 90.")] = None,
-    camera: LodCameraOption = None,
+    camera: CameraOption = None,
     size: LodSizeOption = None,
     tau: TauOption = 6.0,
     window: Annotated[int, typer.Option(
@@ -1177,7 +1175,7 @@ def lod_cut(
     tree: Annotated[Path, typer.Argument(metavar="FILE", help="A .lod file.")],
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write.")],
-    camera: LodCameraOption = None,
+    camera: CameraOption = None,
     size: LodSizeOption = None,
     tau: TauOption = 6.0,
     json_file: JsonOption = None,
