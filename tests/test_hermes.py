@@ -123,7 +123,7 @@ def test_what_is_known_of_a_stage_narrows_what_follows():
 def test_committed_applications_are_those_of_the_samples():
     path = TRACES / "hermes" / "pdgraphs.json"
     if not path.exists():
-        pytest.skip("the authors' samples are not at hand")
+        pytest.skip("the authors' samples are not in ../shared/traces; they are not committed")
     from splatforge.sim.systems.pdgraph import _parse
 
     assert _parse(distil(json.loads(path.read_text("utf-8")))) == applications()

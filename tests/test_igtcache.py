@@ -21,7 +21,7 @@ INSTANT = Store(latency_s=0.0, bytes_per_s=1e18)
 def trace(name: str) -> Path:
     path = TRACES / name
     if not path.exists():
-        pytest.skip(f"no trace {name}")
+        pytest.skip(f"block trace {name} is not in ../shared/traces; traces are not committed")
     return path
 
 

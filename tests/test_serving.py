@@ -249,7 +249,7 @@ def test_drawn_requests_have_the_statistics_of_their_trace(name):
 @pytest.mark.parametrize("name", loads.TRACES)
 def test_committed_statistics_are_those_of_the_traces(name):
     if not TRACES.is_dir():
-        pytest.skip("traces are not at hand")
+        pytest.skip("request traces are not in ../shared/traces; they are not committed")
     kept = dict(loads._committed()[name])
     assert kept.pop("source")
     assert loads.statistics(loads.read_trace(name, TRACES)) == kept
