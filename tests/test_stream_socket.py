@@ -76,6 +76,7 @@ class Proxy:
     def __init__(self, port, *, breaks=(), damage=None):
         self.port, self.breaks, self.damage = port, list(breaks), damage
         self.up = self.down = self.connections = 0
+        self.tasks = set()
 
     @asynccontextmanager
     async def running(self):
@@ -84,9 +85,14 @@ class Proxy:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
+            # The client is gone; a connection that the cloud still holds is not closed by it.
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def connect(self, reader, writer):
         self.connections += 1
+        self.tasks.add(asyncio.current_task())
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.port)
         limit = self.breaks.pop(0) if self.breaks else None
 
@@ -116,11 +122,15 @@ class Proxy:
             with suppress(OSError):
                 target.write_eof()
 
-        await asyncio.gather(
-            pass_on(reader, other_writer, False), pass_on(other_reader, writer, True),
-            return_exceptions=True)
-        for each in (writer, other_writer):
-            each.close()
+        try:
+            await asyncio.gather(
+                pass_on(reader, other_writer, False), pass_on(other_reader, writer, True),
+                return_exceptions=True)
+        finally:
+            for each in (writer, other_writer):
+                each.close()
+                with suppress(OSError):
+                    await each.wait_closed()
 
 
 class Tamper:
