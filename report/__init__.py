@@ -5,14 +5,17 @@ page can be made again from a JSON file and the pictures, without the tools that
 """
 
 from splatforge.report.assemble import assemble
+from splatforge.report.claims import by_system
 from splatforge.report.page import html, write
 from splatforge.report.records import (
     Baseline,
     EnergyPart,
     Machine,
+    PublishedClaim,
     Report,
     Share,
     Stage,
+    SystemClaims,
     TileGrid,
 )
 
@@ -20,11 +23,14 @@ __all__ = [
     "Baseline",
     "EnergyPart",
     "Machine",
+    "PublishedClaim",
     "Report",
     "Share",
     "Stage",
+    "SystemClaims",
     "TileGrid",
     "assemble",
+    "by_system",
     "html",
     "write",
 ]

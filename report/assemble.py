@@ -14,6 +14,7 @@ from splatforge.report.records import (
     Report,
     Share,
     Stage,
+    SystemClaims,
     TileGrid,
 )
 
@@ -59,12 +60,14 @@ def assemble(
     reference: npt.NDArray[np.float32],
     tiles: TileGrid | None = None,
     frame: int = 0,
+    systems: Sequence[SystemClaims] = (),
 ) -> Report:
     """Return the report of one co-simulation and one simulation of the same frames.
 
     Parameters
     ----------
-    command, versions, scene, cosim, simulate, design, rendered, reference, tiles, frame
+    command, versions, scene, cosim, simulate, design, rendered, reference, tiles, \
+    frame, systems
         As the fields of :class:`Report`; `simulate` also holds ``counters``, ``actions``,
         ``issued``, ``energy``, ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes
         them.
@@ -88,7 +91,7 @@ def assemble(
                      source=_bands(each, simulate["gpu_stages"]))
             for name, each in simulate["baselines"].items()
         ],
-        notes=_notes(simulate),
+        notes=_notes(simulate), systems=systems,
     )
 
 

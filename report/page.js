@@ -27,3 +27,21 @@ for (const compare of document.querySelectorAll(".compare")) {
   input.addEventListener("input", show);
   show();
 }
+const filter = document.querySelector(".filter");
+if (filter) {
+  const boxes = [...filter.querySelectorAll("input")];
+  const choose = () => {
+    const chosen = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
+    for (const system of document.querySelectorAll(".system")) {
+      const rows = [...system.querySelectorAll("tbody tr")];
+      for (const row of rows) row.hidden = !chosen.has(row.dataset.status);
+      const shown = rows.filter((row) => !row.hidden).length;
+      system.querySelector(".shown").textContent = `${shown} of ${rows.length}`;
+    }
+  };
+  filter.addEventListener("change", choose);
+  choose();
+  for (const link of document.querySelectorAll('.claims a[href^="#claims-"]')) {
+    link.addEventListener("click", () => { document.querySelector(link.hash).open = true; });
+  }
+}

@@ -12,7 +12,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from splatforge.report import pictures, plots
+from splatforge.report import claims, pictures, plots
 from splatforge.report.records import Report, plain
 
 __all__ = ["html", "write"]
@@ -59,6 +59,7 @@ def html(report: Report) -> str:
         units=list(_units(report.simulate.get("units", {}))),
         systems=list(_systems(report.simulate.get("systems", {}))),
         streams=list(_streams(report.simulate.get("bytes", {}))),
+        statuses=list(claims.statuses(report.systems)),
         si=plots.si, ratio=plots.ratio, frames=_frames(report),
         css=Markup((page / "page.css").read_text("utf-8")),
         js=Markup((page / "page.js").read_text("utf-8")),

@@ -192,6 +192,55 @@ class TileGrid:
         return rows, columns
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedClaim:
+    """A published figure and what a model of ours says, as text.
+
+    Parameters
+    ----------
+    id, quantity : str
+        Of the claim; what was measured.
+    published, computed, band : str
+        Numbers with their units; empty where there is none.
+    status, reason : str
+        As it was computed, and why.
+    setting, source : str
+        What ours has in the place of the paper's; where the figure was read.
+    """
+
+    id: str
+    quantity: str
+    published: str
+    computed: str
+    band: str
+    status: str
+    reason: str = ""
+    setting: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemClaims:
+    """Claims on one system.
+
+    Parameters
+    ----------
+    name, about, paper : str
+        Its key, what it is, and where it was published.
+    claims : sequence of PublishedClaim
+        In the order of their table.
+    """
+
+    name: str
+    about: str
+    paper: str
+    claims: Sequence[PublishedClaim]
+
+    def count(self, status: str) -> int:
+        """Claims of a status."""
+        return sum(claim.status == status for claim in self.claims)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """Everything that the page shows.
@@ -220,6 +269,8 @@ class Report:
         Cost or constant to where it is from.
     notes : sequence of str
         What a reader must know to not misread the figures.
+    systems : sequence of SystemClaims
+        Published figures of GPU-side systems beside ours.
 
     Raises
     ------
@@ -244,6 +295,7 @@ class Report:
     tiles: TileGrid | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    systems: Sequence[SystemClaims] = ()
 
     def __post_init__(self) -> None:
         shape = np.shape(self.rendered)

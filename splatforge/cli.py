@@ -1804,7 +1804,9 @@ def report(
     """Co-simulate and simulate frames, and write a page that shows everything."""
     import numpy as np
 
-    from splatforge import report as pages
+    import splatforge.claims as ledger
+    import splatforge.report as pages
+    from splatforge.sim.systems.run import SYSTEMS
     from splatforge.verification.cosim import cosim as run
 
     _check_outputs(json_file, output)
@@ -1833,6 +1835,9 @@ def report(
         reference=result.worst.exact,
         tiles=pages.TileGrid(tile_px=16, counts={
             name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
+        systems=pages.by_system(
+            ledger.record(ledger.kept())["claims"],
+            {name: about for name, (_, about) in SYSTEMS.items()}),
     )
     with _progress("writing the page"):
         pages.write(made, output)
@@ -1856,7 +1861,7 @@ def claims(
     json_file: JsonOption = None,
 ) -> None:
     """Compare published numbers with ours; exit 1 if a status is worse than the committed one."""
-    from splatforge import claims as ledger
+    import splatforge.claims as ledger
 
     if accept and paper:
         raise ValueError("Statuses must be accepted for all papers at once, not with --paper")
@@ -1876,6 +1881,7 @@ def claims(
             print(f"--all lists the {len(rows) - len(shown)} that nothing of ours computes as well")
     if accept:
         ledger.accept(rows)
+        ledger.keep(rows)
         return
     lines = ledger.worse(rows, ledger.committed(), whole=not paper)
     for line in lines:
@@ -1987,7 +1993,7 @@ def _draw(runs: "Mapping[str, SystemRun]", path: Path) -> None:
 
 
 def _claims_of(name: str) -> "tuple[Sequence[Row], list[Any]]":
-    from splatforge import claims as ledger
+    import splatforge.claims as ledger
 
     with _progress("computing claims") as tell:
         rows = ledger.evaluate((name,), progress=tell)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splatforge.claims import frames, ledger, parts
+from splatforge.claims import computed, frames, ledger, parts
 from splatforge.claims.claim import (
     TAGS,
     Claim,
@@ -18,6 +18,7 @@ from splatforge.claims.claim import (
     read_claims,
     source_names,
 )
+from splatforge.claims.computed import keep, kept
 from splatforge.claims.ledger import Row, accept, committed, evaluate, record, worse
 from splatforge.claims.status import STATUSES, band_width, status
 from splatforge.cli import main
@@ -287,6 +288,39 @@ def rows() -> tuple[Row, ...]:
 
 def test_no_status_is_worse_than_committed(rows) -> None:
     assert worse(rows, committed()) == []
+
+
+def test_what_is_kept_is_what_is_computed(rows) -> None:
+    """The page shows the one; where they part, `splatforge claims --accept` is due."""
+    stale = []
+    for before, now in zip(
+            kept(), [each for each in rows if each.claim.paper in SYSTEMS], strict=True):
+        assert before.claim == now.claim
+        ends = [None if each.ours is None else
+                (each.ours.value, each.ours.low, each.ours.high) for each in (before, now)]
+        if before.status != now.status or ends[0] != (
+                ends[1] and pytest.approx(ends[1], rel=1e-3)):
+            stale.append((now.claim.id, ends))
+    assert not stale
+
+
+def test_computed_values_are_read_back(tmp_path) -> None:
+    path = tmp_path / "computed.json"
+    before = kept()
+    keep([*before, row("other", "predicted")], path)
+    assert path.read_text() == computed.COMPUTED.read_text()
+    assert [each.ours for each in kept(path)] == [each.ours for each in before]
+    values = json.loads(path.read_text())
+    name, value = values.popitem()
+    for text, message in (
+            (json.dumps(values), rf"computed\.json: {name} has no value there: run `splatforge "),
+            (json.dumps(values | {name: value | {"low": -1}}), r"must hold values of claims: "),
+            (json.dumps(values | {name: value, "ellm.decode_speedup": value}),
+             r"ellm\.decode_speedup has a value there"),
+            ("{", "must hold values of claims: JSONDecodeError"), ("[]", "must hold values of")):
+        path.write_text(text)
+        with pytest.raises(ClaimError, match=message):
+            kept(path)
 
 
 def test_every_system_is_there() -> None:
@@ -579,7 +613,8 @@ def test_verb_accepts(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(ledger, "read_claims", lambda: known)
     written = list[Row]()
     monkeypatch.setattr("splatforge.claims.accept", written.extend)
+    monkeypatch.setattr("splatforge.claims.keep", written.extend)
     assert main(["claims", "--accept"]) == 0
-    assert [each.claim for each in written] == known
+    assert [each.claim for each in written] == 2 * known
     assert main(["claims", "--accept", "--paper", "roofgs"]) == 2
     assert "Statuses must be accepted for all papers at once" in capsys.readouterr().err

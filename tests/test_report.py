@@ -22,6 +22,28 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs chromium to draw the page: apt install chromium")
 
 
+def entry(name: str, status: str, **changes) -> dict[str, object]:
+    """One claim as `splatforge claims --json` has it."""
+    return {
+        "id": f"some.{name}", "paper": "some", "title": "Some <paper>", "quantity": name,
+        "unit": "x", "relation": "equal", "published": 3.25, "ours": 3.0, "ours_band": [2.5, 4.0],
+        "status": status, "reason": "why", "repeats": None, "setting_note": "", "source": "key",
+        "read_in": "page 7"} | changes
+
+
+def claimed() -> tuple[report.SystemClaims, ...]:
+    """Two systems: one of two claims, one of forty."""
+    long = "a quantity whose name is long, on a device of which nobody knows the name either"
+    return report.by_system([
+        entry("speed", "predicted"),
+        entry("share", "no model yet", published=[10, 12345], unit="%", ours=None, ours_band=None,
+              relation="at most", reason="", repeats="some.speed"),
+        *(entry(f"{long}, {number}", "not reproduced", paper="other", ours_band=[3.0, 3.0],
+                setting_note="another") for number in range(40)),
+        entry("elsewhere", "predicted", paper="gscore"),
+    ], {"some": "a system", "other": "another system", "empty": "one without claims"})
+
+
 def record(**changes) -> report.Report:
     rng = np.random.default_rng(1)
     reference = rng.random((48, 80, 3), np.float32)
@@ -70,6 +92,7 @@ def record(**changes) -> report.Report:
             "pairs": np.arange(15).reshape(3, 5), "evaluations": np.ones((3, 5), np.int64)}),
         "sources": {"DRAM": "8 pJ/bit"},
         "notes": ["The clock is assumed."],
+        "systems": claimed(),
     }
     return report.Report(**(values | changes))
 
@@ -121,6 +144,22 @@ def test_units_and_streams_are_listed(page):
     bare = Tags(report.html(record(simulate={"cycles": 1}))).text
     assert "By unit" not in bare
     assert "by stream" not in bare
+
+
+def test_claims_of_systems_are_listed(page):
+    text = "".join(Tags(page).text.split())
+    for said in ("system predicted not reproduced no model yet all some 1 - 1 2 other - 40 - 40",
+                 "some: a system Some <paper>. 2 of 2 claims shown",
+                 "speed 3.25 x 3 x 2.5 to 4 x predicted why page 7",
+                 "share ≤ 10 to 12,345 % - - no model yet repeats some.speed page 7",
+                 "name either, 39 another 3.25 x 3 x - not reproduced why page 7"):
+        assert "".join(said.split()) in text, said
+    assert "elsewhere" not in text
+    assert "one without claims" not in Tags(page).text
+    rows = [attributes["data-status"] for tag, attributes in Tags(page).tags
+            if tag == "tr" and "data-status" in attributes]
+    assert rows == ["predicted", "no model yet", *["not reproduced"] * 40]
+    assert "GPU-side" not in Tags(report.html(record(systems=()))).text
 
 
 @pytest.mark.parametrize(("scene", "title"), [
@@ -236,7 +275,7 @@ def test_equal_pictures_and_empty_sections():
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
     bare = record(
         rendered=reference, cosim=cosim, simulate={}, stages=(), breakdown=(), energy=(),
-        machines=(), baselines=(), tiles=None, sources={}, notes=(), frame=1)
+        machines=(), baselines=(), tiles=None, sources={}, notes=(), systems=(), frame=1)
     page = Tags(report.html(bare))
     assert "∞ dB" in page.text
     assert "frame 1" in page.text
@@ -373,16 +412,37 @@ def test_browser_reports_a_broken_plot(tmp_path):
 
 @needs_chromium
 def test_nothing_is_wider_than_a_phone(tmp_path):
-    """In a frame of 390 pixels the page does not scroll sideways."""
-    report.write(record(), tmp_path / "index.html")
-    frame = tmp_path / "frame.html"
+    """In a frame of 390 pixels the page does not scroll sideways, with all its claims unfolded."""
+    found = framed(tmp_path, 390, "for (const each of page.querySelectorAll('details')) "
+                                  "each.open = true;")
+    assert found[0] <= found[1] == 390
+
+
+def framed(folder, width: int, script: str, result: str = "0") -> list[int]:
+    """Widths of the page, of its frame, and a result, after a script has run on `page`."""
+    report.write(record(), folder / "index.html")
+    frame = folder / "frame.html"
     frame.write_text(
-        '<!doctype html><body><iframe src="index.html" width="390" height="3000"></iframe><script>'
-        'addEventListener("load", () => setTimeout(() => { const page = '
-        'document.querySelector("iframe").contentDocument.documentElement;'
-        'document.title = page.scrollWidth + " of " + page.clientWidth; }, 3000));</script>',
-        "utf-8")
-    run = browse(frame, tmp_path / "profile", "--dump-dom", "--allow-file-access-from-files")
-    found = re.search(r"<title>(\d+) of (\d+)</title>", run.stdout)
+        f'<!doctype html><body><iframe src="index.html" width="{width}" height="3000"></iframe>'
+        '<script>addEventListener("load", () => setTimeout(() => { const page = '
+        f'document.querySelector("iframe").contentDocument; {script} '
+        'const all = page.documentElement;'
+        f'document.title = [all.scrollWidth, all.clientWidth, {result}].join(" ");'
+        '}, 3000));</script>', "utf-8")
+    run = browse(frame, folder / "profile", "--dump-dom", "--allow-file-access-from-files")
+    assert "CONSOLE" not in run.stderr
+    found = re.search(r"<title>([\d ]+)</title>", run.stdout)
     assert found, run.stdout[-500:]
-    assert int(found[1]) <= int(found[2]) == 390
+    return [int(each) for each in found[1].split()]
+
+
+@needs_chromium
+def test_claims_are_filtered_by_status(tmp_path):
+    """A box that is cleared hides its claims; what is shown is counted and fits the page."""
+    wide, inside, shown, text = framed(
+        tmp_path, 1280,
+        'const box = page.querySelector("input[value=\'not reproduced\']"); box.click();',
+        '[...page.querySelectorAll(".system tbody tr")].filter((row) => row.checkVisibility())'
+        '.length, page.querySelector("#claims-other .shown").textContent === "0 of 40" ? 1 : 0')
+    assert wide <= inside == 1280
+    assert (shown, text) == (2, 1)
