@@ -1,6 +1,6 @@
 """Searches of a city's tree side by side, and what cuts look like: ratios of one run.
 
-    python bench/lod.py CITY.lod [--cameras FOLDER] [--tau 6 12 ...] [--json FILE]
+    python bench/lod.py CITY.lod [--cameras FOLDER] [--tau-px 6 12 ...] [--json FILE]
 
 Along paths on foot, by car and of recorded heads (EyeNavGS, from the folder): nodes visited and
 processor time of the streaming search, of that from the last cut, and of that from the last cut
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("tree", type=Path)
     parser.add_argument("--cameras", type=Path)
     parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--tau", type=float, nargs="*", default=[6, 12, 24, 48, 96])
+    parser.add_argument("--tau-px", type=float, nargs="*", default=[6, 12, 24, 48, 96])
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> int:
     print("tau  path            cut nodes  visited: streaming, last cut, all its subtrees   "
           "time: ratios   unchanged 1, 64")
     agree = True
-    for tau in arguments.tau[:3]:
+    for tau in arguments.tau_px[:3]:
         for name, cameras in paths(arguments.cameras, arguments.frames).items():
             found = search_path(tree, cameras, SearchDesign(tau_px=tau))
             agree &= found.identical
@@ -81,7 +81,7 @@ def main() -> int:
     whole = {mip: [drawn(everything, camera, mip) for camera in views] for mip in (False, True)}
     gaussians = everything.gaussians
     del everything
-    for tau in arguments.tau:
+    for tau in arguments.tau_px:
         search = Search(tree, SearchDesign(tau_px=tau))
         cuts = [search.full(camera).ids for camera in views]
         share = float(np.mean([len(ids) for ids in cuts])) / gaussians

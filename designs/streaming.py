@@ -7,7 +7,7 @@ codebooks, and how a message is laid out, are not told there.
 
 from dataclasses import dataclass
 
-__all__ = ["ENTROPY_CODERS", "LinkDesign", "LoopDesign", "StreamingDesign"]
+__all__ = ["ENTROPY_CODERS", "NETWORKS", "LinkDesign", "LoopDesign", "StreamingDesign"]
 
 #: How the body of a message may be packed further.
 ENTROPY_CODERS = ("none", "zlib")
@@ -141,8 +141,8 @@ class LoopDesign:
     search_ns_per_node, encode_us_per_gaussian : float
         Time of the cloud for a node that its search looks at, and for a Gaussian that it codes;
         non-negative. Our encoder took 20 us of one core of a server; 50 ns are assumed.
-    render_ms, display_ms : float
-        Time of the client for a frame, and from a frame to half of its pixels' light; non-negative.
+    display_ms : float
+        From a frame to half of its pixels' light; non-negative.
     encode_ms, decode_ms : float
         Of a frame of a video that the cloud would send in place of Gaussians; non-negative.
 
@@ -159,7 +159,6 @@ class LoopDesign:
     packet_header_bytes: int = 52
     search_ns_per_node: float = 50.0
     encode_us_per_gaussian: float = 20.0
-    render_ms: float = 11.1
     display_ms: float = 5.6
     encode_ms: float = 5.0
     decode_ms: float = 5.0
@@ -170,8 +169,8 @@ class LoopDesign:
         if not (1 <= self.packet_bytes <= 65535 and 0 <= self.packet_header_bytes <= 1000):
             raise ValueError(f"Loop packets must have 1 to 65535 bytes behind at most 1000, not "
                              f"{self.packet_bytes!r} behind {self.packet_header_bytes!r}")
-        for name in ("search_ns_per_node", "encode_us_per_gaussian", "render_ms", "display_ms",
-                     "encode_ms", "decode_ms"):
+        for name in ("search_ns_per_node", "encode_us_per_gaussian", "display_ms", "encode_ms",
+                     "decode_ms"):
             value = getattr(self, name)
             if not 0 <= value <= 1e9:
                 raise ValueError(f"Loop {name} must be 0 to 1e9, not {value!r}")
@@ -180,3 +179,7 @@ class LoopDesign:
         """Bytes on the wire for bytes of the program: packet headers, and what is sent again."""
         packets = -(-payload_bytes // self.packet_bytes)
         return (payload_bytes + packets * self.packet_header_bytes) / (1 - self.loss)
+
+
+#: Networks by name: Nebula's wireless, 100 Mbps and 100 nJ a byte.
+NETWORKS = {"nebula": LinkDesign(latency_ms=10.0)}

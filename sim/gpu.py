@@ -43,8 +43,8 @@ from splatforge.scenes import check_regular_file
 from splatforge.sim.costs import Entry, Sourced, read_entries
 
 __all__ = ["FALLOFFS", "NOT_MODELLED", "FrameWork", "GpuDevice", "GpuRun", "GpuStage", "TileCounts",
-           "compare", "devices", "gpu_frame", "gpu_project", "gpu_rasterize", "gpu_sort",
-           "read_devices"]
+           "compare", "devices", "gpu_frame", "gpu_project", "gpu_rasterize", "gpu_search",
+           "gpu_sort", "read_devices"]
 
 #: What no stage holds.
 NOT_MODELLED = (
@@ -487,6 +487,20 @@ def gpu_project(device: GpuDevice, *, gaussians: int, visible: int, coefficients
     traffic += _count(8, "B") * gaussians  # radius and tile count are cleared for all
     project = (_per("geometry_flop") + _per("color_flop") * coefficients) * visible
     return _stage("preprocess", project, traffic, device)
+
+
+def gpu_search(device: GpuDevice, *, visited: int) -> GpuStage:
+    """Stage ``search``: nodes of a level-of-detail tree are read and measured.
+
+    Parameters
+    ----------
+    device : GpuDevice
+        What does it.
+    visited : int
+        Nodes that are looked at: of each a box, the parent and the first child, 32 bytes, and 20
+        operations (:func:`splatforge.algos.voyager.search.Search.full`).
+    """
+    return _stage("search", _count(20, "FLOP") * visited, _count(32, "B") * visited, device)
 
 
 def gpu_sort(device: GpuDevice, *, gaussians: int, visible: int, pairs: int, tiles: int

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from splatforge.sim.costs import CostTable, Sourced
     from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
-    from splatforge.sim.streaming import OnAir
+    from splatforge.sim.streaming import OnAir, SpeedPoint
     from splatforge.sim.systems.run import SystemRun
     from splatforge.verification.cosim import CosimPictures
 
@@ -265,16 +265,20 @@ class MemoryOptions:
         )
 
 
+TauOption = Annotated[float, typer.Option(
+    "--tau-px", metavar="PX", min=1e-3, max=1e5,
+    help="Size that a node of a cut is below, in pixels.")]
+WindowOption = Annotated[int, typer.Option(
+    "--window-frames", min=1, max=1 << 16,
+    help="Frames from search to search, which runs so far ahead: Nebula's 4, Voyager's 32.")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutOptions:
     """Which cuts the cloud searches, and how it codes them."""
 
-    tau_px: Annotated[float, typer.Option(
-        "--tau-px", min=0.1, max=1000, help="Size that a Gaussian of a cut is below, in pixels."
-    )] = 6.0
-    window_frames: Annotated[int, typer.Option(
-        "--window-frames", min=1, max=1024,
-        help="Frames from search to search: Nebula's 4, Voyager's 32.")] = 4
+    tau_px: TauOption = 6.0
+    window_frames: WindowOption = 4
     reuse_window: Annotated[int, typer.Option(
         "--reuse-window", min=0, max=65535,
         help="Frames for which a Gaussian stays that no cut has.")] = 32
@@ -1104,9 +1108,6 @@ def _tree_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 #: Gaussians by which a tree is looked at where a first view or a path is asked for.
 _OVERVIEW = 200_000
 
-TauOption = Annotated[float, typer.Option(
-    "--tau", metavar="PX", min=1e-3, max=1e5,
-    help="Pixels below which a node is fine enough.")]
 LodSizeOption = Annotated[Any, typer.Option(
     "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")]
 
@@ -1123,10 +1124,8 @@ def lod_search(
         help="Frames to take of the cameras or of the trajectory; of that 90.")] = None,
     camera: CameraOption = None,
     size: LodSizeOption = None,
-    tau: TauOption = 6.0,
-    window: Annotated[int, typer.Option(
-        "--window", min=1, max=1 << 16,
-        help="Frames from search to search, where it runs ahead of them.")] = 4,
+    tau_px: TauOption = 6.0,
+    window_frames: WindowOption = 4,
     json_file: JsonOption = None,
 ) -> None:
     """Search a tree along a path, by every search, and compare what each takes."""
@@ -1143,9 +1142,10 @@ def lod_search(
     views = _cameras(opened.scene(opened.overview(_OVERVIEW)), size, camera, trajectory, frames,
                      (1280, 720))
     with _progress("searching") as tell:
-        found = search_path(opened, views, SearchDesign(tau_px=tau, window_frames=window),
-                            progress=tell)
-    record = {"tree": str(tree), "nodes": opened.nodes, "tau_px": tau, "window_frames": window,
+        found = search_path(
+            opened, views, SearchDesign(tau_px=tau_px, window_frames=window_frames), progress=tell)
+    record = {"tree": str(tree), "nodes": opened.nodes, "tau_px": tau_px,
+              "window_frames": window_frames,
               "width": views[0].width, "height": views[0].height, **asdict(found)}
     streaming = found.streaming
 
@@ -1165,19 +1165,19 @@ def lod_search(
            f"at worst {100 * found.unchanged_worst[gap]:.3f} %"))
           for gap, share in found.unchanged.items()),
         ("new a frame", f"{found.added_nodes:,.1f} nodes"),
-        (f"{window} frames ahead", (f"{100 * found.ahead_present:.3f} % of a cut there, "
+        (f"{window_frames} frames ahead", (f"{100 * found.ahead_present:.3f} % of a cut there, "
          f"at worst {100 * found.ahead_present_worst:.3f} %")),
     ])
 
 
-@lod_app.command("cut", epilog="Example: splatforge lod cut city.lod -o cut.ply --tau 12")
+@lod_app.command("cut", epilog="Example: splatforge lod cut city.lod -o cut.ply --tau-px 12")
 def lod_cut(
     tree: Annotated[Path, typer.Argument(metavar="FILE", help="A .lod file.")],
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE", help="The .ply, .splat or .spz to write.")],
     camera: CameraOption = None,
     size: LodSizeOption = None,
-    tau: TauOption = 6.0,
+    tau_px: TauOption = 6.0,
     json_file: JsonOption = None,
 ) -> None:
     """Write the cut of a view as a scene, to render."""
@@ -1191,7 +1191,7 @@ def lod_cut(
     opened = LodTree.open(tree)
     (view,) = _cameras(
         opened.scene(opened.overview(_OVERVIEW)), size, camera, None, 1, (1280, 720))
-    found = opened.scene(Search(opened, SearchDesign(tau_px=tau)).full(view).ids)
+    found = opened.scene(Search(opened, SearchDesign(tau_px=tau_px)).full(view).ids)
     output.parent.mkdir(parents=True, exist_ok=True)
     save(found, output)
     _saved(str(output), found, json_file)
@@ -2211,40 +2211,64 @@ def cloud_measure(
     city: CityArgument,
     cuts: CutOptions,
     way: WayOptions,
-    bandwidth_mbps: Annotated[float, typer.Option(
-        "--bandwidth-mbps", min=0.001, help="Of the modeled network, either way.")] = 100.0,
-    latency_ms: Annotated[float, typer.Option(
-        "--latency-ms", min=0, max=10_000, help="Of the modeled network, one way.")] = 10.0,
+    network: Annotated[str, typer.Option(
+        "--network", metavar="NAME", help="Modeled network: nebula has 100 Mbps at 100 nJ a byte."
+    )] = "nebula",
+    bandwidth_mbps: Annotated[float | None, typer.Option(
+        "--bandwidth-mbps", min=0.001, help="In place of the network's, either way.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(
+        "--latency-ms", min=0, max=10_000, help="In place of the network's, one way.")] = None,
     loss: Annotated[float, typer.Option(
         "--loss", min=0, max=0.9, help="Share of packets that are sent again.")] = 0.0,
     outage_s: Annotated[str | None, typer.Option(
         "--outage-s", metavar="FROM:TO", help="Seconds in which the network stands still.")] = None,
+    client: Annotated[str, typer.Option(
+        "--client", metavar="NAME",
+        help="What draws: voyager, our RTL's cycle model, or a GPU such as orin_nx_16gb."
+    )] = "agx_orin_64gb",
+    drawn: Annotated[int, typer.Option(
+        "--drawn", min=1, help="Frames that are drawn for quality and the client's time.")] = 9,
     video: Annotated[bool, typer.Option(
-        "--video/--no-video", help="Also encode the frames as H.264 and H.265.")] = True,
+        "--video/--no-video", help="Also draw all frames, as H.264 and H.265.")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Count what streaming a way takes, beside what else could be sent, and model the loop."""
     import numpy as np
 
-    from splatforge.algos.quality import psnr_db
-    from splatforge.designs.streaming import LinkDesign, LoopDesign
+    from splatforge.algos.reference import render
+    from splatforge.designs.streaming import NETWORKS, LoopDesign
     from splatforge.sim import streaming
+    from splatforge.sim.client import client_frame, clients
     from splatforge.sim.video import ENCODERS, encode_video, raw_video_rate
 
     _check_outputs(json_file)
+    if network not in NETWORKS:
+        raise ValueError(f"Network must be one of {', '.join(NETWORKS)}, not {network!r}")
+    if client not in clients():
+        raise ValueError(f"Client must be one of {', '.join(clients())}, not {client!r}")
     outages = [] if outage_s is None else [_seconds(outage_s)]
-    link = LinkDesign(bandwidth_mbps=bandwidth_mbps, latency_ms=latency_ms)
+    link = NETWORKS[network]
+    link = replace(link, bandwidth_mbps=bandwidth_mbps or link.bandwidth_mbps,
+                   latency_ms=link.latency_ms if latency_ms is None else latency_ms)
     design = LoopDesign(down=link, up=link, loss=loss)
     tree = cuts.city(city)
     codec = cuts.codec(tree)
     cameras, window = way.cameras(tree.welcome(codec)), cuts.window_frames
+    some = streaming.spread(len(cameras), drawn)
+    on_client = {}
+    painter = streaming.Painter(tree, some, lambda number, scene, camera: on_client.update(
+        {number: client_frame(scene, camera, client)}))
     with _progress("streaming"):
-        run = streaming.measure(tree, codec, cameras, window=window, rate_hz=way.rate_hz)
-        loop = streaming.simulate_loop(run, design, outages=outages)
-        broken = streaming.artefacts(tree, codec, cameras, run, loop)
-    with _progress("drawing"):
-        coded, exact = streaming.pictures(tree, codec, cameras, window)
-    worst = min(psnr_db(*pair) for pair in zip(coded, exact, strict=True))
+        run = streaming.measure(tree, codec, cameras, window=window, rate_hz=way.rate_hz,
+                                seen=painter.take)
+    seen = painter.pictures()
+    # Frames between those that were drawn take as long as the next of these.
+    render_s = np.array([on_client[some[min(np.searchsorted(some, number), len(some) - 1)]]
+                         .time.value for number in range(len(cameras))])
+    client_j = float(np.mean([each.energy.value for each in on_client.values()])) * len(cameras)
+    with _progress("looking at the loop"):
+        loop = streaming.simulate_loop(run, design, render_s, outages=outages)
+        broken = streaming.artefacts(tree, cameras, run, loop, most=drawn)
     later, width, height = len(cameras) - 1, cameras[0].width, cameras[0].height
     raw_bytes = raw_video_rate(width, height, way.rate_hz) / 8 / way.rate_hz
     taken = {name: streaming.on_air(sizes, run.duration_s, design)
@@ -2255,49 +2279,150 @@ def cloud_measure(
         [raw_bytes] * len(cameras), later / way.rate_hz, design)
     quality, latency = {}, {}
     if video:
-        frames = np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8)
+        whole = tree.scene(np.flatnonzero(np.diff(tree.tree.first_child) == 0))
+        with _progress("drawing all frames"):
+            frames = np.stack([np.rint(np.clip(render(whole, camera).image, 0, 1) * 255)
+                               .astype(np.uint8) for camera in cameras])
+        del whole
         for name in ENCODERS:
             with _progress(f"encoding {name}"):
                 made = encode_video(frames, name, rate_hz=way.rate_hz)
             mean = (made.size_bytes - made.first_bytes) / max(later, 1)
-            taken[name] = streaming.on_air(
-                [made.first_bytes, *[mean] * later], later / way.rate_hz, design)
+            sizes = [made.first_bytes, *[mean] * later]
+            taken[name] = streaming.on_air(sizes, later / way.rate_hz, design)
             quality[name] = made.psnr_db
-            latency[name] = streaming.remote_latency_s(made.size_bytes / len(frames), design)
+            latency[name] = streaming.remote_latencies_s(
+                sizes, way.rate_hz, design, float(render_s.mean()), outages=outages)
+    decibels = {f"{name}_vs_{other}": seen.worst_db(name, other) for name, other in (
+        ("coded", "exact"), ("coded", "full"), ("exact", "full"))}
+    ages = loop.cut_age_s[np.isfinite(loop.cut_age_s)]
     record = {
         "frames": run.frames, "rate_hz": run.rate_hz, "speed": run.speed, "width": width,
         "height": height, "tau_px": cuts.tau_px, "window_frames": window,
         "reuse_window": cuts.reuse_window, "nodes": tree.nodes,
         "start_bytes": run.start_bytes, "bytes_per_s": run.bytes_per_s,
         "up_bytes_per_s": run.up_bytes_per_s, "gaussians_per_s": run.gaussians_per_s,
-        "cut": len(run.searches[-1].cut), "held": run.searches[-1].held,
-        "unchanged": run.unchanged, "psnr_db_vs_uncoded": worst,
+        "cut": run.searches[-1].cut, "held": run.searches[-1].held,
+        "unchanged": run.unchanged, "psnr_db_vs_uncoded": decibels["coded_vs_exact"],
+        "psnr_db_vs_full_cut": decibels["coded_vs_full"],
+        "psnr_db_late_cut_vs_full_cut": decibels["exact_vs_full"],
+        "drawn": seen.numbers, "network": network, "client": client,
+        "search_visited": [each.change.visited for each in run.searches],
+        "search_measured_s": [each.change.time_s for each in run.searches],
+        "search_modeled_s": loop.search_s,
         "down_on_air": {name: asdict(each) for name, each in taken.items()},
         "others_psnr_db": quality, "on_air_bytes": loop.on_air_bytes,
-        "network_j": loop.network_j, "start_s": loop.start_s,
-        "search_age_s": loop.search_age_s, "motion_to_photon_s": loop.motion_to_photon_s,
-        "remote_motion_to_photon_s": latency, "stale_frames": int(loop.stale.sum()),
-        "missing_share": float(loop.missing.max()),
+        "network_j": loop.network_j, "client_j": client_j,
+        "start_s": loop.start_s, "search_age_s": loop.search_age_s,
+        "render_s": float(render_s.mean()), "render_worst_s": float(render_s.max()),
+        "client_fps": float(1 / render_s.mean()),
+        "cut_age_worst_s": float(ages.max()) if len(ages) else None,
+        "motion_to_photon_s": float(loop.motion_to_photon_s.mean()),
+        "motion_to_photon_worst_s": float(loop.motion_to_photon_s.max()),
+        "remote_motion_to_photon_s": {name: float(each.mean()) for name, each in latency.items()},
+        "remote_motion_to_photon_worst_s": {
+            name: float(each.max()) for name, each in latency.items()},
+        "stale_frames": int(loop.stale.sum()), "missing_share": float(loop.missing.max()),
         "stale_psnr_db": min((db for _, db in broken), default=None)}
+    late = run.searches[1:] or run.searches
+    visits = np.mean([each.change.visited for each in late])
     _publish(record, json_file, [
         ("way", (f"{run.frames} frames at {run.rate_hz:g} Hz, {run.speed:.4g} units a second, cuts "
          f"below {cuts.tau_px:g} px every {window} frames")),
-        ("cut", (f"{record['cut']:,} Gaussians, {run.unchanged:.2%} of them in the next, "
+        ("cut", (f"{record['cut']:,} Gaussians, {run.unchanged:.4%} of them in the next, "
          f"{record['held']:,} held")),
+        ("cloud", (f"{visits:,.0f} nodes visited a search, "
+         f"{1e3 * np.mean([each.change.time_s for each in late]):.3g} ms measured; first "
+         f"{run.searches[0].change.visited:,}, {1e3 * run.searches[0].change.time_s:.3g} ms")),
         ("start", f"{run.start_bytes:,} bytes, there after {loop.start_s:.3f} s"),
         ("new", (f"{run.gaussians_per_s:,.0f} Gaussians a second; {run.bytes_per_s:,.0f} bytes a "
          f"second down and {run.up_bytes_per_s:,.0f} up, before packets")),
         *((name.replace("_", " "), _taken(each, taken["streaming"])
            + (f"; {quality[name]:.1f} dB" if name in quality else ""))
           for name, each in taken.items()),
-        ("coding", f"{worst:.2f} dB from the cut before coding, worst frame"),
+        ("quality", (f"worst of {len(some)} frames: {decibels['coded_vs_exact']:.2f} dB from the "
+         f"cut before coding, {decibels['coded_vs_full']:.2f} dB from the full cut at the frame's "
+         f"own pose, {decibels['exact_vs_full']:.2f} dB of it for being late")),
         ("network", (f"{loop.on_air_bytes:,.0f} bytes on air, {1e3 * loop.network_j:.3g} mJ; a "
          f"delta is there {1e3 * loop.search_age_s:.1f} ms after its pose at most")),
-        ("motion to photon", f"{1e3 * loop.motion_to_photon_s:.1f} ms"
-         + "".join(f", {1e3 * each:.1f} ms with {name}" for name, each in latency.items())),
+        ("client", (f"{client}: {1e3 * render_s.mean():.2f} ms a frame, "
+         f"{record['client_fps']:.1f} a second, {1e3 * client_j:,.3g} mJ of the path")),
+        ("motion to photon", f"{1e3 * loop.motion_to_photon_s.max():.1f} ms at worst"
+         + "".join(f", {1e3 * each.max():.1f} ms with {name}" for name, each in latency.items())),
         ("stalled", f"{record['stale_frames']} frames draw an old cut, which lacks "
          f"{record['missing_share']:.2%} at most"
-         + (f"; worst {record['stale_psnr_db']:.1f} dB" if broken else ""))])
+         + (f"; worst {record['stale_psnr_db']:.1f} dB" if broken else "")
+         + (f"; cuts are {1e3 * ages.max():.0f} ms old at most" if len(ages) else ""))])
+
+
+@cloud_app.command(
+    "speeds", epilog="Example: splatforge cloud speeds city --speed 1.4 --speed 14 -o speeds.svg")
+@grouped
+def cloud_speeds(
+    city: CityArgument,
+    cuts: CutOptions,
+    speed: Annotated[list[float] | None, typer.Option(
+        "--speed", min=0, help="Scene units a second, metres of a city; may be given again. "
+        "[default: 0.35 to 45 in steps of two]")] = None,
+    frames: Annotated[int, typer.Option("--frames", min=3, help="Frames of each way.")] = 129,
+    rate_hz: Annotated[float, typer.Option(
+        "--rate-hz", min=0.1, max=1000, help="Frames a second.")] = 90.0,
+    size: Annotated[Any, typer.Option(
+        "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = "1280x720",
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE", help="Plot to write: .svg or .png.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """New Gaussians a second, a metre and a frame over the speed of a straight way."""
+    from splatforge.scenes import travel
+    from splatforge.sim.streaming import speed_point
+
+    if output is not None:
+        _check_extension(output, ".svg", ".png")
+    _check_outputs(json_file, output)
+    tree = cuts.city(city)
+    first, up = tree.view()
+    speeds = sorted(set(speed or [0.35 * 2**step for step in range(8)]))
+    points = []
+    with _progress("following ways") as advance:
+        for number, each in enumerate(speeds):
+            way = travel(first.resized(*size), up, frames=frames, speed=each, rate_hz=rate_hz)
+            points.append(speed_point(tree, way.cameras, window=cuts.window_frames,
+                                      rate_hz=rate_hz, reuse_window=cuts.reuse_window))
+            advance(number + 1, len(speeds))
+    if output is not None:
+        _plot_speeds(points, output)
+    record = {"tau_px": cuts.tau_px, "window_frames": cuts.window_frames,
+              "reuse_window": cuts.reuse_window,
+              "frames": frames, "rate_hz": rate_hz, "width": size[0], "height": size[1],
+              "nodes": tree.nodes, "output": None if output is None else str(output),
+              "points": [asdict(each) for each in points]}
+    _publish(record, json_file, [
+        (f"{each.speed:.4g} units a second", (f"{each.gaussians_per_s:,.0f} new Gaussians a second"
+         + (f", {each.gaussians_per_unit:,.1f} a unit" if each.gaussians_per_unit is not None
+            else "") + f", {each.gaussians_per_frame:,.2f} a frame; {each.unchanged:.4%} of "
+         f"{each.cut:,} unchanged")) for each in points])
+
+
+def _plot_speeds(points: "Sequence[SpeedPoint]", output: Path) -> None:
+    """New Gaussians over speed, both on logarithmic axes."""
+    import altair as alt
+    import vl_convert
+
+    from splatforge.scenes.atomic_file import atomic_file
+
+    rows = [{"speed": each.speed, "new": each.gaussians_per_s} for each in points
+            if each.speed > 0 and each.gaussians_per_s > 0]
+    if not rows:
+        raise ValueError(f"{output}: no speed brings new Gaussians: give a higher one or a smaller "
+                         "--tau-px")
+    chart = alt.Chart(alt.Data(values=rows), width=480, height=320).mark_line(point=True).encode(
+        x=alt.X("speed:Q", scale=alt.Scale(type="log"), title="speed, scene units a second"),
+        y=alt.Y("new:Q", scale=alt.Scale(type="log"), title="new Gaussians a second"))
+    drawn = (vl_convert.vegalite_to_svg(chart.to_json()).encode() if output.suffix == ".svg"
+             else vl_convert.vegalite_to_png(chart.to_json(), scale=2))
+    with atomic_file(output) as file:
+        file.write(drawn)
 
 
 def _taken(way: "OnAir", streamed: "OnAir") -> str:

@@ -46,24 +46,24 @@ def test_build_and_info_agree(city, capsys):
 
 
 def test_searches_of_a_path_agree(city, capsys):
-    walked = figures(capsys, "lod", "search", city / "city.lod", "--frames", 70, "--tau", 60)
+    walked = figures(capsys, "lod", "search", city / "city.lod", "--frames", 70, "--tau-px", 60)
     assert walked["identical"] is True
     assert walked["frames"] == 70
     assert 1 >= walked["unchanged"]["1"] >= walked["unchanged"]["64"] > 0.9
-    driven = figures(capsys, "lod", "search", city / "city.lod", "--frames", 70, "--tau", 60,
+    driven = figures(capsys, "lod", "search", city / "city.lod", "--frames", 70, "--tau-px", 60,
                      "--trajectory", "drive")
     assert driven["unchanged"]["64"] < walked["unchanged"]["64"]
     assert driven["temporal"]["visited"] > walked["temporal"]["visited"]
     status, out, _ = run(capsys, "lod", "search", city / "city.lod", "--trajectory", "head-jitter",
-                         "--frames", "5", "--window", "2")
+                         "--frames", "5", "--window-frames", "2")
     assert status == 0
     assert "the same" in out
     assert "2 frames ahead" in out
 
 
 def test_a_cut_is_a_scene(city, capsys):
-    coarse = figures(capsys, "lod", "cut", city / "city.lod", "-o", city / "cut.ply", "--tau", 40)
-    fine = figures(capsys, "lod", "cut", city / "city.lod", "-o", city / "cut.ply", "--tau", 0.01)
+    command = ("lod", "cut", city / "city.lod", "-o", city / "cut.ply", "--tau-px")
+    coarse, fine = figures(capsys, *command, 40), figures(capsys, *command, 0.01)
     assert coarse["gaussians"] < fine["gaussians"] == 6000
     assert scenes.load(city / "cut.ply").gaussians == 6000
 

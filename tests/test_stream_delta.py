@@ -5,6 +5,7 @@ import sys
 import zlib
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
 from splatforge.algos.voyager import delta as delta_module
 from splatforge.algos.voyager.codec import fit_codec
 from splatforge.algos.voyager.delta import ClientStream, CloudStream, DivergedError
-from splatforge.algos.voyager.table import ManagementTable, check_cut
+from splatforge.algos.voyager.table import Change, ManagementTable, check_cut
 from splatforge.algos.voyager.wire import Decoder, Kind, WireError, encode
 from splatforge.designs.streaming import StreamingDesign
 
@@ -53,9 +54,9 @@ def decoded(data):
     return found
 
 
-def same_table(a, b):
-    return (a.frame == b.frame and np.array_equal(a.ids, b.ids) and np.array_equal(a.last, b.last)
-            and a.digest() == b.digest())
+def contents(table):
+    """All of a table, as one that goes on leaves it."""
+    return table.frame, table.ids.tolist(), table.last.tolist(), table.digest()
 
 
 def coded(ids, codec=CODEC):
@@ -70,6 +71,23 @@ def same_scene(a, b):
 
 
 # The table -------------------------------------------------------------------------------------
+
+
+def whole_digest(frame, cut, last):
+    """The digest of all that is held, in Python's numbers."""
+    below = 2**64 - 1
+
+    def mixed(value):
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & below
+        value = (value ^ value >> 27) * 0x94D049BB133111EB & below
+        return value ^ value >> 31
+
+    sums = [sum(mixed(mixed(key + start & below)
+                      + 0x3C6EF372FE94F82B * (1 if key in cut else at + 2) & below)
+                for key, at in last.items()) & below
+            for start in (0x6A09E667F3BCC908, 0xBB67AE8584CAA73B)]
+    data = struct.pack("<qqQQ", frame, len(last), *sums)
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
 
 
 class NaiveTable:
@@ -102,6 +120,9 @@ def test_table_is_the_naive_one(window, steps):
         assert dict(zip(table.ids.tolist(), table.last.tolist(), strict=True)) == naive.last
         assert table.ids.tolist() == sorted(naive.last)
         assert table.cut.tolist() == sorted(cut)
+        assert table.held == len(naive.last)
+        # What is added and taken away makes the same as all of it.
+        assert table.digest() == change.digest() == whole_digest(frame, cut, naive.last)
 
 
 def test_a_gaussian_goes_one_frame_behind_the_window():
@@ -129,12 +150,31 @@ def test_cuts_are_checked(cut, text):
 
 
 def test_digests_tell_tables_apart():
+    """Other frames, ids, frames of last use; in the cut and out of it."""
+    def after(*steps):
+        table = ManagementTable(6)
+        for frame, cut in steps:
+            table.advance(frame, np.array(cut, np.int64))
+        return table.digest()
+    tables = [(), ((3, [1, 2]),), ((4, [1, 2]),), ((3, [1, 3]),), ((3, [1]),), ((3, []),),
+              ((2, [1, 2]), (3, [1])), ((1, [1, 2]), (3, [1])), ((2, [1, 2]), (3, [2]))]
+    assert len({after(*each) for each in tables}) == len(tables)
+    # Another way to the same.
+    assert after((2, [2, 7]), (3, [1, 2]), (9, [1, 2])) == after((9, [1, 2]))
+
+
+def test_a_change_must_fit_the_cut():
     table = ManagementTable(6)
-    table.advance(3, np.array([1, 2]))
-    others = [ManagementTable(6, 4, table.ids, table.last), ManagementTable(6, 3, table.ids + 1,
-              table.last), ManagementTable(6, 3, table.ids, table.last - 1)]
-    assert len({table.digest(), *(each.digest() for each in others)}) == 4
-    assert ManagementTable(9, 3, table.ids, table.last).digest() == table.digest()
+    table.advance(3, np.array([1, 5000]))
+    before = contents(table)
+    for left, entered, text in (([2], [], "leave the cut that are not in it"),
+                                ([1, 9000], [], "leave the cut that are not in it"),
+                                ([], [5000], "enter the cut that are in it")):
+        change = Change(left=np.array(left, np.int64), entered=np.array(entered, np.int64))
+        with pytest.raises(ValueError, match=text):
+            table.plan(4, change)
+    table.plan(4, Change(left=np.array([1]), entered=np.array([7])))
+    assert contents(table) == before
 
 
 # Both ends over a bad network ------------------------------------------------------------------
@@ -154,11 +194,11 @@ class BadNetwork(RuleBasedStateMachine):
         # What the client may come to, and the frames of deltas, as it may want one of these.
         self.until, self.frames = 0, [0]
         # What the cloud's table was behind each delta.
-        self.known = {0: self.cloud.table.copy()}
+        self.known = {0: contents(self.cloud.table)}
 
     def note(self, sents):
         for sent in sents:
-            self.known.setdefault(sent.sequence, self.cloud.table.copy())
+            self.known.setdefault(sent.sequence, contents(self.cloud.table))
             self.down.append(sent.data)
             self.frames.append(sent.frame)
 
@@ -214,10 +254,10 @@ class BadNetwork(RuleBasedStateMachine):
             return
         assert not self.client.lost
         assert self.client.table.frame <= self.until
-        assert same_table(self.client.table, self.known[self.client.sequence])
+        assert contents(self.client.table) == self.known[self.client.sequence]
         cut = self.client.table.cut
         assert same_scene(self.client.scene(), coded(cut))
-        assert len(self.client._held.means) == len(self.client.table.ids)
+        assert self.client._slots.held == len(self.client.table.ids)
 
     def teardown(self):
         if not hasattr(self, "cloud"):
@@ -226,9 +266,9 @@ class BadNetwork(RuleBasedStateMachine):
         self.client.catch_up()
         for _ in range(3):
             for sent in self.cloud.resync(*self.client.position):
-                self.known.setdefault(sent.sequence, self.cloud.table.copy())
+                self.known.setdefault(sent.sequence, contents(self.cloud.table))
                 self.client.receive(message(sent.data))
-        assert same_table(self.client.table, self.cloud.table)
+        assert contents(self.client.table) == contents(self.cloud.table)
         self.until = self.client.table.frame
         self.never_apart()
 
@@ -250,7 +290,7 @@ def streamed(cuts, codec=CODEC):
 
 def test_a_client_whose_table_is_damaged_begins_anew():
     cloud, client, _ = streamed([[1, 2, 3], [2, 3, 4]])
-    client.table.last = client.table.last - 1
+    client.table._sums += np.uint64(1)
     sent = cloud.advance(2, np.array([2, 3, 5]))
     before = client.table
     with pytest.raises(DivergedError, match="Delta 3 does not fit the table"):
@@ -265,7 +305,7 @@ def test_a_client_whose_table_is_damaged_begins_anew():
     assert cloud.resync(*client.position) == [key]
     assert client.receive(message(key.data)) == 1
     assert not client.gap
-    assert same_table(client.table, cloud.table)
+    assert contents(client.table) == contents(cloud.table)
     assert same_scene(client.scene(), coded([2, 3, 5]))
 
 
@@ -336,12 +376,12 @@ def test_a_forged_delta_is_refused_or_changes_gaussians_alone(delta, edits, cut)
     payload = bytes(payload[:None if cut is None else cut % len(payload)])
     forged = message(encode(Kind.DELTA, payload, stream=7, sequence=2))
     client = client_before(codec, sents)
-    table, held = client.table, client._held
+    before, scene = contents(client.table), client.scene()
     try:
         client.receive(forged)
     except (WireError, DivergedError):
-        assert client.table is table
-        assert client._held is held
+        assert contents(client.table) == before
+        assert same_scene(client.scene(), scene)
         assert client.sequence == 1
     else:
         # Ids and frames are what the digest says; the numbers of a Gaussian may be others.
@@ -404,7 +444,7 @@ def test_what_waits_is_bounded():
 def test_a_cloud_that_cannot_read_its_city_keeps_its_tables():
     cloud, client, _ = streamed([[1, 2, 3]])
     cloud.acknowledge(1)
-    attributes, table = cloud._attributes, cloud.table
+    attributes, before = cloud._attributes, contents(cloud.table)
 
     def broken(ids):
         raise OSError("the disk is gone")
@@ -412,10 +452,10 @@ def test_a_cloud_that_cannot_read_its_city_keeps_its_tables():
     for fails in (lambda: cloud.advance(1, np.array([2, 5])), lambda: cloud.resync(1, 5)):
         with pytest.raises(OSError, match="the disk is gone"):
             fails()
-        assert (cloud.table, cloud.sequence, cloud._base[0]) == (table, 1, 1)
+        assert (contents(cloud.table), cloud.sequence, cloud._base[0]) == (before, 1, 1)
     cloud._attributes = attributes
     client.receive(message(cloud.advance(1, np.array([2, 5])).data))
-    assert same_table(client.table, cloud.table)
+    assert contents(client.table) == contents(cloud.table)
 
 
 @pytest.mark.parametrize(("change", "text"), [

@@ -152,3 +152,41 @@ def test_a_way_has_a_name(city_file):
     assert np.abs(step @ welcome.up).max() < 1e-6
     with pytest.raises(ValueError, match="Trajectory must be travel, orbit"):
         WayOptions(**WAY, trajectory="jump").cameras(welcome)
+
+
+def test_the_loop_has_clients_and_a_network(city_file, tmp_path, capsys):
+    """Our RTL as the client, which takes longer than a GPU; a network that stands still."""
+    records = []
+    for client in ("voyager", "agx_orin_64gb"):
+        figures = tmp_path / "figures.json"
+        assert main(["cloud", "measure", str(city_file), "--frames", "17", "--size", "32x24",
+                     "--tau-px", "20", "--no-video", "--client", client, "--drawn", "2",
+                     "--outage-s", "0.02:0.12", "--json", str(figures)]) == 0
+        records.append(json.loads(figures.read_text()))
+    for record in records:
+        assert record["motion_to_photon_s"] == pytest.approx(record["render_s"] + 5.6e-3)
+        assert record["client_fps"] == pytest.approx(1 / record["render_s"])
+        assert record["client_j"] > 0
+        assert record["stale_frames"] > 0
+        assert record["cut_age_worst_s"] > 7 / 90
+        assert record["psnr_db_vs_full_cut"] <= record["psnr_db_vs_uncoded"]
+        assert record["search_modeled_s"][0] == pytest.approx(
+            50e-9 * record["search_visited"][0])
+        assert record["drawn"] == [0, 16]
+    assert records[0]["render_s"] != records[1]["render_s"]
+    for name, value in (("--client", "phone"), ("--network", "tin cans")):
+        assert main(["cloud", "measure", str(city_file), name, value]) == 2
+        complaint = capsys.readouterr().err.splitlines()[-1]
+        assert f"{name[2:].capitalize()} must be one of" in complaint
+
+
+def test_speeds_make_a_curve(city_file, tmp_path):
+    figures, plot = tmp_path / "speeds.json", tmp_path / "speeds.svg"
+    assert main(["cloud", "speeds", str(city_file), "--speed", "50", "--speed", "0", "--speed",
+                 "200", "--frames", "33", "--size", "64x48", "--tau-px", "4",
+                 "-o", str(plot), "--json", str(figures)]) == 0
+    points = json.loads(figures.read_text())["points"]
+    assert [each["speed"] for each in points] == pytest.approx([0, 50, 200])
+    assert points[0]["gaussians_per_s"] == 0 < points[1]["gaussians_per_s"]
+    assert points[1]["gaussians_per_s"] < points[2]["gaussians_per_s"]
+    assert "<svg" in plot.read_text()

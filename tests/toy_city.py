@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from splatforge.algos.voyager.city import Searched
 from splatforge.scenes import Camera, Scene
 from splatforge.scenes.scene import merge
 
@@ -33,7 +34,15 @@ class ToyCity:
         return self.all.select(ids)
 
     def finder(self):
-        return self.cut
+        before = np.empty(0, np.int64)
+
+        def find(camera):
+            nonlocal before
+            now, last = self.cut(camera), before
+            before = now
+            return Searched(left=np.setdiff1d(last, now), entered=np.setdiff1d(now, last),
+                            visited=self.nodes, time_s=0.0)
+        return find
 
     def cut(self, camera):
         close = np.linalg.norm(self.centres - camera.position, axis=1) < self.near

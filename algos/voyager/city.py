@@ -12,18 +12,34 @@ from splatforge.algos.voyager.delta import ClientStream, CloudStream, Sent
 from splatforge.algos.voyager.merge import SH_COLUMN
 from splatforge.algos.voyager.search import Search
 from splatforge.algos.voyager.session import Welcome
-from splatforge.algos.voyager.table import check_cut
+from splatforge.algos.voyager.table import Change
 from splatforge.algos.voyager.tree import LodTree
 from splatforge.algos.voyager.wire import Decoder, Kind
 from splatforge.designs.lod import SearchDesign
 from splatforge.designs.streaming import StreamingDesign
 from splatforge.scenes import Camera, Scene, default_camera, extrapolate, guess_up
 
-__all__ = ["City", "Drawn", "TreeCity", "due", "search_begins", "search_pose",
+__all__ = ["City", "Drawn", "Searched", "TreeCity", "due", "search_begins", "search_pose",
            "stream_path"]
 
-#: Finds the cut at a camera, from the cut before.
-Finder = Callable[[Camera], npt.NDArray[np.integer]]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searched(Change):
+    """What a search has found.
+
+    Parameters
+    ----------
+    visited : int
+        Nodes looked at.
+    time_s : float
+        Processor time.
+    """
+
+    visited: int
+    time_s: float
+
+
+#: Finds the cut at a camera: what it changes of the one found before, at first all of it.
+Finder = Callable[[Camera], Searched]
 
 
 class City(Protocol):
@@ -75,7 +91,13 @@ class TreeCity:
     def finder(self) -> Finder:
         """The search from the cut before, for one client."""
         search = Search(self.tree, self.design)
-        return lambda camera: search.step(camera).ids
+
+        def find(camera: Camera) -> Searched:
+            moved = search.move(camera)
+            return Searched(left=moved.removed.astype(np.int64),
+                            entered=moved.added.astype(np.int64),
+                            visited=moved.visited, time_s=moved.time_s)
+        return find
 
     def codec(self, design: StreamingDesign) -> Codec:
         """Codec whose codebooks are fitted to nodes here and there, its ranges to all."""
@@ -87,16 +109,24 @@ class TreeCity:
 
     def welcome(self, codec: Codec) -> Welcome:
         """What a client is told: a view from above one side, and what lies in its middle."""
-        tree = self.tree
-        step = -(-tree.nodes // _VIEW_LEAVES)
-        ids = np.arange(0, tree.nodes, step)
-        some = tree.scene(ids[tree.first_child[ids] == tree.first_child[ids + 1]])
-        up = guess_up(some)
+        some = self._some_leaves()
+        view, up = self.view()
         return Welcome(
-            resumed=False, nodes=tree.nodes, reuse_window=codec.design.reuse_window,
+            resumed=False, nodes=self.tree.nodes, reuse_window=codec.design.reuse_window,
             window_frames=self.design.window_frames, tau_px=self.design.tau_px,
-            codec=codec.digest(), view=default_camera(some, 640, 480, up=up),
+            codec=codec.digest(), view=view,
             target=np.median(some.means.astype(np.float64), axis=0), up=up)
+
+    def view(self) -> tuple[Camera, npt.NDArray[np.float64]]:
+        """A view from above one side, and the upward direction, shape [3]."""
+        some = self._some_leaves()
+        up = guess_up(some)
+        return default_camera(some, 640, 480, up=up), up
+
+    def _some_leaves(self) -> Scene:
+        tree = self.tree
+        ids = np.arange(0, tree.nodes, -(-tree.nodes // _VIEW_LEAVES))
+        return tree.scene(ids[tree.first_child[ids] == tree.first_child[ids + 1]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,15 +143,15 @@ class Drawn:
         The client when it draws; it goes on with the next frame.
     sent : Sent or None
         The delta of the search that was begun at this frame.
-    cut : ndarray or None
-        Ids that it has found.
+    change : Searched or None
+        What it has found.
     """
 
     number: int
     camera: Camera
     client: ClientStream
     sent: Sent | None
-    cut: npt.NDArray[np.int64] | None
+    change: Searched | None
 
 
 def search_pose(cameras: Sequence[Camera], number: int, window: int) -> Camera:
@@ -160,13 +190,13 @@ def stream_path(city: City, codec: Codec, cameras: Sequence[Camera], window: int
     cloud, client = CloudStream(codec, city.scene, 1), ClientStream(codec, city.nodes)
     waiting = []
     for number, camera in enumerate(cameras):
-        sent = cut = None
+        sent = change = None
         if search_begins(number, window, len(cameras)):
             cloud.acknowledge(client.sequence)
-            cut = check_cut(find(search_pose(cameras, number, window)))
-            sent = cloud.advance(number, cut)
+            change = find(search_pose(cameras, number, window))
+            sent = cloud.step(number, change)
             waiting += decoder.feed(sent.data)
         if number % window == 0:
             while client.table.frame < due(number, window):
                 client.receive(waiting.pop(0))
-        yield Drawn(number=number, camera=camera, client=client, sent=sent, cut=cut)
+        yield Drawn(number=number, camera=camera, client=client, sent=sent, change=change)

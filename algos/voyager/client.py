@@ -125,7 +125,7 @@ class Client:
                     self.waited_s += waited_s
                     if changed or scene is None:
                         assert self._stream is not None
-                        scene, held = self._stream.scene(), len(self._stream.table.ids)
+                        scene, held = self._stream.scene(), self._stream.table.held
                 assert scene is not None
                 yield Seen(number=number, camera=camera, scene=scene, held=held,
                            waited_s=waited_s)

@@ -37,7 +37,9 @@ class _Session:
     """A client's stream; it outlives its connections."""
 
     stream: CloudStream
-    find: Finder
+    begin: Callable[[], Finder]
+    #: None where the search does not stand at the table's cut.
+    find: Finder | None = None
     link: Link | None = None
     left_s: float = 0.0
     #: Held while the table changes, in whatever thread.
@@ -51,7 +53,16 @@ class _Session:
             self.stream.acknowledge(pose.sequence)
             if pose.frame <= self.stream.table.frame:
                 return []
-            return [self.stream.advance(pose.frame, self.find(pose.camera))]
+            find, self.find = self.find, None
+            if find is not None:
+                change = find(pose.camera)
+            else:
+                find = self.begin()
+                change = self.stream.table.difference(find(pose.camera).entered)
+            sent = self.stream.step(pose.frame, change)
+            # Whatever has failed until here, the next search begins anew.
+            self.find = find
+            return [sent]
 
     def resync(self, position: tuple[int, int]) -> list[Sent]:
         """Deltas that a client at a position is to have."""
@@ -230,7 +241,7 @@ class Cloud:
             while (stream := secrets.randbits(32)) in (0, *self._sessions):
                 pass
             session = _Session(CloudStream(self.codec, self.city.scene, stream),
-                               self.city.finder())
+                               self.city.finder)
             self._sessions[stream] = session
         self.resumed += resumed
         session.link = link

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos.voyager.codec import Codec
-from splatforge.algos.voyager.table import ManagementTable, check_cut
+from splatforge.algos.voyager.slots import Slots
+from splatforge.algos.voyager.table import Change, ManagementTable, Step, check_cut
 from splatforge.algos.voyager.wire import (
     ID_BYTES,
     Kind,
@@ -89,11 +90,15 @@ class CloudStream:
 
     def advance(self, frame: int, cut: npt.ArrayLike) -> Sent:
         """The delta that takes the client to the cut of a later frame."""
-        ids = check_cut(cut)
-        table = self.table.copy()
-        change = table.advance(frame, ids)
-        sent = self._made(table, change.left, change.entered, change.new, key=not self.sequence)
-        self._keep(sent, table)
+        return self.step(frame, self.table.difference(check_cut(cut)))
+
+    def step(self, frame: int, change: Change) -> Sent:
+        """The same, by what it changes of the last cut."""
+        step = self.table.plan(frame, change)
+        # Nothing has changed yet: Gaussians may not be had.
+        sent = self._made(step, key=not self.sequence)
+        self.table.commit(step)
+        self._keep(sent)
         return sent
 
     def acknowledge(self, sequence: int) -> None:
@@ -114,12 +119,14 @@ class CloudStream:
             # It has asked twice.
             return [self._log[-1]]
         cut, table = self.table.cut, ManagementTable(self.table.reuse_window)
-        table.advance(self.table.frame, cut)
-        sent = self._made(table, cut[:0], cut, cut, key=True)
+        step = table.plan(self.table.frame, Change(left=cut[:0], entered=cut))
+        sent = self._made(step, key=True)
+        table.commit(step)
+        self.table = table
         while self._log:
             self._forget()
         self._base = None
-        self._keep(sent, table)
+        self._keep(sent)
         return [sent]
 
     def _forget(self) -> None:
@@ -127,24 +134,23 @@ class CloudStream:
         self._log_bytes -= len(gone.data)
         self._base = (gone.sequence, gone.digest)
 
-    def _made(self, table: ManagementTable, left: Int64Array, entered: Int64Array,
-              new: Int64Array, *, key: bool) -> Sent:
-        """The delta that leads to a table. Nothing has changed yet: Gaussians may not be had."""
-        frame, sequence, digest = table.frame, self.sequence + 1, table.digest()
+    def _made(self, step: Step, *, key: bool) -> Sent:
+        """The delta of a step."""
+        sequence, digest, new = self.sequence + 1, step.digest(), step.new
         gaussians = self.codec.encode(self._attributes(new)) if len(new) else b""
-        ids = pack_ids(left), pack_ids(entered)
+        ids = pack_ids(step.left), pack_ids(step.entered)
         body = b"".join((*ids, gaussians))
         packed = self.codec.design.entropy == "zlib"
-        payload = _HEAD.pack(frame, len(left), len(entered), len(new), *map(len, ids), len(body),
-                             key, packed, digest)
+        payload = _HEAD.pack(step.frame, len(step.left), len(step.entered), len(new),
+                             *map(len, ids), len(body), key, packed, digest)
         payload += zlib.compress(body, _LEVEL) if packed else body
         return Sent(
-            sequence=sequence, digest=digest, key=key, frame=frame, gaussians=len(new),
-            held=len(table.ids),
+            sequence=sequence, digest=digest, key=key, frame=step.frame, gaussians=len(new),
+            held=step.held,
             data=encode(Kind.DELTA, payload, stream=self.stream, sequence=sequence))
 
-    def _keep(self, sent: Sent, table: ManagementTable) -> None:
-        self.table, self.sequence = table, sent.sequence
+    def _keep(self, sent: Sent) -> None:
+        self.sequence = sent.sequence
         self._log.append(sent)
         self._log_bytes += len(sent.data)
         while len(self._log) > 1 and (len(self._log) > self.codec.design.log_messages
@@ -231,7 +237,7 @@ class ClientStream:
         self.deltas = self.gaussians = 0
         #: The table cannot be gone on from: a key alone helps.
         self.lost = False
-        self._held = codec.decode(b"", 0)
+        self._slots = Slots(codec.decode(b"", 0))
         self._waiting: dict[int, _Delta] = {}
 
     @property
@@ -314,7 +320,7 @@ class ClientStream:
 
     def scene(self) -> Scene:
         """The Gaussians of the cut, by id."""
-        return self._held.select(self.table.last == self.table.frame)
+        return self._slots.scene(self.table.cut)
 
     def _apply(self, delta: _Delta, sequence: int) -> None:
         body = PayloadReader("Delta", delta.body())
@@ -323,47 +329,22 @@ class ClientStream:
         if len(entered) and entered[-1] >= self.nodes:
             raise WireError(f"Delta must have ids below {self.nodes}, not {entered[-1]}")
         gaussians = self.codec.decode(body.rest(), delta.gaussians)
-        table = ManagementTable(self.table.reuse_window) if delta.key else self.table.copy()
+        table = ManagementTable(self.table.reuse_window) if delta.key else self.table
         try:
-            cut = _changed(table.cut, left, entered)
-            change = table.advance(delta.frame, cut)
-            if len(change.new) != delta.gaussians:
-                raise ValueError(f"it brings {delta.gaussians} Gaussians, not {len(change.new)}")
-            if table.digest() != delta.digest:
+            step = table.plan(delta.frame, Change(left=left, entered=entered))
+            if len(step.new) != delta.gaussians:
+                raise ValueError(f"it brings {delta.gaussians} Gaussians, not {len(step.new)}")
+            if step.digest() != delta.digest:
                 raise ValueError("the digests differ")
         except ValueError as error:
             self.lost = True
             self._waiting.clear()
             raise DivergedError(f"Delta {sequence} does not fit the table: {error}") from None
-        old = self.table.places(table.ids)
         if delta.key:
-            old = np.full(len(table.ids), -1, np.int64)
-        fresh = np.searchsorted(change.new, table.ids)
-        # A new one is in the cut, so that it is held; what is not new was held before.
-        rows = np.where(old >= 0, old, len(self._held.means) + fresh)
-        self._held = _joined(self._held, gaussians, rows)
+            self._slots = Slots(self.codec.decode(b"", 0))
+        self._slots.drop(step.dropped)
+        self._slots.put(step.new, gaussians)
+        table.commit(step)
         self.table, self.sequence, self.lost = table, sequence, False
         self.deltas += 1
         self.gaussians += delta.gaussians
-
-
-def _changed(cut: Int64Array, left: Int64Array, entered: Int64Array) -> Int64Array:
-    """A cut without those that leave and with those that enter."""
-    stays = ~np.isin(cut, left, assume_unique=True)
-    if len(cut) - stays.sum() != len(left):
-        raise ValueError("ids leave the cut that are not in it")
-    both = np.concatenate([cut[stays], entered])
-    both.sort(kind="stable")
-    if (np.diff(both) <= 0).any():
-        raise ValueError("ids enter the cut that are in it")
-    return both
-
-
-def _joined(held: Scene, new: Scene, rows: Int64Array) -> Scene:
-    """Rows of two scenes on top of each other."""
-    return Scene(
-        **{name: np.concatenate([getattr(held, name), getattr(new, name)])[rows]
-           for name in ("means", "log_scales", "quats", "opacity_logits", "sh")},
-        antialiased=held.antialiased)
-
-

@@ -29,7 +29,7 @@ from splatforge.algos.voyager.tree import LodTree
 from splatforge.designs.lod import SearchDesign
 from splatforge.scenes import Camera, extrapolate
 
-__all__ = ["Ahead", "Found", "Search", "follow_ahead", "unchanged"]
+__all__ = ["Ahead", "Found", "Moved", "Search", "follow_ahead", "unchanged"]
 
 # States of a node: below the cut, in it, above it.
 _BELOW, _CUT, _ABOVE = 0, 1, 2
@@ -41,13 +41,11 @@ Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """A cut, and what it took to find it.
+class Moved:
+    """What a cut changes of the one before, and what it took to find that.
 
     Parameters
     ----------
-    ids : numpy.ndarray
-        Nodes of the cut, ascending, shape [cut], int32.
     added, removed : numpy.ndarray
         Nodes that the cut before did not have, or had and this one has not; ascending, int32. All
         and none in a full search.
@@ -61,13 +59,25 @@ class Found:
         Processor time; one thread does it.
     """
 
-    ids: Int32Array
     added: Int32Array
     removed: Int32Array
     visited: int
     tested: int
     pieces: int
     time_s: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found(Moved):
+    """The cut as well.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray
+        Nodes of the cut, ascending, shape [cut], int32.
+    """
+
+    ids: Int32Array
 
 
 class Search:
@@ -84,6 +94,7 @@ class Search:
     def __init__(self, tree: LodTree, design: SearchDesign) -> None:
         self.tree = tree
         self.design = design
+        # Of the cut, where a step has wanted them.
         self._ids: Int32Array | None = None
         self._state = np.zeros(tree.nodes, np.uint8)
         subtrees = len(tree.roots)
@@ -120,7 +131,21 @@ class Search:
         has left one, that above it or those below it are. The cut is that of :meth:`full`, bit for
         bit.
         """
+        if self._scale is None:
+            return self.full(camera)
         if self._ids is None:
+            self._ids = np.flatnonzero(self._state == _CUT).astype(np.int32)
+        before = self._ids
+        moved = self.move(camera)
+        start = thread_time()
+        self._ids = ids = _apply_kernel(before, moved.removed, moved.added)
+        return Found(ids=ids, added=moved.added, removed=moved.removed, visited=moved.visited,
+                     tested=moved.tested, pieces=moved.pieces,
+                     time_s=moved.time_s + thread_time() - start)
+
+    def move(self, camera: Camera) -> Moved:
+        """The same without the cut itself, which takes as long as it is large."""
+        if self._scale is None:
             return self.full(camera)
         tree, scale = self.tree, self._lens(camera)
         start = thread_time()
@@ -132,11 +157,10 @@ class Search:
             self._held, self._eye, self._safe)
         added.sort()
         removed.sort()
-        ids = _apply_kernel(self._ids, removed, added)
         time_s = thread_time() - start
-        self._ids, self._scale = ids, scale
-        return Found(ids=ids, added=added, removed=removed, visited=visited, tested=tested,
-                     pieces=pieces, time_s=time_s)
+        self._ids, self._scale = None, scale
+        return Moved(added=added, removed=removed, visited=visited, tested=tested, pieces=pieces,
+                     time_s=time_s)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
