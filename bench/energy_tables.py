@@ -5,9 +5,11 @@
                                    [--recording FILE]]
 
 The folder holds the Liberty files named below, plain or gzipped. One frame is recorded, then mapped
-and replayed in each library; a quarter of an hour on two cores. Of a design other than raster the
-units that it has for itself are measured, or the named ones in that order, over so many cycles of
-each from its first action on, by default CYCLES below; what a table holds of others stays in it.
+and replayed in each library; a quarter of an hour on two cores. Of Voyager the array is measured;
+what blends in it, which is the raster core's, for comparison alone: it stays out of the table. Of
+another design the units that it has for itself are measured, or the named ones in that order, over
+so many cycles of each from its first action on, by default CYCLES below; what a table holds of
+others stays in it.
 A recording of all units is kept in the file that is named, and taken from it if it is there.
 """
 
@@ -22,14 +24,23 @@ from itertools import accumulate
 from pathlib import Path
 
 from splatforge.designs.accelerators import ACCELERATORS
+from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
-from splatforge.scenes import default_camera, resolve
+from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voyager import VoyagerDesign
+from splatforge.scenes import Camera, Scene, default_camera, resolve
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import LIBRARIES
 from splatforge.synth import actions
 from splatforge.synth.library import Library, read_library
-from splatforge.verification.lib.ports import OwnRecording, record_frame, record_own_units
+from splatforge.verification.lib.ports import (
+    OwnRecording,
+    Recording,
+    record_frame,
+    record_own_units,
+)
 
 ROOT = Path(__file__).parents[1]
 #: Cycles of a unit, of which 20,000 of 200,000 cells take half a minute; others' are the frame.
@@ -44,13 +55,13 @@ FILES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scene", default="default")
     parser.add_argument("--size", default="160x120")
     parser.add_argument("--only", choices=LIBRARIES, action="append")
     parser.add_argument("--design", default="raster",
-                        choices=("raster", "gscore", "streaminggs", "lumina"))
+                        choices=("raster", "gscore", "streaminggs", "lumina", "voyager"))
     parser.add_argument("--units", nargs="+")
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--recording", type=Path)
@@ -60,22 +71,17 @@ def main() -> None:
     scene = resolve(arguments.scene)
     camera = default_camera(scene, width, height)
     drawn = f"{arguments.scene} at {arguments.size}"
-    shared = isinstance(design, RasterDesign)
-    if shared:
-        recording = record_frame(design, scene, camera)
-    elif arguments.recording is not None and arguments.recording.exists():
+    if arguments.recording is not None and arguments.recording.exists():
         recording = pickle.loads(arguments.recording.read_bytes())
     else:
-        every = arguments.units is None or arguments.recording is not None
-        recording = record_own_units(
-            design, scene, camera, units=None if every else arguments.units)
+        recording = record(design, scene, camera, None if arguments.recording else arguments.units)
         if arguments.recording is not None:
             with atomic_file(arguments.recording) as file:
                 pickle.dump(recording, file, protocol=5)
     print(f"recorded {recording.run.cycles} cycles", file=sys.stderr)
     command = (f"python bench/energy_tables.py FOLDER --scene {arguments.scene} "
                f"--size {arguments.size}")
-    if not shared:
+    if not isinstance(design, RasterDesign):
         command += f" --design {design.name}"
         command += f" --cycles {arguments.cycles}" if arguments.cycles else ""
 
@@ -85,8 +91,14 @@ def main() -> None:
     for name in arguments.only or LIBRARIES:
         paths = [path for stem in FILES[name] for path in arguments.folder.glob(f"{stem}.lib*")]
         library = read_library(paths)
-        if shared:
-            measured = actions.measure(design, library, recording, scene=drawn, progress=tell)
+        if isinstance(recording, Recording):
+            assert isinstance(design, RasterDesign | VoyagerDesign)
+            measured = actions.measure(design, library, recording, scene=drawn, progress=tell,
+                                       cycles=arguments.cycles)
+            if isinstance(design, VoyagerDesign):
+                print(json.dumps(measured.to_json()["blocks"]), file=sys.stderr)
+                measured = replace(measured, blocks=tuple(
+                    block for block in measured.blocks if block.name != "blend"))
             write(measured, design, command)
             continue
         units = arguments.units or recording.traces
@@ -95,6 +107,16 @@ def main() -> None:
         # A table holds what there is so far: a unit of 200,000 cells takes minutes.
         for measured in accumulate(parts, actions.Measurement.beside):
             write(measured, design, command)
+
+
+def record(
+    design: AcceleratorDesign, scene: Scene, camera: Camera, units: list[str] | None
+) -> Recording | OwnRecording:
+    """A frame of a design, and what its units saw."""
+    if isinstance(design, RasterDesign | VoyagerDesign):
+        return record_frame(design, scene, camera)
+    assert isinstance(design, GscoreDesign | LuminaDesign | StreaminggsDesign)
+    return record_own_units(design, scene, camera, units=units)
 
 
 def measure_each(
@@ -129,7 +151,7 @@ def write(measured: actions.Measurement, design: AcceleratorDesign, command: str
     text = actions.cost_table(measured, design, command)
     own = "" if isinstance(design, RasterDesign) else f"{design.name}_"
     path = ROOT / "sim" / f"energy_{own}{measured.library.name}.toml"
-    if own and path.exists():
+    if own and path.exists() and not isinstance(design, VoyagerDesign):
         text = beside(text, path.read_text())
     with atomic_file(path) as file:
         file.write(text.encode())

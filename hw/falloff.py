@@ -97,10 +97,14 @@ class FalloffLane(Component):
         capped = register("capped", shape_of(design.alpha))
         drop = design.table.frac_bits + design.opacity.frac_bits - design.alpha.frac_bits
         rounded = Signal(len(product) + 1 - drop)
+        # What rounds to more than the cap, told from the product beside its rounding, not behind.
+        # The least that does has no bit below the one that rounding looks at.
+        half, below = 1 << drop >> 1, max(drop - 1, 0)
+        is_above = product >> below >= (((design.alpha_cap + 1) << drop) - half) >> below
         m.d.comb += [
             self.looks.eq(self.enable & significant[0]),
             read.en.eq(self.looks), read.addr.eq(exponent[slope:]),
-            rounded.eq((product + (1 << drop >> 1)) >> drop),
+            rounded.eq((product + half) >> drop),
             self.alpha.eq(capped),
         ]
         with m.If(self.enable):
@@ -112,8 +116,7 @@ class FalloffLane(Component):
                 significant[0].eq(self.reach & (u_square + self.test)[-1]),
                 *(after.eq(before) for before, after in pairwise(significant)),
                 # Stage 14: rounded and capped.
-                capped.eq(Mux(significant[4], Mux(
-                    rounded > design.alpha_cap, design.alpha_cap, rounded), 0)),
+                capped.eq(Mux(significant[4], Mux(is_above, design.alpha_cap, rounded), 0)),
             ]
         # Stage 10: the table (its read port is the register). Stages 11 and 12: interpolation, or
         # the way to a multiplier.

@@ -263,7 +263,7 @@ class Sourced:
 #: not hold from planar transistors to fins, and the interval says so.
 LIBRARIES = ("asap7", "sky130hd", "sg13g2")
 #: Accelerators of whose own units a library may have a table, too.
-_OWN_MEASURED = ("gscore", "streaminggs", "lumina")
+_OWN_MEASURED = ("gscore", "streaminggs", "lumina", "voyager")
 #: Where an entry comes from, best first.
 KINDS = ("measured", "published", "estimate")
 CONFIDENCES = ("high", "medium", "low")

@@ -45,6 +45,7 @@ from splatforge.designs.cfu import (
 )
 from splatforge.designs.codebook import codebook_degree, entry_beats
 from splatforge.designs.entry import TILE_TAG_BITS
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.gscore import GscoreDesign
@@ -95,8 +96,10 @@ Counts = dict[str, float]
 MEASURED_BLOCKS = {
     "array": ("alpha", "blend", "array"), "fetch": ("fetch",), "resolve": ("resolve",),
     "shell": ("registers",)}
+#: Those of an array whose exponentials are looked up; what its lanes share is another's, too.
+FALLOFF_BLOCKS = ("falloff", "blend", "falloffarray")
 #: Blocks that a design has once a lane.
-LANE_BLOCKS = ("alpha", "blend")
+LANE_BLOCKS = ("alpha", "falloff", "blend")
 #: A memory with more bits is a macro, in one piece or in equal banks, a smaller one flip-flops; as
 #: synthesis has it.
 MACRO_BITS = 1024
@@ -129,25 +132,42 @@ def _times(counts: Mapping[str, float], copies: float) -> Counts:
 # ---- Units that accelerators share --------------------------------------------------------------
 
 
-def is_measured(design: AcceleratorDesign) -> bool:
-    """Whether the measured energies are of the formats of `design`."""
-    return (design.array.alpha, design.array.blend, design.splat, design.resolve.background) \
-        == (AlphaDesign(), BlendDesign(), SplatFormat(), ResolveDesign().background)
+def is_measured(design: AcceleratorDesign, table: CostTable) -> bool:
+    """Whether the measured energies are of the formats of `design`.
+
+    A table of one's own library may hold the raster core alone, and say nothing of exponentials
+    that are looked up.
+    """
+    array = design.array
+    return (all(table.is_measured(block) for block in measured_blocks(design)["array"])
+            and array.alpha in (AlphaDesign(), FalloffDesign())
+            and (array.blend, design.splat, design.resolve.background)
+            == (BlendDesign(), SplatFormat(), ResolveDesign().background))
+
+
+def measured_blocks(design: AcceleratorDesign) -> dict[str, tuple[str, ...]]:
+    """Unit -> blocks of it that are measured, those of the array from its lanes' first part on."""
+    if isinstance(design.array.alpha, FalloffDesign):
+        return {**MEASURED_BLOCKS, "array": FALLOFF_BLOCKS}
+    return MEASURED_BLOCKS
 
 
 def flip_flops(design: AcceleratorDesign, table: CostTable) -> Counts:
     """Flip-flops of each measured block, for any number of lanes.
 
-    The counts are those of the mapped netlists. Lanes multiply `alpha` and `blend`; a lane of
+    The counts are those of the mapped netlists. Lanes multiply :data:`LANE_BLOCKS`; a lane of
     `blend` holds a colour and twice a T for each of its pixels of two tiles or groups, but for what
-    is macros of them. Counters and the frame descriptor of the core's top level count as registers;
-    those of the raster core's counters that can be read were measured with it.
+    is macros of them. What looks exponentials up is left out where it was not measured. Counters
+    and the frame descriptor of the core's top level count as registers; those of the raster core's
+    counters that can be read were measured with it.
     """
     array = design.array
     pixel = 2 * array.blend.transmittance.width + 3 * array.blend.accumulator.width
     macros = sum(macro.words * macro.bits for macro in _state_macros(array).values())
     counts: Counts = {}
-    for block in (each for blocks in MEASURED_BLOCKS.values() for each in blocks):
+    for block in (each for blocks in measured_blocks(design).values() for each in blocks):
+        if block.startswith("falloff") and not table.is_measured(block):
+            continue
         counts[block] = table.measured(block, "flip_flops").cost.value
         if block in LANE_BLOCKS:
             measured_lanes = table.measured(block, "instances").cost.value
@@ -178,16 +198,17 @@ def _shared_events(
     """Events of array, resolve and shell, measured or by their operators."""
     busy = run.counters["array_busy"]
     issued = busy * design.array.lanes
-    if not is_measured(design):
+    if not is_measured(design, table):
         operators = lane_operators(design.array)
         events = _add(
             _times(operators["evaluate"], issued), _times(operators["blend"], significant))
         events["register_bit_clock"] = array_inventory(design.array)["register_bit"] * run.cycles
         return {"array": events}
+    alpha, blend, shared = measured_blocks(design)["array"]
     units: dict[str, Counts] = {
-        "array": {"alpha_evaluation": issued, "alpha_significant": significant,
-                  "blend_evaluation": issued, "blend_significant": significant,
-                  "array_block": busy,
+        "array": {f"{alpha}_evaluation": issued, f"{alpha}_significant": significant,
+                  f"{blend}_evaluation": issued, f"{blend}_significant": significant,
+                  f"{shared}_block": busy,
                   **_clocked("array", design, run, clock_hz, table)},
         **_output_events(design, run, pixels, clock_hz, table)}
     # A fragment that counts reads a pixel and writes it; resolve reads it once.
@@ -213,7 +234,7 @@ def _clocked(unit: str, design: AcceleratorDesign, run: Run, clock_hz: float, ta
              ) -> Counts:
     """Clock and leakage of the measured blocks of a unit; nothing is gated."""
     clocked, events = flip_flops(design, table), Counts()
-    for block in MEASURED_BLOCKS[unit]:
+    for block in measured_blocks(design)[unit]:
         lanes = design.array.lanes if block in LANE_BLOCKS else 1
         events[f"{block}_flip_flop_cycle"] = clocked[block] * run.cycles
         events[f"{block}_leakage"] = (
@@ -303,7 +324,7 @@ def raster_events(
     splats = run.counters["fetch_busy"]
     entries = run.counters["table_bytes"] // design.shell.data_bytes
     fetch: Counts = {}
-    if is_measured(design):
+    if is_measured(design, table):
         fetch = {"fetch_splat": splats, **_clocked("fetch", design, run, clock_hz, table)}
     return {
         **_shared_events(design, run, workload.width * workload.height,
@@ -732,10 +753,10 @@ def _always(
 def gscore_inventory(design: GscoreDesign, table: CostTable) -> dict[str, Counts]:
     """GSCore by unit: macros, and operators and flip-flops by what was synthesised.
 
-    That is for the default parameters (``area.gscore_<unit>``); others, Voyager's array among
-    them, take as much more as the laws say. Without such an entry what the laws say.
+    That is for the default parameters (``area.gscore_<unit>``, ``area.voyager_<unit>``); others
+    take as much more as the laws say. Without such an entry what the laws say.
     """
-    default = GscoreDesign()
+    default = type(design)()
     return {**_of_parts(default.name, gscore_parts(design), gscore_parts(default), table),
             **_shared_inventory(design, default, table)}
 
@@ -1420,5 +1441,6 @@ def lumina_events(
     of_default["vru"] = _times(_setup_operators(other.vru.setup), run.actions["entries"])
     units = _measured_units(
         units, of_default, parts, usual, _lumina_actions(design, run), run, clock_hz, table)
-    measured = _output_events(design, run, pixels, clock_hz, table) if is_measured(design) else {}
+    measured = _output_events(
+        design, run, pixels, clock_hz, table) if is_measured(design, table) else {}
     return {**units, **measured, "memory": _memory_events(run)}

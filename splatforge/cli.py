@@ -47,7 +47,7 @@ __all__ = ["app", "entry", "main"]
 #: Accelerators: generated, co-simulated, rendered bit by bit; time, energy and area are modeled.
 DESIGNS = ("raster", "gscore", "streaminggs", "lumina", "voyager")
 #: Those whose blocks' energies are measured at gate level.
-MEASURED = ("raster", "gscore", "streaminggs", "lumina")
+MEASURED = ("raster", "gscore", "streaminggs", "lumina", "voyager")
 
 _INTERRUPTED = 130
 #: Seconds in which a second signal does not interrupt what the first has begun.
@@ -1650,12 +1650,14 @@ def energy(
 ) -> None:
     """Work out the energy per action at gate level, on one frame of the RTL.
 
-    Of raster all units are measured, of another design those that it has for itself.
+    Of raster all units are measured, of voyager the array, of another design those that it has for
+    itself.
     """
     from splatforge.designs.gscore import GscoreDesign
     from splatforge.designs.lumina import LuminaDesign
     from splatforge.designs.raster import RasterDesign
     from splatforge.designs.streaminggs import StreaminggsDesign
+    from splatforge.designs.voyager import VoyagerDesign
     from splatforge.scenes import check_regular_file
     from splatforge.synth import actions
     from splatforge.synth.library import read_library
@@ -1667,6 +1669,8 @@ def energy(
     core = parameters.design(design, MEASURED)
     if isinstance(core, RasterDesign) and (unit or cycles):
         raise typer.BadParameter("--unit and --cycles are of designs other than raster")
+    if isinstance(core, VoyagerDesign) and unit:
+        raise typer.BadParameter("--unit is not of voyager, whose array alone is measured")
     if unit and (unknown := [name for name in unit if name not in own_units(core)]):
         raise typer.BadParameter(
             f"Unit must be one of {', '.join(own_units(core))}, not {unknown[0]!r}")
@@ -1680,9 +1684,10 @@ def energy(
             tell("record", done, done + 1)
 
         name = f"{drawn.name} at {view.width}x{view.height}"
-        if isinstance(core, RasterDesign):
+        if isinstance(core, RasterDesign | VoyagerDesign):
             recording = record_frame(core, gaussians, view, progress=tell_cycles)
-            measured = actions.measure(core, library, recording, scene=name, progress=tell)
+            measured = actions.measure(
+                core, library, recording, scene=name, cycles=cycles, progress=tell)
         else:
             assert isinstance(core, GscoreDesign | LuminaDesign | StreaminggsDesign)
             own = record_own_units(core, gaussians, view, units=unit, progress=tell_cycles)

@@ -15,22 +15,27 @@ import numpy.typing as npt
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.synth.activity import Circuit, simulate_activity
 from splatforge.synth.energy import CLOCK_PARTS, PARTS, ModuleEnergy, module_energies
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import Library
 from splatforge.synth.netlist import gate_level
-from splatforge.synth.parts import rtl_table
-from splatforge.verification.lib.ports import UNITS, OwnRecording, PortTrace, Recording
+from splatforge.synth.parts import rtl_digests, rtl_table
+from splatforge.verification.lib.ports import OwnRecording, PortTrace, Recording
 
-__all__ = ["ACTIONS", "OWN_ACTIONS", "WINDOWS", "Block", "Measurement", "cost_table", "measure",
-           "measure_own_units"]
+__all__ = ["ACTIONS", "FALLOFF_ACTIONS", "OWN_ACTIONS", "WINDOWS", "Block", "Measurement",
+           "cost_table", "measure", "measure_own_units"]
 
 #: Block of a unit -> what it does, best described first; a block is a module of a netlist.
 ACTIONS = {
     "alpha": ("evaluation", "significant"), "blend": ("evaluation", "significant"),
     "array": ("block",), "fetch": ("splat",), "resolve": ("pixel",), "registers": (),
 }
+#: The same where exponentials are looked up: alpha's lanes, and what the lanes of the array share.
+FALLOFF_ACTIONS = {"falloff": ("evaluation", "significant"), "falloffarray": ("block",)}
+#: What those blocks are in place of.
+_OF_FALLOFF = {"alpha": "falloff", "array": "falloffarray"}
 #: Unit that one accelerator has for itself -> action -> ports whose product is how often it happens
 #: in a cycle, or a port's bit and what it must be; and others to be added. They are the counts of
 #: :mod:`splatforge.sim.parts`. What took nothing beside another action is none: misses beside the
@@ -84,7 +89,7 @@ class Block:
     Parameters
     ----------
     name : str
-        One of :data:`ACTIONS`.
+        One of :data:`ACTIONS` or :data:`FALLOFF_ACTIONS`, or a unit.
     instances, cells, flip_flops : int
         How often the core has it, and what all of them hold.
     cycles : int
@@ -181,28 +186,29 @@ def _block_of(unit: str, module: str) -> str:
 
 
 def _window_counts(
-    recording: Recording, design: RasterDesign, windows: Sequence[tuple[int, int]]
+    recording: Recording, design: AcceleratorDesign, windows: Sequence[tuple[int, int]]
 ) -> dict[str, npt.NDArray[np.int64]]:
     """How often each action happened in each tile's window, from the recorded ports."""
-    array, fetch, resolve = (recording.traces[unit] for unit in ("array", "fetch", "resolve"))
-
     def per_window(events: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.array([events[first:last].sum() for first, last in windows], np.int64)
 
-    busy = per_window(array.values("busy"))
-    splats = fetch.values("i_beat__valid") & (fetch.values("i_beat__payload", 0, 2) == 2)
+    busy = per_window(recording.traces["array"].values("busy"))
     significant = recording.workload.significant[:len(windows)]
+    counts = {
+        **{f"{block}_{action}": count for block in ("alpha", "falloff", "blend")
+           for action, count in (("evaluation", busy * design.array.lanes),
+                                 ("significant", significant))},
+        "array_block": busy, "falloffarray_block": busy}
+    if "fetch" not in recording.traces:
+        return counts
+    fetch, resolve = (recording.traces[unit] for unit in ("fetch", "resolve"))
+    splats = fetch.values("i_beat__valid") & (fetch.values("i_beat__payload", 0, 2) == 2)
     # Strobes follow the data of a beat.
     strobes = resolve.values("o_data__payload", design.shell.data_bits, design.shell.data_bytes)
     written = resolve.values("o_data__valid") & resolve.values("o_data__ready")
     written *= np.bitwise_count(strobes.astype(np.uint64)).astype(np.int64)
-    return {
-        "alpha_evaluation": busy * design.array.lanes,
-        "blend_evaluation": busy * design.array.lanes,
-        "alpha_significant": significant, "blend_significant": significant,
-        "array_block": busy, "fetch_splat": per_window(splats),
-        "resolve_pixel": per_window(written) // PixelFormat.RGBA8.size_bytes,
-    }
+    return {**counts, "fetch_splat": per_window(splats),
+            "resolve_pixel": per_window(written) // PixelFormat.RGBA8.size_bytes}
 
 
 def _share_out(
@@ -295,11 +301,12 @@ def _block(
     name: str, energies: Sequence[ModuleEnergy], counts: Mapping[str, npt.NDArray[np.int64]],
     cycles: npt.NDArray[np.float64], names: Sequence[str] | None = None,
 ) -> Block:
-    """A block from the energies of its modules; `names` are its actions, if not of `ACTIONS`."""
+    """A block from the energies of its modules; `names` are its actions, if it is of own units."""
     flip_flops = sum(each.flip_flops for each in energies)
     parts = {part: sum((each.parts_fj[part] for each in energies), np.zeros(len(cycles)))
              for part in PARTS}
-    actions = (ACTIONS[name] if names is None else tuple(names)) or ("cycle",)
+    verbs = (ACTIONS | FALLOFF_ACTIONS)[name] if names is None else tuple(names)
+    actions = verbs or ("cycle",)
     columns = np.stack([counts[f"{name}_{action}"] if action != "cycle" else cycles
                         for action in actions], axis=1).astype(np.float64)
     data = {part: parts[part] for part in PARTS if part not in CLOCK_PARTS}
@@ -324,14 +331,15 @@ def _block(
 
 
 def measure(
-    design: RasterDesign, library: Library, recording: Recording, *, scene: str = "",
-    cache: Path | None = None, progress: Callable[[str, int, int], None] | None = None,
+    design: RasterDesign | VoyagerDesign, library: Library, recording: Recording, *,
+    scene: str = "", cycles: int | None = None, cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Measurement:
-    """Map all units of the core to a library, replay a recorded frame, work out energies.
+    """Map the recorded units of a core to a library, replay the frame, work out energies.
 
     Parameters
     ----------
-    design : RasterDesign
+    design : RasterDesign or VoyagerDesign
         The core, as it was recorded.
     library : Library
         The cells.
@@ -339,6 +347,8 @@ def measure(
         A frame, see :func:`splatforge.verification.lib.ports.record_frame`.
     scene : str
         What was drawn.
+    cycles : int, optional
+        Of Voyager's array so many are simulated from the first tile on; all by default.
     cache : Path, optional
         Cache folder of the netlists.
     progress : callable, optional
@@ -351,30 +361,36 @@ def measure(
     SynthesisError
         If Yosys fails.
     """
+    if isinstance(design, VoyagerDesign):
+        recording = recording.of_array(cycles)
     windows = recording.tile_windows()
     if len(windows) < 4:
         raise ValueError(f"Frame must have at least five tiles, not {len(windows) + 1}")
     liberty = Liberty(library.paths)
     counts = _window_counts(recording, design, windows)
-    cycles = np.array([last - first for first, last in windows], np.float64)
+    lengths = np.array([last - first for first, last in windows], np.float64)
     modules = dict[str, list[ModuleEnergy]]()
     compared, bits, activities = dict[str, int](), dict[str, int](), dict[str, float]()
-    for number, unit in enumerate(UNITS):
+    units = tuple(recording.traces)
+    called = _OF_FALLOFF if isinstance(design, VoyagerDesign) else {}
+    for number, unit in enumerate(units):
         if progress is not None:
-            progress(unit, number, len(UNITS))
+            progress(unit, number, len(units))
         netlist = gate_level(unit, design, library, banks=False, cache=cache).netlist
         activity = simulate_activity(
             Circuit(netlist, unit, liberty), recording.traces[unit], windows)
         compared[unit], bits[unit] = activity.cycles_compared, activity.output_bits
         activities[unit] = activity.factor
         for module, energy in module_energies(activity, liberty).items():
-            modules.setdefault(_block_of(unit, module), []).append(energy)
+            block = _block_of(unit, module)
+            modules.setdefault(called.get(block, block), []).append(energy)
     if progress is not None:
-        progress("done", len(UNITS), len(UNITS))
+        progress("done", len(units), len(units))
     return Measurement(
         library=library, supply_v=liberty.supply_v, scene=scene,
         cycles_compared=compared, output_bits=bits, activity=activities,
-        blocks=tuple(_block(name, modules[name], counts, cycles) for name in ACTIONS))
+        blocks=tuple(_block(name, modules[name], counts, lengths)
+                     for name in (ACTIONS | FALLOFF_ACTIONS) if name in modules))
 
 
 def measure_own_units(
@@ -478,7 +494,7 @@ def cost_table(measurement: Measurement, design: AcceleratorDesign, command: str
         "# <block>.flip_flop_cycle: clock, one flip-flop, one cycle. <block>.leakage: one us, all.",
         "# rtl: digests of the RTL that was measured; a test compares them with what it is now.",
         "",
-        *rtl_table(design, measurement.cycles_compared),
+        *rtl_table(design, rtl_digests(design, measurement.cycles_compared)),
     ]
 
     def entry(

@@ -1,6 +1,6 @@
 """What of an accelerator is synthesised on its own: its units, and the shell around them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from amaranth.lib import wiring
 
@@ -41,7 +41,6 @@ def rtl_digests(design: AcceleratorDesign, units: Iterable[str]) -> dict[str, st
     return {unit: digest(to_rtlil(part(unit, design), unit)) for unit in units}
 
 
-def rtl_table(design: AcceleratorDesign, units: Iterable[str]) -> list[str]:
+def rtl_table(design: AcceleratorDesign, digests: Mapping[str, str]) -> list[str]:
     """Those digests as lines of TOML, a table ``rtl.<design>``."""
-    return [f"[rtl.{design.name}]",
-            *(f'{unit} = "{of}"' for unit, of in rtl_digests(design, units).items()), ""]
+    return [f"[rtl.{design.name}]", *(f'{unit} = "{of}"' for unit, of in digests.items()), ""]

@@ -5,16 +5,19 @@ is of the units that an accelerator has for itself, whose energy is not measured
 :mod:`splatforge.sim.parts`.
 """
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.synth.liberty import Liberty
 from splatforge.synth.library import Library
 from splatforge.synth.netlist import Netlist, gate_level
-from splatforge.synth.parts import SHELL, parts, rtl_table
+from splatforge.synth.parts import SHELL, parts, rtl_digests, rtl_table
 
 __all__ = ["HIGH", "LEAKAGE", "own_units", "path_table", "timed_units"]
 
@@ -32,18 +35,20 @@ _INTERVAL = (
 
 def timed_units(design: AcceleratorDesign) -> tuple[str, ...]:
     """Parts of a design that no other holds: alpha's and blend's are in the array."""
-    return tuple(unit for unit in parts(design) if unit not in ("alpha", "blend"))
+    return tuple(unit for unit in parts(design) if unit not in ("alpha", "falloff", "blend"))
 
 
 def own_units(design: AcceleratorDesign) -> tuple[str, ...]:
-    """Those of them that are not raster's, whose energy is measured."""
+    """Those of them that are not raster's, whose energy is measured, or GSCore's of Voyager."""
     shared = {*timed_units(RasterDesign()), SHELL}
+    if isinstance(design, VoyagerDesign):
+        shared |= {*timed_units(GscoreDesign())}
     return tuple(unit for unit in timed_units(design) if unit not in shared)
 
 
 def path_table(
     designs: Sequence[AcceleratorDesign], library: Library, liberty: Liberty, command: str, *,
-    cache: Path | None = None, progress: Callable[[str], None] | None = None,
+    before: str = "", cache: Path | None = None, progress: Callable[[str], None] | None = None,
 ) -> str:
     """Map every unit of the designs to a library; what ``sim`` wants to know of them as a table.
 
@@ -55,6 +60,8 @@ def path_table(
         The cells, and what they leak and are supplied with.
     command : str
         How to make the table again, for its head.
+    before : str
+        A table of the same library: what it says of the same RTL in another design stands.
     cache : Path, optional
         Cache folder of the netlists.
     progress : callable, optional
@@ -65,6 +72,7 @@ def path_table(
     SynthesisError
         If Yosys fails.
     """
+    known = _entries_by_rtl(before)
     lines = [
         f"# Critical paths, areas, leakage of the units in {library.title} ({library.licence}).",
         f"# Made by: {command}",
@@ -74,12 +82,21 @@ def path_table(
         "# rtl: digests of what was mapped; a test compares them.",
         "",
     ]
+    digests = {design.name: rtl_digests(design, timed_units(design)) for design in designs}
     for design in designs:
-        lines += rtl_table(design, timed_units(design))
+        lines += rtl_table(design, digests[design.name])
     for design in designs:
         for unit in timed_units(design):
             if progress is not None:
                 progress(unit)
+            wanted = [f"path.{design.name}.{unit}", f"area.{design.name}_{unit}"]
+            if unit in own_units(design):
+                wanted.append(f"energy.{design.name}_{unit}_leakage")
+            same = known.get(digests[design.name][unit], {})
+            if {each.partition(".")[0] for each in wanted} <= same.keys():
+                for each in wanted:
+                    lines += [f"[{each}]", *same[each.partition(".")[0]], ""]
+                continue
             netlist = gate_level(unit, design, library, cache=cache)
             if netlist.path_ns > TARGET_NS:
                 again = gate_level(unit, design, library, max_fanout=MAX_FANOUT, cache=cache)
@@ -97,6 +114,20 @@ def path_table(
             if unit in own_units(design):
                 lines += _leakage_lines(f"{design.name}_{unit}", netlist, liberty)
     return "\n".join(lines)
+
+
+def _entries_by_rtl(text: str) -> dict[str, dict[str, list[str]]]:
+    """Digest of a unit's RTL -> ``path``, ``area``, ``energy`` -> lines of that entry's values."""
+    blocks = {block.partition("]")[0].removeprefix("["): block.split("\n")[1:]
+              for block in text.strip().split("\n\n") if block.startswith("[")}
+    found: dict[str, dict[str, list[str]]] = {}
+    for design, units in tomllib.loads(text).get("rtl", {}).items():
+        for unit, of in units.items():
+            for name in (f"path.{design}.{unit}", f"area.{design}_{unit}",
+                         f"energy.{design}_{unit}_leakage"):
+                if name in blocks:
+                    found.setdefault(of, {})[name.partition(".")[0]] = blocks[name]
+    return found
 
 
 def _area_lines(name: str, netlist: Netlist) -> list[str]:

@@ -971,6 +971,8 @@ def test_energy_refusals(capsys, scene_file, tmp_path):
     for words in (["--unit", "array"], ["--cycles", "2000"]):
         assert main([*base, *words]) == 2
         assert "--unit and --cycles are of designs other than raster" in capsys.readouterr().err
+    assert main(["energy", "voyager", *base[2:], "--unit", "array"]) == 2
+    assert "--unit is not of voyager" in capsys.readouterr().err
     assert main(["energy", "gscore", *base[2:], "--unit", "array"]) == 2
     assert "must be one of bsu, ccu, lists, qsu, vru, not 'array'" in " ".join(
         capsys.readouterr().err.split())

@@ -24,6 +24,7 @@ from splatforge.designs.nru import NruDesign
 from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.hw.generate import rtlil
 from splatforge.sim.costs import CostTable, default_costs
 from splatforge.synth import ecp5, library, netlist, paths, synthesize, yosys
@@ -365,6 +366,7 @@ def test_areas_and_leakage_come_with_the_paths(tiny, cache, monkeypatch, tmp_pat
     assert paths.own_units(GscoreDesign()) == ("bsu", "ccu", "lists", "qsu", "vru")
     assert paths.own_units(StreaminggsDesign()) == ("cfu", "ffu", "setup", "vsort", "vsu")
     assert paths.own_units(LuminaDesign()) == ("nru", "radiance", "tilelists", "vru")
+    assert paths.own_units(VoyagerDesign()) == ()
     monkeypatch.setattr(paths, "timed_units", lambda design: ("registers", "fetch"))
     monkeypatch.setattr(paths, "own_units", lambda design: ("fetch",))
     (tmp_path / "paths.toml").write_text(
@@ -383,6 +385,28 @@ def test_areas_and_leakage_come_with_the_paths(tiny, cache, monkeypatch, tmp_pat
         10 * gate_level("fetch", SMALL, tiny, cache=cache).area_um2, rel=1e-3)
     assert leakage.cost.high == pytest.approx(2 * leakage.cost.value, rel=1e-3)
     assert leakage.node_nm is None
+
+
+def test_the_same_rtl_in_another_design_is_not_mapped_again(tiny, cache, monkeypatch):
+    """What a table says of it stands; of other RTL it does not."""
+    monkeypatch.setattr(paths, "timed_units", lambda design: ("resolve", "registers"))
+    monkeypatch.setattr(paths, "own_units", lambda design: ())
+    monkeypatch.setattr(paths, "gate_level", lambda unit, design, library, cache=None:
+                        gate_level("registers", SMALL, library, cache=cache))
+    before = paths.path_table([GscoreDesign()], tiny, LEAKY, "bench", cache=cache)
+    marked = before.replace('note = "in module registers"', 'note = "before"')
+    after = tomllib.loads(paths.path_table(
+        [VoyagerDesign()], tiny, LEAKY, "bench", before=marked, cache=cache))
+    assert after["rtl"]["voyager"]["resolve"] == tomllib.loads(before)["rtl"]["gscore"]["resolve"]
+    assert after["path"]["voyager"]["resolve"]["note"] == "before"
+    assert after["path"]["voyager"]["registers"]["note"] == "in module registers"
+    assert after["area"]["voyager_resolve"] == tomllib.loads(before)["area"]["gscore_resolve"]
+    # Where leakage is wanted that the table does not hold, it is mapped.
+    monkeypatch.setattr(paths, "own_units", lambda design: ("resolve",))
+    after = tomllib.loads(paths.path_table(
+        [VoyagerDesign()], tiny, LEAKY, "bench", before=marked, cache=cache))
+    assert after["path"]["voyager"]["resolve"]["note"] == "in module registers"
+    assert "voyager_resolve_leakage" in after["energy"]
 
 
 def test_leakage_reaches_down_to_the_least_of_the_libraries():
@@ -406,7 +430,7 @@ def test_banks_of_a_large_memory_are_macros(tiny, cache):
 
 
 @pytest.mark.parametrize("design", [
-    RasterDesign(), GscoreDesign(), StreaminggsDesign(),
+    RasterDesign(), GscoreDesign(), StreaminggsDesign(), VoyagerDesign(),
     # All of its array's units are elaborated.
     pytest.param(LuminaDesign(), marks=pytest.mark.matrix),
 ], ids=lambda design: design.name)

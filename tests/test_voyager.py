@@ -17,6 +17,10 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.memory import BankedMemory, MemoryTiming
 from splatforge.designs.voyager import PRESETS, VoyagerDesign
 from splatforge.scenes import default_camera, resolve
+from splatforge.sim.area import area_of_units
+from splatforge.sim.costs import default_costs
+from splatforge.sim.parts import gscore_inventory
+from splatforge.sim.simulate import ASSUMED_CLOCK, clock_of
 from splatforge.sim.voyager import simulate
 from splatforge.verification.cosim import cosim
 from splatforge.verification.lib.frame import Stall
@@ -96,6 +100,22 @@ def test_lanes_change_cycles_but_no_pixel(scene):
     runs = [simulate(each.workload, design, MemoryTiming())
             for each, design in ((few, SMALL), (many, DESIGN))]
     assert runs[0].counters["array_busy"] > runs[1].counters["array_busy"]
+
+
+def test_clock_and_area_are_of_its_own_gates():
+    """Of its own paths, and of an array that was synthesised; the other units are GSCore's RTL."""
+    table = default_costs()
+    clock = clock_of(DESIGN, table, 28)
+    assert clock != ASSUMED_CLOCK
+    assert "IHP SG13G2" in clock.source
+    ours, theirs = (area_of_units(gscore_inventory(each, table), node_nm=28, table=table).units
+                    for each in (DESIGN, GscoreDesign()))
+    assert set(ours) == set(theirs)
+    for name, each in theirs.items():
+        # But for the number of the core in its registers.
+        if name != "array":
+            assert ours[name].value == pytest.approx(each.value, rel=2e-3)
+    assert gscore_inventory(DESIGN, table)["array"] == {"voyager_array": 1}
 
 
 @pytest.mark.rtl

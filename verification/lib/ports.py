@@ -27,6 +27,7 @@ from splatforge.designs.raster import RasterDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.hw.generate import component, to_verilog
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 from splatforge.hw.lib.component import Component
@@ -34,11 +35,13 @@ from splatforge.scenes import Camera, Scene, head_jitter
 from splatforge.verification.lib.build import build, register_reset
 from splatforge.verification.lib.frame import HARNESS, FrameRun, SimulationError, run_frames
 
-__all__ = ["UNITS", "OwnRecording", "PortTrace", "Recording", "own_units", "record_frame",
-           "record_own_units", "record_ports"]
+__all__ = ["UNITS", "VOYAGER_UNITS", "OwnRecording", "PortTrace", "Recording", "own_units",
+           "record_frame", "record_own_units", "record_ports"]
 
 #: Units of the raster core that can be recorded.
 UNITS = ("array", "fetch", "registers", "resolve")
+#: The one of Voyager's client that neither the raster core nor GSCore has.
+VOYAGER_UNITS = ("array",)
 #: Units that the other accelerators have for themselves; `vru` of LuminCore is GSCore's.
 _OWN = {"gscore": ("bsu", "ccu", "lists", "qsu", "vru"),
         "lumina": ("nru", "radiance", "tilelists"),
@@ -130,7 +133,7 @@ class PortTrace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
-    """One frame of a scene through the core, with what its units saw.
+    """One frame of a scene through a core, with what its array and other units saw.
 
     Parameters
     ----------
@@ -148,9 +151,29 @@ class Recording:
 
     def tile_windows(self) -> tuple[tuple[int, int], ...]:
         """Cycles of each tile but the last in the array: from its first cycle to the next's."""
+        return tuple((int(first), int(last)) for first, last in pairwise(self._begun()))
+
+    def _begun(self) -> npt.NDArray[np.int64]:
+        """Cycles in which the array begins a tile."""
         array = self.traces["array"]
-        begun = np.flatnonzero(array.values("i_tile__valid") & array.values("i_tile__ready")) + 1
-        return tuple((int(first), int(last)) for first, last in pairwise(begun))
+        return np.flatnonzero(array.values("i_tile__valid") & array.values("i_tile__ready")) + 1
+
+    def of_array(self, cycles: int | None = None, lead: int = 100) -> "Recording":
+        """The array alone, without the cycles in which it waits for its first tile.
+
+        Parameters
+        ----------
+        cycles : int, optional
+            As many from the first tile on; to the frame's end by default.
+        lead : int
+            Cycles that are kept behind reset, and before the first tile.
+        """
+        trace, first = self.traces["array"], int(self._begun()[0])
+        if first > 2 * lead:
+            trace, first = trace.without(lead, first - lead), 2 * lead
+        if cycles is not None:
+            trace = trace.without(min(first + cycles, trace.cycles), trace.cycles)
+        return replace(self, traces={"array": trace})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -292,15 +315,17 @@ def record_ports(
 
 
 def record_frame(
-    design: RasterDesign, scene: Scene, camera: Camera, *,
+    design: RasterDesign | VoyagerDesign, scene: Scene, camera: Camera, *,
     timing: MemoryTiming = MemoryTiming(),  # noqa: B008
     cache: Path | None = None, progress: Callable[[int], None] | None = None,
 ) -> Recording:
-    """Render one frame of a scene with the Verilog and record the ports of all units.
+    """Render one frame of a scene with the Verilog and record the ports of units.
+
+    They are :data:`UNITS` of the raster core, and :data:`VOYAGER_UNITS` of Voyager's client.
 
     Parameters
     ----------
-    design : RasterDesign
+    design : RasterDesign or VoyagerDesign
         The core.
     scene, camera : Scene, Camera
         What is drawn.
@@ -319,15 +344,28 @@ def record_frame(
     BuildError
         If the simulation cannot be built.
     """
-    lists = raster.prepare(scene, camera, design)
-    picture = raster.render(lists, design)
-    run, traces = record_ports(design, pack(lists, resolve=design.resolve), timing=timing,
-                               cache=cache, progress=progress)
-    differing = int((run.pixels != picture.pixels(PixelFormat.RGBA8)).any(axis=-1).sum())
+    if isinstance(design, RasterDesign):
+        lists = raster.prepare(scene, camera, design)
+        drawn = raster.render(lists, design)
+        image, units, workload = pack(lists, resolve=design.resolve), UNITS, drawn.workload
+        pixels = drawn.pixels(PixelFormat.RGBA8)
+    else:
+        listed = gscore.prepare(scene, camera, design)
+        picture = gscore.render(listed, design)
+        image, units = gscore.pack(listed, design), VOYAGER_UNITS
+        workload, pixels = picture.workload.array, picture.pixels(PixelFormat.RGBA8)
+    run, traces = record_ports(design, image, units, timing=timing, cache=cache,
+                               progress=progress)
+    _check_pixels(run, pixels)
+    return Recording(run=run, workload=workload, traces=traces)
+
+
+def _check_pixels(run: FrameRun, pixels: npt.NDArray[np.uint8]) -> None:
+    """Raise unless a recorded frame is the bit-true model's."""
+    differing = int((run.pixels != pixels).any(axis=-1).sum())
     if differing or run.error:
         raise SimulationError(f"{differing} pixels of the recorded frame must be those of the "
                               f"bit-true model; error {run.error}")
-    return Recording(run=run, workload=picture.workload, traces=traces)
 
 
 def record_own_units(
@@ -377,8 +415,5 @@ def record_own_units(
         picture, image = streaminggs.render(frame, design), streaminggs.pack(frame, design)
     run, traces = record_ports(design, image, own_units(design) if units is None else units,
                                timing=timing, cache=cache, progress=progress)
-    differing = int((run.pixels != picture.pixels(PixelFormat.RGBA8)).any(axis=-1).sum())
-    if differing or run.error:
-        raise SimulationError(f"{differing} pixels of the recorded frame must be those of the "
-                              f"bit-true model; error {run.error}")
+    _check_pixels(run, picture.pixels(PixelFormat.RGBA8))
     return OwnRecording(run=run, traces=traces)
