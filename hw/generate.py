@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ from splatforge.hw.falloff import Falloff
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.gscore import Gscore
+from splatforge.hw.lib.integration import core_file, smoke_test, vivado_tcl, waiver_file
 from splatforge.hw.lists import Lists
 from splatforge.hw.lumina import Lumina
 from splatforge.hw.nru import Nru
@@ -77,8 +79,8 @@ from splatforge.hw.vru import Vru
 from splatforge.hw.vsort import Vsort
 from splatforge.hw.vsu import Vsu
 
-__all__ = ["COMPONENTS", "LINT_WAIVERS", "UNITS", "component", "home", "register_map", "rtlil",
-           "to_rtlil", "to_verilog", "verilog", "write_verilog"]
+__all__ = ["COMPONENTS", "UNITS", "component", "home", "register_map", "rtlil", "to_rtlil",
+            "to_verilog", "verilog", "write_verilog"]
 
 #: Every unit by name.
 COMPONENTS = {
@@ -99,10 +101,6 @@ UNITS = {
     "streaminggs": _COMMON | {"cfu", "ffu", "setup", "streaminggs", "vsort", "vsu"},
     "voyager": _COMMON - {"alpha"} | {"bsu", "ccu", "falloff", "lists", "qsu", "voyager", "vru"},
 }
-
-#: What Verilator's lint says of all Verilog of Amaranth: widths are given implicitly, constants
-#: are compared, and a `case` follows the assignment of what holds where no branch is taken.
-LINT_WAIVERS = ("-Wno-WIDTH", "-Wno-UNSIGNED", "-Wno-CASEINCOMPLETE")
 
 _MODULE = re.compile(r"^module (\\\S+ |\w+)(.*?)^endmodule\n", re.MULTILINE | re.DOTALL)
 #: "  <type> <name> (" with escaped names ending in a blank: an instance.
@@ -429,32 +427,6 @@ def _register_page(design: AcceleratorDesign) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _core_file(name: str) -> str:
-    """FuseSoC description of an accelerator (CAPI2)."""
-    return (
-        "CAPI=2:\n"
-        f"name: ::splatforge-{name}:0.1.0\n"
-        f"description: 3D Gaussian Splatting {name} core with AXI4 and AXI4-Lite\n"
-        "filesets:\n"
-        "  rtl:\n"
-        "    files:\n"
-        f"      - {name}.v\n"
-        "    file_type: verilogSource\n"
-        "targets:\n"
-        "  default:\n"
-        "    filesets: [rtl]\n"
-        f"    toplevel: {name}\n"
-        "  lint:\n"
-        "    default_tool: verilator\n"
-        "    filesets: [rtl]\n"
-        f"    toplevel: {name}\n"
-        "    tools:\n"
-        "      verilator:\n"
-        "        mode: lint-only\n"
-        f"        verilator_options: [{', '.join(LINT_WAIVERS)}]\n"
-    )
-
-
 def write_verilog(folder: Path, design: AcceleratorDesign) -> list[Path]:
     """Write an accelerator for an integrator.
 
@@ -468,8 +440,9 @@ def write_verilog(folder: Path, design: AcceleratorDesign) -> list[Path]:
     Returns
     -------
     list of Path
-        Of the raster core ``raster.v``, ``registers.md``, ``registers.json`` and the FuseSoC file
-        ``raster.core``; of the others likewise.
+        Of the raster core ``raster.v``, ``registers.md``, ``registers.json``, the FuseSoC file
+        ``raster.core`` with ``raster_waivers.vlt`` and ``raster_smoke.cpp`` for Verilator, and
+        ``raster_vivado.tcl``; of the others likewise.
     """
     name = design.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -477,7 +450,10 @@ def write_verilog(folder: Path, design: AcceleratorDesign) -> list[Path]:
         f"{name}.v": verilog(name, design),
         "registers.md": _register_page(design),
         "registers.json": json.dumps(register_map(design), indent=2) + "\n",
-        f"{name}.core": _core_file(name),
+        f"{name}.core": core_file(name, version("splatforge")),
+        f"{name}_waivers.vlt": waiver_file(name),
+        f"{name}_smoke.cpp": smoke_test(name),
+        f"{name}_vivado.tcl": vivado_tcl(name),
     }
     written = []
     for name, content in contents.items():

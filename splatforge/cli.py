@@ -1358,7 +1358,8 @@ def cosim(
         "--keep-codebooks", help="Of streaminggs: only the first frame loads codebooks.")] = False,
     processes: ProcessesOption = None,
     waves: Annotated[Path | None, typer.Option(
-        "--waves", metavar="FILE", help="Waves to write: .fst, or .vcd which needs no library."
+        "--waves", metavar="FILE", help="Waves to write: .fst, or .vcd which needs no library; "
+        "beside them FILE.gtkw for GTKWave and FILE.sucl for Surfer, signals by unit."
     )] = None,
     waves_cycles: Annotated[Any, typer.Option(
         "--waves-cycles", metavar="FIRST:LAST", parser=_span, help="Cycles that the waves hold."

