@@ -20,7 +20,14 @@ from splatforge.sim.systems.links import Link
 from splatforge.sim.systems.roofline import End, Machine, banded
 from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.tally import Tally
-from splatforge.sim.systems.token_selection import METHODS, Evolution, judge, lse_likeness
+from splatforge.sim.systems.token_selection import (
+    METHODS,
+    Evolution,
+    busy_share,
+    judge,
+    lse_likeness,
+)
+from splatforge.sim.systems.video_denoiser import SHIPPED
 from splatforge.sim.systems.video_models import (
     VIDEO_MODELS,
     VideoModel,
@@ -41,8 +48,8 @@ NOT_COVERED = (
     "time of the baselines' own kernels (PAB, ToCa, SVG, Delta-DiT): only their operations",
     "HunyuanVideo's decoder, which works on overlapping tiles",
     "memory but for the cache: it is taken from the original's published figure",
-    ("quality of the trained video models: PSNR is that of a small denoiser trained on clips that "
-     "pan as a whole, on which whole steps left out are better than tokens left out"),
+    ("quality of the trained video models: PSNR is that of a small denoiser trained on short "
+     "clips, on which whole steps left out are better than tokens left out"),
 )
 _ASSUMPTIONS = (
     "the residual that a block adds is cached, for both halves of guidance",
@@ -303,7 +310,7 @@ def _metrics(model: str, share: float, device: str, gpus: int) -> dict[str, floa
 
 
 def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb", gpus: int = 1,
-        seeds: int = 10, generations: int = 20, seed: int = 0) -> SystemRun:
+        seeds: int = 10, generations: int = 20, clips: str = "pan", seed: int = 0) -> SystemRun:
     """A share of the tokens of a video model, and the method in full on a small denoiser.
 
     Parameters
@@ -320,8 +327,13 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
         Of the small denoiser: how many, of which 0 leaves it out, and the first.
     generations : int
         Of the search there.
+    clips : str
+        What it was trained on: ``pan``, a window that pans over photographs, or ``still``, a
+        thing that moves before a background that stands still.
     """
     _check(share, gpus)
+    if clips not in SHIPPED:
+        raise ValueError(f"astraea: clips must be one of {', '.join(SHIPPED)}, not {clips!r}")
     if seeds < 0 or seed < 0:
         raise ValueError(f"astraea: seeds and seed must be non-negative, not {seeds!r}, {seed!r}")
     metrics = _metrics(model, share, device, gpus)
@@ -334,10 +346,12 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
             (each, original / _whole_s(model, each, device, count, "value")) for each in shares)
             for count in sorted({1, 2, 8, gpus})})]
     if seeds:
-        judged = judge(share, seeds=seeds, seed=seed, evolution=Evolution(generations=generations))
+        judged = judge(share, seeds=seeds, seed=seed, clips=clips,
+                       evolution=Evolution(generations=generations))
         for method in METHODS:
             metrics[f"small_{method}_psnr_db"] = float(judged.psnr_db[method].mean())
         metrics["small_ordered_seeds"] = judged.ordered()
+        metrics["small_busy_share"] = busy_share(clips)
         curves.append(Curve(
             title="PSNR of the small denoiser against all tokens computed", x="seed", y="PSNR (dB)",
             series={method: tuple((float(seed + number), float(psnr)) for number, psnr in

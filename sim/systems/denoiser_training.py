@@ -1,7 +1,8 @@
-"""Training of the small video denoiser: its gradient by hand, and Adam.
+"""Training of the small video denoisers: their gradient by hand, and Adam.
 
-``python -m splatforge.sim.systems.denoiser_training FILE [STEPS [SEED]]`` writes the weights that
-are shipped (4,000 steps, seed 0: a quarter of an hour on a core).
+``python -m splatforge.sim.systems.denoiser_training FILE [STEPS [SEED [CLIPS]]]`` writes the
+weights that are shipped: 4,000 steps, seed 0, clips that ``pan`` (a quarter of an hour on a core);
+1,200 steps, seed 0, ``still`` ones, from the weights of the other (five minutes).
 """
 
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from splatforge.scenes.atomic_file import atomic_file
-from splatforge.sim.systems.clips import clip_batch
+from splatforge.sim.systems.clips import clip_batch, still_clip_batch
 from splatforge.sim.systems.video_denoiser import (
     BLOCKS,
     HEADS,
@@ -20,13 +21,17 @@ from splatforge.sim.systems.video_denoiser import (
     Weights,
     modulation,
     normed,
+    shipped_weights,
     silu,
     start_weights,
     time_features,
     velocity,
 )
 
-__all__ = ["loss_and_gradient", "train"]
+__all__ = ["Clips", "held_out_loss", "loss_and_gradient", "train"]
+
+#: Takes a generator and how many, gives clips.
+Clips = Callable[[np.random.Generator, int], Array]
 
 _HEAD = WIDTH // HEADS
 _BATCH, _RATE, _BETA1, _BETA2 = 32, 2e-3, 0.9, 0.99
@@ -128,8 +133,8 @@ def loss_and_gradient(weights: Weights, clips: Array, noise: Array, t: Array
     return float((error * error).mean()), gradient
 
 
-def train(steps: int, seed: int, progress: Callable[[int, float], None] | None = None
-          ) -> dict[str, Array]:
+def train(steps: int, seed: int, progress: Callable[[int, float], None] | None = None, *,
+          clips_of: Clips = clip_batch, start: Weights | None = None) -> dict[str, Array]:
     """Weights after `steps` of Adam, whose rate falls along a cosine.
 
     Parameters
@@ -138,14 +143,18 @@ def train(steps: int, seed: int, progress: Callable[[int, float], None] | None =
         Batches; of weights, clips, noise and times.
     progress : callable, optional
         Called every hundred steps with the step and the mean loss of those hundred.
+    clips_of : callable
+        What is learnt.
+    start : mapping, optional
+        Weights to begin with; random ones by default.
     """
     generator = np.random.default_rng(seed)
-    weights = start_weights(generator)
+    weights = start_weights(generator) if start is None else dict(start)
     first = {name: np.zeros_like(each) for name, each in weights.items()}
     second = {name: np.zeros_like(each) for name, each in weights.items()}
     losses = []
     for step in range(steps):
-        clips = clip_batch(generator, _BATCH)
+        clips = clips_of(generator, _BATCH)
         noise = generator.standard_normal(clips.shape, np.float32)
         t = generator.random(_BATCH, np.float32)
         loss, gradient = loss_and_gradient(weights, clips, noise, t)
@@ -162,10 +171,11 @@ def train(steps: int, seed: int, progress: Callable[[int, float], None] | None =
     return weights
 
 
-def held_out_loss(weights: Weights, seed: int, batch: int = 256) -> float:
+def held_out_loss(weights: Weights, seed: int, batch: int = 256, clips_of: Clips = clip_batch
+                  ) -> float:
     """Mean squared error of the velocity on other clips."""
     generator = np.random.default_rng(seed)
-    clips = clip_batch(generator, batch)
+    clips = clips_of(generator, batch)
     noise = generator.standard_normal(clips.shape, np.float32)
     t = generator.random(batch, np.float32)
     tokens = (1 - t)[:, None, None] * clips + t[:, None, None] * noise
@@ -173,9 +183,12 @@ def held_out_loss(weights: Weights, seed: int, batch: int = 256) -> float:
 
 
 if __name__ == "__main__":
-    count, start = (int(text) for text in (*sys.argv[2:], "4000", "0")[:2])
-    trained = train(count, start, lambda step, loss: print(step, f"{loss:.4f}", flush=True))
-    print("held out", held_out_loss(trained, start + 1))
+    given = (*sys.argv[2:], *("4000", "0", "pan")[len(sys.argv) - 2:])
+    count, first_seed, still = int(given[0]), int(given[1]), given[2] == "still"
+    kind = still_clip_batch if still else clip_batch
+    trained = train(count, first_seed, lambda step, loss: print(step, f"{loss:.4f}", flush=True),
+                    clips_of=kind, start=shipped_weights() if still else None)
+    print("held out", held_out_loss(trained, first_seed + 1, clips_of=kind))
     with atomic_file(Path(sys.argv[1])) as output:
         np.savez_compressed(output, allow_pickle=False, **{
             name: each.astype(np.float16) for name, each in trained.items()})

@@ -9,11 +9,17 @@ score that is drawn at random, and a cache that hands each token what belongs to
 
 What of the paper's order appears here: a searched budget is better than one share everywhere, and
 that is better than leaving out keys. What does not: whole steps left out are better than tokens
-left out. The clips pan as a whole: no token is much quieter than another, as in videos many are.
+left out, in 9 of 10 seeds where clips pan as a whole (37.1 against 35.5 dB) and in all ten where
+one thing moves before a background that stands still (42.7 against 41.9 dB). There the half of the
+tokens that change most carries 78 % of the change from step to step, against 65 %, and the gap is
+half as wide; but a score that is told which tokens will change (:func:`informed_score`) does not
+close it. It is not the choice that costs: tokens left out hand keys and values of other steps to
+those computed, while a step left out reuses what belongs together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +36,11 @@ from splatforge.sim.systems.video_denoiser import (
     normed,
     run_selected,
     shipped_weights,
+    velocity,
 )
 
-__all__ = ["METHODS", "Evolution", "Judged", "judge", "lse_likeness", "psnr_db", "random_score",
-           "search", "significance"]
+__all__ = ["METHODS", "Evolution", "Judged", "busy_share", "informed_score", "judge",
+           "lse_likeness", "psnr_db", "random_score", "search", "significance"]
 
 Array = npt.NDArray[np.floating]
 
@@ -54,6 +61,38 @@ def random_score(seed: int) -> Score:
     """Scores that say nothing."""
     generator = np.random.default_rng(seed)
     return lambda _, change: generator.random(change.shape)
+
+
+def informed_score(noise: Array, clips: str = "pan") -> Score:
+    """A score that is told how each token will change: no choice can know more.
+
+    Parameters
+    ----------
+    noise : array
+        [batch, tokens, token width], of the run that it is for: one run alone, whose steps it
+        counts, and which computes some tokens at each.
+    clips : str
+        What the network was trained on.
+
+    Returns
+    -------
+    callable
+        Scores are the change of a token's velocity in the full run since it was last computed,
+        squared.
+    """
+    weights, tokens, last = shipped_weights(clips), noise, np.zeros_like(noise)
+    changes = list[Array]()
+    for step in range(STEPS):
+        now = velocity(weights, tokens, np.full(len(noise), 1 - step / STEPS, np.float32))
+        changes.append(((now - last) ** 2).sum(-1))
+        last, tokens = now, tokens - now / np.float32(STEPS)
+    calls = count(BLOCKS)  # the first step computes all and asks nobody
+
+    def score(cache: BlockCache, _: Array) -> Array:
+        step = next(calls) // BLOCKS
+        back = np.arange(step)[:, None, None]
+        return np.where(cache.skipped > back, np.stack(changes[1:step + 1][::-1]), 0).sum(0)
+    return score
 
 
 def starts(seed: int, batch: int) -> Array:
@@ -212,7 +251,7 @@ class Judged:
 
 def judge(budget: float = 0.5, *, seeds: int = 10, seed: int = 0,
           evolution: Evolution | None = None, control: str = "none", batch: int = 2,
-          methods: Sequence[str] = METHODS) -> Judged:
+          methods: Sequence[str] = METHODS, clips: str = "pan") -> Judged:
     """Search budgets, then compare the methods.
 
     Parameters
@@ -230,15 +269,17 @@ def judge(budget: float = 0.5, *, seeds: int = 10, seed: int = 0,
         Starts of a seed.
     methods : sequence of str
         Of :data:`METHODS`.
+    clips : str
+        What the network was trained on, as :func:`~.video_denoiser.shipped_weights` has it.
 
     Raises
     ------
     ValueError
-        If the control is unknown, or the budget too small.
+        If control or clips are unknown, or the budget too small.
     """
     if control not in ("none", "random", "foreign"):
         raise ValueError(f"Control must be none, random or foreign, not {control!r}")
-    how, weights = evolution or Evolution(), shipped_weights()
+    how, weights = evolution or Evolution(), shipped_weights(clips)
     order = np.random.default_rng(0).permutation(TOKENS) if control == "foreign" else None
 
     def score(seed: int) -> Score:
@@ -272,6 +313,27 @@ def judge(budget: float = 0.5, *, seeds: int = 10, seed: int = 0,
             found[method].append(psnr_db(got, wanted))
     return Judged(psnr_db={method: np.array(each) for method, each in found.items()},
                   shares={method: shares[method] for method in methods})
+
+
+def busy_share(clips: str = "pan", seeds: int = 10, batch: int = 2) -> float:
+    """How much of a run's change falls to the half of the tokens that change most.
+
+    Change is that of a token's velocity from a step to the next, squared and summed over steps: a
+    token whose velocity stands still may be left out without error. Mean over starts; a half if all
+    tokens change alike.
+    """
+    weights, found = shipped_weights(clips), []
+    for seed in range(seeds):
+        tokens = starts(seed, batch)
+        last, total = None, np.zeros(tokens.shape[:2])
+        for step in range(STEPS):
+            now = velocity(weights, tokens, np.full(batch, 1 - step / STEPS, np.float32))
+            if last is not None:
+                total += ((now - last) ** 2).sum(-1)
+            last, tokens = now, tokens - now / np.float32(STEPS)
+        ordered = np.sort(total, 1)
+        found.append(ordered[:, TOKENS // 2:].sum(1) / ordered.sum(1))
+    return float(np.mean(found))
 
 
 def lse_likeness(seeds: int = 10, batch: int = 2) -> float:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from splatforge.sim.systems.clips import TOKEN_WIDTH, TOKENS
 
-__all__ = ["BLOCKS", "HEADS", "STEPS", "WIDTH", "BlockCache", "Score", "block", "embed", "full_run",
-           "modulation", "run_selected", "shipped_weights", "start_weights", "velocity"]
+__all__ = ["BLOCKS", "HEADS", "SHIPPED", "STEPS", "WIDTH", "BlockCache", "Score", "block", "embed",
+           "full_run", "modulation", "run_selected", "shipped_weights", "start_weights", "velocity"]
 
 Array = npt.NDArray[np.floating]
 Weights = Mapping[str, Array]
@@ -49,10 +49,28 @@ def start_weights(generator: np.random.Generator) -> dict[str, Array]:
     return weights
 
 
+#: Clips that a network was trained on -> the file of its weights.
+SHIPPED = {"pan": "video_denoiser.npz", "still": "still_denoiser.npz"}
+
+
 @cache
-def shipped_weights() -> Weights:
-    """The trained weights, as 32-bit floats."""
-    with files("splatforge.sim.systems").joinpath("video_denoiser.npz").open("rb") as file, \
+def shipped_weights(clips: str = "pan") -> Weights:
+    """The trained weights, as 32-bit floats.
+
+    Parameters
+    ----------
+    clips : str
+        ``pan``: a window that pans over photographs; ``still``: one thing that moves before a
+        background that stands still.
+
+    Raises
+    ------
+    ValueError
+        If no network was trained on such clips.
+    """
+    if clips not in SHIPPED:
+        raise ValueError(f"Clips must be one of {', '.join(SHIPPED)}, not {clips!r}")
+    with files("splatforge.sim.systems").joinpath(SHIPPED[clips]).open("rb") as file, \
             np.load(file) as stored:
         return {name: stored[name].astype(np.float32) for name in stored.files}
 
