@@ -134,8 +134,32 @@ def test_several_devices(name) -> None:
     gains = [astraea.scaling(name, count).value for count in (1, 2, 4, 8)]
     assert gains == sorted(gains)
     assert gains[0] == pytest.approx(astraea.speedup(name, 0.5).value)
-    # Encoder, decoder and exchange are not shared out.
+    # Encoder, decoder, launches and exchange are not shared out.
     assert gains[3] < 8 * gains[0]
+
+
+def test_each_device_launches_every_kernel() -> None:
+    """A machine whose launches take all the time is no faster for there being more of them."""
+    shape = video_model("wan_2s")
+    net = call_tally(shape)
+    machine = Machine.of(device("a100_80gb"))
+    launches = shape.calls * net.launches * machine.launch_s
+    one, four = (astraea._calls_s("wan_2s", 1.0, "a100_80gb", "value", gpus=count)
+                 for count in (1, 4))
+    assert one == pytest.approx(shape.calls * machine.time_s(net.operators))
+    assert four == pytest.approx((one - launches) / 4 + launches)
+    assert 0.02 < launches / four < 0.5
+
+
+@pytest.mark.parametrize(("slow", "fast"), [
+    ("a100_80gb", "h100_80gb"), ("v100_32gb", "a100_80gb"), ("h20_96gb", "a100_80gb")])
+def test_other_devices(slow, fast) -> None:
+    """More operations a second, less time, although the H20 has the faster memory."""
+    for name in ("wan_4s", "hunyuan_5s"):
+        times = [astraea.latency(name, device=each).value for each in (slow, fast)]
+        assert times[1] < times[0]
+        bound = device(fast).fp16.value / device(slow).fp16.value
+        assert times[0] / times[1] < 1.05 * bound
 
 
 def test_a_point_follows_what_was_calibrated_on_it() -> None:
@@ -174,6 +198,9 @@ def test_decoders() -> None:
     (lambda: astraea.flops("sora"), "Video model must be one of wan_2s"),
     (lambda: astraea.speedup("wan_2s", 0.0), r"Share must be in \(0, 1\], not 0"),
     (lambda: astraea.scaling("wan_2s", 0), "GPUs must be at least 1, not 0"),
+    (lambda: astraea.scaling("wan_2s", 13),
+     "GPUs must be at most 12 for wan_2s, as many as it has heads, which Ulysses deals out, not"),
+    (lambda: astraea.run(model="opensora_2s", gpus=16), "GPUs must be at most 15 for opensora_2s"),
     (lambda: astraea.sparse_flops("wan_2s", 1.0), r"Density must be in \(0, 1\], not 0"),
     (lambda: astraea.latency("wan_2s", device="abacus"), "Device must be one of"),
     (lambda: call_tally(video_model("wan_2s"), 0.5, "magic"), "Method must be one of original"),

@@ -21,8 +21,11 @@ from splatforge.sim.systems.gittins import (
 from splatforge.sim.systems.hermes import (
     POLICIES,
     Setting,
+    ablation,
     calibrate,
     completion,
+    deadlines_met,
+    more_buckets,
     prewarm_start_s,
     reduction,
     run,
@@ -215,6 +218,45 @@ def test_prewarming_is_as_late_as_it_may_be():
     assert metrics["container_wait_prewarmed_s"] < metrics["container_wait_cold_s"] == 10.0
 
 
+def test_containers_start_beside_a_loaded_server():
+    """A cold start costs all of it, a planned one what is left; none is as before."""
+    common = {"count": 60, "load": 2.0}
+    none, cold, planned, nothing = (
+        schedule(Setting(**common, **options), "hermes") for options in (
+            {}, {"starts": "cold"}, {"starts": "prewarmed"}, {"starts": "cold", "warm_s": 0.0}))
+    assert none.container_wait_s == 0.0
+    assert cold.container_wait_s == pytest.approx(10.0)
+    assert cold.container_idle_s == 0.0
+    assert 0 < planned.container_wait_s < 5.0
+    assert planned.container_idle_s > 0
+    assert np.array_equal(nothing.completion_s, none.completion_s)
+    assert cold.completion_s.mean() > none.completion_s.mean()
+    # Of those alone that have no containers, all else on an idle server is as before.
+    alone = [schedule(Setting(count=30, load=1e-4, starts=starts), "hermes").completion_s
+             for starts in ("none", "cold", "prewarmed")]
+    assert (alone[0] <= alone[2] + 1e-9).all()
+    assert (alone[2] <= alone[1] + 1e-9).all()
+    assert {round(each / 10, 6) % 1 for each in alone[1] - alone[0]} <= {0.0, 1.0}
+    waits = [schedule(Setting(**common, starts="prewarmed", warm_s=warm_s), "hermes")
+             .container_wait_s for warm_s in (1.0, 10.0, 60.0)]
+    assert waits == sorted(waits)
+
+
+def test_deadlines_over_loads_and_buckets():
+    few = deadlines_met("edf", "all", loads=(1.0, 3.0), seeds=1)
+    each = [schedule(Setting(load=load), "edf").in_time["all"] for load in (1.0, 3.0)]
+    assert few.value == pytest.approx(np.mean(each))
+    assert (few.low, few.high) == (min(each), max(each))
+    assert few.points == {"hermes.act_parrot_1x"}
+    with pytest.raises(ValueError, match=r"factor must be one of 1\.2, 1\.5, 2, all, not '3'"):
+        deadlines_met("edf", "3")
+    assert more_buckets(10, seeds=1).value == 1.0
+    assert more_buckets(50, seeds=1).value == pytest.approx(1.0, abs=0.25)
+    other = ablation("srjf", seeds=1, model_name="llama2_13b")
+    assert other.points == frozenset()
+    assert other.value > 0
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="Policy must be one of hermes"):
         schedule(Setting(count=2), "greedy")
@@ -235,6 +277,7 @@ def test_what_is_refused():
     ({"slowdown": 2.0, "engine": "roofline"}, "slowdown must come with engine=profile, not 2.0"),
     ({"slowdown": math.nan}, "slowdown must be non-negative and finite, not nan"),
     ({"load": math.inf}, "load must be positive and finite, not inf"),
+    ({"starts": "warm"}, "starts must be none, cold or prewarmed, not 'warm'"),
     ({"warm_s": -5.0}, r"warm_s must be non-negative and finite, not -5\.0"),
     ({"seed": -1}, "seed must be non-negative, not -1"),
 ])

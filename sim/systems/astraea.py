@@ -134,11 +134,13 @@ def toca_flops(model: str, every: int, cached: float) -> Sourced:
 
 
 @cache
-def _calls_s(model: str, share: float, device: str, end: End, selection: bool = True) -> float:
-    """All calls of the denoiser."""
-    shape = video_model(model)
+def _calls_s(model: str, share: float, device: str, end: End, selection: bool = True,
+             gpus: int = 1) -> float:
+    """All calls of the denoiser; devices share out tokens, but each launches every kernel."""
+    shape, machine = video_model(model), Machine.of(card_of(device), end=end)
     net = call_tally(shape, share, "original" if share == 1 else "astraea", selection=selection)
-    return shape.calls * Machine.of(card_of(device), end=end).time_s(net.operators)
+    launches_s = net.launches * machine.launch_s
+    return shape.calls * ((machine.time_s(net.operators) - launches_s) / gpus + launches_s)
 
 
 @cache
@@ -181,22 +183,30 @@ def _slower(model: str, device: str, end: End, original_s: float) -> float:
 def _whole_s(model: str, share: float, device: str, gpus: int, end: End, *,
              original_s: float = 0.0, whole_steps: bool = False) -> float:
     shape = video_model(model)
-    calls = (share * _calls_s(model, 1.0, device, end) if whole_steps
-             else _calls_s(model, share, device, end))
+    calls = (share * _calls_s(model, 1.0, device, end, gpus=gpus) if whole_steps
+             else _calls_s(model, share, device, end, gpus=gpus))
     calls *= _slower(model, device, end, original_s)
     exchange = 0.0
     if gpus > 1:
         exchange = _exchange_s(shape, 1.0 if whole_steps else share, gpus,
                                Link.between(card_of(device), end=end))
         exchange *= share if whole_steps else 1.0
-    return calls / gpus + exchange + _around_s(model, device, end)
+    return calls + exchange + _around_s(model, device, end)
 
 
-def _check(share: float, gpus: int = 1) -> None:
+def _check(share: float, gpus: int = 1, model: str = "") -> None:
     if not 0 < share <= 1:
         raise ValueError(f"Share must be in (0, 1], not {share!r}")
     if gpus < 1:
         raise ValueError(f"GPUs must be at least 1, not {gpus!r}")
+    if model:
+        shape = video_model(model)
+        # Blocks that attend within frames and along them deal out frames and places instead.
+        most = shape.frames if shape.split else shape.heads
+        if gpus > most:
+            what = "frames" if shape.split else "heads, which Ulysses deals out"
+            raise ValueError(f"GPUs must be at most {most} for {model}, as many as it has {what}, "
+                             f"not {gpus!r}")
 
 
 def latency(model: str, share: float = 1.0, *, device: str = "a100_80gb", gpus: int = 1,
@@ -222,7 +232,7 @@ def latency(model: str, share: float = 1.0, *, device: str = "a100_80gb", gpus: 
     ValueError
         If a number is out of range, or model or device are not known.
     """
-    _check(share, gpus)
+    _check(share, gpus, model)
     ours = banded(lambda end: _whole_s(model, share, device, gpus, end, original_s=original_s,
                                        whole_steps=whole_steps), "s", f"{_SOURCE} on a roofline")
     return replace(ours, points=_points(model, original_s))
@@ -253,7 +263,7 @@ def scaling(model: str, gpus: int, share: float = 0.5, *, device: str = "a100_80
     ValueError
         If a number is out of range, or model or device are not known.
     """
-    _check(share, gpus)
+    _check(share, gpus, model)
     ours = banded(lambda end: _whole_s(model, 1.0, device, 1, end, original_s=original_s)
                   / _whole_s(model, share, device, gpus, end, original_s=original_s), "1",
                   f"{_SOURCE} on a roofline, links by their profile")
@@ -331,7 +341,7 @@ def run(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80gb",
         What it was trained on: ``pan``, a window that pans over photographs, or ``still``, a
         thing that moves before a background that stands still.
     """
-    _check(share, gpus)
+    _check(share, gpus, model)
     if clips not in SHIPPED:
         raise ValueError(f"astraea: clips must be one of {', '.join(SHIPPED)}, not {clips!r}")
     if seeds < 0 or seed < 0:
@@ -373,7 +383,7 @@ def compare(*, model: str = "wan_4s", share: float = 0.5, device: str = "a100_80
     model, share, device, gpus
         As :func:`run` takes them.
     """
-    _check(share, gpus)
+    _check(share, gpus, model)
     steps = latency(model, share, device=device, gpus=gpus, whole_steps=True).value
     original = _metrics(model, 1.0, device, gpus)
     found = {

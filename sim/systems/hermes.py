@@ -52,7 +52,8 @@ from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.serving import Engine, Fcfs, PagedMemory, Queue, Request, RooflineTimes
 
 __all__ = ["POLICIES", "Job", "ProfiledTimes", "Setting", "Window", "ablation", "calibrate",
-           "compare", "completion", "prewarm_start_s", "reduction", "run", "schedule"]
+           "compare", "completion", "deadlines_met", "more_buckets", "prewarm_start_s",
+           "reduction", "run", "schedule"]
 
 POLICIES = ("hermes", "hermes_ddl", "gittins", "srjf", "oracle", "vllm", "parrot", "vtc", "edf")
 NOT_COVERED = (
@@ -69,6 +70,8 @@ _BLOCK_TOKENS, _LONGEST = 32, 12_000
 _DEADLINES = {1.2: 76 / 200, 1.5: 79 / 200, 2.0: 45 / 200}
 #: What the authors' log was taken on; it does not say of which memory.
 _PROFILED_DEVICES, _PROFILED_MODEL = ("a100_40gb", "a100_80gb"), "llama2_7b"
+#: What the start of a container costs a stage.
+Starts = Literal["none", "cold", "prewarmed"]
 #: What the code adds to the rank of applications without a deadline.
 _BEHIND = 2.0**16
 
@@ -165,6 +168,10 @@ class Setting:
         Of the profile, with which alone it comes; 0 for the one that was calibrated.
     buckets, form, walks : int, str, int
         Of Gittins' rank; walks of the Monte Carlo.
+    starts, warm_s : str, float
+        Whether a stage in a container waits for its start of `warm_s`: ``none``, as it is part of
+        the stage's own time; ``cold``: every one that does not follow another; ``prewarmed``: what
+        is left of it when the stage comes, see :func:`prewarm_start_s`.
     traces : str
         Folder with the authors' samples, or empty.
     seed : int
@@ -186,10 +193,16 @@ class Setting:
     buckets: int = 10
     form: Form = "code"
     walks: int = 300
+    starts: Starts = "none"
+    warm_s: float = 10.0
     traces: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.starts not in ("none", "cold", "prewarmed"):
+            raise ValueError(f"starts must be none, cold or prewarmed, not {self.starts!r}")
+        if not 0 <= self.warm_s < math.inf:
+            raise ValueError(f"warm_s must be non-negative and finite, not {self.warm_s!r}")
         for name in ("ranks", "count", "load", "buckets", "walks"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, "
@@ -417,6 +430,9 @@ class Window:
         Of the server.
     cache_tokens : int
         That its cache holds.
+    container_wait_s, container_idle_s : float
+        Mean wait of a stage in a container for its start, 0 where there is none; time that
+        containers stood ready, or started for nothing, over as many stages.
     """
 
     completion_s: np.ndarray
@@ -424,6 +440,60 @@ class Window:
     preemptions: int
     largest_batch: int
     cache_tokens: int
+    container_wait_s: float = 0.0
+    container_idle_s: float = 0.0
+
+
+class _Containers:
+    """Starts of containers beside a server at work.
+
+    When a stage of the model begins that containers follow, the start of one is planned by how long
+    the same stage of earlier applications took under this load; of the first it is begun at once.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.waits = list[float]()
+        self.idle_s = 0.0
+        self._taken: dict[tuple[str, str], list[float]] = {}
+        self._planned: dict[int, tuple[float, float]] = {}
+
+    def model_begins(self, job: Job, now_s: float) -> None:
+        """Plan a start, if one is likely enough to be needed."""
+        if self.setting.starts != "prewarmed":
+            return
+        here = job.visits[job.stage].stage
+        following = job.app.stages[here].following
+        likely = sum(share for name, share in following.items()
+                     if name in job.app.stages and job.app.stages[name].kind == "docker")
+        taken = self._taken.get((job.app.name, here), [0.0])
+        self._planned[job.number] = (now_s, now_s + prewarm_start_s(
+            likely, np.array(taken), self.setting.warm_s))
+
+    def model_ends(self, job: Job, now_s: float) -> None:
+        """Remember how long it took; a start that nothing needs was for nothing."""
+        if job.number not in self._planned:
+            return
+        here = job.visits[job.stage]
+        begun_s, start_s = self._planned[job.number]
+        self._taken.setdefault((job.app.name, here.stage), []).append(now_s - begun_s)
+        after = job.visits[job.stage + 1:job.stage + 2]
+        if not (after and after[0].kind == "docker"):
+            self.idle_s += max(now_s - start_s, 0.0)
+            del self._planned[job.number]
+
+    def wait_s(self, job: Job, now_s: float) -> float:
+        """Of the stage that begins, in a container; one that follows another has a warm one."""
+        before = job.visits[job.stage - 1].kind if job.stage else ""
+        if self.setting.starts == "none" or before == "docker":
+            return 0.0
+        wait_s = self.setting.warm_s
+        _, start_s = self._planned.pop(job.number, (0.0, math.inf))
+        if start_s <= now_s:
+            self.idle_s += max(now_s - start_s - wait_s, 0.0)
+            wait_s = max(start_s + wait_s - now_s, 0.0)
+        self.waits.append(wait_s)
+        return wait_s
 
 
 def schedule(setting: Setting, policy: str) -> Window:
@@ -436,12 +506,15 @@ def schedule(setting: Setting, policy: str) -> Window:
     """
     jobs = setting.jobs()
     scheduler = _Scheduler(setting, policy, jobs)
+    containers = _Containers(setting)
     numbers = iter(range(1 << 60))
 
     def enter(job: Job, now_s: float) -> Iterator[Request]:
         """Requests of the next stage of the model, behind those elsewhere."""
         job.stage += 1
         while job.stage < len(job.visits) and job.visits[job.stage].kind != "llm":
+            if job.visits[job.stage].kind == "docker":
+                now_s += containers.wait_s(job, now_s)
             now_s += job.visits[job.stage].time_s
             job.attained_s += job.visits[job.stage].time_s
             leave(job)
@@ -451,6 +524,7 @@ def schedule(setting: Setting, policy: str) -> Window:
             return
         job.stage_attained_s = 0.0
         scheduler.begun(job)
+        containers.model_begins(job, now_s)
         here = job.visits[job.stage]
         job.open = len(here.input_tokens)
         for given, answer in zip(here.input_tokens, here.output_tokens, strict=True):
@@ -467,6 +541,7 @@ def schedule(setting: Setting, policy: str) -> Window:
         job.open -= 1
         if job.open:
             return []
+        containers.model_ends(job, now_s)
         leave(job)
         return list(enter(job, now_s))
 
@@ -485,7 +560,9 @@ def schedule(setting: Setting, policy: str) -> Window:
                for factor in _DEADLINES if (factors == factor).any()}
     return Window(completion_s=completion, in_time=in_time | {"all": float(met.mean())},
                   preemptions=served.preemptions, largest_batch=served.largest_batch,
-                  cache_tokens=capacity)
+                  cache_tokens=capacity,
+                  container_wait_s=float(np.mean(containers.waits)) if containers.waits else 0.0,
+                  container_idle_s=containers.idle_s / max(len(containers.waits), 1))
 
 
 # Prewarming -----------------------------------------------------------------------------------
@@ -626,18 +703,74 @@ def reduction(over: Sequence[str], loads: Sequence[float] = (1.0, 2.0, 3.0),
         for load in loads for policy in over])) for seed in range(seeds)], "1")
 
 
-def ablation(policy: str, load: float = 2.0, seeds: int = _SEEDS) -> Sourced:
+def ablation(policy: str, load: float = 2.0, seeds: int = _SEEDS, *,
+             model_name: str = _PROFILED_MODEL) -> Sourced:
     """Mean completion under a policy over that of Hermes, mean over seeds.
+
+    Parameters
+    ----------
+    policy, load, seeds
+        As in :func:`completion`.
+    model_name : str
+        Another than the profiled one is served by a roofline of an A100 of 80 GB.
 
     Raises
     ------
     ValueError
-        If the policy or the load is none.
+        If the policy, the load or the model is none.
     """
-    ratios = [_statistic(_window(Setting(load=load, seed=seed), policy), "mean")
-              / _statistic(_window(Setting(load=load, seed=seed), "hermes"), "mean")
-              for seed in range(seeds)]
-    return _over_seeds(ratios, "1")
+    setting = Setting(load=load) if model_name == _PROFILED_MODEL else Setting(
+        load=load, model_name=model_name, device_name="a100_80gb", engine="roofline")
+    windows = [replace(setting, seed=seed) for seed in range(seeds)]
+    over = _over_seeds([_statistic(_window(each, policy), "mean")
+                        / _statistic(_window(each, "hermes"), "mean") for each in windows], "1")
+    return over if setting.engine == "profile" else replace(over, points=frozenset())
+
+
+def deadlines_met(policy: str, factor: str = "all", loads: Sequence[float] = (1.0, 2.0, 3.0),
+                  seeds: int = 3) -> Sourced:
+    """Share of the deadlines that are met.
+
+    Parameters
+    ----------
+    policy : str
+        Of :data:`POLICIES`.
+    factor : str
+        ``1.2``, ``1.5`` or ``2`` times the demand, or ``all``.
+    loads : sequence of float
+        The load of the published figure is not known: the value is the mean of the loads, the band
+        reaches from the lowest to the highest.
+    seeds : int
+        How many windows of each load are served.
+
+    Raises
+    ------
+    ValueError
+        If the policy or the factor is none.
+    """
+    known = (*(f"{each:g}" for each in _DEADLINES), "all")
+    if factor not in known:
+        raise ValueError(f"factor must be one of {', '.join(known)}, not {factor!r}")
+    met = [[_window(Setting(load=load, seed=seed), policy).in_time[factor]
+            for seed in range(seeds)] for load in loads]
+    means = np.mean(met, axis=1)
+    value = float(means.mean())
+    return Sourced(value, "1", f"{_SOURCE}, mean of {seeds} seeds each at {len(loads)} loads",
+                   min(value, float(means.min())), max(value, float(means.max())),
+                   constant("hermes.slowdown").points, (float(np.min(met)), float(np.max(met))))
+
+
+def more_buckets(buckets: int, than: int = 10, load: float = 1.0, seeds: int = 3) -> Sourced:
+    """Mean completion of Hermes with some buckets over that with others, mean over seeds.
+
+    Raises
+    ------
+    ValueError
+        If buckets or load are not positive.
+    """
+    def taken(count: int, seed: int) -> float:
+        return _statistic(_window(Setting(load=load, seed=seed, buckets=count), "hermes"), "mean")
+    return _over_seeds([taken(buckets, seed) / taken(than, seed) for seed in range(seeds)], "1")
 
 
 def calibrate(published_s: float, *, policy: str = "parrot", load: float = 1.0,
@@ -684,6 +817,9 @@ def _run(setting: Setting, policy: str) -> SystemRun:
     metrics |= {f"deadlines_met_{key}": value for key, value in window.in_time.items()}
     metrics |= {"cache_tokens": window.cache_tokens, "preemptions": window.preemptions,
                 "batch_largest": window.largest_batch}
+    if setting.starts != "none":
+        metrics |= {"container_wait_loaded_s": window.container_wait_s,
+                    "container_idle_loaded_s": window.container_idle_s}
     times = setting.times()
     speed = (f"the authors' profile, {times.slowdown:.3g} times slower"
              if isinstance(times, ProfiledTimes) else "a roofline")
@@ -705,29 +841,34 @@ def _run(setting: Setting, policy: str) -> SystemRun:
 def run(*, policy: str = "hermes", device_name: str = "a100_40gb", model_name: str = "llama2_7b",
         ranks: int = 1, load: float = 1.0, count: int = 200, engine: str = "profile",
         slowdown: float = 0.0, buckets: int = 10, form: str = "code", walks: int = 300,
-        warm_s: float = 10.0, traces: str = "", seed: int = 0) -> SystemRun:
+        starts: str = "none", warm_s: float = 10.0, traces: str = "", seed: int = 0) -> SystemRun:
     """A window of applications under a policy; options as in :class:`Setting`.
 
     Parameters
     ----------
+    starts : str
+        What starts of containers cost the applications of the window.
     warm_s : float
-        Start of a container, for the waits with and without prewarming; the paper's is not known.
+        Start of a container, there and on an idle server, for the waits with and without
+        prewarming; the paper's is not known.
     """
     setting = Setting(device_name=device_name, model_name=model_name, ranks=ranks, load=load,
                       count=count, engine=engine, slowdown=slowdown, buckets=buckets, walks=walks,
-                      traces=traces, seed=seed,
+                      traces=traces, seed=seed, warm_s=warm_s,
+                      starts=starts,  # pyright: ignore[reportArgumentType]: checked there
                       form=form)  # pyright: ignore[reportArgumentType]: checked there
-    if not 0 <= warm_s < math.inf:
-        raise ValueError(f"warm_s must be non-negative and finite, not {warm_s!r}")
     made = _run(setting, policy)
     return replace(made, metrics={**made.metrics, **_prewarmed(setting, warm_s)})
 
 
 def compare(*, device_name: str = "a100_40gb", model_name: str = "llama2_7b", ranks: int = 1,
             load: float = 2.0, count: int = 200, engine: str = "profile", slowdown: float = 0.0,
-            form: str = "code", traces: str = "", seed: int = 0) -> dict[str, SystemRun]:
+            form: str = "code", starts: str = "none", warm_s: float = 10.0, traces: str = "",
+            seed: int = 0) -> dict[str, SystemRun]:
     """All policies with the same applications; options as those of :func:`run`."""
     setting = Setting(device_name=device_name, model_name=model_name, ranks=ranks, load=load,
                       count=count, engine=engine, slowdown=slowdown, traces=traces, seed=seed,
+                      warm_s=warm_s,
+                      starts=starts,  # pyright: ignore[reportArgumentType]: checked there
                       form=form)  # pyright: ignore[reportArgumentType]: checked there
     return {policy: _run(setting, policy) for policy in POLICIES}
