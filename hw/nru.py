@@ -155,23 +155,32 @@ class Nru(Component):
         # ---- What the parts share.
         #: The tile that is blended: its part in the frame, its pixels by unit.
         size = Signal(part_layout(1))
+        #: `ends` is a register: what it stops and frees is far behind the control.
         begin, ends = Signal(), Signal()
         live, complete, asked, hit = (
             [Signal(UNIT_PIXELS, name=f"{name}_{n}") for n in range(count)]
             for name in ("live", "complete", "asked", "hit"))
-        #: Not before the next tile's begin may these be wanted by the one that leaves.
-        emptying = Signal()
+        #: Not before the next tile's begin may these be wanted by the one that leaves. Whether one
+        #: still leaves in the next cycle.
+        emptying, leaves = Signal(), Signal()
         units = []
         for n in range(count):
             m.submodules[f"unit_{n}"] = unit = NruUnit(design, self.record_ids)
             m.d.comb += unit.begin.eq(begin)
             units.append(unit)
 
-        read, chunk, free = self._buffer(m, ends)
+        #: Of the chunk that is blended; a register, set while the array waits for it.
+        held = Signal(data.StructLayout({
+            "splats": range(design.chunk_splats + 1), "last": 1,
+            "rows": range(design.chunk_splats // UNIT_PIXELS + 1)}))
+        read, chunk, free = self._buffer(m, ends, held)
         quiet, issue = self._front(m, units, live, read)
-        looking = self._lookups(m, units, complete, asked, emptying)
-        self._control(m, units, live, complete, size, begin, ends, emptying, looking, quiet, issue,
-                      chunk, free)
+        #: Pixel and half that are read of every unit: what asks, or what leaves.
+        read_slot = Signal(range(2 * UNIT_PIXELS))
+        m.d.comb += [unit.read_slot.eq(read_slot) for unit in units]
+        looking = self._lookups(m, units, complete, asked, emptying, read_slot)
+        self._control(m, units, live, complete, begin, ends, leaves, looking, quiet, issue, chunk,
+                      held, free)
 
         # ---- Pixels of the tile that is blended.
         answer = self.i_answer.p
@@ -196,7 +205,7 @@ class Nru(Component):
                 ]
         with m.If(begin):
             m.d.sync += size.eq(chunk.size)
-        self._empty(m, units, complete, hit, size, ends, emptying)
+        self._empty(m, units, complete, hit, size, ends, emptying, leaves, read_slot)
         return m
 
     def _place(self, unit: int, pixel: int) -> tuple[int, int]:
@@ -209,7 +218,7 @@ class Nru(Component):
         x, y = self._place(unit, pixel)
         return y * self.design.tile_px + x
 
-    def _buffer(self, m, ends):
+    def _buffer(self, m, ends, held):
         """Splats into the buffer; returns its read port's signals, the chunk, and what frees it."""
         design = self.design
         rows = design.chunk_splats // UNIT_PIXELS
@@ -232,8 +241,8 @@ class Nru(Component):
             other_full.eq(Mux(read_half, here.full, other.full)),
             other_last.eq(Mux(read_half, here.last, other.last)),
             # The tile that ends has not come as a whole: its splats are not needed any more.
-            drop.eq(ends & ~chunk.last),
-            self.skip.eq(drop & ~(other_full & other_last)),
+            drop.eq(ends & ~held.last),
+            self.skip.eq(drop & ~other_last),
             self.i_tile.ready.eq(~filling & ~self.skip),
             self.i_splat.ready.eq(filling & more & ~full & ~self.skip),
             take.eq(self.i_splat.valid & self.i_splat.ready),
@@ -262,7 +271,8 @@ class Nru(Component):
                     each.full.eq(1), each.last.eq(~more | (left == 1)), each.size.eq(tile),
                     each.splats.eq(place + take)]
             with m.If(((free | ends) & (read_half == number)) | dropped):
-                m.d.sync += each.full.eq(0)
+                # The last one is one that is full.
+                m.d.sync += [each.full.eq(0), each.last.eq(0)]
 
         # Four splats side by side, those of a row.
         layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
@@ -300,17 +310,26 @@ class Nru(Component):
         valid = [issue.valid & move] + [Signal(name=f"valid_{n}") for n in range(1, stages + 1)]
         places = [issue.places] + [Signal(UNIT_PIXELS, name=f"places_{n}", reset_less=True)
                                    for n in range(1, stages)]
-        which = Signal(range(UNIT_PIXELS), reset_less=True)
         # Constant while anything is in the stages.
         remapped = Signal()
+        #: Which of a row's splats is issued to all places; none where it is all of them.
+        alone = Signal(UNIT_PIXELS)
         layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
         chosen = [[Signal(layout, name=f"chosen_{q}_{n}", reset_less=True)
                    for q in range(UNIT_PIXELS)] for n in range(2, stages + 1)]
+        # Memories take more than half a cycle: one level of logic is in front of the registers, and
+        # one behind them.
+        own = [Signal(layout.size, name=f"own_{q}", reset_less=True) for q in range(UNIT_PIXELS)]
+        shared = [Signal(layout.size, name=f"shared_{n}", reset_less=True) for n in range(2)]
+        m.d.comb += [
+            each.as_value().eq(shared[0] | shared[1] | Mux(remapped, mine, 0))
+            for each, mine in zip(chosen[0], own, strict=True)]
         with m.If(move):
             m.d.sync += [
                 *(after.eq(before) for line in (valid, places) for before, after in pairwise(line)),
-                which.eq(issue.splat),
-                *(chosen[0][q].eq(read.splats[q]) for q in range(UNIT_PIXELS)),
+                *(each.eq(reduce(or_, (
+                    Mux(alone[q], read.splats[q].as_value(), 0) for q in (2 * n, 2 * n + 1))))
+                  for n, each in enumerate(shared)),
                 # Behind the forms only colour and number go on.
                 *(after[q].splat[name].eq(before[q].splat[name])
                   for before, after in pairwise(chosen) for q in range(UNIT_PIXELS)
@@ -318,10 +337,11 @@ class Nru(Component):
                 *(after[q].id.eq(before[q].id)
                   for before, after in pairwise(chosen) for q in range(UNIT_PIXELS)),
             ]
-            with m.If(~remapped):
-                m.d.sync += [chosen[0][q].eq(read.splats[which]) for q in range(UNIT_PIXELS)]
+            with m.If(remapped):
+                m.d.sync += [each.eq(read.splats[q].as_value()) for q, each in enumerate(own)]
             with m.If(issue.valid):
-                m.d.sync += remapped.eq(issue.remapped)
+                m.d.sync += [remapped.eq(issue.remapped),
+                             alone.eq(Mux(issue.remapped, 0, 1 << issue.splat))]
 
         forms = []
         for q in range(UNIT_PIXELS):
@@ -371,7 +391,7 @@ class Nru(Component):
         self._empty_front = empty
         return quiet, issue
 
-    def _lookups(self, m, units, complete, asked, emptying):
+    def _lookups(self, m, units, complete, asked, emptying, read_slot):
         """Pixels whose records are complete ask for their colours; returns whether any are out."""
         side = self.design.side
         move, go = Signal(name="lookup_move"), Signal(name="lookup_go")
@@ -390,7 +410,6 @@ class Nru(Component):
                        reset_less=True) for n in range(side)]
         out = Signal(range(len(units) * UNIT_PIXELS + 1))
         wanted, looking = Signal(), Signal()
-        self._lookup_slot = slots[0]
 
         def encoded(one_hot, bit, stride):
             """Bit of the number of the unit, counted in `stride`."""
@@ -412,12 +431,15 @@ class Nru(Component):
             # Asked for is what is complete: both begin anew with a tile.
             m.d.sync += each.eq(complete[n] & (each | Mux(go, bits[n], 0)))
         bits_x = side.bit_length() - 1
+        slot = Cat(pixel[1] | pixel[3], pixel[2] | pixel[3])
+        with m.If(move & ~emptying):
+            m.d.sync += read_slot.eq(Cat(slot, units[0].current))
         with m.If(move):
             m.d.sync += [
                 valid[0].eq(go & first.any()), valid[1].eq(valid[0]),
                 self.o_lookup.valid.eq(valid[1]),
                 unit_1.eq(first), unit_2.eq(unit_1),
-                slots[0].eq(Cat(pixel[1] | pixel[3], pixel[2] | pixel[3])), slots[1].eq(slots[0]),
+                slots[0].eq(slot), slots[1].eq(slots[0]),
                 *(row.as_value().eq(reduce(or_, (
                     Mux(unit_1[y * side + x], units[y * side + x].record.as_value(), 0)
                     for x in range(side)))) for y, row in enumerate(rows)),
@@ -430,8 +452,8 @@ class Nru(Component):
             ]
         return looking
 
-    def _control(self, m, units, live, complete, size, begin, ends, emptying, looking, quiet,
-                 issue, chunk, free):
+    def _control(self, m, units, live, complete, begin, ends, leaves, looking, quiet, issue, chunk,
+                 held, free):
         """What is issued in a cycle, and when a chunk or a tile is over."""
         design = self.design
         rows = design.chunk_splats // UNIT_PIXELS
@@ -471,13 +493,11 @@ class Nru(Component):
                 self._has_picked, live, self._picked, strict=True)).any()),
             calm.eq(0),
         ]
-        last_row = Signal(range(rows + 1))
         remains = Signal(UNIT_PIXELS)
         m.d.comb += [
-            last_row.eq((chunk.splats + UNIT_PIXELS - 1) >> 2),
             # The last row of a chunk may not be whole.
-            remains.eq(Mux((row + 1 == last_row) & chunk.splats[:2].any(),
-                           (1 << chunk.splats[:2]) - 1, (1 << UNIT_PIXELS) - 1)),
+            remains.eq(Mux((row + 1 == held.rows) & held.splats[:2].any(),
+                           (1 << held.splats[:2]) - 1, (1 << UNIT_PIXELS) - 1)),
             issue.row.eq(at >> 2), issue.splat.eq(at[:2]),
             issue.places.eq((1 << UNIT_PIXELS) - 1),
             self.starved.eq((phase == Phase.WAIT) & ~chunk.full),
@@ -487,7 +507,9 @@ class Nru(Component):
         ]
         with m.Switch(phase):
             with m.Case(Phase.WAIT):
-                m.d.sync += [at.eq(0), load.eq(0)]
+                m.d.sync += [
+                    at.eq(0), load.eq(0), held.splats.eq(chunk.splats), held.last.eq(chunk.last),
+                    held.rows.eq((chunk.splats + UNIT_PIXELS - 1) >> 2)]
                 with m.If(chunk.full):
                     m.d.comb += begin.eq(fresh)
                     m.d.sync += [phase.eq(Mux(fresh, Phase.LOAD, Phase.LOCKSTEP)), fresh.eq(0)]
@@ -496,9 +518,9 @@ class Nru(Component):
                 with m.If(load == 1):
                     m.d.sync += phase.eq(Phase.LOCKSTEP)
             with m.Case(Phase.LOCKSTEP):
-                with m.If(~most.any() | ((at == chunk.splats) & chunk.last)):
+                with m.If(~most.any() | ((at == held.splats) & held.last)):
                     m.d.sync += phase.eq(Phase.SETTLE)
-                with m.Elif(at == chunk.splats):
+                with m.Elif(at == held.splats):
                     m.d.comb += free.eq(1)
                     m.d.sync += phase.eq(Phase.WAIT)
                 with m.Elif(self.remapping & ~at[:2].any() & ~most[3] & ~recording & ~looking):
@@ -511,8 +533,8 @@ class Nru(Component):
                 with m.If(still & ~looking):
                     m.d.sync += calm.eq(calm + 1)
                 with m.If(calm == self.settle):
-                    with m.If(~most.any() | (at == chunk.splats)):
-                        m.d.sync += phase.eq(Phase.END)
+                    with m.If(~most.any() | (at == held.splats)):
+                        m.d.sync += [phase.eq(Phase.END), ends.eq(~leaves)]
                     with m.Else():
                         m.d.sync += phase.eq(Phase.PICK)
                         m.d.sync += [each.eq(pixels)
@@ -532,7 +554,7 @@ class Nru(Component):
                     m.d.sync += phase.eq(Phase.PASS)
             with m.Case(Phase.PASS):
                 m.d.comb += [issue.row.eq(row), issue.places.eq(remains), issue.remapped.eq(1)]
-                with m.If((row == last_row) | ~alive):
+                with m.If((row == held.rows) | ~alive):
                     m.d.sync += phase.eq(Phase.DRAIN)
                 with m.Else():
                     m.d.comb += issue.valid.eq(1)
@@ -541,13 +563,13 @@ class Nru(Component):
                 with m.If(self._empty_front):
                     m.d.sync += phase.eq(Mux(passes.any(), Phase.PICK, Phase.LOCKSTEP))
                     with m.If(~passes.any()):
-                        m.d.sync += at.eq(chunk.splats)
+                        m.d.sync += at.eq(held.splats)
             with m.Case(Phase.END):
-                with m.If(~emptying):
-                    m.d.comb += ends.eq(1)
+                m.d.sync += ends.eq(~ends & ~leaves)
+                with m.If(ends):
                     m.d.sync += [phase.eq(Phase.WAIT), fresh.eq(1)]
 
-    def _empty(self, m, units, complete, hit, size, ends, emptying):
+    def _empty(self, m, units, complete, hit, size, ends, emptying, leaves, read_slot):
         """Pixels of a finished tile, one a cycle: to the framebuffer, and to the cache."""
         design, side = self.design, self.design.side
         blend = design.blend
@@ -598,8 +620,8 @@ class Nru(Component):
         rows = [Signal(row_layout, name=f"leaving_row_{n}", reset_less=True) for n in range(side)]
         slot = Signal(range(UNIT_PIXELS), name="leaving_slot")
         m.d.comb += slot.eq(Cat(one.x[low], one.y[low]))
-        m.d.comb += [unit.read_slot.eq(Mux(
-            emptying, Cat(slot, half), Cat(self._lookup_slot, unit.current))) for unit in units]
+        with m.If(move & emptying):
+            m.d.sync += read_slot.eq(Cat(x[low], y[low], half))
 
         m.submodules.cached = colors = Memory(
             shape=RGB8.size, depth=2 * len(units) * UNIT_PIXELS, init=[])
@@ -677,7 +699,9 @@ class Nru(Component):
             with m.If(seven.mark):
                 m.d.sync += closing.eq(1)
         m.d.comb += self.bypassed.eq(move & self.caching & seven.valid & ~seven.complete)
-        with m.If(closing & ~self.o.valid & ~self.o_walk.valid):
+        closed = closing & ~self.o.valid & ~self.o_walk.valid
+        m.d.comb += leaves.eq(emptying & ~closed)
+        with m.If(closed):
             m.d.sync += [closing.eq(0), emptying.eq(0)]
 
     def _total_shape(self, blend):

@@ -215,10 +215,12 @@ class NruUnit(Component):
         keep, look = records.write_port(granularity=1), records.read_port(domain="comb")
         counts = Array(Signal(range(k + 1), name=f"count_{n}", reset_less=True)
                        for n in range(slots))
-        number = Signal(range(k + 1))
+        number, behind = Signal(range(k + 1)), Signal(range(k + 1))
         stored = Signal()
+        # Read a stage before it is told whether the pixel has ended: past what is counted then.
+        m.d.sync += number.eq(Mux(first[10], 0, Mux(chained[10], behind, counts[slot[10]])))
         m.d.comb += [
-            number.eq(Mux(first[11], 0, counts[slot[11]])),
+            behind.eq(number + stored),
             stored.eq(valid[11] & ~lane.dead & (number != k)),
             keep.addr.eq(slot[11]), keep.data.eq(owner[11].replicate(k)),
             keep.en.eq(Mux(stored, 1 << number, 0)),
@@ -227,7 +229,7 @@ class NruUnit(Component):
                                     & ~fresh.bit_select(self.read_slot, 1)),
         ]
         with m.If(stored):
-            m.d.sync += counts[slot[11]].eq(number + 1)
+            m.d.sync += counts[slot[11]].eq(behind)
         of = Mux(valid[11], 1 << slot[11][:2], 0)
         m.d.sync += [
             self.ended.eq(Mux(lane.dead, of, 0)),
