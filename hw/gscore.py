@@ -2,11 +2,10 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.feature import FEATURE_BYTES
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.gscore import COUNTERS, WRITES_IN_FLIGHT, GscoreDesign
+from splatforge.designs.gscore import WRITES_IN_FLIGHT, GscoreDesign
 from splatforge.designs.shell import FrameError
 from splatforge.hw.array import Array
 from splatforge.hw.bsu import Bsu
@@ -18,11 +17,8 @@ from splatforge.hw.lib.axi import (
     READ_FEATURES,
     READ_GAUSSIANS,
     READ_LISTS,
-    axi4_lite_members,
-    axi4_members,
 )
-from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell, is_misaligned
+from splatforge.hw.lib.shell import Accelerator, is_misaligned
 from splatforge.hw.lib.store import RecordStore
 from splatforge.hw.lists import Lists
 from splatforge.hw.qsu import Qsu
@@ -32,7 +28,7 @@ from splatforge.hw.vru import Vru
 __all__ = ["Gscore"]
 
 
-class Gscore(Component):
+class Gscore(Accelerator):
     """Render a packed scene: project all Gaussians and list them, then sort and blend the tiles.
 
     Bit-true model: :func:`splatforge.algos.gscore.render`. Cycle model:
@@ -74,16 +70,12 @@ class Gscore(Component):
 
     def __init__(self, design: GscoreDesign = GscoreDesign()) -> None:  # noqa: B008
         self.design = design
-        super().__init__(
-            axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
+        super().__init__(design)
 
     def elaborate(self, platform):
         m = Module()
         design = self.design
-        m.submodules.shell = shell = Shell(design)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(shell, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        shell = self._shell(m)
 
         # Everything behind the registers starts every frame from reset.
         renewed = ResetInserter(shell.clear)
@@ -146,8 +138,6 @@ class Gscore(Component):
             ccu.o_entry.ready.eq(~second & entry.ready), qsu.o_entry.ready.eq(second & entry.ready),
         ]
         fields = shell.descriptor
-        for unit in (ccu, qsu, resolve):
-            m.d.comb += [unit.width.eq(fields.width), unit.height.eq(fields.height)]
         for unit in (ccu, store, lists, qsu, bsu, vru, resolve):
             m.d.comb += unit.stop.eq(shell.stop)
         for unit in (ccu, store, lists, vru, resolve):
@@ -162,7 +152,7 @@ class Gscore(Component):
             ccu.camera_address.eq(fields.camera_address),
             ccu.scene_address.eq(fields.scene_address),
             store.address.eq(fields.workspace_address),
-            vru.width.eq(fields.width), vru.feature_address.eq(fields.workspace_address),
+            vru.feature_address.eq(fields.workspace_address),
             feature_pages.eq(
                 (fields.gaussians + (1 << page_bits - feature_bits) - 1)
                 >> (page_bits - feature_bits)),
@@ -170,12 +160,8 @@ class Gscore(Component):
             qsu.behind.eq(bsu.behind | vru.behind), qsu.oldest.eq(vru.oldest),
             bsu.oldest.eq(vru.oldest), vru.skip.eq(array.skip),
             qsu.i_loaded.eq(bsu.loaded), qsu.i_lists_idle.eq(lists.idle),
-            resolve.frame_address.eq(fields.frame_address),
-            resolve.pitch_bytes.eq(fields.pitch_bytes),
-            resolve.pixel_format.eq(fields.pixel_format),
-            *(resolve.background[c].eq(fields[f"background_{name}"])
-              for c, name in enumerate(("red", "green", "blue"))),
         ]
+        self._describe(m, shell, ccu, qsu, vru, resolve)
 
         # ---- From pass to pass.
         columns, rows = Signal(12), Signal(12)
@@ -246,35 +232,25 @@ class Gscore(Component):
         # ---- What is counted.
         here = self.m_axi_rvalid
         of_first = here & (self.m_axi_rid == READ_GAUSSIANS) & ~second
-        pixels = resolve.o_data.valid & resolve.o_data.ready
-        strobes = Signal(range(design.shell.data_bytes + 1))
-        m.d.comb += strobes.eq(
-            sum(resolve.o_data.p.strobe[n] for n in range(design.shell.data_bytes)))
-        events = {
-            "cycles": shell.counting, "projecting": shell.counting & ~second,
-            "ccu_busy": ccu.busy, "ccu_stalled": ccu.stalled,
-            "lists_busy": lists.busy, "lists_stalled": lists.stalled,
-            "qsu_busy": qsu.busy, "qsu_stalled": qsu.stalled, "bsu_busy": bsu.busy,
-            "array_busy": array.busy, "array_starved": array.starved,
-            "array_skipped": array.skipped, "array_blocked": array.blocked,
-            "resolve_busy": pixels,
-            "resolve_stalled": resolve.o_data.valid & ~resolve.o_data.ready,
-            "read_stalled": self.m_axi_arvalid & ~self.m_axi_arready,
-            "descriptor_bytes":
-                ((here & (self.m_axi_rid == READ_DESCRIPTOR)) | (of_first & ~ccu.busy)) << 4,
-            "gaussian_bytes": ccu.busy << 4,
-            "partition_bytes": (here & (self.m_axi_rid == READ_LISTS) & second) << 4,
-            "chunk_bytes": (here & (self.m_axi_rid == READ_CHUNKS)) << 4,
-            "feature_bytes": (here & (self.m_axi_rid == READ_FEATURES)) << 4,
-            "feature_written_bytes": (store.o_data.valid & store.o_data.ready) << 4,
-            "list_written_bytes": lists.tile_bytes, "bucket_written_bytes": lists.slot_bytes,
-            "pixel_bytes": Mux(pixels, strobes, 0),
-            "gaussians": ccu.projected, "visible": ccu.visible, "pairs": ccu.pair,
-            "partitions": qsu.partitioned,
-            "chunks_sorted": bsu.sorted, "entries_sorted": bsu.entries,
-            "feature_hits": vru.hit, "feature_misses": vru.miss,
-            "tiles": array.o_tile.valid & array.o_tile.ready, "tiles_stopped": array.stopped,
-        }
-        m.d.comb += [shell.event[number].eq(events[name])
-                     for number, (name, _, _) in enumerate(COUNTERS)]
+        self._count(
+            m, shell, resolve, projecting=shell.counting & ~second,
+            ccu_busy=ccu.busy, ccu_stalled=ccu.stalled,
+            lists_busy=lists.busy, lists_stalled=lists.stalled,
+            qsu_busy=qsu.busy, qsu_stalled=qsu.stalled, bsu_busy=bsu.busy,
+            array_busy=array.busy, array_starved=array.starved,
+            array_skipped=array.skipped, array_blocked=array.blocked,
+            read_stalled=self.m_axi_arvalid & ~self.m_axi_arready,
+            descriptor_bytes=(
+                (here & (self.m_axi_rid == READ_DESCRIPTOR)) | (of_first & ~ccu.busy)) << 4,
+            gaussian_bytes=ccu.busy << 4,
+            partition_bytes=(here & (self.m_axi_rid == READ_LISTS) & second) << 4,
+            chunk_bytes=(here & (self.m_axi_rid == READ_CHUNKS)) << 4,
+            feature_bytes=(here & (self.m_axi_rid == READ_FEATURES)) << 4,
+            feature_written_bytes=(store.o_data.valid & store.o_data.ready) << 4,
+            list_written_bytes=lists.tile_bytes, bucket_written_bytes=lists.slot_bytes,
+            gaussians=ccu.projected, visible=ccu.visible, pairs=ccu.pair,
+            partitions=qsu.partitioned,
+            chunks_sorted=bsu.sorted, entries_sorted=bsu.entries,
+            feature_hits=vru.hit, feature_misses=vru.miss,
+            tiles=array.o_tile.valid & array.o_tile.ready, tiles_stopped=array.stopped)
         return m

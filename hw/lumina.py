@@ -2,22 +2,17 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.lumina import COUNTERS, FLAG_CACHE, FLAG_FLUSH, FLAG_REMAP, LuminaDesign
+from splatforge.designs.lumina import FLAG_CACHE, FLAG_FLUSH, FLAG_REMAP, LuminaDesign
 from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.designs.shell import FrameError
 from splatforge.hw.lib.arbiter import ReadArbiter, WriteArbiter
 from splatforge.hw.lib.axi import (
     READ_BANKS,
-    READ_DESCRIPTOR,
     READ_FEATURES,
-    axi4_lite_members,
-    axi4_members,
 )
-from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell, is_misaligned
+from splatforge.hw.lib.shell import Accelerator, is_misaligned
 from splatforge.hw.nru import Nru
 from splatforge.hw.radiance import Radiance
 from splatforge.hw.resolve import Resolve
@@ -27,7 +22,7 @@ from splatforge.hw.vru import Vru
 __all__ = ["Lumina"]
 
 
-class Lumina(Component):
+class Lumina(Accelerator):
     """Draw the tiles of a frame from shared lists, colours of pixels from the cache where it can.
 
     Bit-true model: :func:`splatforge.algos.lumina.render.render`. Cycle model:
@@ -70,8 +65,7 @@ class Lumina(Component):
 
     def __init__(self, design: LuminaDesign = LuminaDesign()) -> None:  # noqa: B008
         self.design = design
-        super().__init__(
-            axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
+        super().__init__(design)
 
     def elaborate(self, platform):
         if self.design.nru.tile_px != TILE_PX:
@@ -79,10 +73,7 @@ class Lumina(Component):
                              f"{self.design.nru.tile_px}")
         m = Module()
         design = self.design
-        m.submodules.shell = shell = Shell(design)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(shell, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        shell = self._shell(m)
 
         # Everything behind the registers starts every frame from reset: banks are in memory.
         renewed = ResetInserter(shell.clear)
@@ -133,11 +124,6 @@ class Lumina(Component):
         caching = (fields.flags & FLAG_CACHE).any()
         for unit in (tilelists, vru, radiance, resolve):
             m.d.comb += [unit.start.eq(shell.start), unit.stop.eq(shell.stop)]
-        for unit in (tilelists, radiance, resolve):
-            m.d.comb += [unit.width.eq(fields.width), unit.height.eq(fields.height)]
-        for unit in (nru, resolve):
-            m.d.comb += [unit.background[c].eq(fields[f"background_{name}"])
-                         for c, name in enumerate(("red", "green", "blue"))]
         m.d.comb += [
             tilelists.table_address.eq(fields.table_address),
             tilelists.list_address.eq(fields.list_address),
@@ -147,10 +133,8 @@ class Lumina(Component):
             nru.caching.eq(caching), nru.remapping.eq((fields.flags & FLAG_REMAP).any()),
             radiance.enable.eq(caching), radiance.flush.eq((fields.flags & FLAG_FLUSH).any()),
             radiance.cache_address.eq(fields.cache_address),
-            resolve.frame_address.eq(fields.frame_address),
-            resolve.pitch_bytes.eq(fields.pitch_bytes),
-            resolve.pixel_format.eq(fields.pixel_format),
         ]
+        self._describe(m, shell, tilelists, nru, radiance, resolve)
 
         # ---- What may be wrong.
         m.d.comb += [
@@ -164,21 +148,12 @@ class Lumina(Component):
 
         # ---- What is counted.
         here = self.m_axi_rvalid
-        pixels = resolve.o_data.valid & resolve.o_data.ready
-        strobes = Signal(range(design.shell.data_bytes + 1))
-        m.d.comb += strobes.eq(
-            sum(resolve.o_data.p.strobe[n] for n in range(design.shell.data_bytes)))
         saved = radiance.o_write_data
-        events = {
-            "cycles": shell.counting,
-            "lookups": radiance.lookup, "hits": radiance.hit, "bypassed": nru.bypassed,
-            "descriptor_bytes": (here & (self.m_axi_rid == READ_DESCRIPTOR)) << 4,
-            "table_bytes": tilelists.table_beat << 4, "list_bytes": tilelists.list_beat << 4,
-            "feature_bytes": (here & (self.m_axi_rid == READ_FEATURES)) << 4,
-            "cache_read_bytes": (here & (self.m_axi_rid == READ_BANKS)) << 4,
-            "cache_written_bytes": (saved.valid & saved.ready) << 4,
-            "pixel_bytes": Mux(pixels, strobes, 0),
-        }
-        m.d.comb += [shell.event[number].eq(events[name])
-                     for number, (name, _, _) in enumerate(COUNTERS)]
+        self._count(
+            m, shell, resolve,
+            lookups=radiance.lookup, hits=radiance.hit, bypassed=nru.bypassed,
+            table_bytes=tilelists.table_beat << 4, list_bytes=tilelists.list_beat << 4,
+            feature_bytes=(here & (self.m_axi_rid == READ_FEATURES)) << 4,
+            cache_read_bytes=(here & (self.m_axi_rid == READ_BANKS)) << 4,
+            cache_written_bytes=(saved.valid & saved.ready) << 4)
         return m

@@ -2,27 +2,22 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.raster import COUNTERS, RasterDesign
+from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import FrameError
 from splatforge.hw.array import Array
 from splatforge.hw.fetch import Fetch
 from splatforge.hw.lib.axi import (
-    READ_DESCRIPTOR,
     READ_SPLATS,
     READ_TABLE,
-    axi4_lite_members,
-    axi4_members,
 )
-from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell, is_misaligned
+from splatforge.hw.lib.shell import Accelerator, is_misaligned
 from splatforge.hw.resolve import Resolve
 
 __all__ = ["Raster"]
 
 
-class Raster(Component):
+class Raster(Accelerator):
     """Render a packed frame: read the descriptor, blend every tile, write the framebuffer.
 
     Bit-true model: :func:`splatforge.algos.raster.render`. Cycle model:
@@ -55,16 +50,12 @@ class Raster(Component):
 
     def __init__(self, design: RasterDesign = RasterDesign()) -> None:  # noqa: B008
         self.design = design
-        super().__init__(
-            axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
+        super().__init__(design)
 
     def elaborate(self, platform):
         m = Module()
         design = self.design
-        m.submodules.shell = shell = Shell(design)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(shell, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        shell = self._shell(m)
 
         # Everything behind the registers starts every frame from reset.
         renewed = ResetInserter(shell.clear)
@@ -84,21 +75,15 @@ class Raster(Component):
         fields = shell.descriptor
         for unit in (fetch, resolve):
             m.d.comb += [
-                unit.start.eq(shell.start), unit.stop.eq(shell.stop),
-                unit.width.eq(fields.width), unit.height.eq(fields.height),
-            ]
+                unit.start.eq(shell.start), unit.stop.eq(shell.stop)]
         m.d.comb += [
             fetch.skip.eq(array.skip),
             fetch.table_address.eq(fields.table_address),
             fetch.splat_address.eq(fields.splat_address),
             fetch.splats.eq(fields.splats),
-            resolve.frame_address.eq(fields.frame_address),
-            resolve.pitch_bytes.eq(fields.pitch_bytes),
-            resolve.pixel_format.eq(fields.pixel_format),
             resolve.i_response.eq(shell.o_response),
-            *(resolve.background[c].eq(fields[f"background_{name}"])
-              for c, name in enumerate(("red", "green", "blue"))),
         ]
+        self._describe(m, shell, fetch, resolve)
 
         misaligned = Signal()
         m.d.comb += [
@@ -111,25 +96,15 @@ class Raster(Component):
 
         # ---- What is counted.
         beat = self.m_axi_rvalid
-        written = self.m_axi_wvalid & self.m_axi_wready
-        strobes = Signal(range(design.shell.data_bytes + 1))
-        m.d.comb += strobes.eq(sum(self.m_axi_wstrb[n] for n in range(design.shell.data_bytes)))
-        events = {
-            "cycles": shell.counting,
-            "array_busy": array.busy, "array_starved": array.starved,
-            "array_skipped": array.skipped, "array_blocked": array.blocked,
-            "fetch_busy": beat & (self.m_axi_rid == READ_SPLATS),
-            "fetch_stalled": self.m_axi_arvalid & ~self.m_axi_arready,
-            "resolve_busy": written,
-            "resolve_stalled": self.m_axi_wvalid & ~self.m_axi_wready,
-            "descriptor_bytes": (beat & (self.m_axi_rid == READ_DESCRIPTOR)) << 4,
-            "table_bytes": (beat & (self.m_axi_rid == READ_TABLE)) << 4,
-            "splat_bytes": (beat & (self.m_axi_rid == READ_SPLATS)) << 4,
-            "overfetch_bytes": fetch.dropped << 4,
-            "pixel_bytes": Mux(written, strobes, 0),
-            "tiles": array.o_tile.valid & array.o_tile.ready,
-            "tiles_stopped": array.stopped,
-        }
-        m.d.comb += [shell.event[number].eq(events[name])
-                     for number, (name, _, _) in enumerate(COUNTERS)]
+        self._count(
+            m, shell, resolve,
+            array_busy=array.busy, array_starved=array.starved,
+            array_skipped=array.skipped, array_blocked=array.blocked,
+            fetch_busy=beat & (self.m_axi_rid == READ_SPLATS),
+            fetch_stalled=self.m_axi_arvalid & ~self.m_axi_arready,
+            table_bytes=(beat & (self.m_axi_rid == READ_TABLE)) << 4,
+            splat_bytes=(beat & (self.m_axi_rid == READ_SPLATS)) << 4,
+            overfetch_bytes=fetch.dropped << 4,
+            tiles=array.o_tile.valid & array.o_tile.ready,
+            tiles_stopped=array.stopped)
         return m

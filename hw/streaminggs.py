@@ -2,23 +2,18 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.shell import FrameError
-from splatforge.designs.streaminggs import COUNTERS, StreaminggsDesign
+from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.hw.array import Array
 from splatforge.hw.cfu import Cfu
 from splatforge.hw.ffu import Ffu
 from splatforge.hw.lib.arbiter import ReadArbiter
 from splatforge.hw.lib.axi import (
     READ_COARSE,
-    READ_DESCRIPTOR,
     READ_VOXELS,
-    axi4_lite_members,
-    axi4_members,
 )
-from splatforge.hw.lib.component import Component
-from splatforge.hw.lib.shell import Shell
+from splatforge.hw.lib.shell import Accelerator, is_misaligned
 from splatforge.hw.resolve import Resolve
 from splatforge.hw.setup import Setup
 from splatforge.hw.vsort import Vsort
@@ -27,7 +22,7 @@ from splatforge.hw.vsu import Vsu
 __all__ = ["Streaminggs"]
 
 
-class Streaminggs(Component):
+class Streaminggs(Accelerator):
     """Render a packed scene group of tiles after group of tiles, each from its voxels.
 
     Bit-true model: :func:`splatforge.algos.streaminggs.render.render`. Cycle model:
@@ -69,16 +64,12 @@ class Streaminggs(Component):
 
     def __init__(self, design: StreaminggsDesign = StreaminggsDesign()) -> None:  # noqa: B008
         self.design = design
-        super().__init__(
-            axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
+        super().__init__(design)
 
     def elaborate(self, platform):
         m = Module()
         design = self.design
-        m.submodules.shell = shell = Shell(design)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(shell, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        shell = self._shell(m)
 
         # Everything behind the registers starts every frame from reset; codebooks stay.
         renewed = ResetInserter(shell.clear)
@@ -126,8 +117,6 @@ class Streaminggs(Component):
         fields = shell.descriptor
         for unit in (vsu, cfu, ffu, resolve):
             m.d.comb += [unit.start.eq(shell.start), unit.stop.eq(shell.stop)]
-        for unit in (vsu, ffu, resolve):
-            m.d.comb += [unit.width.eq(fields.width), unit.height.eq(fields.height)]
         for unit in (cfu, ffu):
             m.d.comb += [
                 unit.scene_address.eq(fields.scene_address), unit.camera.eq(vsu.camera)]
@@ -140,28 +129,16 @@ class Streaminggs(Component):
             ffu.load.eq(fields.codebook_address.any()),
             ffu.codebook_address.eq(fields.codebook_address), ffu.sh_degree.eq(fields.sh_degree),
             array.finish.eq(setup.finish), setup.dead.eq(array.dead), setup.ended.eq(array.ended),
-            resolve.frame_address.eq(fields.frame_address),
-            resolve.pitch_bytes.eq(fields.pitch_bytes),
-            resolve.pixel_format.eq(fields.pixel_format),
-            *(resolve.background[c].eq(fields[f"background_{name}"])
-              for c, name in enumerate(("red", "green", "blue"))),
         ]
+        self._describe(m, shell, vsu, ffu, resolve)
 
         # ---- What may be wrong.
-        shift = fields.pixel_format[:2] + 6
-        bits = design.shell.address_bits
         bad = Signal(4)
         with m.If(fields.sh_degree > 3):
             m.d.comb += bad.eq(FrameError.FORMAT)
-        with m.Elif(
-            fields.scene_address[:8].any() | fields.camera_address[:8].any()
-            | fields.voxel_address[:8].any() | fields.codebook_address[:8].any()
-            | (fields.frame_address & ((1 << shift) - 1)[:8]).any()
-            | (fields.pitch_bytes & ((1 << shift) - 1)[:8]).any()
-            | fields.scene_address[bits:].any() | fields.camera_address[bits:].any()
-            | fields.voxel_address[bits:].any() | fields.codebook_address[bits:].any()
-            | fields.frame_address[bits:].any()
-        ):
+        with m.Elif(is_misaligned(
+                fields, design.shell.address_bits, scene_address=8, camera_address=8,
+                voxel_address=8, codebook_address=8)):
             m.d.comb += bad.eq(FrameError.ALIGNMENT)
         m.d.comb += [
             shell.bad.eq(bad),
@@ -177,32 +154,21 @@ class Streaminggs(Component):
         with begun.If(vsu.o_group.valid):
             begun.d.sync += announced.eq(1)
         m.submodules.begun = renewed(begun)
-        pixels = resolve.o_data.valid & resolve.o_data.ready
-        strobes = Signal(range(design.shell.data_bytes + 1))
-        m.d.comb += strobes.eq(
-            sum(resolve.o_data.p.strobe[n] for n in range(design.shell.data_bytes)))
-        events = {
-            "cycles": shell.counting, "sorting": shell.counting & ~announced,
-            "vsu_busy": vsu.busy, "vsu_stalled": vsu.stalled,
-            "cfu_stalled": cfu.stalled, "ffu_stalled": ffu.stalled, "vsort_busy": vsort.busy,
-            "array_busy": array.busy, "array_starved": array.starved,
-            "array_skipped": array.skipped, "array_blocked": array.blocked,
-            "resolve_busy": pixels,
-            "resolve_stalled": resolve.o_data.valid & ~resolve.o_data.ready,
-            "read_stalled": self.m_axi_arvalid & ~self.m_axi_arready,
-            "descriptor_bytes": (here & (self.m_axi_rid == READ_DESCRIPTOR)) << 4,
-            "voxel_bytes": (here & (self.m_axi_rid == READ_VOXELS)) << 4,
-            "codebook_bytes": ffu.coded << 4,
-            "coarse_bytes": (here & (self.m_axi_rid == READ_COARSE)) << 4,
-            "fine_bytes": ffu.busy << 4,
-            "pixel_bytes": Mux(pixels, strobes, 0),
-            "voxels": vsu.streamed, "voxels_visible": vsu.visible, "voxels_loaded": vsu.found,
-            "gaussians": cfu.given, "gaussians_passed": cfu.passed,
-            "gaussians_projected": ffu.projected, "gaussians_kept": ffu.kept,
-            "voxels_sorted": vsort.sorted,
-            "splats": array.i_splat.valid & array.i_splat.ready,
-            "groups": array.ended, "groups_stopped": array.stopped,
-        }
-        m.d.comb += [shell.event[number].eq(events[name])
-                     for number, (name, _, _) in enumerate(COUNTERS)]
+        self._count(
+            m, shell, resolve, sorting=shell.counting & ~announced,
+            vsu_busy=vsu.busy, vsu_stalled=vsu.stalled,
+            cfu_stalled=cfu.stalled, ffu_stalled=ffu.stalled, vsort_busy=vsort.busy,
+            array_busy=array.busy, array_starved=array.starved,
+            array_skipped=array.skipped, array_blocked=array.blocked,
+            read_stalled=self.m_axi_arvalid & ~self.m_axi_arready,
+            voxel_bytes=(here & (self.m_axi_rid == READ_VOXELS)) << 4,
+            codebook_bytes=ffu.coded << 4,
+            coarse_bytes=(here & (self.m_axi_rid == READ_COARSE)) << 4,
+            fine_bytes=ffu.busy << 4,
+            voxels=vsu.streamed, voxels_visible=vsu.visible, voxels_loaded=vsu.found,
+            gaussians=cfu.given, gaussians_passed=cfu.passed,
+            gaussians_projected=ffu.projected, gaussians_kept=ffu.kept,
+            voxels_sorted=vsort.sorted,
+            splats=array.i_splat.valid & array.i_splat.ready,
+            groups=array.ended, groups_stopped=array.stopped)
         return m

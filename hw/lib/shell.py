@@ -24,7 +24,7 @@ from splatforge.hw.lib.axi import (
 from splatforge.hw.lib.component import Component
 from splatforge.hw.registers import Registers
 
-__all__ = ["EVENT_BITS", "Shell", "descriptor_layout", "is_misaligned"]
+__all__ = ["EVENT_BITS", "Accelerator", "Shell", "descriptor_layout", "is_misaligned"]
 
 #: Bits of what a counter may grow by in a cycle.
 EVENT_BITS = 18
@@ -290,3 +290,60 @@ class Shell(Component):
             with m.Elif(busy):
                 m.d.sync += counter[number].eq(counter[number] + self.event[number])
         return m
+
+
+class Accelerator(Component):
+    """What the tops of all accelerators share: ports, shell, framebuffer, counters.
+
+    Parameters
+    ----------
+    design : AcceleratorDesign
+        All parameters.
+
+    Members
+    -------
+    m_axi_*, s_axil_*, irq :
+        The accelerator's ports.
+    """
+
+    def __init__(self, design: AcceleratorDesign) -> None:
+        # Each top has it as `design`, of its own type.
+        super().__init__(
+            axi4_members(design.shell) | axi4_lite_members(design.shell) | {"irq": Out(1)})
+
+    def _shell(self, m: Module) -> Shell:
+        """The shell, with all ports of the accelerator."""
+        m.submodules.shell = shell = Shell(self.design)
+        for name, member in self.signature.members.items():
+            inner, outer = getattr(shell, name), getattr(self, name)
+            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        return shell
+
+    def _describe(self, m: Module, shell: Shell, *units: Component) -> None:
+        """What the descriptor says of the framebuffer, to the units that it concerns."""
+        fields = shell.descriptor
+        for unit in units:
+            members = unit.signature.members
+            m.d.comb += [getattr(unit, name).eq(fields[name])
+                         for name in ("width", "height", "frame_address", "pitch_bytes",
+                                      "pixel_format") if name in members]
+            if "background" in members:
+                m.d.comb += [unit.background[c].eq(fields[f"background_{name}"])
+                             for c, name in enumerate(("red", "green", "blue"))]
+
+    def _count(
+        self, m: Module, shell: Shell, resolve: Component, **events: ValueLike,
+    ) -> None:
+        """What grows each counter: what all accelerators count, and `events` by their names."""
+        pixels = resolve.o_data.valid & resolve.o_data.ready
+        strobes = Signal(range(self.design.shell.data_bytes + 1))
+        m.d.comb += strobes.eq(
+            sum(resolve.o_data.p.strobe[n] for n in range(self.design.shell.data_bytes)))
+        events = {
+            "cycles": shell.counting, "resolve_busy": pixels,
+            "resolve_stalled": resolve.o_data.valid & ~resolve.o_data.ready,
+            "descriptor_bytes":
+                (self.m_axi_rvalid & (self.m_axi_rid == READ_DESCRIPTOR)) << 4,
+            "pixel_bytes": Mux(pixels, strobes, 0), **events}
+        m.d.comb += [shell.event[number].eq(events[name])
+                     for number, (name, _, _) in enumerate(self.design.counters)]
