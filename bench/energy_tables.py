@@ -23,9 +23,12 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
@@ -46,6 +49,8 @@ ROOT = Path(__file__).parents[1]
 #: Cycles of a unit, of which 20,000 of 200,000 cells take half a minute; others' are the frame.
 CYCLES = {"bsu": 20_000, "ccu": 20_000, "cfu": 60_000, "ffu": 6_000, "qsu": 40_000,
           "vru": 40_000, "vsort": 60_000, "vsu": 60_000}
+#: Behind a memory so near the array of Voyager works in most cycles.
+NEAR = MemoryTiming(latency_cycles=20)
 FILES = {
     "sg13g2": ["sg13g2_typ_1p20V_25C"],
     "sky130hd": ["sky130hd_tt"],
@@ -59,6 +64,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scene", default="default")
     parser.add_argument("--size", default="160x120")
+    parser.add_argument("--gaussians", type=int, help="So many of the scene, evenly picked.")
     parser.add_argument("--only", choices=LIBRARIES, action="append")
     parser.add_argument("--design", default="raster",
                         choices=("raster", "gscore", "streaminggs", "lumina", "voyager"))
@@ -68,9 +74,13 @@ def main() -> None:
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
     design = ACCELERATORS[arguments.design].design
-    scene = resolve(arguments.scene)
+    scene, drawn = resolve(arguments.scene), arguments.scene
+    if arguments.gaussians:
+        scene = scene.select(
+            np.linspace(0, scene.gaussians - 1, arguments.gaussians).astype(np.int64))
+        drawn += f", {scene.gaussians} Gaussians,"
     camera = default_camera(scene, width, height)
-    drawn = f"{arguments.scene} at {arguments.size}"
+    drawn += f" at {arguments.size}"
     if arguments.recording is not None and arguments.recording.exists():
         recording = pickle.loads(arguments.recording.read_bytes())
     else:
@@ -84,6 +94,7 @@ def main() -> None:
     if not isinstance(design, RasterDesign):
         command += f" --design {design.name}"
         command += f" --cycles {arguments.cycles}" if arguments.cycles else ""
+    command += f" --gaussians {arguments.gaussians}" if arguments.gaussians else ""
 
     def tell(unit: str, done: int, total: int) -> None:
         print(f"{time.strftime('%H:%M:%S')} {done}/{total} {unit}", file=sys.stderr)
@@ -113,8 +124,10 @@ def record(
     design: AcceleratorDesign, scene: Scene, camera: Camera, units: list[str] | None
 ) -> Recording | OwnRecording:
     """A frame of a design, and what its units saw."""
-    if isinstance(design, RasterDesign | VoyagerDesign):
+    if isinstance(design, RasterDesign):
         return record_frame(design, scene, camera)
+    if isinstance(design, VoyagerDesign):
+        return record_frame(design, scene, camera, timing=NEAR)
     assert isinstance(design, GscoreDesign | LuminaDesign | StreaminggsDesign)
     return record_own_units(design, scene, camera, units=units)
 

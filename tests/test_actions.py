@@ -17,6 +17,7 @@ from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.streaminggs import StreaminggsDesign
+from splatforge.designs.voyager import VoyagerDesign
 from splatforge.sim.costs import LIBRARIES, CostTable, default_costs
 from splatforge.synth import actions
 from splatforge.synth.activity import Circuit, simulate_activity
@@ -351,6 +352,26 @@ def test_committed_tables_are_of_this_rtl() -> None:
         assert not stale, (
             f"{name} was measured of another {', '.join(stale)}: "
             "python bench/energy_tables.py FOLDER --size 96x80, with the libraries in FOLDER")
+
+
+def test_committed_tables_of_voyager() -> None:
+    """Of this array; what blends in it is the raster core's, and is measured there."""
+    now = rtl_digests(VoyagerDesign(), ("array", "blend"))
+    assert now["blend"] == rtl_digests(RasterDesign(), ("blend",))["blend"]
+    assert (files("splatforge.sim") / f"energy_voyager_{LIBRARIES[-1]}.toml").is_file()
+    for each in files("splatforge.sim").iterdir():
+        if not each.name.startswith("energy_voyager_"):
+            continue
+        table = tomllib.loads(each.read_text())
+        assert table["rtl"] == {"voyager": {"array": now["array"]}}, (
+            f"{each.name} was measured of another array: "
+            "python bench/energy_tables.py FOLDER --size 96x80 --gaussians 3000 --design voyager")
+        (blocks,) = table["measured"].values()
+        assert set(blocks) == {"falloff", "falloffarray"}
+        for name, entries in blocks.items():
+            assert set(entries) == {
+                *actions.FALLOFF_ACTIONS[name], "instances", "flip_flops", "cells",
+                "flip_flop_cycle", "leakage"}
 
 
 @pytest.mark.parametrize("design", [GscoreDesign(), StreaminggsDesign(), LuminaDesign()],

@@ -21,6 +21,7 @@ from splatforge.sim.area import area_of_units
 from splatforge.sim.costs import default_costs
 from splatforge.sim.parts import gscore_inventory
 from splatforge.sim.simulate import ASSUMED_CLOCK, clock_of
+from splatforge.sim.simulate import simulate as run_models
 from splatforge.sim.voyager import simulate
 from splatforge.verification.cosim import cosim
 from splatforge.verification.lib.frame import Stall
@@ -174,3 +175,26 @@ def test_real_captures(name, memory, shared_scene):
     check(result)
     assert result.psnr_db_vs_float >= 45
     assert result.psnr_db_vs_float_non_background >= 45
+
+
+def test_energy_is_of_its_own_gates(scene):
+    """Of an array that was measured; what blends in it is the raster core's."""
+    view = default_camera(scene, 64, 48)
+    done = run_models("voyager", DESIGN, scene, [view], gpus=())
+    assert not done.record()["clock_assumed"]
+    (report,) = done.energies
+    events = {row.event for row in report.rows if row.unit == "array"}
+    assert {"falloff_evaluation", "falloff_significant", "blend_evaluation", "falloffarray_block",
+            "falloff_flip_flop_cycle", "falloff_leakage"} <= events
+    assert not [event for event in events if event.startswith(("add_", "multiply_", "alpha_"))]
+
+
+def test_a_library_without_lookups_prices_their_operators(scene):
+    """As a table of one's own of the raster core alone says nothing of them."""
+    known = default_costs()
+    table = replace(known, entries={name: entry for name, entry in known.entries.items()
+                                    if ".falloff" not in name})
+    done = run_models("voyager", DESIGN, scene, [default_camera(scene, 32, 16)], gpus=(),
+                      table=table)
+    assert done.energies[0].units["array"][0] > 0
+    assert done.areas.units["array"].value > 0
