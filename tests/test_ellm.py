@@ -1,5 +1,7 @@
 """eLLM: sizes, policies, and how they move with what goes in."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from splatforge.sim.systems.ellm import (
     POLICIES,
     Setting,
     activation_bytes,
+    batch_ratio,
     capacity,
     goodput,
     run,
@@ -44,6 +47,20 @@ def test_a_longer_reserve_costs_batch_and_no_reserve_costs_none():
     assert batches[0] > batches[2]
     none = capacity(A100, LLAMA, context=1024, longest=1024)
     assert none.isolation_loss < 0.01
+
+
+def test_there_is_no_ratio_to_nothing():
+    """A reserve for 524K tokens leaves no room: all of the rate is lost, and no ratio is zero."""
+    found = capacity(A100, LLAMA, context=131_072, longest=524_288)
+    assert (found.static_batch, found.elastic_batch) == (0, 3)
+    assert found.batch_ratio == math.inf
+    assert found.isolation_loss == 1
+    assert math.isnan(capacity(A100, LLAMA, context=2**20, longest=2**20).batch_ratio)
+    said = run(longest=524_288, count=1).metrics
+    assert "batch_ratio" not in said
+    assert said["isolation_loss"] == 1
+    with pytest.raises(ValueError, match="a100_80gb must have room for llama3_8b with 131072 tok"):
+        batch_ratio(longest=524_288)
 
 
 def test_activations_grow_with_tokens_and_are_split_over_ranks():

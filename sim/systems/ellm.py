@@ -102,8 +102,10 @@ class Capacity:
 
     @property
     def batch_ratio(self) -> float:
-        """Elastic over static batch; 0 where nothing fits either way."""
-        return self.elastic_batch / self.static_batch if self.static_batch else 0.0
+        """Elastic over static batch; infinite where elastic memory alone has room, NaN if none."""
+        if not self.static_batch:
+            return math.inf if self.elastic_batch else math.nan
+        return self.elastic_batch / self.static_batch
 
     @property
     def isolation_loss(self) -> float:
@@ -154,8 +156,17 @@ def capacity(card: DeviceCard, network: ModelCard, *, context: int, longest: int
 
 def batch_ratio(device_name: str = "a100_80gb", model_name: str = "llama3_8b",
                 context: int = 131_072, longest: int = 262_144) -> Sourced:
-    """Batch that fits with elastic over that with static memory."""
+    """Batch that fits with elastic over that with static memory.
+
+    Raises
+    ------
+    ValueError
+        If static memory has no room for one sequence.
+    """
     found = capacity(device(device_name), model(model_name), context=context, longest=longest)
+    if not found.static_batch:
+        raise ValueError(f"{device_name} must have room for {model_name} with {context} tokens "
+                         f"beside activations of {longest}")
     return Sourced.exact(found.batch_ratio, "1", _SOURCE)
 
 
@@ -506,7 +517,8 @@ def run(*, policy: str = "elastic_cpu", device_name: str = "a100_80gb",
             "static_pool_gib": found.static_pool / gib,
             "elastic_pool_gib": found.elastic_pool / gib,
             "static_batch": found.static_batch, "elastic_batch": found.elastic_batch,
-            "batch_ratio": found.batch_ratio,
+            # Where static memory has no room there is no ratio.
+            **({"batch_ratio": found.batch_ratio} if found.static_batch else {}),
             "static_decode_tokens_per_s": found.static_tokens_per_s,
             "elastic_decode_tokens_per_s": found.elastic_tokens_per_s,
             "isolation_loss": found.isolation_loss,

@@ -47,6 +47,7 @@ from splatforge.sim.systems.pdgraph import (
     demands,
     walk,
 )
+from splatforge.sim.systems.resident import LOADING, Use, hit_ratio
 from splatforge.sim.systems.roofline import Machine
 from splatforge.sim.systems.run import Curve, SystemRun
 from splatforge.sim.systems.serving import Engine, Fcfs, PagedMemory, Queue, Request, RooflineTimes
@@ -57,7 +58,7 @@ __all__ = ["POLICIES", "Job", "ProfiledTimes", "Setting", "Window", "ablation", 
 
 POLICIES = ("hermes", "hermes_ddl", "gittins", "srjf", "oracle", "vllm", "parrot", "vtc", "edf")
 NOT_COVERED = (
-    "hits of caches of prefixes and of LoRA adapters",
+    "what a miss of a prefix or of a LoRA adapter costs: hits are counted, loads take no time",
     "containers, searches and other networks queue nowhere: each stage takes its own time",
     "routing over several servers",
 )
@@ -72,6 +73,8 @@ _DEADLINES = {1.2: 76 / 200, 1.5: 79 / 200, 2.0: 45 / 200}
 _PROFILED_DEVICES, _PROFILED_MODEL = ("a100_40gb", "a100_80gb"), "llama2_7b"
 #: What the start of a container costs a stage.
 Starts = Literal["none", "cold", "prewarmed"]
+#: From which probability on the next stage is loaded for: K of the paper.
+_FORESEEN = 0.5
 #: What the code adds to the rank of applications without a deadline.
 _BEHIND = 2.0**16
 
@@ -172,6 +175,9 @@ class Setting:
         Whether a stage in a container waits for its start of `warm_s`: ``none``, as it is part of
         the stage's own time; ``cold``: every one that does not follow another; ``prewarmed``: what
         is left of it when the stage comes, see :func:`prewarm_start_s`.
+    adapters, prefixes, load_s : int, int, float
+        How many LoRA adapters (an application each) and caches of prefixes (a stage each) are
+        resident at once, and what a load takes: hits are counted, misses cost no time.
     traces : str
         Folder with the authors' samples, or empty.
     seed : int
@@ -195,15 +201,20 @@ class Setting:
     walks: int = 300
     starts: Starts = "none"
     warm_s: float = 10.0
+    adapters: int = 4
+    prefixes: int = 8
+    load_s: float = 1.0
     traces: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.starts not in ("none", "cold", "prewarmed"):
             raise ValueError(f"starts must be none, cold or prewarmed, not {self.starts!r}")
-        if not 0 <= self.warm_s < math.inf:
-            raise ValueError(f"warm_s must be non-negative and finite, not {self.warm_s!r}")
-        for name in ("ranks", "count", "load", "buckets", "walks"):
+        for name in ("warm_s", "load_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be non-negative and finite, "
+                                 f"not {getattr(self, name)!r}")
+        for name in ("ranks", "count", "load", "buckets", "walks", "adapters", "prefixes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, "
                                  f"not {getattr(self, name)!r}")
@@ -433,6 +444,8 @@ class Window:
     container_wait_s, container_idle_s : float
         Mean wait of a stage in a container for its start, 0 where there is none; time that
         containers stood ready, or started for nothing, over as many stages.
+    uses : tuple of Use
+        Stages of the model, as what is loaded for them sees them.
     """
 
     completion_s: np.ndarray
@@ -442,6 +455,7 @@ class Window:
     cache_tokens: int
     container_wait_s: float = 0.0
     container_idle_s: float = 0.0
+    uses: tuple[Use, ...] = ()
 
 
 class _Containers:
@@ -496,6 +510,14 @@ class _Containers:
         return wait_s
 
 
+def _follows(job: Job) -> float:
+    """How likely the stage that begins was when the one before it did; 0 of the first."""
+    if not job.stage:
+        return 0.0
+    return job.app.stages[job.visits[job.stage - 1].stage].following.get(
+        job.visits[job.stage].stage, 0.0)
+
+
 def schedule(setting: Setting, policy: str) -> Window:
     """Serve a window of applications under a policy.
 
@@ -507,14 +529,20 @@ def schedule(setting: Setting, policy: str) -> Window:
     jobs = setting.jobs()
     scheduler = _Scheduler(setting, policy, jobs)
     containers = _Containers(setting)
+    began_s: dict[int, float] = {}  # the stage of the model that was the last to begin
+    waiting: dict[int, tuple[float, float]] = {}
+    first_s: dict[int, float] = {}
+    uses = list[Use]()
     numbers = iter(range(1 << 60))
 
     def enter(job: Job, now_s: float) -> Iterator[Request]:
         """Requests of the next stage of the model, behind those elsewhere."""
         job.stage += 1
+        foreseen_s = began_s.get(job.number, now_s)
         while job.stage < len(job.visits) and job.visits[job.stage].kind != "llm":
             if job.visits[job.stage].kind == "docker":
                 now_s += containers.wait_s(job, now_s)
+            foreseen_s = now_s
             now_s += job.visits[job.stage].time_s
             job.attained_s += job.visits[job.stage].time_s
             leave(job)
@@ -525,6 +553,9 @@ def schedule(setting: Setting, policy: str) -> Window:
         job.stage_attained_s = 0.0
         scheduler.begun(job)
         containers.model_begins(job, now_s)
+        began_s[job.number] = now_s
+        waiting[job.number] = (
+            foreseen_s if _follows(job) >= _FORESEEN else now_s, now_s)
         here = job.visits[job.stage]
         job.open = len(here.input_tokens)
         for given, answer in zip(here.input_tokens, here.output_tokens, strict=True):
@@ -538,9 +569,13 @@ def schedule(setting: Setting, policy: str) -> Window:
     def finished(request: Request, now_s: float) -> list[Request]:
         job = jobs[request.group]
         scheduler.done(request)
+        first_s[job.number] = min(first_s.get(job.number, math.inf), request.first_token_s)
         job.open -= 1
         if job.open:
             return []
+        foreseen_s, queued_s = waiting.pop(job.number)
+        uses.append(Use(app=job.app.name, stage=job.visits[job.stage].stage, queued_s=queued_s,
+                        foreseen_s=foreseen_s, served_s=first_s.pop(job.number)))
         containers.model_ends(job, now_s)
         leave(job)
         return list(enter(job, now_s))
@@ -562,7 +597,8 @@ def schedule(setting: Setting, policy: str) -> Window:
                   preemptions=served.preemptions, largest_batch=served.largest_batch,
                   cache_tokens=capacity,
                   container_wait_s=float(np.mean(containers.waits)) if containers.waits else 0.0,
-                  container_idle_s=containers.idle_s / max(len(containers.waits), 1))
+                  container_idle_s=containers.idle_s / max(len(containers.waits), 1),
+                  uses=tuple(uses))
 
 
 # Prewarming -----------------------------------------------------------------------------------
@@ -817,6 +853,10 @@ def _run(setting: Setting, policy: str) -> SystemRun:
     metrics |= {f"deadlines_met_{key}": value for key, value in window.in_time.items()}
     metrics |= {"cache_tokens": window.cache_tokens, "preemptions": window.preemptions,
                 "batch_largest": window.largest_batch}
+    metrics |= {f"{what}_hits_{loading}": hit_ratio(
+        window.uses, slots, setting.load_s, loading, per_stage=what == "prefix")
+        for what, slots in (("adapter", setting.adapters), ("prefix", setting.prefixes))
+        for loading in LOADING}
     if setting.starts != "none":
         metrics |= {"container_wait_loaded_s": window.container_wait_s,
                     "container_idle_loaded_s": window.container_idle_s}
@@ -841,7 +881,8 @@ def _run(setting: Setting, policy: str) -> SystemRun:
 def run(*, policy: str = "hermes", device_name: str = "a100_40gb", model_name: str = "llama2_7b",
         ranks: int = 1, load: float = 1.0, count: int = 200, engine: str = "profile",
         slowdown: float = 0.0, buckets: int = 10, form: str = "code", walks: int = 300,
-        starts: str = "none", warm_s: float = 10.0, traces: str = "", seed: int = 0) -> SystemRun:
+        starts: str = "none", warm_s: float = 10.0, adapters: int = 4, prefixes: int = 8,
+        load_s: float = 1.0, traces: str = "", seed: int = 0) -> SystemRun:
     """A window of applications under a policy; options as in :class:`Setting`.
 
     Parameters
@@ -854,7 +895,8 @@ def run(*, policy: str = "hermes", device_name: str = "a100_40gb", model_name: s
     """
     setting = Setting(device_name=device_name, model_name=model_name, ranks=ranks, load=load,
                       count=count, engine=engine, slowdown=slowdown, buckets=buckets, walks=walks,
-                      traces=traces, seed=seed, warm_s=warm_s,
+                      traces=traces, seed=seed, warm_s=warm_s, adapters=adapters,
+                      prefixes=prefixes, load_s=load_s,
                       starts=starts,  # pyright: ignore[reportArgumentType]: checked there
                       form=form)  # pyright: ignore[reportArgumentType]: checked there
     made = _run(setting, policy)
