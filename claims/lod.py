@@ -1,7 +1,8 @@
 """Cuts of a city's level-of-detail tree: how much of one is in the cut some frames later.
 
 ``lod_runs.json`` holds what paths through the city took. The captures are not shipped: where they
-are at hand, ``python -m splatforge.claims.lod SCENES CAMERAS`` builds the tree and counts anew.
+are at hand, ``python -m splatforge.claims.lod SCENES CAMERAS`` builds the tree and counts anew;
+with a third argument a tree that is there is taken.
 """
 
 import json
@@ -24,33 +25,37 @@ from splatforge.scenes import Camera, follow, load, load_eyenavgs, travel
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
 
-__all__ = ["GAPS", "PATHS", "count", "count_all", "unchanged"]
+__all__ = ["CITY", "GAPS", "HEADS", "PATHS", "TAUS", "count", "count_all", "path", "unchanged"]
 
 _TABLE = Path(str(files("splatforge.claims"))) / "lod_runs.json"
 #: Gaps in frames that papers tell of.
 GAPS = (1, 64)
-_CITY = tuple(f"semarang_city_{part}_sh3.sog" for part in range(10))
+#: Thresholds in pixels: nearly all nodes of a cut below 6 are leaves.
+TAUS = (6, 24, 48)
+#: Captures of the city.
+CITY = tuple(f"semarang_city_{part}_sh3.sog" for part in range(10))
 _UP = (0.0, -1.0, 0.0)
 #: Metres a second on foot and at 50 km/h, at 90 frames a second; recorded heads at 71.
 _SPEEDS = {"walk": 1.4, "drive": 50 / 3.6}
-_HEADS = {f"head_{scene}": f"eyenavgs_user101_{scene}.csv.gz" for scene in ("truck", "bicycle")}
-PATHS = (*_SPEEDS, *_HEADS)
+#: Recordings of heads.
+HEADS = {f"head_{scene}": f"eyenavgs_user101_{scene}.csv.gz" for scene in ("truck", "bicycle")}
+PATHS = (*_SPEEDS, *HEADS)
 #: Frames of a path, and the first sample of a recording: before it heads are put into place.
 _FRAMES, _FIRST = 129, 200
 
 
-def _path(name: str, cameras: Path) -> tuple[Camera, ...]:
-    """The cameras of a path through the city, a unit of which is a metre."""
+def path(name: str, cameras: Path) -> tuple[Camera, ...]:
+    """The cameras of one of :data:`PATHS` through the city, a unit of which is a metre."""
     width = 1280
     first = Camera.look_at((0, -40, -150), (0, 0, 0), _UP, width=width, height=720,
                            fx=0.79 * width)
     if name in _SPEEDS:
         return travel(first, _UP, frames=_FRAMES, speed=_SPEEDS[name]).cameras
-    trace = load_eyenavgs(cameras / _HEADS[name]).cameras
+    trace = load_eyenavgs(cameras / HEADS[name]).cameras
     return follow(first, trace[_FIRST:_FIRST + _FRAMES])
 
 
-def count(tree: LodTree, name: str, cameras: Path) -> dict[str, float]:
+def count(tree: LodTree, name: str, cameras: Path, tau_px: float) -> dict[str, float]:
     """What a path takes.
 
     Parameters
@@ -61,6 +66,8 @@ def count(tree: LodTree, name: str, cameras: Path) -> dict[str, float]:
         Of :data:`PATHS`.
     cameras : Path
         Folder of the recordings.
+    tau_px : float
+        Size that a node of a cut is below.
 
     Returns
     -------
@@ -68,8 +75,8 @@ def count(tree: LodTree, name: str, cameras: Path) -> dict[str, float]:
         Nodes of the cut, mean; the share of it that is there after each of :data:`GAPS`, mean and
         worst; new nodes a frame.
     """
-    search = Search(tree, SearchDesign())
-    found = [search.step(camera) for camera in _path(name, cameras)]
+    search = Search(tree, SearchDesign(tau_px=tau_px))
+    found = [search.step(camera) for camera in path(name, cameras)]
     counted = {"cut_nodes": float(np.mean([len(each.ids) for each in found])),
                "added_nodes": float(np.mean([len(each.added) for each in found[1:]]))}
     for gap in GAPS:
@@ -80,13 +87,15 @@ def count(tree: LodTree, name: str, cameras: Path) -> dict[str, float]:
     return counted
 
 
-def count_all(scenes: Path, cameras: Path) -> str:
-    """JSON text of all paths, of the captures in two folders."""
+def count_all(scenes: Path, cameras: Path, tree_file: Path | None = None) -> str:
+    """JSON text of all paths and thresholds, of the captures in two folders."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "city.lod"
-        build([partial(load, scenes / part) for part in _CITY], path, TreeDesign())
-        tree = LodTree.open(path)
-        counted = {name: count(tree, name, cameras) for name in PATHS}
+        if tree_file is None:
+            tree_file = Path(folder) / "city.lod"
+            build([partial(load, scenes / part) for part in CITY], tree_file, TreeDesign())
+        tree = LodTree.open(tree_file)
+        counted = {f"{name}_{tau}": count(tree, name, cameras, tau)
+                   for tau in TAUS for name in PATHS}
     return json.dumps(counted, indent=1) + "\n"
 
 
@@ -95,8 +104,8 @@ def _table() -> dict[str, dict[str, float]]:
     return json.loads(_TABLE.read_text("utf-8"))
 
 
-def unchanged(paths: Sequence[str], gap: int) -> Sourced:
-    """Share of a cut that the cut ``gap`` frames later has, mean over paths of the mean of each."""
+def unchanged(paths: Sequence[str], taus: Sequence[int], gap: int) -> Sourced:
+    """Share of a cut that the cut ``gap`` frames later has, mean over paths and thresholds."""
     if gap not in GAPS:
         raise ValueError(f"Gap must be one of {', '.join(map(str, GAPS))}, not {gap!r}")
 
@@ -104,9 +113,9 @@ def unchanged(paths: Sequence[str], gap: int) -> Sourced:
         if name not in _table():
             raise ValueError(f"Path must be one of {', '.join(_table())}, not {name!r}")
         return Sourced.exact(_table()[name][f"unchanged_{gap}"], "1", "cuts of our city's tree")
-    return over_views(paths, of)
+    return over_views([f"{name}_{tau}" for tau in taus for name in paths], of)
 
 
 if __name__ == "__main__":
     with atomic_file(_TABLE) as file:
-        file.write(count_all(Path(sys.argv[1]), Path(sys.argv[2])).encode())
+        file.write(count_all(*map(Path, sys.argv[1:])).encode())

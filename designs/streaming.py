@@ -140,7 +140,8 @@ class LoopDesign:
         Payload of a packet of TCP over IPv4 over Ethernet, and what the two put in front of it.
     search_ns_per_node, encode_us_per_gaussian : float
         Time of the cloud for a node that its search looks at, and for a Gaussian that it codes;
-        non-negative. Our encoder took 20 us of one core of a server; 50 ns are assumed.
+        non-negative. On one core of a server our encoder took 20 us, and a search from the last cut
+        16 ms for 243,325 nodes, its cut of 1.6 million written: 50 ns for a node itself.
     display_ms : float
         From a frame to half of its pixels' light; non-negative.
     encode_ms, decode_ms : float

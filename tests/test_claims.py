@@ -363,7 +363,7 @@ def test_record(rows) -> None:
     assert rate["ours_band"][0] < rate["ours"] < rate["ours_band"][1]
     assert rate["status"] in STATUSES
     assert by_id["gbu.orin_nx_fps_range"]["published"] == [7, 17]
-    assert by_id["voyager.speedup_v1"]["ours"] is None
+    assert next(each for each in by_id.values() if each["status"] == "no model yet")["ours"] is None
 
 
 def test_ratio_of_an_interval() -> None:

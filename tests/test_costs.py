@@ -47,7 +47,7 @@ def sourced(value: float, unit: str = "pJ", spread: float = 2.0) -> Sourced:
 @pytest.mark.parametrize(("unit", "other", "factor"), [
     ("pJ", "J", 1e-12), ("pJ/bit", "pJ/B", 8.0), ("mW", "J/s", 1e-3), ("um^2", "mm^2", 1e-6),
     ("MHz", "1/s", 1e6), ("GB/s", "bit/s", 8e9), ("ms", "s", 1e-3), ("m", "mm", 1e3),
-    ("pJ/bit^2", "J/bit^2", 1e-12), ("FLOP/s", "TFLOP/s", 1e-12),
+    ("pJ/bit^2", "J/bit^2", 1e-12), ("Mbps", "bit/s", 1e6), ("FLOP/s", "TFLOP/s", 1e-12),
 ])
 def test_units_convert(unit: str, other: str, factor: float) -> None:
     converted = sourced(3.0, unit).to(other)
