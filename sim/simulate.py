@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -47,8 +48,13 @@ from splatforge.sim.sharing import GpuPart, SharedRun, SortWork, run_shared, wal
 from splatforge.sim.streaminggs import busiest as busiest_of_streaminggs
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
 
-__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "FrameCounts", "Rival", "Simulation", "clock_of",
-           "memory_record", "not_mapped", "simulate"]
+__all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "MODELS", "FrameCounts", "Models", "Rival",
+           "Simulation", "Work", "clock_of", "memory_record", "not_mapped", "simulate"]
+
+#: Linear red, green, blue in [0, 1].
+Background = tuple[float, float, float]
+#: Told with the share of a frame that is done.
+Progress = Callable[[float], None]
 
 #: Baselines of every simulation.
 GPUS = ("orin_nx_16gb", "agx_xavier")
@@ -168,97 +174,104 @@ class FrameCounts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
-    """One frame through the models of an accelerator.
+class Work:
+    """What an algorithm says of one frame: all that the other models need.
 
     Parameters
     ----------
     counts : FrameCounts
         What happened in its tiles.
-    run : Run
-        Cycles and counters.
-    events : Mapping
-        Unit -> event in the vocabulary of :mod:`splatforge.sim.costs` -> how often.
+    drawn, workload : object
+        What is in memory, and what happened, as the cycle model takes them.
+    picture : object
+        The bit-true frame; None where it is not kept.
+    pixels : int
+        Of the frame.
     gpu : GpuPart or None
         What a GPU does for it, of an accelerator that leaves a part to one.
     """
 
     counts: FrameCounts
-    run: Run
-    events: Mapping[str, Mapping[str, float]]
+    drawn: Any
+    workload: Any
+    picture: Any
+    pixels: int
     gpu: GpuPart | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _View:
-    """A frame to be modeled, and in what setting."""
-
-    scene: Scene
-    camera: Camera
-    timing: Memory
-    background: tuple[float, float, float]
-    log: bool
-    clock_hz: float
-    table: CostTable
-    progress: Callable[[float], None]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Models:
+class Models:
     """Models of an accelerator.
 
-    `frames` runs frames of a design one after another, `inventory` is what stands on the chip by
-    unit, `stages` are the names of its units in a result with their busy and stall counters (none
-    where it never waits; the former may be Gaussians, which take a number of cycles each), and
+    `work` runs the algorithm for frames one after another, `run` the cycle model on one of them,
+    and `events` counts what costs energy in it; `inventory` is what stands on the chip by unit,
+    `stages` are the names of its units in a result with their busy and stall counters (none where
+    it never waits; the former may be Gaussians, which take a number of cycles each), and
     `gpu_stages` those that a GPU must do in its place. `rival` is the accelerator that it is
     compared with, if any; `busiest` tells from a design and counters which unit the frame waited
-    for. `work` are the counter of cycles in which an array issues, and those of cycles in which it
-    could not.
+    for. `issues` are the counter of cycles in which an array issues, and those of cycles in which
+    it could not.
     """
 
-    frames: Callable[[Sequence[_View], Any], Iterator[Frame]]
+    work: Callable[[Scene, Sequence[Camera], Any, Background], Iterator[Work]]
+    run: Callable[..., Run]
+    events: Callable[..., Mapping[str, Mapping[str, float]]]
     inventory: Callable[[Any, CostTable], Mapping[str, Mapping[str, float]]]
     stages: tuple[tuple[str, str, str | None], ...]
     gpu_stages: tuple[str, ...]
     cycles_of: Callable[[Any], Mapping[str, float]] = lambda design: {}
     rival: str = ""
     busiest: Callable[[Any, Mapping[str, int]], Mapping[str, Any]] | None = None
-    work: tuple[str, tuple[str, ...]] = "array_busy", ("array_starved", "array_skipped")
+    issues: tuple[str, tuple[str, ...]] = "array_busy", ("array_starved", "array_skipped")
 
 
-def _each(frame: Callable[[_View, Any], Frame]
-          ) -> Callable[[Sequence[_View], Any], Iterator[Frame]]:
-    """Frames that know nothing of each other."""
-    return lambda views, design: (frame(view, design) for view in views)
+def _each(algorithm: ModuleType, array: Callable[[Any], Workload]
+          ) -> Callable[[Scene, Sequence[Camera], Any, Background], Iterator[Work]]:
+    """Frames that know nothing of each other; `array` finds the array's part of a workload."""
+    def work(scene: Scene, cameras: Sequence[Camera], design: Any, background: Background
+             ) -> Iterator[Work]:
+        for camera in cameras:
+            drawn = algorithm.prepare(scene, camera, design)
+            picture = algorithm.render(drawn, design, background)
+            yield Work(counts=FrameCounts.of(array(picture.workload)), drawn=drawn,
+                       workload=picture.workload, picture=picture,
+                       pixels=camera.width * camera.height)
+
+    return work
 
 
-def _raster_frame(view: _View, design: Any) -> Frame:
-    lists = raster_algorithm.prepare(view.scene, view.camera, design)
-    workload = raster_algorithm.render(lists, design, view.background).workload
-    run = simulate_raster(workload, design, view.timing, log=view.log)
-    return Frame(counts=FrameCounts.of(workload), run=run, events=raster_events(
-        workload, design, run, clock_hz=view.clock_hz, table=view.table))
+def _raster_run(work: Work, design: Any, timing: Memory, log: bool = False,
+                progress: Progress | None = None) -> Run:
+    return simulate_raster(work.workload, design, timing, log=log)
 
 
-def _gscore_frame(view: _View, design: Any) -> Frame:
-    packed = gscore_algorithm.prepare(view.scene, view.camera, design)
-    workload = gscore_algorithm.render(packed, design, view.background).workload
-    run = simulate_gscore(
-        workload, design, view.timing, log=view.log, progress=view.progress)
-    return Frame(counts=FrameCounts.of(workload.array), run=run, events=gscore_events(
-        design, run, pixels=view.camera.width * view.camera.height,
-        significant=int(workload.array.significant.sum()),
-        walked=int(workload.ccu.walked.sum()), clock_hz=view.clock_hz, table=view.table))
+def _raster_events(work: Work, design: Any, run: Run, clock_hz: float, table: CostTable
+                   ) -> Mapping[str, Mapping[str, float]]:
+    return raster_events(work.workload, design, run, clock_hz=clock_hz, table=table)
 
 
-def _streaminggs_frame(view: _View, design: Any) -> Frame:
-    stored = streaminggs_algorithm.prepare(view.scene, view.camera, design)
-    workload = streaminggs_algorithm.render(stored, design, view.background).workload
-    run = simulate_streaminggs(stored, workload, design, view.timing, log=view.log)
-    return Frame(counts=FrameCounts.of(workload.array), run=run, events=streaminggs_events(
-        design, run, pixels=view.camera.width * view.camera.height,
-        significant=int(workload.array.significant.sum()), clock_hz=view.clock_hz,
-        table=view.table))
+def _gscore_run(work: Work, design: Any, timing: Memory, log: bool = False,
+                progress: Progress | None = None) -> Run:
+    return simulate_gscore(work.workload, design, timing, log=log, progress=progress)
+
+
+def _gscore_events(work: Work, design: Any, run: Run, clock_hz: float, table: CostTable
+                   ) -> Mapping[str, Mapping[str, float]]:
+    return gscore_events(
+        design, run, pixels=work.pixels, significant=int(work.counts.significant.sum()),
+        walked=int(work.workload.ccu.walked.sum()), clock_hz=clock_hz, table=table)
+
+
+def _streaminggs_run(work: Work, design: Any, timing: Memory, log: bool = False,
+                     progress: Progress | None = None) -> Run:
+    return simulate_streaminggs(work.drawn, work.workload, design, timing, log=log)
+
+
+def _streaminggs_events(work: Work, design: Any, run: Run, clock_hz: float, table: CostTable
+                        ) -> Mapping[str, Mapping[str, float]]:
+    return streaminggs_events(
+        design, run, pixels=work.pixels, significant=int(work.counts.significant.sum()),
+        clock_hz=clock_hz, table=table)
 
 
 def _lumina_counts(frame: LuminaInput, workload: LuminaWorkload, visible: int,
@@ -288,26 +301,34 @@ def _lumina_counts(frame: LuminaInput, workload: LuminaWorkload, visible: int,
         blended=of_tiles(blended.sum(axis=1)), pixels_stopped=of_tiles(stopped.sum(axis=1)))
 
 
-def _lumina_frames(views: Sequence[_View], design: Any) -> Iterator[Frame]:
+def _lumina_work(scene: Scene, cameras: Sequence[Camera], design: Any, background: Background
+                 ) -> Iterator[Work]:
     """Frames in a row: lists are shared, and each finds the banks that the one before left."""
     banks = None
-    scene, cameras = views[0].scene, [view.camera for view in views]
     frames = lumina_algorithm.prepare_sequence(scene, cameras, design)
-    for view, frame in zip(views, frames, strict=True):
-        picture = lumina_algorithm.render(frame, design, view.background, banks)
+    for camera, frame in zip(cameras, frames, strict=True):
+        picture = lumina_algorithm.render(frame, design, background, banks)
         banks, workload = picture.banks, picture.workload
-        run = simulate_lumina(frame, workload, design, view.timing, log=view.log)
-        counts = _lumina_counts(
-            frame, workload, len(project(scene, view.camera)), design)
-        yield Frame(
-            counts=counts, run=run, events=lumina_events(
-                design, run, pixels=workload.pixels, fragments=int(counts.significant.sum()),
-                clock_hz=view.clock_hz, table=view.table),
+        yield Work(
+            counts=_lumina_counts(frame, workload, len(project(scene, camera)), design),
+            drawn=frame, workload=workload, picture=picture, pixels=workload.pixels,
             gpu=GpuPart(
                 work=SortWork.of(frame.lists, frame.gaussians, frame.sh_degree),
                 sorts=frame.number == 0,
                 beside=design.sharing.lead_frames if frame.window.predicted else 0,
                 walk=walk(workload)))
+
+
+def _lumina_run(work: Work, design: Any, timing: Memory, log: bool = False,
+                progress: Progress | None = None) -> Run:
+    return simulate_lumina(work.drawn, work.workload, design, timing, log=log)
+
+
+def _lumina_events(work: Work, design: Any, run: Run, clock_hz: float, table: CostTable
+                   ) -> Mapping[str, Mapping[str, float]]:
+    return lumina_events(
+        design, run, pixels=work.pixels, fragments=int(work.counts.significant.sum()),
+        clock_hz=clock_hz, table=table)
 
 
 def _gscore_preset(cameras: Sequence[Camera]) -> str:
@@ -320,21 +341,24 @@ def _gscore_preset(cameras: Sequence[Camera]) -> str:
 _ARRAY_STAGES = (("array", "array_busy", "array_starved"),
                  ("resolve", "resolve_busy", "resolve_stalled"))
 #: Voyager's client has all units of GSCore.
-_OF_GSCORE = _Models(
-    frames=_each(_gscore_frame), inventory=gscore_inventory,
+_OF_GSCORE = Models(
+    work=_each(gscore_algorithm, lambda workload: workload.array), run=_gscore_run,
+    events=_gscore_events, inventory=gscore_inventory,
     stages=(("ccu", "ccu_busy", "ccu_stalled"), ("lists", "lists_busy", "lists_stalled"),
             ("qsu", "qsu_busy", "qsu_stalled"), ("bsu", "bsu_busy", None), *_ARRAY_STAGES),
     gpu_stages=("preprocess", "duplicate", "sort", "rasterize", "write"),
 )
-_MODELS = {
-    "raster": _Models(
-        frames=_each(_raster_frame), inventory=raster_inventory,
+MODELS = {
+    "raster": Models(
+        work=_each(raster_algorithm, lambda workload: workload), run=_raster_run,
+        events=_raster_events, inventory=raster_inventory,
         stages=(("fetch", "fetch_busy", "fetch_stalled"), *_ARRAY_STAGES),
         gpu_stages=("rasterize", "write"),
     ),
     "gscore": _OF_GSCORE,
-    "streaminggs": _Models(
-        frames=_each(_streaminggs_frame), inventory=streaminggs_inventory,
+    "streaminggs": Models(
+        work=_each(streaminggs_algorithm, lambda workload: workload.array),
+        run=_streaminggs_run, events=_streaminggs_events, inventory=streaminggs_inventory,
         stages=(("vsu", "vsu_busy", "vsu_stalled"), ("cfu", "gaussians", "cfu_stalled"),
                 ("ffu", "gaussians_projected", "ffu_stalled"), ("vsort", "vsort_busy", None),
                 *_ARRAY_STAGES),
@@ -342,15 +366,15 @@ _MODELS = {
         cycles_of=lambda design: {"cfu": 1 / design.cfu.units, "ffu": design.ffu.interval},
         rival="gscore", busiest=busiest_of_streaminggs,
     ),
-    "lumina": _Models(
-        frames=_lumina_frames, inventory=lumina_inventory,
+    "lumina": Models(
+        work=_lumina_work, run=_lumina_run, events=_lumina_events, inventory=lumina_inventory,
         stages=(("nru", "issued", "starved"),), gpu_stages=("rasterize", "write"),
-        work=("issued", ("stalled", "starved")),
+        issues=("issued", ("stalled", "starved")),
     ),
     "voyager": _OF_GSCORE,
 }
 #: Designs that can be simulated.
-DESIGNS = tuple(_MODELS)
+DESIGNS = tuple(MODELS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -462,7 +486,7 @@ class Simulation:
     @property
     def utilisation(self) -> float:
         """Share of cycles in which the array issued, of those in which a tile had work."""
-        busy, idle = _MODELS[self.design].work
+        busy, idle = MODELS[self.design].issues
         issued = self._events(busy)
         work = issued + self._events(*idle)
         return issued / work if work else 0.0
@@ -474,7 +498,7 @@ class Simulation:
     @property
     def useful(self) -> float:
         """Share of the lane-cycles issued that evaluated a live pixel with alpha over 1/255."""
-        issued = self._events(_MODELS[self.design].work[0]) * self.parameters.array.lanes
+        issued = self._events(MODELS[self.design].issues[0]) * self.parameters.array.lanes
         significant = sum(int(counts.significant.sum()) for counts in self.counts)
         return significant / issued if issued else 0.0
 
@@ -561,7 +585,7 @@ class Simulation:
                 time_s, energy_j, band_s, band)
         for each in baselines.values():
             each["clock_assumed"] = self.is_clock_assumed
-        models = _MODELS[self.design]
+        models = MODELS[self.design]
         cycles_of = models.cycles_of(self.parameters)
         return {
             "design": self.design, "scene": self.scene, "frames": frames,
@@ -582,7 +606,7 @@ class Simulation:
             "energy": [report.record() for report in self.energies],
             "area_mm2": self.areas.area_mm2, "area_band_mm2": list(self.areas.band_mm2),
             "units": self._units(),
-            "issued": self._events(models.work[0]),
+            "issued": self._events(models.issues[0]),
             "utilisation": self.utilisation, "useful_share": self.useful,
             "pairs_reached": pairs, "cycles_per_pair": self.cycles / pairs if pairs else None,
             "gaussians_saturated": max(each.gaussians_saturated for each in self.counts),
@@ -685,7 +709,7 @@ def simulate(
         boards.append(known[each] if isinstance(each, str) else each)
     if not cameras:
         raise ValueError("Cameras must hold at least one view, not 0")
-    models = _MODELS[design_name]
+    models = MODELS[design_name]
     table = table or default_costs()
     supported = clock_of(design, table, node_nm)
     clock = clock or supported
@@ -697,47 +721,47 @@ def simulate(
     preset = ""
     if other_design:
         preset = _gscore_preset(cameras)
-        other = _MODELS[other_design]
+        other = MODELS[other_design]
     runs, kept, energies, parts = [], [], [], []
     their_runs, their_energies = [], []
     their_clock = clock_of(GSCORE_PRESETS[preset], table, node_nm) if other else clock
     gpu_runs: list[list[GpuRun]] = [[] for _ in boards]
 
-    def views(at: Sourced, share: float, begun: float) -> list[_View]:
+    def modeled(of: Models, work: Work, parameters: Any, at: Sourced, begun: float, share: float
+                ) -> tuple[Run, EnergyReport]:
         memory = timing
         if isinstance(timing, BankedMemory) and at is not clock:
             memory = replace(timing, clock_hz=at.value)
-        return [_View(scene=scene, camera=camera, timing=memory, background=background, log=log,
-                      clock_hz=at.value, table=table, progress=lambda done, number=number: tell(
-                          number + begun + share * done))
-                for number, camera in enumerate(cameras)]
+        run = of.run(work, parameters, memory, log, lambda done: tell(begun + share * done))
+        events = of.events(work, parameters, run, at.value, table)
+        return run, energy_of_units(events, node_nm=node_nm, table=table, **of_dram)
 
-    modeled_frames = models.frames(views(clock, 0.5 if other else 1.0, 0.0), design)
-    their_frames = other and other.frames(views(their_clock, 0.5, 0.5), GSCORE_PRESETS[preset])
-    for number, (camera, modeled) in enumerate(zip(cameras, modeled_frames, strict=True)):
+    works = models.work(scene, cameras, design, background)
+    their_works = other and other.work(scene, cameras, GSCORE_PRESETS[preset], background)
+    for number, (camera, work) in enumerate(zip(cameras, works, strict=True)):
         # Of a frame's workload only the tiles' counts are kept.
-        counts = modeled.counts
-        runs.append(modeled.run)
+        counts = work.counts
         kept.append(counts)
-        parts.append(modeled.gpu)
-        energies.append(
-            energy_of_units(modeled.events, node_nm=node_nm, table=table, **of_dram))
-        if their_frames:
+        parts.append(work.gpu)
+        run, spent = modeled(models, work, design, clock, number, 0.5 if other else 1.0)
+        runs.append(run)
+        energies.append(spent)
+        if other and their_works:
             tell(number + 0.5)
-            theirs = next(their_frames)
-            their_runs.append(theirs.run)
-            their_energies.append(
-                energy_of_units(theirs.events, node_nm=node_nm, table=table, **of_dram))
+            run, spent = modeled(
+                other, next(their_works), GSCORE_PRESETS[preset], their_clock, number + 0.5, 0.5)
+            their_runs.append(run)
+            their_energies.append(spent)
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
         if frame.statistics is None:
             raise RuntimeError("The reference must count when asked to")
-        work = FrameWork.from_statistics(
+        gpu_work = FrameWork.from_statistics(
             frame.statistics, gaussians=counts.gaussians,
             gaussians_visible=counts.gaussians_visible, sh_degree=counts.sh_degree,
             pixels=camera.width * camera.height)
         for place, board in enumerate(boards):
-            gpu_runs[place].append(gpu_frame(work, board))
+            gpu_runs[place].append(gpu_frame(gpu_work, board))
         tell(number + 1)
     return Simulation(
         design=design_name, scene=scene_name, parameters=design, timing=timing,

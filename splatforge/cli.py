@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
     from splatforge.sim.streaming import OnAir, SpeedPoint
+    from splatforge.sim.sweep import View
+    from splatforge.sim.sweep_file import SweepFile
     from splatforge.sim.systems.run import SystemRun
     from splatforge.verification.cosim import CosimPictures
 
@@ -56,7 +57,6 @@ _PATIENCE_S = 3.0
 _GRACE_S = 6.0
 #: Functions out of which no exception comes: Python prints it, and goes on.
 _DEAF = ("__del__", "_raw_object_cache_notify", "_raw_object_cache_getbuffer")
-_FIXED = re.compile(r"([US])Q\((\d{1,2}), ?(\d{1,2})\)")
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 _TRAJECTORIES = "orbit, fly-through, walk, drive, head-jitter, or an EyeNavGS CSV"
 #: Metres a second, a unit of the scene being one, at 90 frames a second: on foot, and at 50 km/h.
@@ -630,6 +630,8 @@ def _design(
     """The design that the options ask for, one of `names`."""
     import tomllib
 
+    from splatforge.designs.parameters import configured
+
     if name not in names:
         raise ValueError(f"Design must be one of {', '.join(names)}, not {name!r}")
     from splatforge.designs.accelerators import ACCELERATORS
@@ -649,38 +651,8 @@ def _design(
             table = tomllib.loads(config.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(f"{config}: not TOML: {error}") from None
-        design = _configured(design, table, f"{config}: ")
+        design = configured(design, table, f"{config}: ")
     return design
-
-
-def _configured(design: Any, table: Mapping[str, Any], where: str) -> Any:
-    """Return a parameter dataclass with the values of a TOML table in place of its own."""
-    from splatforge.designs.fixed import Fixed
-
-    names = [entry.name for entry in fields(design)]
-    changes: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in names:
-            near = get_close_matches(key, names, 1, 0)
-            raise ValueError(f"{where}{key} is no parameter; the nearest is {(near or names)[0]}")
-        old = getattr(design, key)
-        if isinstance(old, Fixed) and isinstance(value, str):
-            match = _FIXED.fullmatch(value)
-            if match is None:
-                raise ValueError(f"{where}{key} must be such as UQ(1,16), not {value!r}")
-            changes[key] = Fixed(
-                int_bits=int(match[2]), frac_bits=int(match[3]), signed=match[1] == "S")
-        elif is_dataclass(old) and isinstance(value, Mapping):
-            changes[key] = _configured(old, value, f"{where}{key}.")
-        elif type(value) is type(old):
-            changes[key] = value
-        else:
-            kind = "a table" if is_dataclass(old) else f"of type {type(old).__name__}"
-            raise ValueError(f"{where}{key} must be {kind}, not {value!r}")
-    try:
-        return replace(design, **changes)
-    except ValueError as error:
-        raise ValueError(f"{where.rstrip('.: ')}: {error}") from None
 
 
 def _rounded(value: float, unit: str = "", *band: float) -> str:
@@ -1624,6 +1596,203 @@ def _simulate(
             background=drawn.background, clock=behind.clock(accelerator, node_nm, table),
             node_nm=node_nm, log=log, gpus=GPUS if gpus is None else gpus,
             table=table, progress=lambda done: advance(done, len(views)))
+
+
+@app.command(
+    epilog="Example: splatforge sweep examples/sweeps/streaminggs.toml -o build/sweep "
+    "--plot build/front.html",
+)
+def sweep(
+    file: Annotated[Path, typer.Argument(
+        metavar="FILE", help="A TOML file of designs, parameters, scenes and sizes.")],
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="DIR", help="Folder of the results, in Parquet; what it holds is "
+        "not computed again. [default: beside FILE, NAME.sweep]")] = None,
+    scene: Annotated[list[str] | None, typer.Option(
+        "--scene", metavar="NAME|FILE", help="In place of the file's scenes; may be repeated."
+    )] = None,
+    size: Annotated[list[str] | None, typer.Option(
+        "--size", metavar="WxH", help="In place of the file's sizes; may be repeated.")] = None,
+    processes: ProcessesOption = None,
+    scheduler: Annotated[str | None, typer.Option(
+        "--scheduler", metavar="ADDRESS", help="Work on the Dask cluster of this scheduler, which "
+        "sees the same files; else in processes here.")] = None,
+    pareto: Annotated[str, typer.Option(
+        "--pareto", metavar="NAMES", help="Figures of the front: time, energy, area, psnr, lane."
+    )] = "time,energy,area,psnr",
+    library: Annotated[str | None, typer.Option(
+        "--library", metavar="NAME", help="Also map a lane of each design's array to the cells of "
+        "this installed library, such as osu018.")] = None,
+    plot: Annotated[list[Path] | None, typer.Option(
+        "--plot", metavar="FILE", help="Fronts, or curves where parameters are turned one at a "
+        "time: .html, .png, .svg or .json; may be repeated.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Work many designs out: every workload once, in parallel, and on from where it was ended."""
+    from splatforge.sim.pareto import front
+    from splatforge.sim.sweep import processes as workers_here
+    from splatforge.sim.sweep import sweep as work_out
+    from splatforge.sim.sweep_file import read
+
+    keys = _front_keys(pareto)
+    plots = plot or []
+    for path in plots:
+        _check_extension(path, ".html", ".png", ".svg", ".json")
+    _check_outputs(json_file, *plots)
+    asked = read(file)
+    if scene:
+        asked = replace(asked, scenes=tuple((name,) for name in scene))
+    if size:
+        asked = replace(asked, sizes=tuple(_size(text) for text in size))
+    lane = None
+    if library is not None:
+        from splatforge.synth.lane import LaneCells
+
+        lane = LaneCells(library)
+    elif "lane_um2" in keys:
+        raise ValueError("--pareto lane must come with --library NAME")
+    points = asked.points(_sweep_views(asked))
+    folder = output or file.with_suffix(".sweep")
+    count = processes or _processors()
+    start = time.perf_counter()
+    if scheduler is not None:
+        from splatforge.algos.voyager.build import cluster
+
+        pool, window = cluster(scheduler), 64
+    else:
+        count = min(count, len(points))
+        pool, window = workers_here(count), 2 * count
+    with _countdown("working out") as tell, pool as executor:
+        rows = work_out(points, folder, executor=executor, window=window, lane=lane,
+                        progress=tell)
+    spent_s = time.perf_counter() - start
+    done = [row for row in rows if row["status"] == "done"]
+    on = front([[-row[key] if key == "psnr_db" else row[key] for key in keys] for row in done]
+               ).tolist() if done else []
+    _sweep_said(rows, done, on, keys, plots, json_file, folder, spent_s)
+
+
+_FIGURES = {"time": "time_s", "energy": "energy_j", "area": "area_mm2", "psnr": "psnr_db",
+            "lane": "lane_um2"}
+
+
+def _front_keys(names: str) -> list[str]:
+    """Columns of a front by the names of figures."""
+    keys = [name.strip() for name in names.split(",")]
+    for name in keys:
+        if name not in _FIGURES:
+            raise ValueError(f"--pareto must name some of {', '.join(_FIGURES)}, not {name!r}")
+    return list(dict.fromkeys(_FIGURES[name] for name in keys))
+
+
+def _sweep_views(asked: "SweepFile") -> "list[View]":
+    """All scenes from all cameras in all sizes; files may stand beside the sweep's."""
+    from splatforge.sim.sweep import View, scene_digest
+
+    def beside(name: str) -> str:
+        path = asked.path.parent / name
+        return str(path.absolute()) if path.is_file() else (
+            str(Path(name).absolute()) if Path(name).is_file() else name)
+
+    views = []
+    for given in asked.scenes:
+        names = tuple(beside(name) for name in given)
+        gaussians = _scene(names)
+        digest = scene_digest(gaussians)
+        camera = None if asked.cameras is None else Path(beside(asked.cameras))
+        for size in asked.sizes:
+            views.append(View(scene=names, digest=digest, cameras=_cameras(
+                gaussians, size, camera, asked.trajectory, asked.frames, size)))
+    return views
+
+
+@contextmanager
+def _countdown(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on stderr while a terminal watches."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=600,
+                  disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    """What was turned in a point, and to what."""
+    from splatforge.sim.sweep_results import COLUMNS
+
+    named = [f"{name} {value}" for name, value in row.items()
+             if name not in COLUMNS.names and value is not None]
+    return ", ".join(named) or row["preset"]
+
+
+def _sweep_said(
+    rows: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]], on: Sequence[bool],
+    keys: Sequence[str], plots: Sequence[Path], json_file: str | None, folder: Path,
+    spent_s: float,
+) -> None:
+    """Table of the front, plots and record of a sweep."""
+    from rich.console import Console
+    from rich.table import Table
+
+    failed = [row for row in rows if row["status"] != "done"]
+    best = [row for row, is_on in zip(done, on, strict=True) if is_on]
+    made = {row["workload"] for row in done}
+    if plots and not done:
+        raise ValueError("--plot must have a point that is done, there is none: "
+                         f"{failed[0]['error']}")
+    if plots:
+        from splatforge.report.sweep import fronts, turned
+        from splatforge.report.systems import picture
+
+        drawn = [{**row, "front": bool(is_on), "parameters": _setting(row),
+                  "value": row.get(row["turned"].split(",")[0].strip(), "")}
+                 for row, is_on in zip(done, on, strict=True)]
+        if any(row["turned"] for row in drawn):
+            x = "lane_um2" if drawn[0]["lane_um2"] is not None else "area_mm2"
+            spec = turned(drawn, x)
+        else:
+            spec = fronts(drawn, keys)
+        for path in plots:
+            _write_bytes(path, picture(spec, path.suffix))
+    if json_file is not None:
+        _write_json({
+            "folder": str(folder), "points": len(rows), "done": len(done), "failed": len(failed),
+            "workloads": len(made), "spent_s": spent_s, "figures": list(keys),
+            "front": [row["key"] for row in best], "rows": list(rows)}, json_file)
+    if json_file == "-":
+        return
+    titles = {"time_s": ("ms", 1e3), "energy_j": ("mJ", 1e3), "area_mm2": ("mm^2", 1.0),
+              "psnr_db": ("dB", 1.0), "lane_um2": ("lane um^2", 1.0)}
+    shown = [key for key in titles if done and done[0][key] is not None]
+    table = Table(title=f"no other is better in {', '.join(keys)}", title_justify="left")
+    for name in ("design", "scene", "size", "parameters"):
+        table.add_column(name)
+    for key in shown:
+        table.add_column(titles[key][0], justify="right")
+    for row in sorted(best, key=lambda row: row[keys[0]])[:40]:
+        table.add_row(row["design"], row["scene"], f"{row['width']}x{row['height']}",
+                      _setting(row), *(f"{row[key] * titles[key][1]:.4g}" for key in shown))
+    console = Console()
+    if best:
+        console.print(table)
+    if len(best) > 40:
+        print(f"{len(best) - 40} more on the front: --json has them all")
+    for row in failed[:5]:
+        print(f"failed: {row['design']}, {_setting(row)}: {row['error']}")
+    print(f"{len(done):,} points of {len(made):,} workloads done, {len(failed):,} failed, "
+          f"in {folder}; {spent_s:.1f} s")
 
 
 @app.command(

@@ -4,15 +4,21 @@ from collections.abc import Iterable, Mapping
 
 from amaranth.lib import wiring
 
+from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.shell import AcceleratorDesign
+from splatforge.hw.alpha import AlphaLane
+from splatforge.hw.blend import Blend, BlendLane
+from splatforge.hw.falloff import FalloffLane
 from splatforge.hw.generate import UNITS, component, to_rtlil
 from splatforge.hw.lib.shell import Shell
 from splatforge.verification.lib.build import digest
 
-__all__ = ["SHELL", "part", "parts", "rtl_digests", "rtl_table"]
+__all__ = ["LANE", "SHELL", "part", "parts", "rtl_digests", "rtl_table"]
 
 #: Frame control, bus and counters around the units, the registers in it.
 SHELL = "shell"
+#: A lane of the array on its own: what makes alpha, and what blends it.
+LANE = ("alpha_lane", "blend_lane")
 
 
 def parts(design: AcceleratorDesign) -> tuple[str, ...]:
@@ -21,7 +27,7 @@ def parts(design: AcceleratorDesign) -> tuple[str, ...]:
 
 
 def part(name: str, design: AcceleratorDesign) -> wiring.Component:
-    """One of :func:`parts`, or the top by the design's name.
+    """One of :func:`parts` or of :data:`LANE`, or the top by the design's name.
 
     Raises
     ------
@@ -30,6 +36,11 @@ def part(name: str, design: AcceleratorDesign) -> wiring.Component:
     """
     if name == SHELL:
         return Shell(design)
+    if name == "alpha_lane":
+        alpha = design.array.alpha
+        return FalloffLane(alpha) if isinstance(alpha, FalloffDesign) else AlphaLane(alpha)
+    if name == "blend_lane":
+        return BlendLane(design.array, Blend(design.array).slots)
     known = {*parts(design), *UNITS[design.name]}
     if name not in known:
         raise ValueError(f"Unit must be one of {', '.join(sorted(known))}, not {name!r}")

@@ -58,8 +58,8 @@ def readme_lines() -> list[str]:
 
 def test_the_verbs_of_the_design_are_there():
     assert {words[0] for words in COMMANDS} == {
-        "scenes", "render", "verilog", "cosim", "simulate", "energy", "synth", "report",
-        "claims", "systems", "lod", "cloud"}
+        "scenes", "render", "verilog", "cosim", "simulate", "sweep", "energy", "synth",
+        "report", "claims", "systems", "lod", "cloud"}
     assert {words[1] for words in COMMANDS if words[0] == "scenes"} == {
         "list", "info", "convert", "make", "get", "tune"}
     assert {words[1] for words in COMMANDS if words[0] == "lod"} == {
