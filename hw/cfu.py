@@ -161,15 +161,15 @@ class _Filters(Component):
                          "depth")
         alive = late(register(z > near, "alive"), 6, f"alive_{unit}")
         away = [register(abs(forms[form])[:20], f"away_{form}") for form in "uv"]
-        scale = late(scale, 1, f"scale_{unit}")
-
-        # 5, 6: beyond the group's sides; what a point reaches; whether it is large.
         constants = self.constants
+        limit = register((scale * constants.coarse_large)[LARGE_DOWN:], "limit")
+
+        # 5, 6: beyond the group's sides; what a point reaches; whether it is large, which is in a
+        # register before it chooses among many bits.
         half_z = register((depth * half)[HALF_DOWN:], "half_z")
         dilation = constants.coarse_dilation[:DILATION_BITS]
         dilated = register((depth * dilation)[DILATED_DOWN:], "dilated")
-        limit = register((scale * constants.coarse_large)[LARGE_DOWN:], "limit")
-        scale, depth = register(scale, "scale_5"), register(depth, "depth_5")
+        large = register((limit >= depth) | ~depth[SHALLOW_BITS:].any(), "large")
         beyond = []
         for form, distance in zip("uv", away, strict=True):
             distance = register(distance, f"away_5_{form}")
@@ -180,10 +180,9 @@ class _Filters(Component):
                 Mux(rest < 0, 0, Mux(at > DISTANCE.raw_max, DISTANCE.raw_max, at))[:18],
                 f"beyond_{form}"))
         point = register(dilated + 1, "point")
-        large = (limit >= depth) | ~depth[SHALLOW_BITS:].any()
         factors = [register(Mux(large, far, norm), f"factor_{axis}") for axis, far, norm in (
             ("x", constants.coarse_far_x, norms[0]), ("y", constants.coarse_far_y, norms[1]))]
-        scale = register(scale, "scale_6")
+        scale = late(scale, 3, f"scale_{unit}")
 
         # 7 to 10: squares of what it reaches and of how far it is.
         square = register(point * point, "square")

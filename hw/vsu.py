@@ -172,11 +172,13 @@ class Vsu(Component):
         #: First and last column, first and last row of groups.
         rectangle = data.StructLayout(dict.fromkeys(
             ("left", "right", "top", "bottom"), self._group_bits))
-        m.submodules.records = records = Memory(
+        # Even voxels and odd ones: one of the two is read, each has a register behind it.
+        records = [Memory(
             shape=data.StructLayout({
                 "voxel": voxel_layout(design.floating),
                 "beyond": data.ArrayLayout(rectangle, len(self._shifts))}),
-            depth=design.voxels, init=[])
+            depth=design.voxels // 2, init=[]) for _ in range(2)]
+        m.submodules.even, m.submodules.odd = records
         m.submodules.places = places = Memory(
             shape=data.StructLayout({"key": KEY_BITS, "rectangle": rectangle}),
             depth=design.voxels, init=[])
@@ -202,12 +204,13 @@ class Vsu(Component):
         self._kept = Signal(range(design.voxels + 1))
         folded, side = self._load(m)
         under_way = self._keep(
-            m, folded, side, columns, rows, records.write_port(), places.write_port(), counts)
+            m, folded, side, columns, rows, [each.write_port() for each in records],
+            places.write_port(), counts)
         passes = Signal(DIGITS)
         sorting = Signal()
         sorted_out = self._sort(m, sorting, passes, places.read_port(), counts, banks)
         group = _Group()
-        empty = self._find(m, group, banks, records.read_port())
+        empty = self._find(m, group, banks, [each.read_port() for each in records])
 
         left = Signal(32)
         number = Signal(DIGIT_BITS + 1)
@@ -389,7 +392,7 @@ class Vsu(Component):
                          left.eq(self.voxels * VOXEL_BEATS)]
         return folded, beside
 
-    def _keep(self, m, folded, side, columns, rows, record, place, counts):
+    def _keep(self, m, folded, side, columns, rows, records, place, counts):
         """Groups and key of every voxel; what is visible is kept, and its digits are counted."""
         design, fmt = self.design, self.design.floating
         given = folded.o.p
@@ -433,7 +436,7 @@ class Vsu(Component):
         # 3: ends in groups; per axis how far the base cells are apart, and where children are.
         rectangle = place.data.rectangle.shape()
         three = Signal(data.StructLayout({
-            "voxel": record.data.voxel.shape(), "seen": 1, "clear": 1,
+            "voxel": records[0].data.voxel.shape(), "seen": 1, "clear": 1,
             "ends": data.ArrayLayout(data.ArrayLayout(
                 signed(RECTANGLE.width + 2 - shift), 4), 1 + len(self._shifts)),
             "distances": data.ArrayLayout(CELL_BITS, 3),
@@ -476,7 +479,7 @@ class Vsu(Component):
 
         # 4: cut to the image; what the distances count. 5: the key.
         kept = {"voxel": three.voxel.shape(), "rectangle": rectangle,
-                "beyond": record.data.beyond.shape()}
+                "beyond": records[0].data.beyond.shape()}
         four = Signal(data.StructLayout({
             **kept, "steps": data.ArrayLayout(CELL_BITS + WEIGHT_BITS, 3),
             "away": CHILD_WEIGHT_BITS * OCTREE_LEVELS}), name="four")
@@ -516,11 +519,14 @@ class Vsu(Component):
         full = self._kept[-1]
         m.d.comb += [
             self.visible.eq(some[4] & ~full),
-            record.en.eq(self.visible), place.en.eq(self.visible),
-            record.addr.eq(self._kept), place.addr.eq(self._kept),
-            record.data.voxel.eq(five.voxel), record.data.beyond.eq(five.beyond),
+            place.en.eq(self.visible), place.addr.eq(self._kept),
             place.data.key.eq(five.key), place.data.rectangle.eq(five.rectangle),
         ]
+        for odd, record in enumerate(records):
+            m.d.comb += [
+                record.en.eq(self.visible & (self._kept[0] == odd)),
+                record.addr.eq(self._kept[1:]),
+                record.data.voxel.eq(five.voxel), record.data.beyond.eq(five.beyond)]
         m.d.sync += [self._kept.eq(self._kept + self.visible), some[5].eq(self.visible),
                      some[6].eq(some[5]), some[7].eq(some[6])]
         with m.If(some[4] & full):
@@ -607,7 +613,7 @@ class Vsu(Component):
             ]
         return done
 
-    def _find(self, m, group, banks, record):
+    def _find(self, m, group, banks, records):
         """Compare rows with a group, and look up what meets it; returns whether nothing is here."""
         design = self.design
         lanes, lane_bits = design.scan_width, design.scan_width.bit_length() - 1
@@ -710,32 +716,40 @@ class Vsu(Component):
             late.eq(Mux(moves_on, is_older(head.tag, oldest), is_older(held.tag, oldest))),
             behind_it.eq(behind_it + goes - leaves)]
 
-        # 6: its index. 7: its voxel is read. 8: it is in registers. 9: is something beyond its
-        # prefixes wanted?
+        # 6: its index. 7: its voxel is read. 8: it and its neighbour are in registers: between
+        # memories, which are large, and these is nothing. 9: is something beyond its prefixes
+        # wanted?
         picked = Signal(data.StructLayout({**place, "end": 1, "index": self._index_bits}),
                         name="picked")
-        fetched = Signal(data.StructLayout({**place, "end": 1}), name="fetched")
+        fetched = Signal(data.StructLayout({**place, "end": 1, "odd": 1}), name="fetched")
+        record_shape = records[0].data.shape()
         known = Signal(data.StructLayout({
-            **fetched.shape().members, "record": record.data.shape()}), name="known")
+            **fetched.shape().members, "records": data.ArrayLayout(record_shape, 2)}), name="known")
         compared = Signal(data.StructLayout({
-            **fetched.shape().members, "voxel": record.data.voxel.shape(),
+            **place, "end": 1, "voxel": record_shape["voxel"].shape,
             "beyond": len(self._shifts),
             "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
         some_picked, some_fetched, some_known, some_compared = (Signal(name=name) for name in (
             "some_picked", "some_fetched", "some_known", "some_compared"))
-        voxel = known.record.voxel
-        m.d.comb += record.addr.eq(picked.index)
+        record = Signal(record_shape, name="record")
+        voxel = record.voxel
+        m.d.comb += record.eq(Mux(known.odd, known.records[1], known.records[0]))
+        for odd, each in enumerate(records):
+            m.d.comb += [each.addr.eq(picked.index[1:]),
+                         each.en.eq(some_picked & (picked.index[0] == odd))]
         m.d.sync += [
             some_picked.eq(goes), picked.index.eq(chosen), picked.end.eq(held.end),
             *(picked[name].eq(held[name]) for name in place),
             some_fetched.eq(some_picked), some_known.eq(some_fetched), some_compared.eq(some_known),
-            *(fetched[name].eq(picked[name]) for name in fetched.shape().members),
-            known.record.eq(record.data), compared.voxel.eq(voxel),
+            *(fetched[name].eq(picked[name]) for name in (*place, "end")),
+            fetched.odd.eq(picked.index[0]),
+            *(known.records[odd].eq(each.data) for odd, each in enumerate(records)),
+            compared.voxel.eq(voxel),
             *(known[name].eq(fetched[name]) for name in fetched.shape().members),
-            *(compared[name].eq(known[name]) for name in fetched.shape().members),
+            *(compared[name].eq(known[name]) for name in (*place, "end")),
         ]
         for n, shift in enumerate(self._shifts):
-            at, step = known.record.beyond[n], PREFIX_STEP << shift
+            at, step = record.beyond[n], PREFIX_STEP << shift
             most = (voxel.count + (step - 1)) >> (step.bit_length() - 1)
             m.d.sync += [
                 compared.beyond[n].eq(

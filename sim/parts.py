@@ -941,7 +941,8 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
         + 2 * GROUP_TAG_BITS + 8 * design.shell.address_bits,
         buffer=Macro(vsu.buffer_beats, design.shell.data_bits), results=results,
         side=Macro(1 << (beats - 1).bit_length(), side),
-        records=Macro(vsu.voxels, voxel + prefixes * rectangle),
+        even=Macro(vsu.voxels // 2, voxel + prefixes * rectangle),
+        odd=Macro(vsu.voxels // 2, voxel + prefixes * rectangle),
         places=Macro(vsu.voxels, KEY_BITS + rectangle),
         **{f"order_{digit}": Macro(vsu.voxels, index) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": Macro(1 << DIGIT_BITS, index + 1) for digit in range(DIGITS)},
@@ -1132,7 +1133,8 @@ def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
     return {**events, **_accesses(
         part, buffer=(VOXEL_BEATS * table, VOXEL_BEATS * table), side=(table, table),
         results=(table, table),
-        records=(hits, kept), places=(DIGITS * kept, kept),
+        # Which of the two is read does not matter: they are of one size.
+        even=(hits / 2, kept / 2), odd=(hits / 2, kept / 2), places=(DIGITS * kept, kept),
         **{f"order_{digit}": (kept, kept) for digit in range(DIGITS - 1)},
         **{f"counts_{digit}": (2 * kept + sums, 2 * kept + 2 * sums) for digit in range(DIGITS)},
         # At most a row for every hit, and for the end of every group; of these a token each.

@@ -161,7 +161,7 @@ def test_a_frame_by_hand(frame):
     keep += 3 * 10 * 8 * MULTIPLY
     prefix = (12 * 8 + 3 * 10) * ADD
     orders, counts, banks = sram(4096, 12), sram(128, 13), sram(256, 44)
-    records, places = sram(4096, 242), sram(4096, 53)
+    records, places = sram(2048, 242), sram(4096, 53)
     rest_of("vsu", (
         voxels * (of_voxel + keep) + hits * prefix
         + (3 * (2 * kept + 128) * 13 + 64 * rows * 8) * ADD
