@@ -717,21 +717,24 @@ class Vsu(Component):
             behind_it.eq(behind_it + goes - leaves)]
 
         # 6: its index. 7: its voxel is read. 8: it and its neighbour are in registers: between
-        # memories, which are large, and these is nothing. 9: is something beyond its prefixes
-        # wanted?
+        # memories, which are large, and these is nothing, a reset either. 9: is something beyond
+        # its prefixes wanted?
         picked = Signal(data.StructLayout({**place, "end": 1, "index": self._index_bits}),
-                        name="picked")
-        fetched = Signal(data.StructLayout({**place, "end": 1, "odd": 1}), name="fetched")
+                        name="picked", reset_less=True)
+        fetched = Signal(data.StructLayout({**place, "end": 1, "odd": 1}), name="fetched",
+                         reset_less=True)
         record_shape = records[0].data.shape()
         known = Signal(data.StructLayout({
-            **fetched.shape().members, "records": data.ArrayLayout(record_shape, 2)}), name="known")
+            **fetched.shape().members, "records": data.ArrayLayout(record_shape, 2)}), name="known",
+            reset_less=True)
         compared = Signal(data.StructLayout({
             **place, "end": 1, "voxel": record_shape["voxel"].shape,
             "beyond": len(self._shifts),
-            "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared")
+            "prefixes": data.ArrayLayout(POPULATION_BITS, len(self._shifts))}), name="compared",
+            reset_less=True)
         some_picked, some_fetched, some_known, some_compared = (Signal(name=name) for name in (
             "some_picked", "some_fetched", "some_known", "some_compared"))
-        record = Signal(record_shape, name="record")
+        record: Any = Signal(record_shape, name="record")
         voxel = record.voxel
         m.d.comb += record.eq(Mux(known.odd, known.records[1], known.records[0]))
         for odd, each in enumerate(records):
