@@ -14,7 +14,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.14 python3.11 python; do \
 	if $$name -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help setup report test test-all synth lint bench lock clean tools node
+.PHONY: help setup report test test-all synth lint bench docs lock clean tools node dot
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make synth     small units in standard cells, and what has changed since the baseline"
 	@echo "make lint      ruff, and pyright on the installed package"
 	@echo "make bench     the renderer beside its naive twin, as a ratio"
+	@echo "make docs      the documentation, warnings as errors -> build/docs/index.html"
 	@echo "make lock      requirements.lock anew from pyproject.toml"
 	@echo "make clean     remove build/"
 
@@ -99,6 +100,15 @@ lint: node $(STAMP)
 		'"typeCheckingMode": "standard", "reportWildcardImportFromLibrary": false}' \
 		> build/check/pyrightconfig.json
 	$(BIN)/pyright --project build/check --pythonpath $(BIN)/python
+
+# A diagram is laid out by Graphviz; everything else that the pages need is in the environment.
+dot:
+	@command -v dot >/dev/null 2>&1 || { \
+		echo "make docs needs Graphviz (Debian, Ubuntu: apt install graphviz)" >&2; exit 2; }
+
+docs: dot $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	$(BIN)/python docs/offline.py build/docs
 
 bench: $(STAMP)
 	$(BIN)/python bench/render.py

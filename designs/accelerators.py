@@ -17,7 +17,7 @@ from splatforge.designs.streaminggs import StreaminggsDesign
 from splatforge.designs.voyager import PRESETS as VOYAGER_PRESETS
 from splatforge.designs.voyager import VoyagerDesign
 
-__all__ = ["ACCELERATORS", "Accelerator"]
+__all__ = ["ACCELERATORS", "Accelerator", "design"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +49,28 @@ ACCELERATORS: dict[str, Accelerator] = {
         design=StreaminggsDesign(), presets=STREAMINGGS_PRESETS, memories=STREAMINGGS_MEMORIES),
     VoyagerDesign.name: Accelerator(design=VoyagerDesign(), presets=VOYAGER_PRESETS),
 }
+
+
+def design(name: str, preset: str | None = None) -> AcceleratorDesign:
+    """Parameters of an accelerator; :func:`dataclasses.replace` changes them.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`ACCELERATORS`.
+    preset : str, optional
+        One of its named configurations; its defaults without one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such accelerator or preset.
+    """
+    if name not in ACCELERATORS:
+        raise ValueError(f"Design must be one of {', '.join(ACCELERATORS)}, not {name!r}")
+    presets = ACCELERATORS[name].presets
+    if preset is None:
+        return ACCELERATORS[name].design
+    if preset not in presets:
+        raise ValueError(f"Preset must be one of {', '.join(presets)}, not {preset!r}")
+    return presets[preset]

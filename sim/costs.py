@@ -9,16 +9,16 @@ Vocabulary
 ----------
 Events, for energy:
 
-======================================  ========================================================
-``multiply_18x14``                      one integer multiplication of 18 by 14 bits
-``add_20``                              one addition, subtraction or comparison of 20 bits
-``shift_16``                            one pass through a barrel shifter of 16 bits
-``register_bit_clock``                  one flip-flop bit, one clock cycle, not gated
-``sram_read_128b_4KiB``                 one read of 128 bits from an SRAM of 4 KiB
-``sram_write_128b_4KiB``                one write of the same
-``sram_leakage_128b_4KiB``              leakage of the same, one microsecond
+=======================================  ========================================================
+``multiply_18x14``                       one integer multiplication of 18 by 14 bits
+``add_20``                               one addition, subtraction or comparison of 20 bits
+``shift_16``                             one pass through a barrel shifter of 16 bits
+``register_bit_clock``                   one flip-flop bit, one clock cycle, not gated
+``sram_read_128b_4KiB``                  one read of 128 bits from an SRAM of 4 KiB
+``sram_write_128b_4KiB``                 one write of the same
+``sram_leakage_128b_4KiB``               leakage of the same, one microsecond
 ``dram_read_byte``, ``dram_write_byte``  one byte over the DRAM interface
-======================================  ========================================================
+=======================================  ========================================================
 
 Items, for area: ``multiply_18x14``, ``add_20``, ``shift_16``, ``register_bit``,
 ``sram_128b_4KiB``; ``<design>_<unit>``, such as ``gscore_bsu``, the cells of a unit (table
