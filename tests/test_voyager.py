@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from splatforge.algos import gscore
 from splatforge.algos.falloff import falloff_float
 from splatforge.algos.quality import psnr_db
 from splatforge.algos.voyager import prepare, render, render_float
+from splatforge.algos.voyager.build import build
+from splatforge.algos.voyager.search import Search
+from splatforge.algos.voyager.tree import LodTree
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.gscore import GscoreDesign
+from splatforge.designs.lod import SearchDesign, TreeDesign
 from splatforge.designs.memory import BankedMemory, MemoryTiming
 from splatforge.designs.voyager import PRESETS, VoyagerDesign
-from splatforge.scenes import default_camera, resolve
+from splatforge.scenes import Camera, default_camera, load, resolve
 from splatforge.sim.area import area_of_units
 from splatforge.sim.costs import default_costs
 from splatforge.sim.parts import gscore_inventory
@@ -198,3 +203,24 @@ def test_a_library_without_lookups_prices_their_operators(scene):
                       table=table)
     assert done.energies[0].units["array"][0] > 0
     assert done.areas.units["array"].value > 0
+
+
+@pytest.fixture(scope="module")
+def cut(shared_scene, tmp_path_factory):
+    """Of a city of five million Gaussians what a view at 320x240 takes of its tree."""
+    parts = [shared_scene(f"semarang_city_{part}_sh3.sog") for part in range(10)]
+    path = tmp_path_factory.mktemp("city") / "city.lod"
+    build([partial(load, part) for part in parts], path, TreeDesign())
+    tree = LodTree.open(path)
+    view = Camera.look_at((0, -40, -150), (0, 0, 0), (0, -1, 0), width=320, height=240, fx=253)
+    return tree.scene(Search(tree, SearchDesign(tau_px=48)).full(view).ids), view
+
+
+@pytest.mark.rtl
+@pytest.mark.matrix
+def test_a_cut_of_a_city(cut):
+    scene, view = cut
+    assert scene.gaussians > 40_000
+    result = cosim("voyager", SMALL, scene, [view])
+    check(result)
+    assert result.frames[0].rtl_counters["visible"] > 9_000
