@@ -255,12 +255,12 @@ def _find(state, rows, oldest, scans, voxel_ready):
         if leaves:
             at = TOKEN_QUEUE + 3 * state[TOKENS_FIRST]
             if not _older(state[at], oldest):
-                state[TOKEN:TOKEN + 3] = state[at:at + 3]
+                _move(state, TOKEN, at, 3)
             state[TOKENS_FIRST] = (state[TOKENS_FIRST] + 1) % TOKENS_UNDER_WAY
             state[TOKENS] -= 1
     if state[COMPARED] >= 0:
         at = TOKEN_QUEUE + 3 * ((state[TOKENS_FIRST] + state[TOKENS]) % TOKENS_UNDER_WAY)
-        state[at:at + 3] = state[COMPARED:COMPARED + 3]
+        _move(state, at, COMPARED, 3)
         state[TOKENS] += 1
     room = state[UNDER_WAY] < TOKENS_UNDER_WAY
     dead = state[HELD] >= 0 and state[HELD_LATE] != 0
@@ -268,9 +268,9 @@ def _find(state, rows, oldest, scans, voxel_ready):
     moves_on = state[HELD] < 0 or dead or (room and state[HELD_HITS] == 1)
     state[UNDER_WAY] += goes
     state[UNDER_WAY] -= leaves
-    state[COMPARED:COMPARED + 3] = state[KNOWN:KNOWN + 3]
-    state[KNOWN:KNOWN + 3] = state[FETCHED:FETCHED + 3]
-    state[FETCHED:FETCHED + 3] = state[PICKED:PICKED + 3]
+    _move(state, COMPARED, KNOWN, 3)
+    _move(state, KNOWN, FETCHED, 3)
+    _move(state, FETCHED, PICKED, 3)
     state[PICKED] = state[HELD] if goes else -1
     state[PICKED_AT], state[PICKED_END] = state[HELD_AT], state[HELD_END]
     if goes:
@@ -284,7 +284,7 @@ def _find(state, rows, oldest, scans, voxel_ready):
         state[HELD] = -1
         if leads:
             at = QUEUE + 4 * state[QUEUE_FIRST]
-            state[HELD:HELD + 4] = state[at:at + 4]
+            _move(state, HELD, at, 4)
             state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % capacity
             state[QUEUED] -= 1
     state[HELD_LATE] = state[HELD] >= 0 and _older(state[HELD], oldest)
@@ -292,11 +292,11 @@ def _find(state, rows, oldest, scans, voxel_ready):
     # Found, taken, looked at.
     if wanted:
         at = QUEUE + 4 * ((state[QUEUE_FIRST] + state[QUEUED]) % capacity)
-        state[at:at + 4] = state[FOUND:FOUND + 4]
+        _move(state, at, FOUND, 4)
         state[QUEUED] += 1
     state[STALLED] += scans and not move
-    state[FOUND:FOUND + 4] = state[TAKEN:TAKEN + 4]
-    state[TAKEN:TAKEN + 4] = state[LOOKED:LOOKED + 4]
+    _move(state, FOUND, TAKEN, 4)
+    _move(state, TAKEN, LOOKED, 4)
     state[LOOKED] = -1
     if scans and move:
         state[LOOKED] = state[GROUP]
@@ -309,6 +309,13 @@ def _find(state, rows, oldest, scans, voxel_ready):
             state[LOOKED_HITS] = rows.first[row + 1] - rows.first[row]
             state[ROW] += 1
     return move, ends
+
+
+@nb.njit(inline="always")
+def _move(state, to, of, number):
+    """Copy registers to others; a slice would be copied to the heap first."""
+    for place in range(number):
+        state[to + place] = state[of + place]
 
 
 @nb.njit
