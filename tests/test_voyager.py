@@ -218,9 +218,11 @@ def cut(shared_scene, tmp_path_factory):
 
 @pytest.mark.rtl
 @pytest.mark.matrix
-def test_a_cut_of_a_city(cut):
+@pytest.mark.parametrize("memory", [
+    MemoryTiming(), BankedMemory(dram=DRAMS["lpddr4-3200"], clock_hz=1e9)], ids=["fixed", "banked"])
+def test_a_cut_of_a_city(cut, memory):
     scene, view = cut
     assert scene.gaussians > 40_000
-    result = cosim("voyager", SMALL, scene, [view])
+    result = cosim("voyager", SMALL, scene, [view], timing=memory)
     check(result)
     assert result.frames[0].rtl_counters["visible"] > 9_000
