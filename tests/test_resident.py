@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splatforge.sim.systems.hermes import Setting, run, schedule
@@ -38,7 +38,7 @@ def test_by_hand() -> None:
     assert hit_ratio([], 1, 1.0, "lru") == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(uses=streams(), slots=st.integers(1, 6), load_s=st.floats(0, 6))
 def test_more_slots_and_shorter_loads_never_miss_more(uses, slots, load_s) -> None:
     assert hit_ratio(uses, slots, load_s, "lru") <= hit_ratio(uses, slots + 1, load_s, "lru")
@@ -47,7 +47,7 @@ def test_more_slots_and_shorter_loads_never_miss_more(uses, slots, load_s) -> No
                 <= hit_ratio(uses, slots, load_s, loading))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(uses=streams(), load_s=st.floats(0, 6), per_stage=st.booleans())
 def test_with_room_for_all_foresight_never_misses_more(uses, load_s, per_stage) -> None:
     lru, epwq, hermes = (hit_ratio(uses, 10, load_s, loading, per_stage=per_stage)
