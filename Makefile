@@ -87,7 +87,9 @@ synth: $(STAMP)
 		$(BIN)/splatforge synth lumina --library osu018 --unit radiance --unit registers \
 			--unit shell --unit tilelists --against synth/baseline_lumina.json && \
 		$(BIN)/splatforge synth streaminggs --library osu018 --unit registers --unit shell \
-			--unit vsort --against synth/baseline_streaminggs.json; \
+			--unit vsort --against synth/baseline_streaminggs.json && \
+		$(BIN)/splatforge synth voyager --preset 16-lane --library osu018 --unit falloff \
+			--against synth/baseline_voyager.json; \
 	else echo "make synth needs a cell library (Debian: apt install qflow-tech-osu018)"; fi
 
 # pyright cannot follow the import hook of an editable install: it reads an installed copy.

@@ -467,7 +467,7 @@ def test_a_unit_that_misses_the_target_is_mapped_again(tiny, cache, monkeypatch)
 
 def test_baselines_hold_what_make_synth_compares():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for design in (RasterDesign(), GscoreDesign()):
+    for design in (RasterDesign(), GscoreDesign(), VoyagerDesign()):
         name = f"baseline_{design.name}.json"
         record = json.loads((files("splatforge.synth") / name).read_text())
         assert (record["design"], record["library"]) == (design.name, "osu018")
