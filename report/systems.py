@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-__all__ = ["bars", "curves", "picture"]
+__all__ = ["bars", "curves", "groups", "picture"]
 
 _SIZE = {"width": 480, "height": 260}
 #: Points of a curve at most that are drawn as such.
@@ -40,6 +40,16 @@ def bars(title: str, values: Mapping[str, float]) -> dict[str, Any]:
     return alt.Chart(alt.Data(values=rows), title=title).mark_bar().encode(
         x=alt.X("value:Q").title(None), y=alt.Y("name:N").title(None).sort(None),
     ).properties(width=_SIZE["width"]).to_dict()
+
+
+def groups(runs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Vega-Lite of the metrics of several runs: one below the other, each with its own scale."""
+    rows = [{"run": run, "metric": metric, "value": value}
+            for run, metrics in runs.items() for metric, value in metrics.items()]
+    return alt.Chart(alt.Data(values=rows)).mark_bar().encode(
+        x=alt.X("value:Q").title(None), y=alt.Y("run:N").title(None).sort(None),
+        row=alt.Row("metric:N").title(None).sort(None).header(labelAngle=0, labelAlign="left"),
+    ).properties(width=_SIZE["width"]).resolve_scale(x="independent").to_dict()
 
 
 def picture(spec: Mapping[str, Any], extension: str) -> bytes:

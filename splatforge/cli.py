@@ -1123,8 +1123,8 @@ def lod_search(
 
     def work(name: str) -> str:
         done = getattr(found, name)
-        return (f"{done.visited:,.0f} nodes visited, {1e3 * done.time_s:.3f} ms: "
-                f"{streaming.visited / max(done.visited, 1):.1f}x fewer, "
+        fewer = f"{streaming.visited / done.visited:.1f}x fewer, " if done.visited else ""
+        return (f"{done.visited:,.0f} nodes visited, {1e3 * done.time_s:.3f} ms: {fewer}"
                 f"{streaming.time_s / max(done.time_s, 1e-9):.1f}x faster")
 
     _publish(record, json_file, [
@@ -2160,8 +2160,9 @@ def _draw(runs: "Mapping[str, SystemRun]", path: Path) -> None:
                 for variant, run in runs.items() for curve in run.curves
                 if curve.title == figure["title"] for name, points in curve.series.items()}
     if not figures:
-        metrics = next(iter(runs.values())).metrics
-        spec = plots.bars("", metrics)
+        metrics = {variant: run.metrics for variant, run in runs.items()}
+        spec = (plots.groups(metrics) if len(runs) > 1
+                else plots.bars("", next(iter(metrics.values()))))
     else:
         spec = plots.curves(figures)
     _write_bytes(path, plots.picture(spec, path.suffix))

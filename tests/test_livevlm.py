@@ -156,6 +156,18 @@ def test_time_to_the_first_token_moves_as_it_should() -> None:
         / MACHINE.bytes_per_s
 
 
+def test_a_long_question_is_told_and_takes_memory() -> None:
+    short, long = (livevlm.run(frames=1, question=each) for each in (32, 20_000))
+    assert "questions of 20000 tokens" in long.assumptions
+    assert "questions of 32 tokens" in short.assumptions
+    kept = model("qwen2_7b").kv_bytes_per_token(2.0)
+    grown = long.metrics["memory_bytes"] - short.metrics["memory_bytes"]
+    assert grown > (20_000 - livevlm.FRAME_TOKENS) * kept
+    few, many = (livevlm.compare(frames=8, question=each)["one-shot"].metrics["memory_bytes"]
+                 for each in (32, 64))
+    assert many > few
+
+
 def test_patches_of_a_frame_see_each_other() -> None:
     """Scores and values of all pairs of 729 patches, whatever other frames there are."""
     machine = Machine(flop_per_s=1.0, bytes_per_s=1e30, launch_s=0.0, pcie_bytes_per_s=1.0)

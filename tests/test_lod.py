@@ -353,8 +353,8 @@ def test_a_file_that_is_cut_short_or_damaged_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(SceneError, match=message):
             LodTree.open(path, verify=True)
-    # Arrays of indices are read at once in any case: a search believes them.
-    for message in ("parent does not", "header does not"):
+    # What is small is read at once in any case: a search believes it.
+    for message in ("parent does not", "rows does not", "header does not"):
         path.write_bytes(cases[f"{message} have its checksum"])
         with pytest.raises(SceneError, match=message):
             LodTree.open(path)

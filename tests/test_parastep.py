@@ -258,6 +258,15 @@ def test_seeds_that_are_none(options) -> None:
         run(**options)
 
 
+def test_a_policy_that_so_many_ranks_cannot_have_is_left_out() -> None:
+    runs = compare(generator="svd", ranks=64)
+    assert "asyncdiff" not in runs
+    assert {"sequential", "parastep", "patches"} <= set(runs)
+    for each in runs.values():
+        assert any("asyncdiff is left out: svd: ranks must be at most" in text
+                   for text in each.assumptions)
+
+
 def test_run_and_compare() -> None:
     got = run(generator="audioldm2", seeds=1)
     assert got.metrics["speedup"] <= got.metrics["ideal_speedup"]

@@ -134,6 +134,12 @@ def test_the_run_holds_together(compared) -> None:
     assert abs(metrics["acceptance_on_shares"] - metrics["acceptance_expected_of_these"]) < 0.15
 
 
+def test_the_curve_over_drafts_is_of_its_own_drafts() -> None:
+    few, many = (post.run(draft_tokens=each, runs=5).curves[1].series
+                 for each in (1, 32))
+    assert few == many
+
+
 def test_networks_of_any_rate_and_delay() -> None:
     assert post.decoder_layer(4, "1000/10").value == post.decoder_layer(4, "lan").value
     assert post.decoder_layer(4, "100/10").value > post.decoder_layer(4, "1000/10").value

@@ -132,6 +132,11 @@ def test_verbs(tmp_path, capsys):
     plot = tmp_path / "plot.svg"
     assert main(["systems", "compare", "ellm", "--plot", str(plot), "--json", "-"]) == 0
     assert plot.read_bytes().startswith(b"<svg")
+    # Runs without curves are drawn all the same, all of them.
+    plot = tmp_path / "plot.json"
+    assert main(["systems", "compare", "parastep", "--plot", str(plot), "--json", "-"]) == 0
+    rows = json.loads(plot.read_text())["data"]["values"]
+    assert {"sequential", "parastep", "asyncdiff"} <= {row.get("run") for row in rows}
     assert main(["systems", "run", "elm"]) == 2
     assert main(["systems", "run", "ellm", "--set", "context"]) == 2
     assert main(["systems", "run", "ellm", "--plot", str(tmp_path / "plot.gif")]) == 2

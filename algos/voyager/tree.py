@@ -46,8 +46,8 @@ _HEAD = struct.Struct("<8sIII")
 ARRAYS: Mapping[str, str] = {
     "level_start": "<i8", "parent": "<i4", "first_child": "<i4", "subtree": "<i4", "roots": "<i4",
     "box": "<f4", "rows": "<f4"}
-# What a search follows blindly: damage there is found when a file is opened, up to this size.
-_INDICES = ("level_start", "parent", "first_child", "subtree", "roots")
+# A search follows indices and believes boxes: damage is found when a file is opened, in arrays of
+# up to this size; of a large city's the rest is for `lod info`.
 _CHECKED_BYTES = 1 << 26
 
 Float32Array = npt.NDArray[np.float32]
@@ -144,7 +144,7 @@ class LodTree:
             The file.
         verify : bool
             Whether to read all of it and compare the checksums. Without, that is done with arrays
-            of indices that have at most 64 MB.
+            that have at most 64 MB.
         progress : callable, optional
             Called with the bytes verified so far and in all.
 
@@ -157,8 +157,8 @@ class LodTree:
         check_regular_file(file, "level-of-detail tree")
         try:
             record = _read_header(file)
-            names = [name for name in ARRAYS if verify or (name in _INDICES and _bytes(
-                name, record["arrays"][name]["shape"]) <= _CHECKED_BYTES)]
+            names = [name for name in ARRAYS if verify or _bytes(
+                name, record["arrays"][name]["shape"]) <= _CHECKED_BYTES]
             _verify(file, record["arrays"], names, progress if verify else None)
             arrays = {
                 name: np.memmap(file, kind, "c", record["arrays"][name]["offset"],

@@ -49,7 +49,7 @@ NOT_COVERED = (
     "Dispider and other baselines whose networks are not readable",
 )
 ASSUMPTIONS = (
-    f"questions of {QUESTION_TOKENS} tokens; ReKV brings back all its frames over PCI Express",
+    "ReKV brings back all its frames over PCI Express",
     "one-shot has logits of all tokens in FP32, streaming ones of the last token alone",
     "streaming baselines prefill clips of as many frames as LiveVLM",
 )
@@ -103,35 +103,41 @@ def _held(system: System, frames: float) -> float:
     return tokens if system.held is None else min(tokens, system.held)
 
 
-def memory_bytes(system: System, card: ModelCard, frames: float) -> float:
+def memory_bytes(system: System, card: ModelCard, frames: float,
+                 question: float = QUESTION_TOKENS) -> float:
     """Most device memory over a stream of so many frames, with its question, in bytes."""
-    passed = FRAME_TOKENS * (frames if system.at_once else min(frames, CLIP_FRAMES))
+    # A question goes through with the frames, or behind the last clip: the larger of the two.
+    passed = (FRAME_TOKENS * frames + question if system.at_once
+              else max(FRAME_TOKENS * min(frames, CLIP_FRAMES), question))
     weights = card.weight_bytes(_ELEMENT) + SIGLIP.weight_bytes(_ELEMENT)
     # The largest moment of a layer: its feed-forward part, and three of the model's width.
     activations = passed * _ELEMENT * (3 * card.ff + 3 * card.hidden)
     logits = (passed if system.at_once else 1) * card.vocab * _LOGIT
     # The first token of a clip looks at all that is held, so nothing leaves before the clip came.
-    tokens = _held(system, frames) + (0 if system.at_once else passed)
+    tokens = _held(system, frames) + (question if system.at_once else passed)
     return weights + tokens * card.kv_bytes_per_token(_ELEMENT) + activations + logits
 
 
-def most_frames(system: System, card: ModelCard, memory: float) -> int | None:
+def most_frames(system: System, card: ModelCard, memory: float,
+                question: float = QUESTION_TOKENS) -> int | None:
     """Frames of a stream before memory runs out; ``None`` if it never does, 0 if at once.
 
     Parameters
     ----------
     memory : float
         Of the device, in bytes.
+    question : float
+        Tokens of the question.
     """
-    if memory_bytes(system, card, 1e12 if not system.at_once else 1) <= memory \
+    if memory_bytes(system, card, 1e12 if not system.at_once else 1, question) <= memory \
             and not (system.at_once or system.held is None):
         return None
     low, high = 0, 1
-    while memory_bytes(system, card, high) <= memory:
+    while memory_bytes(system, card, high, question) <= memory:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if memory_bytes(system, card, middle) <= memory \
+        low, high = (middle, high) if memory_bytes(system, card, middle, question) <= memory \
             else (low, middle)
     return low
 
@@ -265,16 +271,20 @@ def _needles(system: System, budget: int, frames: int, seed: int, *, salient: bo
     return quality(video, system.policy, max(1, math.ceil(share * length * tokens)))[0]
 
 
+def _assumed(question: int) -> tuple[str, ...]:
+    return (f"questions of {question} tokens", *ASSUMPTIONS)
+
+
 def _metrics(system: System, budget: int, gpu: str, network: str, frames: int, question: int,
              seed: int) -> dict[str, float]:
     card, board = model(network), device(gpu)
     machine = Machine.of(board)
     metrics = {
-        "memory_bytes": memory_bytes(system, card, frames),
+        "memory_bytes": memory_bytes(system, card, frames, question),
         "ttft_s": ttft_s(system, machine, card, frames, question),
         "stream_fps": stream_fps(system, machine, card),
         "needles_found": _needles(system, budget, frames, seed)}
-    fits = most_frames(system, card, end_of(board.memory, "value"))
+    fits = most_frames(system, card, end_of(board.memory, "value"), question)
     if fits is not None:
         metrics["frames_that_fit"] = fits
     return metrics
@@ -321,21 +331,21 @@ def run(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 256,
         "scoring_share": 1 - clip_s(without, machine, card) / whole,
         "needles_found_not_salient": _needles(
             ours, budget, frames, seed, salient=False),
-        "memory_growth_to_100k_frames": memory_bytes(ours, card, 100_000) / memory_bytes(
-            ours, card, frames)}
+        "memory_growth_to_100k_frames": memory_bytes(ours, card, 100_000, question)
+        / memory_bytes(ours, card, frames, question)}
     for name, other in systems.items():
         if name != "livevlm":
             key = name.replace("-", "_")
             metrics[f"memory_{key}_over_ours"] = memory_bytes(
-                other, card, frames) / metrics["memory_bytes"]
+                other, card, frames, question) / metrics["memory_bytes"]
             metrics[f"ttft_{key}_over_ours"] = ttft_s(
                 other, machine, card, frames, question) / metrics["ttft_s"]
     lengths = (16, 32, 64, 128, 256, 512, 1024)
     return SystemRun(
-        system="livevlm", metrics=metrics, not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
+        system="livevlm", metrics=metrics, not_covered=NOT_COVERED, assumptions=_assumed(question),
         curves=(
             Curve(title="Memory over frames", x="frames", y="GiB", series={
-                name: tuple((float(each), memory_bytes(system, card, each) / 2**30)
+                name: tuple((float(each), memory_bytes(system, card, each, question) / 2**30)
                             for each in lengths) for name, system in systems.items()}),
             Curve(title="Time to the first token over frames", x="frames", y="s", series={
                 name: tuple((float(each), ttft_s(system, machine, card, each, question))
@@ -348,6 +358,6 @@ def compare(*, gpu: str = "rtx_4090d", network: str = "qwen2_7b", frames: int = 
     """LiveVLM, ReKV, FIFO and one-shot on one stream; options as of :func:`run`."""
     _check(frames, question)
     return {name: SystemRun(
-        system="livevlm", not_covered=NOT_COVERED, assumptions=ASSUMPTIONS,
+        system="livevlm", not_covered=NOT_COVERED, assumptions=_assumed(question),
         metrics=_metrics(system, budget, gpu, network, frames, question, seed))
         for name, system in _systems(budget, retrieve).items()}

@@ -532,13 +532,16 @@ def compare(*, generator: str = "svd", device: str = "a100_80gb", ranks: int = 8
     """
     transformer = bool(generator_of(generator).blocks)
     skipped = {"patches"} if transformer else {"ulysses", "ring"}
-    runs = {}
+    plans, left = {}, []
     alone = simulate(_options(generator, device, ranks, warm_up, steps, pcie, "sequential"))
     for policy in POLICIES:
         if policy in skipped:
             continue
-        plan = _options(generator, device, ranks, warm_up, steps, pcie, policy)
-        runs[policy] = SystemRun(
-            system="parastep", metrics=_metrics(plan, simulate(plan), alone),
-            not_covered=NOT_COVERED, assumptions=_ASSUMPTIONS)
-    return runs
+        try:
+            plans[policy] = _options(generator, device, ranks, warm_up, steps, pcie, policy)
+        except ValueError as error:
+            left.append(f"{policy} is left out: {error}")
+    return {policy: SystemRun(
+        system="parastep", metrics=_metrics(plan, simulate(plan), alone),
+        not_covered=NOT_COVERED, assumptions=(*_ASSUMPTIONS, *left))
+        for policy, plan in plans.items()}

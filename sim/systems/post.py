@@ -222,6 +222,9 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
     frequencies = np.bincount(first, minlength=wanted.shape[1]) / runs
     traffic = sampling_traffic(card.vocab, draft_tokens, optimised=optimised)
     forward, sampling = through_s(draft_tokens + 1), traffic_s(traffic, link)
+
+    def sampling_s(drafts: int) -> float:
+        return traffic_s(sampling_traffic(card.vocab, drafts, optimised=optimised), link)
     step_s = forward + sampling + draft_tokens * public_s
     token_s = step_s / text.tokens_per_forward
     lengths = (1, 2, 4, 8, 16, 32)
@@ -249,7 +252,7 @@ def run(*, network: str = "lan", private: str = "vicuna_7b", draft_tokens: int =
                                                        NETWORKS.values()}}.values()}),
             Curve(title="Speed-up over drafts", x="drafts", y="x", series={
                 name: tuple((float(n), expected_tokens(acceptance(pair.private, table), n) * one_s
-                             / (through_s(n + 1) + sampling + n * public_s))
+                             / (through_s(n + 1) + sampling_s(n) + n * public_s))
                             for n in lengths)
                 for name, table in (("aligned", after), ("not aligned", before))})))
 
