@@ -261,6 +261,7 @@ def test_seeds_that_are_none(options) -> None:
 def test_a_policy_that_so_many_ranks_cannot_have_is_left_out() -> None:
     runs = compare(generator="svd", ranks=64)
     assert "asyncdiff" not in runs
+    assert "ulysses" not in compare(generator="sd3", ranks=25)
     assert {"sequential", "parastep", "patches"} <= set(runs)
     for each in runs.values():
         assert any("asyncdiff is left out: svd: ranks must be at most" in text

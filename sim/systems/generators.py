@@ -41,7 +41,7 @@ class Generator:
         Weights of the denoiser as its authors print them.
     cuts : tuple of Cut
         Where the denoiser may be cut into components.
-    width, tokens, blocks : int
+    width, tokens, blocks, heads : int
         Of a transformer; 0 for a UNet.
     """
 
@@ -58,6 +58,7 @@ class Generator:
     width: int = 0
     tokens: int = 0
     blocks: int = 0
+    heads: int = 0
 
 
 def _svd(copies: int) -> Generator:
@@ -81,7 +82,7 @@ def _svd(copies: int) -> Generator:
 
 
 def _cogvideox(copies: int) -> Generator:
-    frames, rows, columns, width, layers, text = 13, 60, 90, 1920, 30, 226
+    frames, rows, columns, width, layers, heads, text = 13, 60, 90, 1920, 30, 30, 226
     tokens = frames * (rows // 2) * (columns // 2)
     joint = tokens + text
     net = Tally(name="transformer", batch=2 * copies)
@@ -99,7 +100,7 @@ def _cogvideox(copies: int) -> Generator:
         for _ in range(3):
             net.linear(width, width, joint)
         net.elementwise(width, joint, 4)  # norms of queries and keys
-        net.attention(joint, joint, width, 30)
+        net.attention(joint, joint, width, heads)
         net.linear(width, width, joint)
         net.elementwise(width, joint, 4)
         net.feed_forward(width, 4 * width, joint, gated=False)
@@ -115,7 +116,7 @@ def _cogvideox(copies: int) -> Generator:
         name="cogvideox", title="CogVideoX-2b, 49 frames of 480x720", steps=50, warm_up=13,
         denoiser=net, before=(text_encoder,), after=(decoder,), parameters=1.69e9,
         latent_bytes=2.0 * frames * 16 * rows * columns, cuts=tuple(cuts), width=width,
-        tokens=joint, blocks=layers)
+        tokens=joint, blocks=layers, heads=heads)
 
 
 def _audioldm2(copies: int) -> Generator:
@@ -163,7 +164,8 @@ def _sdxl(copies: int) -> Generator:
 
 def _sd3(copies: int) -> Generator:
     rows = columns = 128
-    tokens, width, layers, text = (rows // 2) * (columns // 2), 1536, 24, 77 + 256
+    tokens, text = (rows // 2) * (columns // 2), 77 + 256
+    width, layers, heads = 1536, 24, 24
     net = Tally(name="transformer", batch=2 * copies)
     net.linear(16 * 4, width, tokens)
     net.linear(4096, width, text)
@@ -177,7 +179,7 @@ def _sd3(copies: int) -> Generator:
             net.elementwise(width, part, 3)
             for _ in range(3):
                 net.linear(width, width, part)
-        net.attention(tokens + text, tokens + text, width, 24)
+        net.attention(tokens + text, tokens + text, width, heads)
         for part in (tokens,) if last else (tokens, text):
             net.linear(width, width, part)
             net.elementwise(width, part, 4)
@@ -197,7 +199,7 @@ def _sd3(copies: int) -> Generator:
         name="sd3", title="Stable Diffusion 3 medium, 1024x1024", steps=50, warm_up=5,
         denoiser=net, before=(small, big, t5), after=(decoder,), parameters=2.03e9,
         latent_bytes=2.0 * 16 * rows * columns, cuts=tuple(cuts), width=width,
-        tokens=tokens + text, blocks=layers)
+        tokens=tokens + text, blocks=layers, heads=heads)
 
 
 #: Name -> what makes it, of so many inputs at once.

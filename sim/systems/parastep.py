@@ -107,6 +107,9 @@ class Plan:
         if self.policy == "asyncdiff" and self.ranks > len(made.cuts):
             raise ValueError(f"{self.generator}: ranks must be at most {len(made.cuts)}, its "
                              f"components, not {self.ranks}")
+        if self.policy == "ulysses" and self.ranks > made.heads:
+            raise ValueError(f"{self.generator}: ranks must be at most {made.heads}, the heads "
+                             f"that Ulysses deals out, not {self.ranks}")
 
     @property
     def total(self) -> int:
@@ -174,9 +177,14 @@ def _components(made: Generator, ranks: int, machine: Machine) -> list[tuple[flo
 
 
 def _shared(made: Generator, ranks: int, machine: Machine) -> float:
-    """A call of the denoiser whose tokens or rows ranks share, without what they exchange."""
-    return machine.time_s(replace(each, flop=each.flop / ranks, size_bytes=each.size_bytes / ranks)
-                          for each in made.denoiser.operators)
+    """A call of the denoiser whose tokens or rows ranks share, without what they exchange.
+
+    Each reads all weights.
+    """
+    return machine.time_s(
+        replace(each, flop=each.flop / ranks,
+                size_bytes=each.weight_bytes + (each.size_bytes - each.weight_bytes) / ranks)
+        for each in made.denoiser.operators)
 
 
 # --- policies ------------------------------------------------------------------------------------

@@ -33,15 +33,18 @@ class Operator:
         Read and written in device memory.
     launches : float
         Kernels.
+    weight_bytes : float
+        Of `size_bytes` those of weights: devices that share tokens read them all, each of them.
     """
 
     name: str
     flop: float = 0.0
     size_bytes: float = 0.0
     launches: float = 1.0
+    weight_bytes: float = 0.0
 
     def __post_init__(self) -> None:
-        for each in ("flop", "size_bytes", "launches"):
+        for each in ("flop", "size_bytes", "launches", "weight_bytes"):
             if not getattr(self, each) >= 0:
                 raise ValueError(f"{self.name}: {each} must be non-negative, "
                                  f"not {getattr(self, each)!r}")
@@ -49,7 +52,7 @@ class Operator:
     def __mul__(self, times: float) -> "Operator":
         """Run `times` times."""
         return Operator(name=self.name, flop=times * self.flop, launches=times * self.launches,
-                        size_bytes=times * self.size_bytes)
+                        size_bytes=times * self.size_bytes, weight_bytes=times * self.weight_bytes)
 
 
 def end_of(number: Sourced, end: End, *, rate: bool = True) -> float:
@@ -125,8 +128,9 @@ def banded(quantity: Callable[[End], float], unit: str, source: str) -> Sourced:
 def linear(name: str, tokens: float, inputs: float, outputs: float,
            element_bytes: float = 2.0) -> Operator:
     """A matrix of inputs x outputs applied to tokens; weights are read once."""
-    return Operator(name=name, flop=2 * tokens * inputs * outputs,
-                    size_bytes=element_bytes * (inputs * outputs + tokens * (inputs + outputs)))
+    weight_bytes = element_bytes * inputs * outputs
+    return Operator(name=name, flop=2 * tokens * inputs * outputs, weight_bytes=weight_bytes,
+                    size_bytes=weight_bytes + element_bytes * tokens * (inputs + outputs))
 
 
 def attention(queries: float, keys: float, heads: int, kv_heads: int, head_dim: int, *,

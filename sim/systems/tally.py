@@ -81,10 +81,10 @@ class Tally:
         """
         self.parameters += inputs * outputs * taps
         there = positions * self.batch
+        weight_bytes = self.element_bytes * inputs * outputs * taps
         self.operators.append(Operator(
-            name="convolution", flop=2 * there * inputs * outputs * taps,
-            size_bytes=self.element_bytes * (
-                inputs * outputs * taps + there * (finer * inputs + outputs))))
+            name="convolution", flop=2 * there * inputs * outputs * taps, weight_bytes=weight_bytes,
+            size_bytes=weight_bytes + self.element_bytes * there * (finer * inputs + outputs)))
         self.halo += row * inputs
 
     def attention(self, queries: float, keys: float, width: int, heads: int, *,
