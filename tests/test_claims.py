@@ -406,6 +406,18 @@ def numbers(text: str) -> set[float]:
     return found
 
 
+def test_arguments_that_are_published_points_are_these_points():
+    known = {claim.id: claim for claim in read_claims()}
+    found = 0
+    for claim in known.values():
+        numbers = {number for name, given in claim.arguments.items() if name != "points"
+                   for number in (given if isinstance(given, list | tuple) else [given])}
+        for point in claim.arguments.get("points", ()):
+            assert known[point].value in numbers, (claim.id, point)
+            found += 1
+    assert found >= 7
+
+
 def test_values_are_the_dossiers() -> None:
     """No figure of the claims that the dossiers do not have, but for what is marked as ours."""
     if not PAPERS.is_dir():
