@@ -156,13 +156,13 @@ class Nru(Component):
         #: The tile that is blended: its part in the frame, its pixels by unit.
         size = Signal(part_layout(1))
         #: `ends` is a register: what it stops and frees is far behind the control.
-        begin, ends = Signal(), Signal()
+        begin, ends = Signal(name="begin"), Signal(name="ends")
         live, complete, asked, hit = (
             [Signal(UNIT_PIXELS, name=f"{name}_{n}") for n in range(count)]
             for name in ("live", "complete", "asked", "hit"))
         #: Not before the next tile's begin may these be wanted by the one that leaves. Whether one
         #: still leaves in the next cycle.
-        emptying, leaves = Signal(), Signal()
+        emptying, leaves = Signal(name="emptying"), Signal(name="leaves")
         units = []
         for n in range(count):
             m.submodules[f"unit_{n}"] = unit = NruUnit(design, self.record_ids)

@@ -268,6 +268,8 @@ class MemoryOptions:
 TauOption = Annotated[float, typer.Option(
     "--tau-px", metavar="PX", min=1e-3, max=1e5,
     help="Size that a node of a cut is below, in pixels.")]
+RateOption = Annotated[float, typer.Option(
+    "--rate-hz", min=0.1, max=1000, help="Frames a second.")]
 WindowOption = Annotated[int, typer.Option(
     "--window-frames", min=1, max=1 << 16,
     help="Frames from search to search, which runs so far ahead: Nebula's 4, Voyager's 32.")]
@@ -338,8 +340,7 @@ class WayOptions:
     speed: Annotated[float, typer.Option(
         "--speed", min=0, help="Of travel, scene units a second: 1.4 m/s is a walk, 14 a drive."
     )] = 14.0
-    rate_hz: Annotated[float, typer.Option(
-        "--rate-hz", min=0.1, max=1000, help="Frames a second.")] = 90.0
+    rate_hz: RateOption = 90.0
     size: Annotated[Any, typer.Option(
         "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = "320x240"
 
@@ -2541,8 +2542,7 @@ def cloud_speeds(
         "--speed", min=0, help="Scene units a second, metres of a city; may be given again. "
         "[default: 0.35 to 45 in steps of two]")] = None,
     frames: Annotated[int, typer.Option("--frames", min=3, help="Frames of each way.")] = 129,
-    rate_hz: Annotated[float, typer.Option(
-        "--rate-hz", min=0.1, max=1000, help="Frames a second.")] = 90.0,
+    rate_hz: RateOption = 90.0,
     size: Annotated[Any, typer.Option(
         "--size", metavar="WxH", parser=_size, help="Picture size in pixels.")] = "1280x720",
     output: Annotated[Path | None, typer.Option(

@@ -378,9 +378,11 @@ def test_every_option_is_declared_once():
     assert len(names) > 40
     assert {name for name in names if names.count(name) > 1} == {
         "-o", "--output", "--seed", "--against", "--design", "--liberty", "--size", "--unit",
-        # Of a tree, not of a scene; a way with defaults of its own; a network that is modeled, and
-        # one that is held back.
-        "--antialiased", "--trajectory", "--frames", "--bandwidth-mbps", "--latency-ms"}
+        # Of a tree, not of a scene; a way with defaults of its own, and one or several speeds; a
+        # network that is modeled, and one that is held back.
+        "--antialiased", "--trajectory", "--frames", "--speed", "--bandwidth-mbps", "--latency-ms",
+        # Of a sweep: in place of its file's scenes, fronts, cells of a lane, points on a cluster.
+        "--scene", "--plot", "--library", "--scheduler"}
 
 
 def test_groups_of_options():

@@ -52,6 +52,7 @@ from splatforge.hw.alpha import Alpha
 from splatforge.hw.array import Array
 from splatforge.hw.blend import Blend
 from splatforge.hw.generate import component, home
+from splatforge.hw.nru import Phase
 
 __all__ = ["SMALL", "SMALL_GSCORE", "SMALL_LUMINA", "SMALL_STREAMINGGS", "SMALL_VOYAGER", "UNITS",
            "Channel", "Proof", "ProofError", "channels", "prove", "prove_unit"]
@@ -359,11 +360,16 @@ def _lists_invariants() -> tuple[str, ...]:
 
 
 def _nru_invariants() -> tuple[str, ...]:
-    """What leaves is one tile: offered, read out, or, behind its last pixel, its mark somewhere."""
+    """What leaves is one tile: offered, read out, or, behind its last pixel, its mark somewhere.
+
+    The next one ends when none leaves.
+    """
     places = " ".join([
         *(_bit(f"dut.{wire}") for wire in ("o_tile__valid", "asking", "mark", "closing")),
         *(_bit(f"dut.leaving_{n}", 1) for n in range(1, 8))])
-    return (f"(= (bvadd {places}) {_bit('dut.emptying')})",)
+    return (
+        f"(= (bvadd {places}) {_bit('dut.emptying')})",
+        f"(=> [dut.ends] (and (not [dut.emptying]) (= [dut.phase] #b{Phase.END.value:03b})))")
 
 
 def _raster_invariants() -> tuple[str, ...]:
