@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from splatforge.algos.project import project
-from splatforge.algos.reference import render
 from splatforge.claims.mean import over_scenes, over_views
 from splatforge.scenes import Camera, Scene, default_camera, load, resolve
 from splatforge.scenes.atomic_file import atomic_file
+from splatforge.sim.client import count_frame
 from splatforge.sim.costs import Sourced
 from splatforge.sim.gpu import FrameWork, GpuRun, devices, gpu_frame
 
-__all__ = ["RECIPES", "Recipe", "bandwidth", "count", "duplicates", "filter_gain", "frame_rate",
+__all__ = ["RECIPES", "Recipe", "bandwidth", "duplicates", "filter_gain", "frame_rate",
            "intermediate_share", "iterated", "masked", "parameter_bytes", "parameters", "peak",
            "preprocess_flop", "preprocess_intensity", "significant", "stage_share", "traffic",
            "traffic_share", "utilisation", "workload"]
@@ -81,16 +81,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def count(scene: Scene, camera: Camera) -> FrameWork:
-    """Count the work of a frame with the float reference."""
-    statistics = render(scene, camera, statistics=True).statistics
-    if statistics is None:
-        raise RuntimeError("The reference must count when asked to")
-    return FrameWork.from_statistics(
-        statistics, gaussians=scene.gaussians, gaussians_visible=len(project(scene, camera)),
-        sh_degree=scene.sh_degree, pixels=camera.width * camera.height)
-
-
 @cache
 def _table() -> dict[str, dict[str, int]]:
     return json.loads(_TABLE.read_text("utf-8"))
@@ -117,7 +107,7 @@ def count_all(folder: Path) -> str:
         if recipe.captures not in loaded:
             loaded = {recipe.captures: load(*(folder / file for file in recipe.captures))}
         scene = loaded[recipe.captures]
-        counted[name] = asdict(count(scene, recipe.camera(scene)))
+        counted[name] = asdict(count_frame(scene, recipe.camera(scene)))
     return json.dumps(counted, indent=1) + "\n"
 
 

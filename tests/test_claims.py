@@ -25,6 +25,7 @@ from splatforge.cli import main
 from splatforge.designs.dram import PRESETS
 from splatforge.scenes import default_camera, load, resolve
 from splatforge.sim.area import area
+from splatforge.sim.client import count_frame
 from splatforge.sim.costs import Sourced, default_costs
 from splatforge.sim.dram_energy import dram_costs
 from splatforge.sim.gpu import devices, gpu_frame
@@ -563,7 +564,7 @@ def test_dram_peak() -> None:
 def recount(name: str, shared_scene) -> None:
     recipe = frames.RECIPES[name]
     scene = load(*(shared_scene(file) for file in recipe.captures))
-    assert frames.count(scene, recipe.camera(scene)) == frames.workload(name)
+    assert count_frame(scene, recipe.camera(scene)) == frames.workload(name)
 
 
 def test_workloads_are_what_is_counted(shared_scene) -> None:
