@@ -136,11 +136,14 @@ def is_measured(design: AcceleratorDesign, table: CostTable) -> bool:
     """Whether the measured energies are of the formats of `design`.
 
     A table of one's own library may hold the raster core alone, and say nothing of exponentials
-    that are looked up.
+    that are looked up: these then cost what their operators do. Without the raster core's blocks
+    it is no table of a core, and what asks for one of them says which.
     """
     array = design.array
-    return (all(table.is_measured(block) for block in measured_blocks(design)["array"])
-            and array.alpha in (AlphaDesign(), FalloffDesign())
+    if isinstance(array.alpha, FalloffDesign) and not all(
+            table.is_measured(block) for block in FALLOFF_BLOCKS):
+        return False
+    return (array.alpha in (AlphaDesign(), FalloffDesign())
             and (array.blend, design.splat, design.resolve.background)
             == (BlendDesign(), SplatFormat(), ResolveDesign().background))
 

@@ -1025,6 +1025,19 @@ def test_energy_of_a_unit_of_gscore(capsys, scene_file, tmp_path):
     assert (status, "measured.osu018.alpha.flip_flops" in err) == (2, True)
 
 
+@pytest.mark.parametrize("design", ["raster", "gscore"])
+def test_a_table_without_the_core_s_blocks(capsys, scene_file, tmp_path, design):
+    """What a table of one unit does not say is not taken from operators without a word."""
+    table = tmp_path / "unit.toml"
+    written = (Path(cli.__file__).parents[1] / "sim/energy_gscore_sg13g2.toml").read_text("utf-8")
+    table.write_text("\n".join(
+        entry for entry in re.split(r"\n(?=\[)", written)
+        if entry.startswith("[measured.sg13g2.lists.")).replace("sg13g2", "own"), "utf-8")
+    status, _, err = run(capsys, "simulate", design, "--scene", scene_file, "--size", "32x32",
+                         "--costs", table)
+    assert (status, "measured.own.alpha.flip_flops" in err) == (2, True)
+
+
 SYNTH_KEYS = {"cells", "area_um2", "path_ns", "luts", "dsps", "fmax_mhz"}
 
 
