@@ -17,6 +17,8 @@ from splatforge.report.records import (
     Stage,
     SystemClaims,
     TileGrid,
+    UnitArea,
+    UnitEnergy,
 )
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Stage",
     "SystemClaims",
     "TileGrid",
+    "UnitArea",
+    "UnitEnergy",
     "assemble",
     "by_system",
     "html",

@@ -16,6 +16,8 @@ from splatforge.report.records import (
     Stage,
     SystemClaims,
     TileGrid,
+    UnitArea,
+    UnitEnergy,
 )
 
 __all__ = ["assemble"]
@@ -69,8 +71,8 @@ def assemble(
     command, versions, scene, cosim, simulate, design, rendered, reference, tiles, \
     frame, systems
         As the fields of :class:`Report`; `simulate` also holds ``counters``, ``actions``,
-        ``issued``, ``energy``, ``workload`` and ``gpu`` as ``splatforge simulate --json`` writes
-        them.
+        ``issued``, ``energy``, ``units``, ``workload`` and ``gpu`` as ``splatforge simulate
+        --json`` writes them.
     """
     counters, cycles = simulate["actions"] | simulate["counters"], simulate["cycles"]
     shares = [Share(name=text, cycles=counters[name]) for name, text in _CYCLES
@@ -84,6 +86,11 @@ def assemble(
         stages=[Stage(name=stage["name"], busy_cycles=stage["busy"], stall_cycles=stage["stall"])
                 for stage in simulate["stages"]],
         breakdown=shares, energy=energy, sources=sources | {"clock": simulate["clock_source"]},
+        unit_energies=_unit_energies(simulate["energy"]),
+        unit_areas=[
+            UnitArea(unit=name, area_mm2=unit["area_mm2"], low_mm2=unit["area_band_mm2"][0],
+                     high_mm2=unit["area_band_mm2"][1])
+            for name, unit in simulate["units"].items() if unit["area_mm2"]],
         machines=[*_array(simulate), *_gpus(simulate)],
         baselines=[
             Baseline(name=name, time_s=each["time_s"], energy_j=each["energy_j"],
@@ -114,6 +121,17 @@ def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dic
             name=_PARTS.get(key, key), energy_j=total, low_j=min(low, total),
             high_j=max(high, total), source="; ".join(texts)))
     return parts, {f"energy of {', '.join(names)}": source for source, names in events.items()}
+
+
+def _unit_energies(reports: Sequence[Mapping[str, Any]]) -> list[UnitEnergy]:
+    """Energy of every unit by kind, of all frames."""
+    sums: dict[tuple[str, str], float] = {}
+    for report in reports:
+        for row in report["rows"]:
+            key = row["unit"], _PARTS.get(row["component"]) or row["component"]
+            sums[key] = sums.get(key, 0.0) + row["energy_j"]
+    return [UnitEnergy(unit=unit, kind=kind, energy_j=energy_j)
+            for (unit, kind), energy_j in sums.items()]
 
 
 def _array(simulate: Mapping[str, Any]) -> list[Machine]:

@@ -13,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from splatforge.report import claims, pictures, plots
+from splatforge.report.heat_maps import heat_maps
 from splatforge.report.records import Report, plain
+from splatforge.report.unit_costs import unit_areas, unit_energies
 
 __all__ = ["html", "write"]
 
@@ -116,8 +118,12 @@ def _plots(report: Report) -> Iterator[plots.Plot]:
     if report.energy:
         band = report.simulate.get("energy_band_j")
         yield plots.energy(report.energy, (band[0], band[1]) if band else None)
+    if report.unit_energies:
+        yield unit_energies(report.unit_energies)
+    if report.unit_areas:
+        yield unit_areas(report.unit_areas)
     if report.tiles is not None:
-        yield plots.tiles(report.tiles, width, height)
+        yield from heat_maps(report.tiles, width, height)
 
 
 def _float_of(cosim: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from splatforge.report.records import EnergyPart, Machine, Share, Stage, TileGrid
+from splatforge.report.records import EnergyPart, Machine, Share, Stage
 
-__all__ = ["Plot", "breakdown", "energy", "ratio", "roofline", "si", "stages", "tiles"]
+__all__ = ["COLORS", "Plot", "breakdown", "chart_spec", "energy", "ratio", "roofline", "si",
+           "stages"]
 
 #: Colours that stay apart in grey and for the colour-blind: Okabe and Ito (2008), the light ones
 #: darkened until they reach a contrast of 3 : 1 on white.
@@ -71,7 +72,7 @@ def ratio(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _spec(chart: alt.TopLevelMixin, height: int | None = None) -> dict[str, Any]:
+def chart_spec(chart: alt.TopLevelMixin, height: int | None = None) -> dict[str, Any]:
     """Vega-Lite of a chart that fills its container, in the page's type and colours."""
     properties: dict[str, Any] = {"width": "container"}
     if height is not None:
@@ -118,7 +119,7 @@ def stages(units: Sequence[Stage], cycles: int) -> Plot:
     return Plot(
         key="stages", title="Units",
         caption="Cycles in which each unit worked, had work and could not go on, or had none.",
-        spec=_spec(chart, 34 * len(units) + 50),
+        spec=chart_spec(chart, 34 * len(units) + 50),
         columns=("unit", "busy cycles", "stalled cycles", "busy share"),
         rows=[(unit.name, f"{unit.busy_cycles:,}", f"{unit.stall_cycles:,}",
                f"{unit.busy_cycles / max(cycles, 1):.1%}") for unit in units],
@@ -143,7 +144,7 @@ def breakdown(shares: Sequence[Share]) -> Plot:
     return Plot(
         key="breakdown", title="Where the cycles went",
         caption="Every cycle from the accepted start to the last write response, counted once.",
-        spec=_spec(alt.layer(bars, labels), 34 * len(rows) + 40),
+        spec=chart_spec(alt.layer(bars, labels), 34 * len(rows) + 40),
         columns=("part", "cycles", "share"),
         rows=[(share.name, f"{share.cycles:,}", f"{share.cycles / total:.2%}") for share in shares],
     )
@@ -187,7 +188,7 @@ def roofline(machines: Sequence[Machine]) -> Plot:
             "The slope is the memory's roof, the flat part the arithmetic's; the mark is what the "
             "frame reached. An evaluation is one Gaussian at one pixel, useful or not."
         ),
-        spec=_spec(alt.layer(lines, dots), 300),
+        spec=chart_spec(alt.layer(lines, dots), 300),
         columns=("machine", "evaluations per byte", "reached", "compute roof", "memory roof",
                  "of its roof"),
         rows=[(machine.name, f"{machine.evaluations_per_byte:.3g}",
@@ -224,49 +225,9 @@ def energy(parts: Sequence[EnergyPart], band_j: tuple[float, float] | None = Non
             f"{si(total, 'J', 2)} in all; the line spans the band in which the cited costs leave "
             f"the sum, {si(low, 'J', 2)} to {si(high, 'J', 2)}."
         ),
-        spec=_spec(alt.layer(bars, rule, *ends), 150),
+        spec=chart_spec(alt.layer(bars, rule, *ends), 150),
         columns=("part", "energy", "band", "share", "source"),
         rows=[(part.name, si(part.energy_j, "J", 2),
                f"{si(part.low_j, 'J', 2)} to {si(part.high_j, 'J', 2)}",
                f"{part.energy_j / max(total, 1e-300):.1%}", part.source) for part in parts],
-    )
-
-
-def tiles(grid: TileGrid, width: int, height: int) -> Plot:
-    """Heat map of every count of every tile, one at a time."""
-    names = list(grid.counts)
-    rows, columns = grid.shape
-    values = [
-        {"row": row, "column": column,
-         **{name: int(grid.counts[name][row, column]) for name in names}}
-        for row in range(rows) for column in range(columns)
-    ]
-    pick = alt.param(
-        name="count", value=names[0],
-        bind=alt.binding_select(options=names, name="Count "),
-    )
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .transform_calculate(shown="datum[count]")
-        # A little larger than their places: smoothing would leave seams between the squares.
-        .mark_rect(width={"band": 1.06}, height={"band": 1.06})
-        .encode(
-            x=alt.X("column:O").axis(None).scale(padding=0),
-            y=alt.Y("row:O").axis(None).scale(padding=0),
-            color=alt.Color("shown:Q").scale(scheme="viridis", zero=True).legend(
-                orient="bottom", gradientLength=220, direction="horizontal", title="per tile",
-                format="~s", titleFontWeight="normal"),
-            tooltip=[alt.Tooltip("column:O"), alt.Tooltip("row:O"),
-                     *[alt.Tooltip(f"{name}:Q", format=",") for name in names]],
-        )
-        .add_params(pick)
-    )
-    sums = [(name, f"{int(np.sum(grid.counts[name])):,}",
-             f"{float(np.mean(grid.counts[name])):.1f}", f"{int(np.max(grid.counts[name])):,}")
-            for name in names]
-    return Plot(
-        key="tiles", title="Work per tile",
-        caption=f"Each square is one tile of {grid.tile_px} x {grid.tile_px} pixels.",
-        spec=_spec(chart), aspect=width / height,
-        columns=("count", "all tiles", "mean", "largest tile"), rows=sums,
     )

@@ -16,6 +16,8 @@ __all__ = [
     "Share",
     "Stage",
     "TileGrid",
+    "UnitArea",
+    "UnitEnergy",
     "plain",
 ]
 
@@ -94,6 +96,41 @@ class EnergyPart:
     def __post_init__(self) -> None:
         if not 0 <= self.low_j <= self.energy_j <= self.high_j:
             raise ValueError(f"Energy must lie in its band and not below zero, not {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitEnergy:
+    """Energy that one unit spent in one way.
+
+    Parameters
+    ----------
+    unit, kind : str
+        The unit, and what took the energy there.
+    energy_j : float
+        Joules.
+    """
+
+    unit: str
+    kind: str
+    energy_j: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitArea:
+    """Area of one unit.
+
+    Parameters
+    ----------
+    unit : str
+        The unit.
+    area_mm2, low_mm2, high_mm2 : float
+        Square millimetres, and the band in which the source leaves them.
+    """
+
+    unit: str
+    area_mm2: float
+    low_mm2: float
+    high_mm2: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,12 +302,14 @@ class Report:
         the machines to compare with.
     tiles : TileGrid, optional
         Work of every tile of the shown frame.
+    unit_energies, unit_areas : sequence
+        Energy of every unit by kind, and its area, of all units whose is known.
     sources : mapping of str to str
         Cost or constant to where it is from.
     notes : sequence of str
         What a reader must know to not misread the figures.
     systems : sequence of SystemClaims
-        Published figures of GPU-side systems beside ours.
+        Published figures of the accelerator and of GPU-side systems beside ours.
 
     Raises
     ------
@@ -293,6 +332,8 @@ class Report:
     machines: Sequence[Machine] = ()
     baselines: Sequence[Baseline] = ()
     tiles: TileGrid | None = None
+    unit_energies: Sequence[UnitEnergy] = ()
+    unit_areas: Sequence[UnitArea] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     systems: Sequence[SystemClaims] = ()

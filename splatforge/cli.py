@@ -2001,9 +2001,11 @@ def report(
     counts = {
         "cycles" if accelerator.array.side == 1 else "cycles of the group":
             simulated.tile_cycles(shown),
+        "pairs_spared": work.pairs - work.pairs_reached,
         **{name: getattr(work, name) for name in
            ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
     }
+    own = _own_claims(design)
     made = pages.assemble(
         command=_command_line(), versions=_versions(), scene=scene_record, cosim=result.to_json(),
         simulate=simulated.record(), design=asdict(accelerator), frame=shown,
@@ -2011,9 +2013,10 @@ def report(
         reference=result.worst.exact,
         tiles=pages.TileGrid(tile_px=16, counts={
             name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
-        systems=pages.by_system(
-            ledger.record(ledger.kept())["claims"],
-            {name: about for name, (_, about) in SYSTEMS.items()}),
+        systems=[
+            *pages.by_system(own, {design: "the accelerator of this page"}),
+            *pages.by_system(ledger.record(ledger.kept())["claims"],
+                             {name: about for name, (_, about) in SYSTEMS.items()})],
     )
     with _progress("writing the page"):
         pages.write(made, output)
@@ -2023,6 +2026,15 @@ def report(
         lines = [*_cosim_lines(result.to_json()), ("page", str(output))]
         _publish({}, None, lines)
     result.check()
+
+
+def _own_claims(design: str) -> "Sequence[Mapping[str, Any]]":
+    """What was published of an accelerator, beside ours; nothing of one without a paper."""
+    import splatforge.claims as ledger
+
+    known = [claim for claim in ledger.read_claims() if claim.paper == design]
+    with _progress("computing claims") as tell:
+        return ledger.record(ledger.evaluate(claims=known, progress=tell))["claims"]
 
 
 @app.command(epilog="Example: splatforge claims --paper gpu")

@@ -17,6 +17,9 @@ from splatforge import report
 from splatforge.report import pictures, plots
 from splatforge.report.records import plain
 
+#: Everything that is drawn of :func:`record`.
+PLOTS = {"stages", "breakdown", "roofline", "energy", "unit_energy", "unit_area", "tiles_pairs",
+         "tiles_evaluations"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs chromium to draw the page: apt install chromium")
@@ -90,6 +93,13 @@ def record(**changes) -> report.Report:
                                       energy_saving=3333.0, source="roofline")],
         "tiles": report.TileGrid(tile_px=16, counts={
             "pairs": np.arange(15).reshape(3, 5), "evaluations": np.ones((3, 5), np.int64)}),
+        "unit_energies": [
+            report.UnitEnergy(unit="array", kind="arithmetic", energy_j=2e-6),
+            report.UnitEnergy(unit="array", kind="registers", energy_j=5e-7),
+            report.UnitEnergy(unit="memory", kind="DRAM", energy_j=5e-7)],
+        "unit_areas": [
+            report.UnitArea(unit="array", area_mm2=0.75, low_mm2=0.5, high_mm2=1.25),
+            report.UnitArea(unit="fetch", area_mm2=0.25, low_mm2=0.2, high_mm2=0.5)],
         "sources": {"DRAM": "8 pJ/bit"},
         "notes": ["The clock is assumed."],
         "systems": claimed(),
@@ -133,6 +143,26 @@ def test_page_says_the_figures(page):
         assert figure in text, figure
 
 
+def test_every_count_of_the_tiles_has_a_map(page):
+    """The numbers of the drawing are those of the tiles, and the table has their sums."""
+    specs = {each["key"]: each["spec"] for each in json.loads(
+        re.search(r'id="specs">(.*?)</script>', page)[1])}
+    grid = record().tiles
+    for name, counts in grid.counts.items():
+        drawn = np.zeros_like(counts)
+        for value in specs[f"tiles_{name}"]["data"]["values"]:
+            drawn[value["row"], value["column"]] = value["count"]
+        assert np.array_equal(drawn, counts), name
+    assert "151057.0141" in "".join(Tags(page).text.split())
+
+
+def test_energy_and_area_by_unit(page):
+    text = "".join(Tags(page).text.split())
+    for row in ("array 2 µJ 500 nJ - 2.5 µJ memory - - 500 nJ 500 nJ",
+                "fetch 0.25 mm² 0.2 to 0.5 mm² 25.0%"):
+        assert row.replace(" ", "") in text, row
+
+
 def test_units_and_streams_are_listed(page):
     """What is not known is a dash; what is nothing is left out."""
     text = "".join(Tags(page).text.split())
@@ -159,7 +189,7 @@ def test_claims_of_systems_are_listed(page):
     rows = [attributes["data-status"] for tag, attributes in Tags(page).tags
             if tag == "tr" and "data-status" in attributes]
     assert rows == ["predicted", "no model yet", *["not reproduced"] * 40]
-    assert "GPU-side" not in Tags(report.html(record(systems=()))).text
+    assert "Published figures" not in Tags(report.html(record(systems=()))).text
 
 
 @pytest.mark.parametrize(("scene", "title"), [
@@ -190,7 +220,7 @@ def test_page_is_accessible(page):
     tags = Tags(page).tags
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
     charts = [a for tag, a in tags if "chart" in (a.get("class") or "").split()]
-    assert len(charts) == 5
+    assert len(charts) == len(PLOTS)
     assert all(attributes.get("aria-label") for attributes in charts)
     assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "input")
     assert ("html", {"lang": "en"}) in tags
@@ -275,7 +305,8 @@ def test_equal_pictures_and_empty_sections():
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
     bare = record(
         rendered=reference, cosim=cosim, simulate={}, stages=(), breakdown=(), energy=(),
-        machines=(), baselines=(), tiles=None, sources={}, notes=(), systems=(), frame=1)
+        machines=(), baselines=(), tiles=None,
+        unit_energies=(), unit_areas=(), sources={}, notes=(), systems=(), frame=1)
     page = Tags(report.html(bare))
     assert "∞ dB" in page.text
     assert "frame 1" in page.text
@@ -390,7 +421,7 @@ def test_browser_draws_every_plot(tmp_path, width):
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
     assert not console
     found = re.findall(r'<div class="chart([^"]*)" id="chart-(\w+)"', run.stdout)
-    assert {key for _, key in found} == {"stages", "breakdown", "roofline", "energy", "tiles"}
+    assert {key for _, key in found} == PLOTS
     assert all("drawn" in classes.split() for classes, _ in found)
     body = run.stdout.split("<body>")[1]
     for _, key in found:
