@@ -10,6 +10,7 @@ folding by synthesis are not seen. A synthesised unit stands in its place as one
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from splatforge.designs.alpha import AlphaDesign
 from splatforge.designs.array import ArrayDesign
@@ -38,7 +39,7 @@ class AreaRow:
     cost: Sourced
     unit: str = ""
 
-    @property
+    @cached_property
     def area(self) -> Sourced:
         """Count times cost in mm^2."""
         return (self.cost * self.count).to("mm^2")

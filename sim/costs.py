@@ -223,7 +223,9 @@ class Sourced:
         if exponents != wanted:
             raise ValueError(f"Unit must be one of {_unit_name(exponents)}, not {unit!r}")
         ratio = ours / theirs
-        return replace(self * ratio, unit=unit)
+        scatter = self.scatter and (self.scatter[0] * ratio, self.scatter[1] * ratio)
+        return Sourced(self.value * ratio, unit, self.source, self.low * ratio, self.high * ratio,
+                       self.points, scatter)
 
     def __add__(self, other: "Sourced") -> "Sourced":
         other = other.to(self.unit)
@@ -660,6 +662,10 @@ class CostTable:
     sram: SramTable
     scaling: Mapping[str, Mapping[float, list[float]]] = field(repr=False)
     libraries: tuple[str, ...] = ()
+    # What was looked up and scaled before: a table does not change, and a sweep asks it for the
+    # same events at every point.
+    _known: dict[tuple[object, ...], Sourced] = field(
+        default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(cls, *paths: Path) -> Self:
@@ -855,6 +861,12 @@ class CostTable:
         ValueError
             If no critical path of the design's units is known.
         """
+        key = "clock", design, node_nm
+        if key not in self._known:
+            self._known[key] = self._clock(design, node_nm)
+        return self._known[key]
+
+    def _clock(self, design: str, node_nm: float) -> Sourced:
         start = f"path.{design}."
         paths = {key: entry for key, entry in self.entries.items() if key.startswith(start)}
         if not paths:
@@ -894,6 +906,12 @@ class CostTable:
         ValueError
             If the event is not of the vocabulary, or a width is zero.
         """
+        key = "energy", event, node_nm, dram
+        if key not in self._known:
+            self._known[key] = self._energy_of(event, node_nm, dram)
+        return self._known[key]
+
+    def _energy_of(self, event: str, node_nm: float, dram: str) -> Sourced:
         exact = self.entries.get(f"energy.{event}")
         if exact is not None:
             return self._at(exact, "energy", node_nm).to("pJ")
@@ -920,6 +938,12 @@ class CostTable:
         ValueError
             If the item is not of the vocabulary, or a width is zero.
         """
+        key = "area", item, node_nm
+        if key not in self._known:
+            self._known[key] = self._area_of(item, node_nm)
+        return self._known[key]
+
+    def _area_of(self, item: str, node_nm: float) -> Sourced:
         exact = self.entries.get(f"area.{item}")
         if exact is not None:
             return self._at(exact, "area", node_nm).to("um^2")

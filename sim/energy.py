@@ -8,6 +8,7 @@ high ends of all costs, that is, as if every source erred the same way: it is wi
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from splatforge.sim.costs import CostTable, Sourced, default_costs
 
@@ -63,7 +64,7 @@ class EnergyRow:
     cost: Sourced
     unit: str = ""
 
-    @property
+    @cached_property
     def energy(self) -> Sourced:
         """Count times cost in joules."""
         return (self.cost * self.count).to("J")

@@ -9,9 +9,10 @@ from their parameters; where the gates of a unit were measured, its actions take
 operators and registers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 from splatforge.algos.array import Workload
 from splatforge.algos.ccu import ccu_schedule
@@ -492,12 +493,14 @@ def _floating_operators(unit: Unit, fmt: Floating) -> Counts:
         (f"add_{c1 + 1}", 1), (f"add_{c0 + table.c0_up}", 1), rounding])
 
 
-def _folded(plan: Schedule, fmt: Floating) -> tuple[Counts, int]:
-    """Operators and register bits of folded arithmetic, its buffer and its results apart.
+@lru_cache
+def _folded(schedule: Callable[[Any], Schedule], design: Any) -> tuple[Mapping[str, float], int]:
+    """Operators and register bits of a unit's folded arithmetic, buffer and results apart.
 
     A unit's pipeline holds one and a half words a cycle: the word, its sign and exponent apart, and
     guard bits.
     """
+    plan, fmt = schedule(design), design.floating
     operators, registers = Counts(), plan.register_bits
     for unit in plan.units:
         width = (BINARY32 if unit.kind.startswith("wide_") else fmt).width
@@ -513,10 +516,11 @@ def _results(plan: Schedule, fmt: Floating) -> Macro:
     return Macro(plan.under_way - 1, bits)
 
 
-def _evaluated(plan: Schedule, fmt: Floating) -> Counts:
-    """Operators at work for one record: every operation of the graph."""
-    return _add(*(_times(_floating_operators(unit, fmt), len(unit.placed))
-                  for unit in plan.units))
+@lru_cache
+def _evaluated(schedule: Callable[[Any], Schedule], design: Any) -> Mapping[str, float]:
+    """Operators of a unit at work for one record: every operation of the graph."""
+    return _add(*(_times(_floating_operators(unit, design.floating), len(unit.placed))
+                  for unit in schedule(design).units))
 
 
 def _walk_operators(design: GscoreDesign) -> tuple[Counts, Counts]:
@@ -547,7 +551,7 @@ def _ccu_part(design: GscoreDesign) -> Part:
     # One multiplier takes the five products of a Gaussian in turn.
     operators = _add(tile, {name: 1 if name.startswith("multiply") else number
                             for name, number in gaussian.items()})
-    folded, registers = _folded(plan, ccu.floating)
+    folded, registers = _folded(ccu_schedule, ccu)
     operators = _add(operators, folded)
     total = ccu.position.width + 2 + ccu.axis.width + 1
     place = ccu.feature.width + ccu.entry.depth_bits + 6 * total
@@ -768,7 +772,7 @@ def _ccu_events(design: GscoreDesign, run: Run, walked: int) -> Counts:
     """Every operation of the graph for every Gaussian; the walk's for every tile."""
     ccu, counters = design.ccu, run.counters
     gaussian, tile = _walk_operators(design)
-    arithmetic = _add(gaussian, _evaluated(ccu_schedule(ccu), ccu.floating))
+    arithmetic = _add(gaussian, _evaluated(ccu_schedule, ccu))
     events = _add(_times(arithmetic, counters["gaussians"]),
                   _times(tile, walked))
     beats = counters["ccu_busy"]
@@ -919,7 +923,7 @@ def _vsu_part(design: StreaminggsDesign) -> Part:
     """
     vsu, fmt = design.vsu, design.vsu.floating
     plan = vsu_schedule(vsu)
-    folded, registers = _folded(plan, fmt)
+    folded, registers = _folded(vsu_schedule, vsu)
     index = vsu.voxels.bit_length() - 1
     rectangle, prefixes = 4 * vsu.group_bits(design.shell), _prefixes(vsu)
     voxel, place = _voxel_bits(fmt), GROUP_TAG_BITS + 2 * GROUP_BITS + 1
@@ -1001,7 +1005,7 @@ def _cfu_part(design: StreaminggsDesign) -> Part:
         "opened": Macro(cfu.voxels_ahead - 1, visit)}
     if cfu.filters:
         plan = cfu_schedule(cfu)
-        operators, folded = _folded(plan, fmt)
+        operators, folded = _folded(cfu_schedule, cfu)
         operators = _add(operators, _times(_filter_operators(), cfu.units))
         form = COEFFICIENT.width + PLACE_BITS
         results = _results(plan, fmt)
@@ -1046,7 +1050,7 @@ def _ffu_part(design: StreaminggsDesign) -> Part:
     """
     ffu, books = design.ffu, design.ffu.codebooks
     plan = ffu_schedule(ffu)
-    folded, registers = _folded(plan, ffu.floating)
+    folded, registers = _folded(ffu_schedule, ffu)
     bits = _token_bits(design)
     lanes = BINARY32.width * plan.lanes
     entries, results = books.codebooks(), _results(plan, ffu.floating)
@@ -1129,7 +1133,7 @@ def _vsu_events(design: StreaminggsDesign, run: Run) -> Counts:
     index = vsu.voxels.bit_length() - 1
     sums = 1 << DIGIT_BITS
     events = _add(
-        _times(_add(_evaluated(vsu_schedule(vsu), vsu.floating), _keep_operators(vsu)), table),
+        _times(_add(_evaluated(vsu_schedule, vsu), _keep_operators(vsu)), table),
         _times(_prefix_operators(design), hits),
         _times({f"add_{index + 1}": DIGITS}, 2 * kept + sums),
         _times({f"add_{vsu.group_bits(design.shell)}": 4 * vsu.scan_width}, rows))
@@ -1159,7 +1163,7 @@ def _cfu_events(design: StreaminggsDesign, run: Run) -> Counts:
     events = Counts()
     if cfu.filters:
         events = _add(
-            _times(_evaluated(cfu_schedule(cfu), cfu.floating), loaded),
+            _times(_evaluated(cfu_schedule, cfu), loaded),
             _times(_filter_operators(), counters["gaussians"]))
     passed = counters["gaussians_passed"] / cfu.units
     return {**events, **_accesses(
@@ -1189,7 +1193,7 @@ def _ffu_events(design: StreaminggsDesign, run: Run) -> Counts:
         name: (done, loads * number) if codebook_degree(name) <= run.actions["sh_degree"]
         else (0, 0) for name, number, _ in ffu.codebooks.codebooks()}
     events = _times(_add(
-        _evaluated(ffu_schedule(ffu), ffu.floating), _finish_operators(design)), done)
+        _evaluated(ffu_schedule, ffu), _finish_operators(design)), done)
     return {**events, **_accesses(
         part, waiting=(tokens, tokens), arrived=(beats, beats), beside=(done + ends, done + ends),
         buffer=(records, records), results=(done, done), **books)}
