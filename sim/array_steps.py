@@ -16,12 +16,13 @@ __all__ = ["BLOCKED", "BUSY", "IN_TILE", "PLACE", "SKIPPED", "STARVED", "STOPPED
 
 # Scalars of the state: tiles of a group, 1 where tiles come alone, and blocks of each; whether one
 # is being blended and a splat held; splats taken; the splat's tile, and blocks that it still wants;
-# blocks known to die; cycles in which the next and the last block are seen dead; counts.
+# blocks known to die; cycles in which the next and the last block are seen dead; counts; tiles that
+# are seen dead, and the cycle from which on that has to be looked at again.
 (TILES, BLOCKS, IN_TILE, HOLDING, PLACE, TILE, PENDING, KNOWN, NEXT_DEAD, ALL_DEAD,
- BUSY, STARVED, SKIPPED, STOPPED, BLOCKED) = range(15)
+ BUSY, STARVED, SKIPPED, STOPPED, BLOCKED, DEAD_MASK, LOOK_AGAIN) = range(17)
 #: Then of each tile its splats that were taken and its blocks that are dead; and of each of its
 #: blocks the splat that ends it, and the cycle in which it is seen dead.
-OF_TILES = 15
+OF_TILES = 17
 
 
 @nb.njit(inline="always")
@@ -56,6 +57,7 @@ def take(state, ends, block_masks):
     state[IN_TILE] = 1
     state[HOLDING] = state[PLACE] = state[KNOWN] = 0
     state[NEXT_DEAD] = state[ALL_DEAD] = NEVER
+    state[LOOK_AGAIN] = 0
     for tile in range(state[TILES]):
         at = _at(state, tile)
         state[at] = state[at + 1] = 0
@@ -75,17 +77,22 @@ def take(state, ends, block_masks):
 @nb.njit
 def dead_tiles(state, now):
     """Mask of the group's tiles without a live pixel, as the array shows it in this cycle."""
+    if now < state[LOOK_AGAIN]:
+        return state[DEAD_MASK]
     blocks = state[BLOCKS]
-    mask = np.int64(0)
+    mask, again = np.int64(0), NEVER
     for tile in range(state[TILES]):
         at = _at(state, tile)
         dead = True
         for block in range(blocks):
             # What the choice of a block sees a cycle later.
-            dead = dead and (
-                state[at + 2 + block] < 0 or state[at + 2 + blocks + block] <= now + 1)
+            seen = state[at + 2 + blocks + block] - 1
+            if state[at + 2 + block] >= 0 and seen > now:
+                dead = False
+                again = min(again, seen)
         if dead:
             mask |= np.int64(1) << tile
+    state[DEAD_MASK], state[LOOK_AGAIN] = mask, again
     return mask
 
 
@@ -145,6 +152,7 @@ def step(state, now, splat_valid, tile, subtiles, no_more, blocks_of):
             if state[at + 2 + block] == state[at] - 1:
                 state[at + 2 + blocks + block] = now + DEAD_DELAY
                 state[NEXT_DEAD] = min(state[NEXT_DEAD], now + DEAD_DELAY)
+                state[LOOK_AGAIN] = min(state[LOOK_AGAIN], now + DEAD_DELAY - 1)
                 state[KNOWN] += 1
                 if state[KNOWN] == state[TILES] * blocks:
                     all_dead = np.int64(0)

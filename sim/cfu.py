@@ -41,8 +41,10 @@ _STAGES = 12, 1
 # is told, and whether its group is over; whether it was announced; the token that waits, its visit
 # and its Gaussian; time. Whether one more burst may be in flight, and fits; whether the oldest
 # header, which has been taken, leaves; the voxel on its way to those that were opened, and whether
-# they have room. That a group is over is what was seen in the cycle before, as is what there is
-# room for.
+# they have room; the place of the queue that comes next. That a group is over is what was seen in
+# the cycle before, as is what there is room for. Places in rings start over at their ends, with no
+# division in every cycle: those of headers and of voxels that were opened, what leaves the queue,
+# and time, which goes round the stages.
 (UNITS, BUFFER, BURST, BURSTS, AHEAD, DEPTH, FILTERS, STAGES, SCENE,
  AT_HEADERS, AT_OPENED, AT_STAGES, AT_QUEUE, AT_FOLDED,
  GIVEN, PASSED, STALLED,
@@ -53,8 +55,8 @@ _STAGES = 12, 1
  FRESH_0, FRESH_1, FOLLOWING, VOXEL, VOXEL_LATE, VOXEL_LEFT, NUMBER, AT, ODD, TURN,
  USED, CREDIT, INTO, READ, OUT, HERE, WAITS, SHOWS, ENDED, ENDED_1, ENDED_2, OVER, DONE,
  TOLD, TOLD_LATE, ANNOUNCED, TOKEN, TOKEN_VISIT, TOKEN_GAUSSIAN,
- TIME, FEW, FITS, HEADER_LEAVES, OPENS, OPEN_ROOM) = range(77)
-SIZE = 77
+ TIME, FEW, FITS, HEADER_LEAVES, OPENS, OPEN_ROOM, INTO_AT) = range(78)
+SIZE = 78
 
 
 def new_cfu(
@@ -123,7 +125,13 @@ def _is_older(tag, oldest):
 @nb.njit(inline="always")
 def _head(state, ring, out, went):
     """Oldest of a ring of voxels, if it shows; else -1."""
-    return state[state[ring] + state[went] % state[AHEAD]] if state[out] else -1
+    return state[state[ring] + state[went]] if state[out] else -1
+
+
+@nb.njit(inline="always")
+def _on(state, place, size):
+    """Go on by one in a ring."""
+    state[place] = state[place] + 1 if state[place] + 1 < size else 0
 
 
 @nb.njit
@@ -154,7 +162,7 @@ def _tell(state, prefixes, token_ready):
     kind, pop, leave, number = -1, False, False, -1
     if visit >= 0:
         dead = state[TOLD_LATE] != 0
-        entry = state[AT_QUEUE] + 2 * (state[OUT] % state[DEPTH])
+        entry = state[AT_QUEUE] + 2 * state[OUT]
         if prefixes[visit] == 0:
             kind = -1 if dead else 3
             leave = dead or move
@@ -261,13 +269,14 @@ def step(
 
     # What is behind the filters.
     pop, leave = _tell(state, prefixes, token_ready)
-    stage = state[AT_STAGES] + 4 * (state[TIME] % state[STAGES])
+    stage = state[AT_STAGES] + 4 * state[TIME]
     oldest_row = state[stage:stage + 4]
     for n in range(oldest_row[1]):
         if passed[oldest_row[0] + n]:
-            at = state[AT_QUEUE] + 2 * (state[INTO] % state[DEPTH])
+            at = state[AT_QUEUE] + 2 * state[INTO_AT]
             state[at], state[at + 1] = oldest_row[0] + n, oldest_row[3]
             state[INTO] += 1
+            _on(state, INTO_AT, state[DEPTH])
             state[PASSED] += 1
         else:
             used -= 1
@@ -284,12 +293,13 @@ def step(
     if waits < 2 or not state[HERE]:
         state[HERE] = state[READ] != into
         state[READ] += state[HERE]
-    state[OUT] += pop
+    if pop:
+        _on(state, OUT, state[DEPTH])
     # The row that comes takes its place.
     popped, closed = _give(state, oldest_row)
     state[USED] = used + oldest_row[1] - pop
     state[CREDIT] = credit
-    state[TIME] += 1
+    _on(state, TIME, state[STAGES])
 
     # The next voxel.
     enters = following >= 0 and opened_room and (
@@ -308,10 +318,11 @@ def step(
     told = state[TOLD]
     coming = _head(state, AT_OPENED, OPENED_OUT, OPENED_WENT) if told < 0 else -1
     if opens >= 0:
-        state[state[AT_OPENED] + state[OPENED_CAME] % state[AHEAD]] = opens
-        state[OPENED_CAME] += 1
+        state[state[AT_OPENED] + state[OPENED_CAME]] = opens
+        _on(state, OPENED_CAME, state[AHEAD])
     _fifo(state, OPENED, OPENED_OUT, opens >= 0, told < 0)
-    state[OPENED_WENT] += coming >= 0
+    if coming >= 0:
+        _on(state, OPENED_WENT, state[AHEAD])
     if told < 0:
         state[TOLD] = coming
     elif leave:
@@ -334,7 +345,6 @@ def step(
     # Voxels and their bursts.
     drop = state[HELD] >= 0 and not state[BEGUN] and state[HELD_LATE] != 0
     ends = state[HELD] >= 0 and prefixes[state[HELD]] == 0
-    length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
     ask = (state[HELD] >= 0 and not ends and not drop and not stop
            and state[ADDRESS_BEATS] == 0 and may_ask and (state[BEGUN] != 0 or header_room))
     enter = (state[HELD] >= 0 and not drop and not state[BEGUN] and header_room
@@ -342,16 +352,20 @@ def step(
     state[FRESH_1] = state[FRESH_0]
     state[FRESH_0] = enter and not ends
     if entering >= 0:
-        state[state[AT_HEADERS] + state[HEADERS_CAME] % state[AHEAD]] = entering
-        state[HEADERS_CAME] += 1
+        state[state[AT_HEADERS] + state[HEADERS_CAME]] = entering
+        _on(state, HEADERS_CAME, state[AHEAD])
     _fifo(state, HEADERS, HEADERS_OUT, entering >= 0, leaves)
-    state[HEADERS_WENT] += leaves
+    if leaves:
+        _on(state, HEADERS_WENT, state[AHEAD])
     state[ENTERING] = state[HELD] if enter else -1
     if address_ready:
         state[ADDRESS_BEATS] = 0
-    if drop or (enter and ends) or (ask and state[LEFT] == length):
+    if drop or (enter and ends):
         state[HELD] = -1
     if ask:
+        length = min(state[LEFT], state[BURST] - state[PLACE] % state[BURST])
+        if length == state[LEFT]:
+            state[HELD] = -1
         state[ADDRESS], state[ADDRESS_BEATS] = state[PLACE], length
         state[PLACE] += length
         state[LEFT] -= length

@@ -33,7 +33,8 @@ _VOXEL, _GAUSSIAN = int(SurvivorKind.VOXEL), int(SurvivorKind.GAUSSIAN)
 # come; the burst that waits for the bus, 0 beats if none does, and whether it is theirs; beats of
 # indices asked for that have not been decoded; bursts in flight; level of the queue of indices,
 # and whether its output and the two registers behind it hold something. The queues of tokens in
-# front of and beside the arithmetic: level, output, registers, what came and what went. Whether a
+# front of and beside the arithmetic: level, output, registers, places in their rings of what comes
+# and of what goes. Whether a
 # record's entries have been read, whether one goes to the arithmetic, and its next beat. The stages
 # and the output: a token's number or -1. Counts. Whether beats of codebooks were left to ask for,
 # and there was room for a burst of indices, a cycle ago. The token in front of all, or -1, and
@@ -70,7 +71,7 @@ def new_ffu(
     plan = ffu_schedule(design)
     arithmetic = folded.new_folded(plan, len(plan.reads), decoded_beats(design))
     # Of each queue what it holds, and the registers behind it.
-    rings = design.waiting + 2 + records_under_way(design) + 2
+    rings = design.waiting + 3 + records_under_way(design) + 3
     state = np.zeros(RINGS + rings + len(arithmetic), np.int64)
     state[RINGS + rings:] = arithmetic
     state[BURST], state[FLYING_LIMIT] = design.burst_beats, design.outstanding_bursts
@@ -131,9 +132,14 @@ def is_idle(state):
 @nb.njit(inline="always")
 def _heads(state):
     """Tokens at the ends of the queue in front of the arithmetic and of that beside it."""
-    waiting, context = state[WAITING] + 2, state[CONTEXT] + 2
-    return (state[RINGS + state[QUEUED_POPPED] % waiting],
-            state[RINGS + waiting + state[BESIDE_POPPED] % context])
+    return (state[RINGS + state[QUEUED_POPPED]],
+            state[RINGS + state[WAITING] + 3 + state[BESIDE_POPPED]])
+
+
+@nb.njit(inline="always")
+def _on(state, place, size):
+    """Go on by one in a ring."""
+    state[place] = state[place] + 1 if state[place] + 1 < size else 0
 
 
 @nb.njit
@@ -249,7 +255,7 @@ def step(
     token_ready : bool
         A token is taken if there is one.
     """
-    waiting, context = state[WAITING] + 2, state[CONTEXT] + 2
+    waiting, context = state[WAITING] + 3, state[CONTEXT] + 3
     arithmetic = state[RINGS + waiting + context:]
     ready, result = folded.offers(arithmetic)
     queued, beside = _heads(state)
@@ -307,15 +313,17 @@ def step(
     state[TOKEN_DEAD] = state[TOKEN] >= 0 and tags[state[TOKEN]] < oldest
 
     if queues:
-        state[RINGS + state[QUEUED_PUSHED] % waiting] = token
-        state[QUEUED_PUSHED] += 1
+        state[RINGS + state[QUEUED_PUSHED]] = token
+        _on(state, QUEUED_PUSHED, waiting)
     _move(state, QUEUED, queues, go)
-    state[QUEUED_POPPED] += go
+    if go:
+        _on(state, QUEUED_POPPED, waiting)
     if goes_beside:
-        state[RINGS + waiting + state[BESIDE_PUSHED] % context] = queued
-        state[BESIDE_PUSHED] += 1
+        state[RINGS + waiting + state[BESIDE_PUSHED]] = queued
+        _on(state, BESIDE_PUSHED, context)
     _move(state, BESIDE, goes_beside, takes_first)
-    state[BESIDE_POPPED] += takes_first
+    if takes_first:
+        _on(state, BESIDE_POPPED, context)
     state[QUEUED_DEAD] = state[QUEUED_HEAD] != 0 and tags[_heads(state)[0]] < oldest
 
 

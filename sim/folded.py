@@ -11,16 +11,17 @@ from splatforge.algos.schedule import Schedule
 
 __all__ = ["FREED", "TAKEN", "is_busy", "is_stalled", "new_folded", "offers", "step"]
 
-# Constants of the unit: cycles of a round, cycle of the results, cycle of the last address, beats
-# of a record, beats of the buffer, records under way at most. Then the slot of the round; beats
-# that came and that have been freed, and those up to the end of the last record that began; records
+# Constants of the unit: cycles of a round; of the cycle of the results and of that of the last
+# address the slot, and how many rounds ago such a record began (-1: in this very cycle); beats of a
+# record, beats of the buffer, records under way at most. Then the slot of the round; beats that
+# came and that have been freed, and those up to the end of the last record that began; records
 # under way; whether there was no room for one in this round; results in the register in front of
 # the queue, in its memory, at its end, and offered; records whose beats have been freed, and whose
-# results have been taken.
-(INTERVAL, FINISH, LAST_READ, BEATS, DEPTH, MOST, SLOT, CAME, HEAD, TAIL, FLYING, HELD, DONE,
- QUEUED, SHOWN, RESULT, FREED, TAKEN, AGES) = range(19)
-#: Then whether a record began in this round, and in those before.
-VALID = AGES + 1
+# results have been taken; rounds that are kept, and which of them is this one.
+(INTERVAL, FINISH_SLOT, FINISH_AGE, READ_SLOT, READ_AGE, BEATS, DEPTH, MOST, SLOT, CAME, HEAD, TAIL,
+ FLYING, HELD, DONE, QUEUED, SHOWN, RESULT, FREED, TAKEN, AGES, ROUND) = range(22)
+#: Then a ring of rounds, this one and behind it those before: whether a record began.
+VALID = ROUND + 1
 
 
 def new_folded(schedule: Schedule, beats: int, depth: int) -> npt.NDArray[np.int64]:
@@ -35,9 +36,13 @@ def new_folded(schedule: Schedule, beats: int, depth: int) -> npt.NDArray[np.int
     """
     ages = schedule.finish // schedule.interval + 1
     state = np.zeros(VALID + ages, np.int64)
-    state[INTERVAL], state[FINISH] = schedule.interval, schedule.finish
-    state[LAST_READ], state[BEATS], state[DEPTH] = schedule.last_read, beats, depth
+    state[INTERVAL], state[BEATS], state[DEPTH] = schedule.interval, beats, depth
     state[AGES], state[MOST] = ages, schedule.under_way
+    # Once here: a division in every cycle is what would cost most.
+    for slot, age, cycle in ((FINISH_SLOT, FINISH_AGE, schedule.finish),
+                             (READ_SLOT, READ_AGE, schedule.last_read)):
+        state[slot] = cycle % schedule.interval
+        state[age] = cycle // schedule.interval if cycle else -1
     return state
 
 
@@ -54,12 +59,18 @@ def _begins(state):
 
 
 @nb.njit(inline="always")
-def _is_here(state, cycle):
-    """Whether there is a record whose cycle it is."""
-    if cycle == 0:
+def _is_here(state, slot, age):
+    """Whether there is a record that began so many rounds ago, and it is that slot of the round."""
+    if age < 0:
         return _begins(state)
-    return (cycle % state[INTERVAL] == state[SLOT]
-            and state[VALID + cycle // state[INTERVAL]] != 0)
+    return slot == state[SLOT] and state[_round(state, age)] != 0
+
+
+@nb.njit(inline="always")
+def _round(state, age):
+    """Where it stands whether a record began so many rounds ago."""
+    at = state[ROUND] + age
+    return VALID + (at if at < state[AGES] else at - state[AGES])
 
 
 @nb.njit
@@ -94,8 +105,8 @@ def step(state, beat, taken):
         A beat is offered; results are taken if there are any.
     """
     ready, result = offers(state)
-    due = _is_here(state, state[FINISH])
-    freed = _is_here(state, state[LAST_READ])
+    due = _is_here(state, state[FINISH_SLOT], state[FINISH_AGE])
+    freed = _is_here(state, state[READ_SLOT], state[READ_AGE])
     begins, held = _begins(state), is_stalled(state)
     goes = result and taken
     state[TAKEN] += goes
@@ -113,16 +124,16 @@ def step(state, beat, taken):
 
     state[HELD] = held
     if state[SLOT] == 0:
-        state[VALID] = begins
+        state[VALID + state[ROUND]] = begins
     if due:
-        state[VALID + state[AGES] - 1] = 0
+        state[_round(state, state[AGES] - 1)] = 0
     state[SLOT] += 1
     if state[SLOT] == state[INTERVAL]:
         state[SLOT] = 0
-        state[HEAD] += state[BEATS] * state[VALID]
-        for age in range(state[AGES] - 1, 0, -1):
-            state[VALID + age] = state[VALID + age - 1]
-        state[VALID] = 0
+        state[HEAD] += state[BEATS] * state[VALID + state[ROUND]]
+        # The oldest round is forgotten in favour of the one that begins.
+        state[ROUND] = (state[ROUND] if state[ROUND] else state[AGES]) - 1
+        state[VALID + state[ROUND]] = 0
     state[CAME] += beat and ready
     if freed:
         state[TAIL] += state[BEATS]

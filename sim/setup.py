@@ -20,24 +20,26 @@ WAITING = QUEUED_GROUPS - 1
 # The oldest group that is wanted, and whether the array has it; groups that wait, and whether one
 # is shown; the token in front of the arithmetic: whether there is one, its group, whether it is the
 # group's end, its feature, tiles left.
-(OLDEST, TAKEN, LEVEL, SHOWN, HELD, TAG, END, PLACE, LEFT) = range(9)
-#: Then for each stage whether it is taken, the group, whether it is the group's end, the feature,
-#: the tile.
-PIPE = 9
-LAST = PIPE + 5 * (STAGES - 1)
+# Where the last stage stands.
+(OLDEST, TAKEN, LEVEL, SHOWN, HELD, TAG, END, PLACE, LEFT, LAST) = range(10)
+#: Then a ring of stages, the last one first: whether it is taken, the group, whether it is the
+#: group's end, the feature, the tile.
+PIPE = 10
 
 
 def new_setup() -> npt.NDArray[np.int64]:
     """State of the unit at the start of a frame."""
-    return np.zeros(PIPE + 5 * STAGES, np.int64)
+    state = np.zeros(PIPE + 5 * STAGES, np.int64)
+    state[LAST] = PIPE
+    return state
 
 
 @nb.njit(inline="always")
 def _token(state, dead, splat_ready, ended):
     """Whether the stages move, a tile is issued, which ones are left then, the token is gone."""
-    last = state[LAST] != 0
-    move = not last or state[LAST + 1] < state[OLDEST] or (
-        ended if state[LAST + 2] else splat_ready)
+    at = state[LAST]
+    move = not state[at] or state[at + 1] < state[OLDEST] or (
+        ended if state[at + 2] else splat_ready)
     over = state[TAG] < state[OLDEST]
     wanted = state[LEFT]
     if state[TAKEN] and state[TAG] == state[OLDEST]:
@@ -70,18 +72,19 @@ def offers(state, dead, splat_ready, ended):
     place, tile : int
         Feature of the splat that is offered, or -1, and its tile.
     """
-    last = state[LAST] != 0 and state[LAST + 1] >= state[OLDEST]
-    end = state[LAST + 2] != 0
-    place = state[LAST + 3] if last and not end else np.int64(-1)
+    at = state[LAST]
+    last = state[at] != 0 and state[at + 1] >= state[OLDEST]
+    end = state[at + 2] != 0
+    place = state[at + 3] if last and not end else np.int64(-1)
     gone = _token(state, dead, splat_ready, ended)[4]
-    return (state[LEVEL] < WAITING, gone, state[SHOWN] != 0, last and end, place, state[LAST + 4])
+    return (state[LEVEL] < WAITING, gone, state[SHOWN] != 0, last and end, place, state[at + 4])
 
 
 @nb.njit
 def behind(state):
     """Whether something of a group before the oldest is inside."""
     found = state[HELD] != 0 and state[TAG] < state[OLDEST]
-    for at in range(PIPE, LAST + 1, 5):
+    for at in range(PIPE, PIPE + 5 * STAGES, 5):
         found = found or (state[at] != 0 and state[at + 1] < state[OLDEST])
     return found
 
@@ -111,15 +114,15 @@ def step(state, group, tag, end, place, tiles, group_ready, splat_ready, dead, e
     """
     move, issue, wanted, rest, gone = _token(state, dead, splat_ready, ended)
     if move:
-        for slot in range(LAST, PIPE, -5):
-            for field in range(5):
-                state[slot + field] = state[slot - 5 + field]
         tile = np.int64(0)
         if issue and not state[END]:
             while not (wanted >> tile) & 1:
                 tile += 1
-        state[PIPE], state[PIPE + 1], state[PIPE + 2] = issue, state[TAG], state[END]
-        state[PIPE + 3], state[PIPE + 4] = state[PLACE], tile
+        # What comes takes the place of what leaves; the stage in front of that is the last.
+        at = state[LAST]
+        state[at], state[at + 1], state[at + 2] = issue, state[TAG], state[END]
+        state[at + 3], state[at + 4] = state[PLACE], tile
+        state[LAST] = at + 5 if at + 5 < PIPE + 5 * STAGES else PIPE
     if gone:
         state[HELD] = tag >= 0
         if tag >= 0:

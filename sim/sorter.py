@@ -15,9 +15,9 @@ __all__ = ["LOAD", "PHASE", "new_sorter", "offers", "sort_cycles", "step"]
 
 LOAD, PAD, SORT, EMIT = range(4)
 # The phase; entries taken of the chunk; cycles left of a phase that takes as long as it takes;
-# passes, rows and cycles of each; entries read, and the places in the order of those in the two
-# registers behind, or -1; the design's width and stages.
-(PHASE, COUNT, LEFT, PASSES, ROWS, SPAN, READ, BEHIND, OUT, WIDTH, STAGES) = range(11)
+# passes, rows and cycles of each, and which cycle of its pass it is; entries read, and the places
+# in the order of those in the two registers behind, or -1; the design's width and stages.
+(PHASE, COUNT, LEFT, PASSES, ROWS, SPAN, CYCLE, READ, BEHIND, OUT, WIDTH, STAGES) = range(12)
 
 
 def new_sorter(design: BsuDesign) -> npt.NDArray[np.int64]:
@@ -68,7 +68,7 @@ def offers(state):
     last : bool
         Whether it is the chunk's last.
     """
-    busy = state[PHASE] == SORT and -state[LEFT] % state[SPAN] < state[ROWS]
+    busy = state[PHASE] == SORT and state[CYCLE] < state[ROWS]
     return state[PHASE] == LOAD, busy, state[OUT], state[OUT] == state[COUNT] - 1
 
 
@@ -110,7 +110,11 @@ def step(state, entries, last, out_ready, drop):
         state[OUT] = state[BEHIND] = -1
     elif phase == PAD or phase == SORT:
         state[LEFT] -= 1
+        state[CYCLE] += 1
+        if state[CYCLE] == state[SPAN]:
+            state[CYCLE] = 0
         if state[LEFT] == 0:
             if phase == PAD:
                 state[LEFT] = state[PASSES] * state[SPAN]
+                state[CYCLE] = 0
             state[PHASE] = SORT if state[LEFT] else EMIT

@@ -6,6 +6,7 @@ are blended and what ends a tile comes from the bit-true model's workload.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numba as nb
@@ -168,7 +169,7 @@ def _compile_frame(digest: str):
                 fine_beats, fine_out = ffu.offers(of_ffu)
                 voxel_ready, coarse_beats, token = cfu.offers(of_cfu)
                 voxel_beats, group_out, voxel_out = vsu.offers(of_vsu)
-                others_behind = (
+                others_behind = vsu.is_asking(of_vsu) and (
                     cfu.behind(of_cfu, visit_groups, oldest) or ffu.behind(of_ffu, groups, oldest)
                     or vsort.behind(of_vsort, oldest) or setup.behind(of_setup))
                 if group_out and not announced:
@@ -382,6 +383,22 @@ def _tiles(workload: StreaminggsWorkload, side: int) -> tuple[np.ndarray, np.nda
     return order.astype(np.int64), group[order].astype(np.int64), ends
 
 
+# Many hardware points ask for the same workload one after another.
+@lru_cache(maxsize=2)
+def _prepared(workload: StreaminggsWorkload, side: int, voxels: int) -> tuple[Any, ...]:
+    """What the kernel reads of a workload, whatever the hardware: it writes to none of it.
+
+    Which voxels of the table are visible, group of every visit, tokens between the filters,
+    features, tiles.
+    """
+    group_of = np.repeat(np.arange(workload.vsu.columns * workload.vsu.rows),
+                         np.diff(workload.vsu.starts) + 1)
+    visible = np.zeros(voxels, bool)
+    visible[workload.vsu.ids] = True
+    return (visible, group_of, _survivors(workload, group_of), _features(workload, side),
+            _tiles(workload, side))
+
+
 def simulate(
     frame: StreaminggsInput,
     workload: StreaminggsWorkload,
@@ -430,11 +447,8 @@ def simulate(
                 + len(workload.cfu.passed) + array.width * array.height)
     room = 4 * accesses + 100_000 if log else 0
     m, banked = bus.new_bus(timing, commands=room, requests=room)
-    group_of = np.repeat(np.arange(groups), np.diff(workload.vsu.starts) + 1)
-    survivors, firsts, ranks = _survivors(workload, group_of)
-    tiles, tile_groups, ends = _tiles(workload, side)
-    visible = np.zeros(len(frame.stored.table), bool)
-    visible[workload.vsu.ids] = True
+    visible, group_of, (survivors, firsts, ranks), features, (tiles, tile_groups, ends) = _prepared(
+        workload, side, len(frame.stored.table))
     of_vsu = vsu.new_vsu(
         design.vsu, len(frame.stored.table), groups, camera_address=place.camera_address,
         voxel_address=place.voxel_address, shell=design.shell)
@@ -458,7 +472,7 @@ def simulate(
         workload.vsu.starts.astype(np.int64),
         (group_of, visits.prefixes, visits.addresses, workload.cfu.starts, workload.cfu.passed,
          firsts, ranks),
-        survivors, _features(workload, side), (tiles, tile_groups), ends, block_masks, blocks_of,
+        survivors, features, (tiles, tile_groups), ends, block_masks, blocks_of,
         of_vsu, of_cfu, of_ffu, of_vsort, vsort.new_sorters(design.vsort), of_setup, of_array,
         of_resolve, arbiter.new_arbiter(), np.zeros(BURSTS, np.int64),
         np.full(groups, np.int64(1) << 60), counts, group_ends)

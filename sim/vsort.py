@@ -23,13 +23,14 @@ FEATURE, VOXEL_END = int(FineKind.FEATURE), int(FineKind.VOXEL_END)
 # and the first place of the voxel that loads; the sorter that loads next, whether there is room in
 # it, and the one that gives; the output's register; what was put into the queue and taken out, and
 # how many fit; whether what was taken out last waits to be given, and whether its group is over;
-# counts. That a group is over is what was seen in the cycle before.
+# counts; where the queue goes on, where its oldest and what was taken out last stand. That a group
+# is over is what was seen in the cycle before. Places of rings start over at their ends.
 (WAITING, WAITS, ENDS, EARLY, SHOWN, LATE, CAME, WENT, COUNT, TAG, STALE, FIRST, BEGUN, LOAD, ROOM,
  GIVE, OUT, OUT_END, OUT_TAG, OUT_PLACE, PUSHED, POPPED, DEPTH, HEAD, HEAD_LATE, BUSY, SORTED,
- ROWS) = range(28)
+ ROWS, PUSH_AT, POP_AT, HEAD_AT) = range(31)
 #: Then a ring of the queue: (end of a group, tag, place of the first feature); and one of tokens:
 #: (kind, tag, place).
-QUEUE = 28
+QUEUE = 31
 
 
 def new_vsort(design: VsortDesign) -> npt.NDArray[np.int64]:
@@ -51,15 +52,24 @@ def _is_older(tag, oldest):
 
 
 @nb.njit
-def _queued(state, popped):
-    """Where in the queue stands what comes behind so many."""
-    return QUEUE + 3 * (popped % (state[DEPTH] + 1))
+def _queued(place):
+    """Where a place of the queue stands."""
+    return QUEUE + 3 * place
 
 
 @nb.njit
-def _waiting(state, went):
-    """Where the token stands that comes behind so many."""
-    return QUEUE + 3 * (state[DEPTH] + 1 + went % (state[WAITING] + 3))
+def _waiting(state, behind):
+    """Where the token stands that is so many, 0 or 1, behind the oldest."""
+    place = state[WENT] + behind
+    if place == state[WAITING] + 3:
+        place = 0
+    return QUEUE + 3 * (state[DEPTH] + 1 + place)
+
+
+@nb.njit(inline="always")
+def _on(state, place, size):
+    """Go on by one in a ring."""
+    state[place] = state[place] + 1 if state[place] + 1 < size else 0
 
 
 @nb.njit
@@ -71,21 +81,22 @@ def offers(state):
 @nb.njit
 def behind(state, oldest):
     """Whether something of a group before `oldest` is inside."""
-    token, popped = state[WENT], state[POPPED]
     return ((state[OUT] != 0 and _is_older(state[OUT_TAG], oldest))
-            or (state[SHOWN] != 0 and _is_older(state[_waiting(state, token) + 1], oldest))
+            or (state[SHOWN] != 0 and _is_older(state[_waiting(state, 0) + 1], oldest))
             or (state[EARLY] != 0 and _is_older(
-                state[_waiting(state, token + (state[SHOWN] != 0)) + 1], oldest))
-            or (state[HEAD] != 0 and _is_older(state[_queued(state, popped - 1) + 1], oldest))
-            or (state[PUSHED] != popped and _is_older(state[_queued(state, popped) + 1], oldest))
+                state[_waiting(state, 1 if state[SHOWN] else 0) + 1], oldest))
+            or (state[HEAD] != 0 and _is_older(state[_queued(state[HEAD_AT]) + 1], oldest))
+            or (state[PUSHED] != state[POPPED] and _is_older(
+                state[_queued(state[POP_AT]) + 1], oldest))
             or (state[COUNT] != 0 and _is_older(state[TAG], oldest)))
 
 
 @nb.njit
 def _push(state, end, tag, first):
-    at = _queued(state, state[PUSHED])
+    at = _queued(state[PUSH_AT])
     state[at], state[at + 1], state[at + 2] = end, tag, first
     state[PUSHED] += 1
+    _on(state, PUSH_AT, state[DEPTH] + 1)
 
 
 @nb.njit
@@ -110,10 +121,10 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     load, give = state[LOAD], state[GIVE]
     came = kind >= 0 and state[WAITS] < state[WAITING] - 1
     if came:
-        at = _waiting(state, state[CAME])
+        at = QUEUE + 3 * (state[DEPTH] + 1 + state[CAME])
         state[at], state[at + 1], state[at + 2] = kind, tag, place
     room, stale = state[ROOM] != 0, state[STALE] != 0
-    first = _waiting(state, state[WENT])
+    first = _waiting(state, 0)
     kind, tag, place = state[first], state[first + 1], state[first + 2]
     dead = state[LATE] != 0
     leaves = state[SHOWN] != 0 and (dead or (room and not stale))
@@ -129,7 +140,7 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     state[STALE] = state[COUNT] != 0 and not whole and _is_older(state[TAG], oldest)
 
     # What is given.
-    head = _queued(state, state[POPPED] - 1)
+    head = _queued(state[HEAD_AT])
     there = state[HEAD] != 0
     end, over = there and state[head] != 0, there and state[HEAD_LATE] != 0
     move = not state[OUT] or out_ready
@@ -158,9 +169,11 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
         state[GIVE] = 0 if give == units - 1 else give + 1
     if gone or not there:
         state[HEAD] = state[PUSHED] != state[POPPED]
-        state[POPPED] += state[HEAD]
-    state[HEAD_LATE] = state[HEAD] and _is_older(
-        state[_queued(state, state[POPPED] - 1) + 1], oldest)
+        if state[HEAD]:
+            state[POPPED] += 1
+            state[HEAD_AT] = state[POP_AT]
+            _on(state, POP_AT, state[DEPTH] + 1)
+    state[HEAD_LATE] = state[HEAD] and _is_older(state[_queued(state[HEAD_AT]) + 1], oldest)
 
     # What comes.
     if whole:
@@ -179,8 +192,10 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     moves = state[SHOWN] == 0 or leaves
     reads = state[EARLY] < 2
     inner = state[WAITS] > 0 and (state[ENDS] == 0 or reads)
-    state[CAME] += came
-    state[WENT] += leaves
+    if came:
+        _on(state, CAME, state[WAITING] + 3)
+    if leaves:
+        _on(state, WENT, state[WAITING] + 3)
     state[WAITS] += came
     state[WAITS] -= inner
     if moves:
@@ -189,4 +204,4 @@ def step(state, sorters, oldest, kind, tag, place, out_ready):
     state[EARLY] += reads and state[ENDS] != 0
     state[ENDS] = inner or (state[ENDS] != 0 and not reads)
     state[LATE] = state[SHOWN] != 0 and _is_older(
-        state[_waiting(state, state[WENT]) + 1], oldest)
+        state[_waiting(state, 0) + 1], oldest)

@@ -26,8 +26,8 @@ from splatforge.designs.vsu import (
 )
 from splatforge.sim import folded
 
-__all__ = ["Rows", "behind", "cycles", "is_done", "is_idle", "is_loaded", "new_vsu", "offers",
-           "rows_of", "step"]
+__all__ = ["Rows", "behind", "cycles", "is_asking", "is_done", "is_idle", "is_loaded", "new_vsu",
+           "offers", "rows_of", "step"]
 
 # What the unit is at, the value of AT.
 WAIT, CLEAR, LOAD, ADD, PASS, ANNOUNCE, TELL, SCAN, NEXT, DONE = range(10)
@@ -172,6 +172,12 @@ def behind(state, oldest):
     return found
 
 
+@nb.njit
+def is_asking(state):
+    """Whether it matters in the next cycle if something of a group that is over is on its way."""
+    return state[AT] == PASS or state[AT] == ANNOUNCE or state[AT] == NEXT
+
+
 @nb.njit(inline="always")
 def _load(state, stop, address_ready, beat, last, freed):
     """The loader."""
@@ -221,13 +227,12 @@ def _keep(state, streamed, visible):
 
 
 @nb.njit(inline="always")
-def _sort(state, sorting):
+def _sort(state):
     """One cycle of a pass; whether it is over."""
     rest = state[SORTED] < state[KEPT]
-    over = sorting and not rest and state[SORTS] == 0
-    state[SORTS] = (state[SORTS] << 1 | (sorting and rest)) & ((1 << SORT_STAGES) - 1)
-    if sorting:
-        state[SORTED] = 0 if over else state[SORTED] + rest
+    over = not rest and state[SORTS] == 0
+    state[SORTS] = (state[SORTS] << 1 | rest) & ((1 << SORT_STAGES) - 1)
+    state[SORTED] = 0 if over else state[SORTED] + rest
     return over
 
 
@@ -285,14 +290,15 @@ def _find(state, rows, oldest, scans, voxel_ready):
         if leads:
             at = QUEUE + 4 * state[QUEUE_FIRST]
             _move(state, HELD, at, 4)
-            state[QUEUE_FIRST] = (state[QUEUE_FIRST] + 1) % capacity
+            first = state[QUEUE_FIRST] + 1
+            state[QUEUE_FIRST] = first if first < capacity else 0
             state[QUEUED] -= 1
     state[HELD_LATE] = state[HELD] >= 0 and _older(state[HELD], oldest)
 
     # Found, taken, looked at.
     if wanted:
-        at = QUEUE + 4 * ((state[QUEUE_FIRST] + state[QUEUED]) % capacity)
-        _move(state, at, FOUND, 4)
+        place = state[QUEUE_FIRST] + state[QUEUED]
+        _move(state, QUEUE + 4 * (place if place < capacity else place - capacity), FOUND, 4)
         state[QUEUED] += 1
     state[STALLED] += scans and not move
     _move(state, FOUND, TAKEN, 4)
@@ -342,26 +348,29 @@ def step(
     oldest : int
         The oldest group that is wanted.
     others_behind : bool
-        Something of a group before it is on its way elsewhere.
+        Something of a group before it is on its way elsewhere; looked at where :func:`is_asking`
+        says so.
     group_ready, voxel_ready : bool
         A group, a voxel is taken if there is one.
     """
     at = state[AT]
-    arithmetic = state[QUEUE + 4 * (state[WAITING_ROWS] + ROWS_UNDER_WAY):]
-    _, result = folded.offers(arithmetic)
     loads = at == LOAD
-    streamed = result and loads
     loaded = state[ALL_IN] != 0
-    state[ALL_IN] = (
-        is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and state[STAGE_2] < 0
-        and state[STAGE_3] < 0 and not (state[STAGE_4] or state[STAGE_5] or state[STAGE_6]
-                                        or state[STAGE_7] or state[STAGE_8]))
-    freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
+    # The table is in when the unit goes on from there: what it takes to read it stands still.
+    if at <= LOAD:
+        arithmetic = state[QUEUE + 4 * (state[WAITING_ROWS] + ROWS_UNDER_WAY):]
+        _, result = folded.offers(arithmetic)
+        state[ALL_IN] = (
+            is_loaded(state) and state[RESULTS] == 0 and state[STAGE_1] < 0 and state[STAGE_2] < 0
+            and state[STAGE_3] < 0 and not (state[STAGE_4] or state[STAGE_5] or state[STAGE_6]
+                                            or state[STAGE_7] or state[STAGE_8]))
+        freed = folded.step(arithmetic, beat and state[CAMERA_CAME] == STREAM_CAMERA_BEATS, loads)
+        _load(state, stop, address_ready, beat, last, freed)
+        _keep(state, result and loads, visible)
     lingers = state[LINGERS] != 0
-    state[LINGERS] = behind(state, oldest) or others_behind or state[OVERFLOW] != 0
-    _load(state, stop, address_ready, beat, last, freed)
-    _keep(state, streamed, visible)
-    sorted_out = _sort(state, at == PASS)
+    if is_asking(state):
+        state[LINGERS] = behind(state, oldest) or others_behind or state[OVERFLOW] != 0
+    sorted_out = at == PASS and _sort(state)
     dead = _older(state[GROUP], oldest)
     move, ends = _find(state, rows, oldest, at == SCAN and not dead, voxel_ready)
 
