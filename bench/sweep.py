@@ -4,9 +4,10 @@
         [--processes 2] [--dask]
 
 Wall and CPU time of a sweep whose workload is computed anew but whose kernels are compiled, and how
-many results differ. With --dask also the same points, of other latencies, on a cluster of one
-worker and of two: how much faster the latter is, by the wall clock, which counts on an idle machine
-alone, and by the CPU time that a point takes with one worker and with two.
+many results differ. With --dask also the same points on a cluster of one worker and of two: how
+much faster the latter is, by the wall clock, which counts on an idle machine alone, and by the CPU
+time that a point takes with one worker and with two. The workload, which one worker computes while
+the other waits, is part of it.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def main() -> None:
             with made as local, cluster(local.scheduler_address) as pool:
                 measured(f"{workers} Dask, their start", points(view, 2 * workers, 1), pool, 64)
                 figures.append(measured(
-                    f"{workers} Dask", points(view, arguments.points // 5, 100), pool, 64))
+                    f"{workers} Dask", points(view, arguments.points, 100), pool, 64))
         (wall_1, spent_1), (wall_2, spent_2) = figures
         said = (f"Two workers are {wall_1 / wall_2:.2f} times one by the wall clock; with cores "
                 f"of their own {2 * spent_1 / spent_2:.2f} times by CPU time.")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -92,7 +92,7 @@ class View:
     antialiased: bool | None = None
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of all that there is to see."""
         parts: list[object] = [self.digest, self.background]
@@ -416,31 +416,43 @@ class _Queue:
         self.ready: list[list[tuple[str, Point]]] = []
         # By view and accelerator: points whose workload nobody computes yet.
         self._waiting: dict[tuple[str, str], list[tuple[str, Point]]] = {}
-        # By their workload: points that wait for it.
+        # By the key of the point that computes a workload: those that wait for it.
         self._behind: dict[str, list[tuple[str, Point]]] = {}
         for key, point in points:
             self._waiting.setdefault((point.view.key, point.name), []).append((key, point))
         for group in self._waiting.values():
             self.ready.append([group.pop(0)])
 
+    def _lead(self, entries: list[tuple[str, Point]]) -> None:
+        """The first of points that share a workload computes it."""
+        first, *others = entries
+        self.ready.append([first])
+        self._behind[first[0]] = others
+
     def finished(self, task: Sequence[tuple[str, Point]], outcome: Outcome) -> None:
         """A task is done; others may be ready for it."""
-        _, point = task[0]
+        key, point = task[0]
         group = (point.view.key, point.name)
         waiting = self._waiting.get(group, [])
         if waiting and not outcome.work_paths:
             # It failed before anything was known: the next one is the first.
             self.ready.append([waiting.pop(0)])
             return
+        others = self._behind.pop(key, [])
+        if others and not outcome.work_paths:
+            # Those behind it have no workload yet.
+            self._lead(others)
+            return
         if waiting:
             # Which parameters the algorithm reads is known: tell the workloads apart by them.
             self._waiting[group] = []
+            shared: dict[str, list[tuple[str, Point]]] = {}
             for entry in waiting:
-                self._behind.setdefault(self._workload(entry[1], outcome), []).append(entry)
-            for workload, entries in self._behind.items():
-                if workload != self._workload(point, outcome):
-                    self.ready.append([entries.pop(0)])
-        others = self._behind.pop(self._workload(point, outcome), [])
+                shared.setdefault(values_digest(
+                    entry[1].design, outcome.work_paths), []).append(entry)
+            others = shared.pop(values_digest(point.design, outcome.work_paths), [])
+            for entries in shared.values():
+                self._lead(entries)
         # Those that even the cycle model cannot tell apart go to one worker.
         alike: dict[str, list[tuple[str, Point]]] = {}
         for entry in others:
@@ -455,11 +467,6 @@ class _Queue:
                 chunk = []
         if chunk:
             self.ready.append(chunk)
-
-    @staticmethod
-    def _workload(point: Point, outcome: Outcome) -> str:
-        return (workload_key(point.view, point.name)
-                + values_digest(point.design, outcome.work_paths))
 
 
 def sweep(

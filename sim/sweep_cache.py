@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import pickle
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,6 +26,7 @@ __all__ = ["Entry", "SweepCache", "digest_of"]
 #: Entries that a process keeps in memory.
 _KEPT = 2
 _DIGEST_BYTES = 32
+_DAY_S = 86_400
 
 
 def digest_of(*parts: object) -> str:
@@ -156,7 +159,12 @@ class SweepCache:
                 self._recent.popitem(last=False)
 
     def trim(self) -> None:
-        """Remove what was not used for longest, until no more than the limit is left."""
+        """Remove what was left half written, then what was not used for longest, to the limit."""
+        # What a kill left of an entry that was being written; no writer takes a day.
+        for path in self.folder.glob("*/.*.part"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _DAY_S:
+                    path.unlink()
         found = []
         for path in self.folder.glob("*/*.pickle"):
             try:

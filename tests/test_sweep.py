@@ -1,10 +1,12 @@
 """Sweeps: workloads are shared where that changes nothing; what is done is kept, and done once."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +19,16 @@ from hypothesis import strategies as st
 from splatforge.cli import main
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.array import ArrayDesign
-from splatforge.designs.memory import MemoryTiming
+from splatforge.designs.dram import PRESETS as DRAMS
+from splatforge.designs.memory import BankedMemory, MemoryTiming
 from splatforge.designs.raster import RasterDesign
 from splatforge.scenes import default_camera, resolve
 from splatforge.scenes.scene import SceneError
 from splatforge.sim import sweep as sweeping
+from splatforge.sim.costs import CostTable
 from splatforge.sim.pareto import front
 from splatforge.sim.reading import agrees, value_at, watch
-from splatforge.sim.simulate import simulate
+from splatforge.sim.simulate import clock_of, simulate
 from splatforge.sim.sweep import Point, View, scene_digest, sweep
 from splatforge.sim.sweep_cache import SweepCache
 from splatforge.sim.sweep_file import read
@@ -148,21 +152,117 @@ def test_what_an_algorithm_does_not_read_changes_no_workload(name, view):
 # ---- Points -------------------------------------------------------------------------------------
 
 
-def test_a_point_is_what_simulate_says(view, file, tmp_path, cache):
+def forget():
+    """All that is remembered from one point to the next: whoever is asked then begins anew."""
+    from splatforge.sim import parts, streaminggs
+
+    for each in (parts._folded, parts._evaluated, parts.gscore_parts, parts.streaminggs_parts,
+                 streaminggs._prepared):
+        each.cache_clear()
+
+
+def alone(point):
+    """Every figure of a point by the functions behind `splatforge simulate`, nothing reused."""
+    forget()
+    memory = point.memory
+    if isinstance(memory, str):
+        supported = clock_of(point.design, CostTable.load(), point.node_nm)
+        memory = BankedMemory(dram=DRAMS[memory], clock_hz=supported.value)
+    record = simulate(
+        point.name, point.design, resolve(*point.view.scene), point.view.cameras, timing=memory,
+        node_nm=point.node_nm, gpus=(), rival=False, table=CostTable.load()).record()
+    names = ("cycles", "clock_hz", "time_s", "energy_j", "area_mm2", "bytes_read",
+             "bytes_written", "counters")
+    (energy_low_j, energy_high_j), (area_low_mm2, area_high_mm2) = (
+        record["energy_band_j"], record["area_band_mm2"])
+    return {**{name: record[name] for name in names},
+            "energy_low_j": energy_low_j, "energy_high_j": energy_high_j,
+            "area_low_mm2": area_low_mm2, "area_high_mm2": area_high_mm2}
+
+
+STREAMINGGS = """
+[[designs]]
+name = "streaminggs"
+
+[designs.grid]
+"cfu.units" = [1, 4]
+"array.lanes" = [16, 256]
+
+[[designs]]
+name = "streaminggs"
+[designs.zip]
+"ffu.interval" = [2, 8]
+"vsort.units" = [4, 1]
+"vsort.waiting" = [4, 512]
+node_nm = [45, 28]
+memory = ["fixed", "lpddr4-3200"]
+"""
+
+
+@pytest.mark.parametrize(("text", "workloads"), [(FILE, 2), (STREAMINGGS, 1)],
+                         ids=["raster", "streaminggs"])
+def test_a_point_is_what_simulate_says(text, workloads, view, file, tmp_path, cache):
     """Reuse equals computing anew: every figure of every point, to the last bit."""
+    file.write_text(text)
     points = read(file).points([view])
+    forget()
     rows = sweep(points, tmp_path / "out", cache=cache)
-    assert [row["status"] for row in rows] == ["done"] * 12
-    assert len({row["workload"] for row in rows}) == 2
-    scene = resolve("default")
+    assert {row["error"] for row in rows} == {None}
+    assert len({row["workload"] for row in rows}) == workloads
     for point, row in zip(points, rows, strict=True):
-        alone = simulate("raster", point.design, scene, view.cameras, timing=point.memory,
-                         gpus=(), rival=False)
-        record = alone.record()
-        for name in ("cycles", "time_s", "energy_j", "area_mm2", "bytes_read", "bytes_written",
-                     "counters"):
-            assert row[name] == record[name], name
-    assert len({(row["cycles"], row["energy_j"], row["area_mm2"]) for row in rows}) == 12
+        for name, value in alone(point).items():
+            assert row[name] == value, name
+    assert len({(row["cycles"], row["energy_j"], row["area_mm2"]) for row in rows}) == len(points)
+
+
+def test_every_figure_of_a_row_is_compared(view, file, tmp_path, cache):
+    """Columns that the test above leaves out are what was asked for, or no figure of a model."""
+    points = read(file).points([view])[:1]
+    (row,) = sweep(points, tmp_path / "out", cache=cache)
+    left = row.keys() - alone(points[0]).keys() - points[0].row().keys()
+    assert left == {"key", "status", "error", "psnr_db", "lane_um2", "workload", "workload_made",
+                    "spent_s"}
+
+
+LOOKED_AT = "array.alpha.table_entries", "array.alpha.alpha"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["raster", "gscore"]), st.sampled_from([16, 32, 64]),
+                          st.sampled_from([16, 64]), st.booleans()), max_size=40), st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_point_is_handed_out_once_and_its_workload_computed_once(view, drawn, data):
+    """Whatever the order in which tasks end, and whichever points fail."""
+    points = []
+    for number, (name, entries, lanes, fails) in enumerate(drawn):
+        design = ACCELERATORS[name].design
+        alpha = replace(design.array.alpha, table_entries=entries)
+        points.append((f"{number}", Point(
+            view=view, name=name, preset="", turned="fails" if fails else "",
+            design=replace(design, array=replace(design.array, lanes=lanes, alpha=alpha)))))
+    queue = sweeping._Queue(points)
+    pending, seen, computing, computed = [], [], set(), set()
+    while queue.ready or pending:
+        while queue.ready:
+            task = queue.ready.pop(0)
+            pending.append(task)
+            workloads = {(point.name, point.design.array.alpha) for _, point in task}
+            assert len(workloads) == 1
+            (workload,) = workloads
+            if workload not in computed:
+                assert len(task) == 1
+                assert workload not in computing, "two workers compute the same"
+                computing.add(workload)
+        task = pending.pop(data.draw(st.integers(0, len(pending) - 1)))
+        seen += [key for key, _ in task]
+        fails = all(point.turned for _, point in task)
+        _, point = task[0]
+        workload = point.name, point.design.array.alpha
+        computing.discard(workload)
+        if not fails:
+            computed.add(workload)
+        queue.finished(task, sweeping.Outcome(rows=[], work_paths=() if fails else LOOKED_AT,
+                                              run_paths=() if fails else ("array.lanes",)))
+    assert sorted(seen) == sorted(key for key, _ in points)
 
 
 def test_workloads_are_computed_once(view, file, tmp_path, monkeypatch):
@@ -280,6 +380,46 @@ def test_an_interrupted_write_leaves_nothing(view, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
+@contextmanager
+def full_disk(room_bytes):
+    """No file may grow beyond so many bytes: what is written then fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_ends_a_sweep_in_one_line_and_it_goes_on(view, file, tmp_path, cache):
+    points, out = read(file).points([view]), tmp_path / "out"
+    whole = sweep(points, tmp_path / "whole", cache=cache)
+    sweep(points[:5], out, cache=cache)
+    before = parts_of(out)
+    with full_disk(4000), pytest.raises(SceneError, match=(
+            r"^\S*out/part-\d{6}-\w+\.parquet: cannot be written \(File too large\): .*space$")):
+        sweep(points, out, cache=cache)
+    assert parts_of(out) == before
+    assert sorted(path.name for path in out.iterdir()) == sorted([".lock", *before])
+    rows = sweep(points, out, cache=cache)
+    assert before.items() <= parts_of(out).items()
+    assert list(map(figures, rows)) == list(map(figures, whole))
+    written = keys_of(out)
+    assert sorted(written) == sorted(row["key"] for row in rows)
+
+
+def test_a_full_disk_leaves_no_half_of_a_workload(view, file, tmp_path):
+    points = read(file).points([view])[:1]
+    sweep(points, tmp_path / "first", cache=tmp_path / "first_cache")
+    with full_disk(4000), pytest.raises(SceneError, match=r"pickle: cannot be written \(File too"):
+        sweep(points, tmp_path / "out", cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.pickle"))
+    assert not list((tmp_path / "cache").rglob(".*.part"))
+    assert not parts_of(tmp_path / "out")
+
+
 def test_a_damaged_file_of_results_is_named(tmp_path):
     with Results(tmp_path) as results:
         results.append([{"key": "a"}])
@@ -383,21 +523,45 @@ def parts_of(out):
     return {path.name: path.read_bytes() for path in out.glob("part-*.parquet")}
 
 
-def test_a_killed_sweep_goes_on(file, view, tmp_path, cache, monkeypatch):
+def keys_of(out):
+    """Of all rows that were written, one behind another."""
+    return [row["key"] for table in Results(out)._tables(["key"]) for row in table.to_pylist()]
+
+
+def workers_of(process):
+    """Processes that were started by one, which are not gone."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == process and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_sweep_goes_on(processes, file, view, tmp_path, cache, monkeypatch):
     """SIGKILL in mid-sweep: what is in the folder stays as it is, and only the rest is computed."""
     file.write_text(FILE.replace("[50, 100]", str(list(range(10, 250)))))
     out = tmp_path / "out"
     environment = {**os.environ, "SPLATFORGE_CACHE": str(cache)}
-    child = subprocess.Popen(command(file, out, "--processes", "1"), env=environment,
+    child = subprocess.Popen(command(file, out, "--processes", str(processes)), env=environment,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(list(out.glob("part-*.parquet"))) < 3:
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    workers = workers_of(child.pid)
+    assert len(workers) >= processes - 1
     child.send_signal(signal.SIGKILL)
     child.wait()
     before = parts_of(out)
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "workers must end with the sweep"
+        time.sleep(0.02)
     points = read(file).points([view])[:60]
     known = Results(out).keys()
     assert known
@@ -406,8 +570,9 @@ def test_a_killed_sweep_goes_on(file, view, tmp_path, cache, monkeypatch):
     assert {row["status"] for row in rows} == {"done"}
     after = parts_of(out)
     assert before.items() <= after.items()
-    written = [row["key"] for table in Results(out)._tables() for row in table.to_pylist()]
+    written = keys_of(out)
     assert len(written) == len(set(written))
+    assert known <= set(written)
 
 
 def test_processes_and_dask_say_what_one_thread_says(file, view, tmp_path, cache):
