@@ -1,12 +1,13 @@
 """Plots of a sweep: fronts of designs, and what one parameter is worth at a time."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-__all__ = ["fronts", "turned"]
+__all__ = ["fronts", "grid", "page", "turned"]
 
 #: Figure -> axis title, factor, whether more is better.
 FIGURES: Mapping[str, tuple[str, float, bool]] = {
@@ -17,7 +18,8 @@ FIGURES: Mapping[str, tuple[str, float, bool]] = {
     "lane_um2": ("cells of a lane, µm²", 1.0, False),
 }
 _COLORS = ("#0072b2", "#c46a00", "#00896b", "#b0569a", "#56748f", "#8a6d00", "#d55e00", "#444b54")
-_SIZE = {"width": 380, "height": 260}
+#: Two fit side by side on a desk, one on a telephone.
+_SIZE = {"width": 290, "height": 220}
 
 
 def _finite(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Mapping[str, Any]]:
@@ -35,7 +37,11 @@ def _values(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> alt.Data:
          x: row[x] * FIGURES[x][1], y: row[y] * FIGURES[y][1]} for row in _finite(rows, x, y)])
 
 
-def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[str, Any]:
+#: Charts of one heading.
+Group = tuple[str, list[dict[str, Any]]]
+
+
+def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> list[Group]:
     """Vega-Lite of every pair of figures; what is on the front over all of them is filled.
 
     Parameters
@@ -45,6 +51,11 @@ def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[st
         ``parameters`` (text).
     figures : sequence of str
         Names in :data:`FIGURES`, two at least.
+
+    Returns
+    -------
+    list of (str, list of dict)
+        A heading, and its charts.
 
     Raises
     ------
@@ -56,41 +67,112 @@ def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[st
     charts = []
     for number, x in enumerate(figures):
         for y in figures[number + 1:]:
+            color = alt.Color("design:N").title(None).scale(range=list(_COLORS)).legend(
+                orient="bottom")
             charts.append(alt.Chart(_values(rows, x, y)).mark_point(size=45).encode(
-                x=_axis(alt.X, x), y=_axis(alt.Y, y),
-                color=alt.Color("design:N").title(None).scale(range=list(_COLORS)),
+                x=_axis(alt.X, x), y=_axis(alt.Y, y), color=color,
                 opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.25)),
-                fill=alt.condition("datum.front", alt.Color("design:N").legend(None),
-                                   alt.value("transparent")),
+                fill=alt.condition("datum.front", color, alt.value("transparent")),
                 tooltip=["design:N", "scene:N", "parameters:N", f"{x}:Q", f"{y}:Q"],
-            ).properties(**_SIZE))
-    return alt.concat(*charts, columns=2).properties(
-        title="Designs; filled: no other is better in every figure").to_dict()
+            ).properties(**_SIZE).to_dict())
+    return [("Designs; filled: no other is better in every figure", charts)]
 
 
-def turned(rows: Sequence[Mapping[str, Any]], x: str, y: str = "psnr_db") -> dict[str, Any]:
-    """Vega-Lite of a curve for every parameter that is turned alone, a chart for each design.
+def _short(parameters: str) -> str:
+    """A parameter for people: the last two parts of its first name."""
+    return ".".join(parameters.split(",")[0].strip().split(".")[-2:])
+
+
+def turned(rows: Sequence[Mapping[str, Any]], x: str, y: str = "psnr_db") -> list[Group]:
+    """Vega-Lite of a curve for every parameter that is turned alone, under a heading a design.
+
+    The curves of a design have one scale of `y`, and an `x` of their own.
 
     Parameters
     ----------
     rows : sequence of mapping
-        As :func:`fronts` takes them, and ``value``: what the parameter was turned to.
+        As :func:`fronts` takes them, and ``value``: what the parameter was turned to. Those that
+        turn nothing have in ``values`` what each turned parameter is there; they are part of every
+        curve.
     x, y : str
         Names in :data:`FIGURES`.
+
+    Returns
+    -------
+    list of (str, list of dict)
+        A design, and its charts.
     """
-    charts = []
-    for design in dict.fromkeys(row["design"] for row in rows):
-        own = [row for row in _finite(rows, x, y) if row["design"] == design]
-        values = alt.Data(values=[
-            {"parameter": row["turned"] or "default", "value": str(row["value"]),
-             "scene": row["scene"], "x": row[x] * FIGURES[x][1], "y": row[y] * FIGURES[y][1]}
-            for row in own])
-        base = alt.Chart(values).encode(
-            x=alt.X("x:Q").title(FIGURES[x][0]).scale(zero=False),
-            y=alt.Y("y:Q").title(FIGURES[y][0]).scale(zero=False),
-            color=alt.Color("parameter:N").title(None).scale(range=list(_COLORS)),
-            detail="scene:N", tooltip=["parameter:N", "value:N", "scene:N", "x:Q", "y:Q"])
-        charts.append((base.mark_line(point=True).encode(order="x:Q")
-                       + base.mark_text(dy=-9, fontSize=9).encode(text="value:N")).properties(
-                           title=design, **_SIZE))
-    return alt.concat(*charts, columns=2).resolve_scale(color="independent").to_dict()
+    groups = []
+    known = _finite(rows, x, y)
+    for design in dict.fromkeys(row["design"] for row in known):
+        own = [row for row in known if row["design"] == design]
+        heights = [row[y] * FIGURES[y][1] for row in own]
+        margin = 0.1 * (max(heights) - min(heights)) or 1.0
+        charts = []
+        for name in dict.fromkeys(row["turned"] for row in own if row["turned"]):
+            points = [
+                {"value": str(row["value"] if row["turned"] else row["values"][name]),
+                 "scene": row["scene"], "usual": not row["turned"],
+                 "x": row[x] * FIGURES[x][1], "y": row[y] * FIGURES[y][1]}
+                for row in own
+                if row["turned"] == name or (not row["turned"] and name in row["values"])]
+            base = alt.Chart(alt.Data(values=points)).encode(
+                x=alt.X("x:Q").title(FIGURES[x][0]).scale(zero=False, padding=28).axis(
+                    tickCount=4),
+                y=alt.Y("y:Q").title(FIGURES[y][0]).scale(
+                    domain=[min(heights) - margin, max(heights) + 2 * margin], nice=False),
+                detail="scene:N", tooltip=["value:N", "scene:N", "x:Q", "y:Q"])
+            if len({row["scene"] for row in own}) > 1:
+                base = base.encode(color=alt.Color("scene:N").title(None).scale(
+                    range=list(_COLORS)).legend(orient="bottom"))
+            dot = alt.condition("datum.usual", alt.value("black"), alt.value("white"))
+            charts.append((
+                base.mark_line().encode(order="x:Q")
+                + base.mark_point(size=40, filled=True, strokeWidth=1.5, opacity=1.0).encode(
+                    fill=dot, stroke=alt.value(_COLORS[0]))
+                + base.mark_text(dy=-10, fontSize=10).encode(
+                    text="value:N", color=alt.value("#222"))
+            ).properties(title=_short(name), **_SIZE).to_dict())
+        groups.append((design, charts))
+    return groups
+
+
+def grid(groups: Sequence[Group]) -> dict[str, Any]:
+    """All charts in one picture, a row for each heading or, of one heading, two in a row."""
+    config = next((spec["config"] for _, charts in groups for spec in charts), {})
+
+    def beside(title: str, charts: list[dict[str, Any]], columns: int) -> dict[str, Any]:
+        return {"title": title, "columns": columns, "concat": [
+            {key: value for key, value in spec.items() if key not in ("config", "$schema")}
+            for spec in charts]}
+
+    schema = {"$schema": alt.SCHEMA_URL, "config": config}
+    if len(groups) == 1:
+        return schema | beside(*groups[0], columns=2)
+    return schema | {"vconcat": [
+        beside(title, charts, columns=len(charts)) for title, charts in groups]}
+
+
+def page(groups: Sequence[Group], title: str, note: str) -> str:
+    """All charts as a page that loads nothing over a network, as many in a row as there is room.
+
+    Parameters
+    ----------
+    groups : sequence of (str, list of dict)
+        From :func:`fronts` or :func:`turned`.
+    title, note : str
+        Its heading, and the line below.
+    """
+    import vl_convert
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("splatforge.report", "."), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    specs = [spec for _, charts in groups for spec in charts]
+    bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue] - has a default
+    return environment.get_template("sweep.html").render(
+        title=title, note=note, groups=[(heading, len(charts)) for heading, charts in groups],
+        specs=Markup(json.dumps(specs, allow_nan=False).replace("<", "\\u003c")),
+        vega=Markup(bundle.replace("</script", "<\\/script")))

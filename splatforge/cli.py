@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from splatforge.sim.gpu import GpuDevice
     from splatforge.sim.simulate import Simulation
     from splatforge.sim.streaming import OnAir, SpeedPoint
-    from splatforge.sim.sweep import View
+    from splatforge.sim.sweep import Point, View
     from splatforge.sim.sweep_file import SweepFile
     from splatforge.sim.systems.run import SystemRun
     from splatforge.verification.cosim import CosimPictures
@@ -1670,7 +1670,7 @@ def sweep(
     done = [row for row in rows if row["status"] == "done"]
     on = front([[-row[key] if key == "psnr_db" else row[key] for key in keys] for row in done]
                ).tolist() if done else []
-    _sweep_said(rows, done, on, keys, plots, json_file, folder, spent_s)
+    _sweep_said(points, rows, done, on, keys, plots, json_file, folder, spent_s)
 
 
 _FIGURES = {"time": "time_s", "energy": "energy_j", "area": "area_mm2", "psnr": "psnr_db",
@@ -1739,9 +1739,9 @@ def _setting(row: Mapping[str, Any]) -> str:
 
 
 def _sweep_said(
-    rows: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]], on: Sequence[bool],
-    keys: Sequence[str], plots: Sequence[Path], json_file: str | None, folder: Path,
-    spent_s: float,
+    points: "Sequence[Point]", rows: Sequence[Mapping[str, Any]],
+    done: Sequence[Mapping[str, Any]], on: Sequence[bool], keys: Sequence[str],
+    plots: Sequence[Path], json_file: str | None, folder: Path, spent_s: float,
 ) -> None:
     """Table of the front, plots and record of a sweep."""
     from rich.console import Console
@@ -1754,19 +1754,34 @@ def _sweep_said(
         raise ValueError("--plot must have a point that is done, there is none: "
                          f"{failed[0]['error']}")
     if plots:
-        from splatforge.report.sweep import fronts, turned
+        from splatforge.report.sweep import fronts, grid, page, turned
         from splatforge.report.systems import picture
+        from splatforge.sim.reading import value_at
 
+        def first(parameters: str) -> str:
+            return parameters.split(",")[0].strip()
+
+        names = dict.fromkeys((row["design"], row["turned"]) for row in done if row["turned"])
+        designs = {row["key"]: point.design for row, point in zip(rows, points, strict=True)}
         drawn = [{**row, "front": bool(is_on), "parameters": _setting(row),
-                  "value": row.get(row["turned"].split(",")[0].strip(), "")}
+                  "value": row.get(first(row["turned"]), ""),
+                  # A memory, a clock or a node is no part of the design.
+                  "values": {turned: value_at(designs[row["key"]], first(turned))
+                             for design, turned in names if design == row["design"]
+                             and value_at(designs[row["key"]], first(turned)) is not None}}
                  for row, is_on in zip(done, on, strict=True)]
-        if any(row["turned"] for row in drawn):
+        size = f"{done[0]['width']}x{done[0]['height']}"
+        if names:
             x = "lane_um2" if drawn[0]["lane_um2"] is not None else "area_mm2"
-            spec = turned(drawn, x)
+            groups = turned(drawn, x)
+            title = "One parameter at a time"
+            note = f"{len(drawn)} points at {size}; black: as all others have it."
         else:
-            spec = fronts(drawn, keys)
+            groups = fronts(drawn, keys)
+            title, note = "Many designs", f"{len(drawn)} points at {size}."
         for path in plots:
-            _write_bytes(path, picture(spec, path.suffix))
+            _write_bytes(path, page(groups, title, note).encode() if path.suffix == ".html"
+                         else picture(grid(groups), path.suffix))
     if json_file is not None:
         _write_json({
             "folder": str(folder), "points": len(rows), "done": len(done), "failed": len(failed),

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from splatforge.designs.falloff import FalloffDesign
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.hw.alpha import AlphaLane
-from splatforge.hw.blend import Blend, BlendLane
+from splatforge.hw.blend import BlendLane
 from splatforge.hw.falloff import FalloffLane
 from splatforge.hw.generate import UNITS, component, to_rtlil
 from splatforge.hw.lib.shell import Shell
@@ -40,7 +40,7 @@ def part(name: str, design: AcceleratorDesign) -> wiring.Component:
         alpha = design.array.alpha
         return FalloffLane(alpha) if isinstance(alpha, FalloffDesign) else AlphaLane(alpha)
     if name == "blend_lane":
-        return BlendLane(design.array, Blend(design.array).slots)
+        return BlendLane(design.array, 2 * design.array.places)
     known = {*parts(design), *UNITS[design.name]}
     if name not in known:
         raise ValueError(f"Unit must be one of {', '.join(sorted(known))}, not {name!r}")
