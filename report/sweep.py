@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,12 @@ def _short(parameters: str) -> str:
     return ".".join(parameters.split(",")[0].strip().split(".")[-2:])
 
 
+def _rank(value: str) -> tuple[float, str]:
+    """What a parameter's values are sorted by: the last number, of formats the fraction bits."""
+    numbers = re.findall(r"\d+(?:\.\d+)?", value)
+    return (float(numbers[-1]) if numbers else math.inf, value)
+
+
 def turned(rows: Sequence[Mapping[str, Any]], x: str, y: str = "psnr_db") -> list[Group]:
     """Vega-Lite of a curve for every parameter that is turned alone, under a heading a design.
 
@@ -116,24 +123,31 @@ def turned(rows: Sequence[Mapping[str, Any]], x: str, y: str = "psnr_db") -> lis
                  "x": row[x] * FIGURES[x][1], "y": row[y] * FIGURES[y][1]}
                 for row in own
                 if row["turned"] == name or (not row["turned"] and name in row["values"])]
+            points.sort(key=lambda point: _rank(point["value"]))
+            points = [point | {"rank": rank} for rank, point in enumerate(points)]
             base = alt.Chart(alt.Data(values=points)).encode(
                 x=alt.X("x:Q").title(FIGURES[x][0]).scale(zero=False, padding=28).axis(
                     tickCount=4),
                 y=alt.Y("y:Q").title(FIGURES[y][0]).scale(
-                    domain=[min(heights) - margin, max(heights) + 2 * margin], nice=False),
+                    domain=[min(heights) - 1.5 * margin, max(heights) + 1.5 * margin], nice=False),
                 detail="scene:N", tooltip=["value:N", "scene:N", "x:Q", "y:Q"])
             if len({row["scene"] for row in own}) > 1:
                 base = base.encode(color=alt.Color("scene:N").title(None).scale(
                     range=list(_COLORS)).legend(orient="bottom"))
             dot = alt.condition("datum.usual", alt.value("black"), alt.value("white"))
+            text = {"text": alt.Text("value:N"), "color": alt.value("#222")}
             charts.append((
-                base.mark_line().encode(order="x:Q")
+                base.mark_line().encode(order="rank:Q")
                 + base.mark_point(size=40, filled=True, strokeWidth=1.5, opacity=1.0).encode(
                     fill=dot, stroke=alt.value(_COLORS[0]))
-                + base.mark_text(dy=-10, fontSize=10).encode(
-                    text="value:N", color=alt.value("#222"))
+                # Neighbours on a plateau would cover each other.
+                + base.transform_filter("datum.rank % 2 == 0").mark_text(
+                    dy=-10, fontSize=10).encode(**text)
+                + base.transform_filter("datum.rank % 2 == 1").mark_text(
+                    dy=13, fontSize=10).encode(**text)
             ).properties(title=_short(name), **_SIZE).to_dict())
-        groups.append((design, charts))
+        if charts:
+            groups.append((design, charts))
     return groups
 
 

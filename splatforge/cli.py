@@ -1756,7 +1756,11 @@ def _sweep_said(
     if plots:
         from splatforge.report.sweep import fronts, grid, page, turned
         from splatforge.report.systems import picture
-        from splatforge.sim.reading import value_at
+        def value(design: Any, parameters: str) -> Any:
+            """A parameter of a design; None of a memory, a clock or a node."""
+            for part in first(parameters).split("."):
+                design = getattr(design, part, None)
+            return design
 
         def first(parameters: str) -> str:
             return parameters.split(",")[0].strip()
@@ -1765,10 +1769,9 @@ def _sweep_said(
         designs = {row["key"]: point.design for row, point in zip(rows, points, strict=True)}
         drawn = [{**row, "front": bool(is_on), "parameters": _setting(row),
                   "value": row.get(first(row["turned"]), ""),
-                  # A memory, a clock or a node is no part of the design.
-                  "values": {turned: value_at(designs[row["key"]], first(turned))
+                  "values": {turned: value(designs[row["key"]], turned)
                              for design, turned in names if design == row["design"]
-                             and value_at(designs[row["key"]], first(turned)) is not None}}
+                             and value(designs[row["key"]], turned) is not None}}
                  for row, is_on in zip(done, on, strict=True)]
         size = f"{done[0]['width']}x{done[0]['height']}"
         if names:

@@ -40,7 +40,9 @@ def test_a_curve_for_each_parameter_of_each_design():
     assert "UQ(2,4)" not in points
     domains = {tuple(layer["encoding"]["y"]["scale"]["domain"])
                for _, charts in groups[:1] for chart in charts for layer in chart["layer"]}
-    assert domains == {(37.0, 76.0)}, "curves of a design have one scale"
+    assert domains == {(35.5, 74.5)}, "curves of a design have one scale"
+    ranks = re.findall(r'"value": "(UQ[^"]+)"[^}]*"rank": (\d)', points)
+    assert ranks == [("UQ(0,6)", "0"), ("UQ(0,10)", "1"), ("UQ(0,14)", "2")], "a curve goes by bits"
 
 
 def test_scenes_have_colours_where_there_are_some():
@@ -48,7 +50,7 @@ def test_scenes_have_colours_where_there_are_some():
                     "area_mm2")
     colours = [[layer["encoding"].get("color", {}).get("field") for layer in chart["layer"]]
                for chart in (groups[0][1][0], groups[1][1][0])]
-    assert colours == [["scene", "scene", None], [None, None, None]]
+    assert colours == [["scene", "scene", None, None], [None] * 4]
 
 
 def test_points_without_a_figure_are_left_out():
@@ -116,4 +118,8 @@ each = {"array.lanes" = [128], "array.blend.accumulator" = ["UQ(3,14)"]}
     assert all(part.cached for part in parts)
     assert not any(part.macros for part in parts)
     assert usual["lane_um2"] == sum(part.area_um2 for part in parts)
-    assert "cells of a lane" in plot.read_text()
+    drawn = plot.read_text()
+    assert "cells of a lane" in drawn
+    # What was not turned is on the curve by its value.
+    assert '"value": "UQ(3,18)"' in drawn
+    assert '"value": "256"' in drawn
