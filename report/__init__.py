@@ -19,7 +19,9 @@ from splatforge.report.records import (
     TileGrid,
     UnitArea,
     UnitEnergy,
+    UnitTrack,
 )
+from splatforge.report.trace import chrome_trace
 
 __all__ = [
     "Baseline",
@@ -33,8 +35,10 @@ __all__ = [
     "TileGrid",
     "UnitArea",
     "UnitEnergy",
+    "UnitTrack",
     "assemble",
     "by_system",
+    "chrome_trace",
     "html",
     "write",
 ]

@@ -18,6 +18,7 @@ from splatforge.report.records import (
     TileGrid,
     UnitArea,
     UnitEnergy,
+    UnitTrack,
 )
 
 __all__ = ["assemble"]
@@ -62,6 +63,7 @@ def assemble(
     reference: npt.NDArray[np.float32],
     tiles: TileGrid | None = None,
     frame: int = 0,
+    tracks: Sequence[UnitTrack] = (),
     systems: Sequence[SystemClaims] = (),
 ) -> Report:
     """Return the report of one co-simulation and one simulation of the same frames.
@@ -69,7 +71,7 @@ def assemble(
     Parameters
     ----------
     command, versions, scene, cosim, simulate, design, rendered, reference, tiles, \
-    frame, systems
+    frame, tracks, systems
         As the fields of :class:`Report`; `simulate` also holds ``counters``, ``actions``,
         ``issued``, ``energy``, ``units``, ``workload`` and ``gpu`` as ``splatforge simulate
         --json`` writes them.
@@ -83,6 +85,7 @@ def assemble(
     return Report(
         command=command, versions=versions, scene=scene, cosim=cosim, simulate=simulate,
         design=design, rendered=rendered, reference=reference, tiles=tiles, frame=frame,
+        tracks=tracks,
         stages=[Stage(name=stage["name"], busy_cycles=stage["busy"], stall_cycles=stage["stall"])
                 for stage in simulate["stages"]],
         breakdown=shares, energy=energy, sources=sources | {"clock": simulate["clock_source"]},

@@ -11,7 +11,7 @@ for (const { key, spec, aspect } of JSON.parse(document.getElementById("specs").
     spec.config.legend.columns = 2;
   }
   // Thousands of squares are quick on a canvas and slow as elements.
-  const renderer = spec.data?.values?.length > 3000 ? "canvas" : "svg";
+  const renderer = JSON.stringify(spec).length > 200_000 ? "canvas" : "svg";
   vegaEmbed(place, spec, { renderer, actions: false }).then(
     () => place.classList.add("drawn"),
     (error) => {

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from splatforge.report import claims, pictures, plots
 from splatforge.report.heat_maps import heat_maps
 from splatforge.report.records import Report, plain
+from splatforge.report.timeline import timeline
 from splatforge.report.unit_costs import unit_areas, unit_energies
 
 __all__ = ["html", "write"]
@@ -113,6 +114,8 @@ def _plots(report: Report) -> Iterator[plots.Plot]:
         yield plots.stages(report.stages, cycles)
     if report.breakdown:
         yield plots.breakdown(report.breakdown)
+    if report.tracks:
+        yield timeline(report.tracks)
     if report.machines:
         yield plots.roofline(report.machines)
     if report.energy:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ __all__ = [
     "TileGrid",
     "UnitArea",
     "UnitEnergy",
+    "UnitTrack",
     "plain",
 ]
 
@@ -230,6 +231,56 @@ class TileGrid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitTrack:
+    """What one unit did over the cycles of a frame.
+
+    Parameters
+    ----------
+    unit : str
+        The unit.
+    edges : sequence of int
+        Cycles between the windows, both ends of the frame included.
+    states : mapping of str to sequence of float
+        ``busy``, ``skipping``, ``stalled``, ``starved`` -> cycles of each window; the rest of a
+        window the unit was idle.
+
+    Raises
+    ------
+    ValueError
+        If edges do not rise, or a state has not one number for each window.
+    """
+
+    unit: str
+    edges: Sequence[int]
+    states: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 2 or (np.diff(self.edges) <= 0).any():
+            raise ValueError(f"Track edges must be two or more that rise, of {self.unit}")
+        for name, cycles in self.states.items():
+            if len(cycles) != len(self.edges) - 1:
+                raise ValueError(f"Track {name} must have {len(self.edges) - 1} windows, not "
+                                 f"{len(cycles)}, of {self.unit}")
+
+    @classmethod
+    def of(cls, track: Any) -> Self:
+        """From whatever has ``unit``, ``edges`` and ``states``."""
+        return cls(unit=track.unit, edges=[int(edge) for edge in track.edges],
+                   states={name: [float(each) for each in cycles]
+                           for name, cycles in track.states.items()})
+
+    def every_state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """All states and ``idle``, of shape [windows]: together no less than a window's cycles.
+
+        A unit that is done with several things at once has more in a window than the window is
+        long; it was not idle then.
+        """
+        states = {name: np.asarray(cycles, np.float64) for name, cycles in self.states.items()}
+        spent = np.sum(list(states.values()), axis=0) if states else np.float64(0)
+        return {**states, "idle": np.maximum(np.diff(self.edges) - spent, 0.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedClaim:
     """A published figure and what a model of ours says, as text.
 
@@ -302,6 +353,8 @@ class Report:
         the machines to compare with.
     tiles : TileGrid, optional
         Work of every tile of the shown frame.
+    tracks : sequence of UnitTrack
+        What every unit did over the cycles of the shown frame.
     unit_energies, unit_areas : sequence
         Energy of every unit by kind, and its area, of all units whose is known.
     sources : mapping of str to str
@@ -332,6 +385,7 @@ class Report:
     machines: Sequence[Machine] = ()
     baselines: Sequence[Baseline] = ()
     tiles: TileGrid | None = None
+    tracks: Sequence[UnitTrack] = ()
     unit_energies: Sequence[UnitEnergy] = ()
     unit_areas: Sequence[UnitArea] = ()
     sources: Mapping[str, str] = field(default_factory=dict)

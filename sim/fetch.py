@@ -141,6 +141,12 @@ def ask_splats(state, before, limits, memory):
     return True
 
 
+@nb.njit(inline="always")
+def last_arrival(state):
+    """Cycle in which the last splat that was asked for arrives; 0 where none was."""
+    return state[SPLAT_ENDS + ((state[SPLAT_BURSTS] - 1) & (BURST_RING - 1))]
+
+
 def cycles(splats: int, latency: int) -> int:
     """Cycles from the first splat address to the last splat on the output, one tile, no stalls.
 

@@ -36,17 +36,23 @@ from splatforge.sim import (
     resolve_steps,
     sorter,
     store,
+    timeline,
     vru,
 )
 from splatforge.sim import array as array_model
 from splatforge.sim.dram import count, logged_commands, logged_requests
 from splatforge.sim.run import Run
+from splatforge.sim.timeline import Windows
 
 __all__ = ["simulate"]
 
 # Counts of a frame that no unit keeps.
 (CYCLES, PROJECTING, READ_STALLED, PARTITION, CHUNK, FEATURE, RECORD, LISTS_BUSY, LISTS_STALLED,
  BUCKETED, WRITTEN, HUNG, COUNTS) = range(13)
+#: What is looked at over the frame, in the order of the looks' columns.
+LOOKED = ("ccu_busy", "ccu_stalled", "lists_busy", "lists_stalled", "qsu_busy", "qsu_stalled",
+          "bsu_busy", "array_busy", "array_starved", "array_skipped", "array_blocked",
+          "resolve_busy", "resolve_stalled", "read_beats", "read_stalled")
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 #: Seconds from one look at a frame that is under way to the next.
@@ -66,7 +72,7 @@ def _compile_frame(digest: str):
         m, banked, size, addresses, pixel_bytes, walked, entry_starts, entry_places, entry_tiles,
         entries, sorted_features, starts, subtiles, ends, block_masks, blocks_of, limits, of_ccu,
         of_store, of_lists, of_qsu, qsu_reader, of_bsu, bsu_reader, sorters, of_vru, of_array,
-        of_resolve, reads, writes, words, counts, tile_ends,
+        of_resolve, reads, writes, words, counts, tile_ends, looks,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         lists_limits, qsu_limits, reader_limits, vru_limits, page_bytes = limits
@@ -92,7 +98,7 @@ def _compile_frame(digest: str):
         written = np.int64(-1)
         chunk_tile, chunk_place = np.int64(-1), np.int64(0)
         feature_asked = np.int64(0)
-        total = responses = np.int64(0)
+        total = responses = read_beats = np.int64(0)
         for number in range(tiles):
             total += min(16, height - number // tiles_x * 16)
         still = np.int64(0)
@@ -149,6 +155,7 @@ def _compile_frame(digest: str):
             got = bus.read_beat(m, banked, now)
             if got >= 0:
                 moved = True
+                read_beats += 1
                 last = got == 1
                 kind = kinds[served % BURSTS, 0]
                 place = kinds[served % BURSTS, 1] + beat_of_burst
@@ -374,6 +381,21 @@ def _compile_frame(digest: str):
                 counts[CYCLES] = now
                 if responses == total:
                     last_response = now
+            if now >= looks[0, timeline.NEXT]:
+                look = looks[0, timeline.ROW]
+                looks[look, 0] = now
+                looks[look, 1], looks[look, 2] = of_ccu[ccu.BUSY], of_ccu[ccu.STALLED]
+                looks[look, 3], looks[look, 4] = counts[LISTS_BUSY], counts[LISTS_STALLED]
+                looks[look, 5], looks[look, 6] = of_qsu[qsu.BUSY], of_qsu[qsu.STALLED]
+                looks[look, 7] = of_bsu[bsu.BUSY]
+                looks[look, 8] = of_array[array_steps.BUSY]
+                looks[look, 9] = of_array[array_steps.STARVED]
+                looks[look, 10] = of_array[array_steps.SKIPPED]
+                looks[look, 11] = of_array[array_steps.BLOCKED]
+                looks[look, 12] = of_resolve[resolve_steps.BEATS]
+                looks[look, 13] = of_resolve[resolve_steps.STALLED]
+                looks[look, 14], looks[look, 15] = read_beats, counts[READ_STALLED]
+                timeline.close(looks)
             still = 0 if moved else still + 1
             if still > IDLE_LIMIT:
                 counts[HUNG] = 1
@@ -388,7 +410,7 @@ def _compile_frame(digest: str):
 
 _frame_kernel = _compile_frame(source_digest(
     arbiter, array_model, array_steps, bsu, bus, ccu, dram, folded, list_reader, lists, qsu,
-    resolve_steps, sorter, store, vru))
+    resolve_steps, sorter, store, timeline, vru))
 
 
 def _watch(arguments: tuple[Any, ...], tell: Callable[[], None]) -> None:
@@ -473,6 +495,7 @@ def simulate(
         pixel_format.size_bytes, place.pitch_bytes, design.resolve.outstanding_bursts)
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(tiles, np.int64)
+    looks = timeline.new_looks(len(LOOKED))
     blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
     features = design.ccu.entry.decode(workload.entries)["feature"]
     rows = sum(min(16, array.height - tile // array.tiles_x * 16) for tile in range(tiles))
@@ -490,7 +513,7 @@ def simulate(
         of_ccu, of_store, of_lists, of_qsu, list_reader.new_list_reader(lists_design), of_bsu,
         list_reader.new_list_reader(lists_design), bsu.new_sorters(design.bsu), of_vru, of_array,
         of_resolve, arbiter.new_arbiter(), arbiter.new_arbiter(WRITES_IN_FLIGHT),
-        np.zeros((pages + 1, lists_design.page_slots), np.int64), counts, tile_ends)
+        np.zeros((pages + 1, lists_design.page_slots), np.int64), counts, tile_ends, looks)
     if progress is None:
         _frame_kernel(*arguments)
     else:
@@ -529,8 +552,11 @@ def simulate(
         "feature_hits": of_vru[vru.HITS], "feature_misses": of_vru[vru.MISSES],
         "tiles": tiles, "tiles_stopped": of_array[array_steps.STOPPED],
     }
+    run_counters = {name: int(values[name]) for name, _, _ in COUNTERS}
+    read_beats = sum(run_counters[name] for name in design.read_counters) // beat_bytes
     return Run.of(
-        design, {name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends,
+        design, run_counters, tile_ends,
+        windows=(Windows.of_looks(LOOKED, looks, {**run_counters, "read_beats": read_beats}),),
         actions={"rows_sorted": int(of_bsu[bsu.ROWS]), "bucket_entries": int(counts[BUCKETED])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,

@@ -30,16 +30,20 @@ from splatforge.sim import (
     radiance,
     resolve_steps,
     tilelists,
+    timeline,
     vru,
 )
 from splatforge.sim.dram import count, logged_commands, logged_requests
 from splatforge.sim.run import Run
+from splatforge.sim.timeline import Windows
 
 __all__ = ["simulate"]
 
 # Counts of a frame that no unit keeps.
 CYCLES, BYPASSED, FEATURE_BEATS, BANK_BEATS, LOCKSTEP, REMAPPED, STALLED, STARVED, HUNG, COUNTS = (
     range(10))
+#: What is looked at over the frame, in the order of the looks' columns.
+LOOKED = ("issued", "stalled", "starved", "resolve_busy", "resolve_stalled", "read_beats")
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 # What a burst reads: of the units in the order of their ports.
@@ -57,6 +61,7 @@ def _compile_frame(digest: str):
     def kernel(
         m, banked, addresses, tile_addresses, pitch, lists, ids, work, hit, sets, same, vru_limits,
         of_tilelists, of_vru, of_nru, of_radiance, of_resolve, reads, writes, counts, tile_ends,
+        looks,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         (descriptor_address, table_address, list_address, feature_address,
@@ -73,7 +78,7 @@ def _compile_frame(digest: str):
         offered, offer = False, np.int64(0)
         # Of bursts in the units' address registers.
         feature = list_burst = np.int64(0)
-        loads = saves = np.int64(0)
+        loads = saves = read_beats = np.int64(0)
         handed = ended = np.int64(0)
         written = np.int64(-1)
         still = np.int64(0)
@@ -129,6 +134,7 @@ def _compile_frame(digest: str):
             got = bus.read_beat(m, banked, now)
             if got >= 0:
                 moved = True
+                read_beats += 1
                 last = got == 1
                 kind = burst_kinds[served % BURSTS]
                 served += last
@@ -248,6 +254,15 @@ def _compile_frame(digest: str):
                     writes, write_ready, write_port, write_address, write_beats, write_last,
                     response)
 
+            if now >= looks[0, timeline.NEXT]:
+                look = looks[0, timeline.ROW]
+                looks[look, 0] = now
+                looks[look, 1] = counts[LOCKSTEP] + counts[REMAPPED]
+                looks[look, 2], looks[look, 3] = counts[STALLED], counts[STARVED]
+                looks[look, 4] = of_resolve[resolve_steps.BEATS]
+                looks[look, 5] = of_resolve[resolve_steps.STALLED]
+                looks[look, 6] = read_beats
+                timeline.close(looks)
             still = 0 if moved else still + 1
             if still > IDLE_LIMIT:
                 counts[CYCLES] = now
@@ -262,7 +277,7 @@ def _compile_frame(digest: str):
 
 
 _frame_kernel = _compile_frame(source_digest(
-    arbiter, bus, dram, nru, nru_unit, radiance, resolve_steps, tilelists, vru))
+    arbiter, bus, dram, nru, nru_unit, radiance, resolve_steps, tilelists, timeline, vru))
 
 
 def _tile_addresses(
@@ -346,6 +361,7 @@ def simulate(
         pixel_format.size_bytes, place.pitch_bytes, design.resolve.outstanding_bursts)
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(len(tiles), np.int64)
+    looks = timeline.new_looks(len(LOOKED))
     of_vru = vru.new_vru(design.vru)
     arguments: tuple[Any, ...] = (
         m, banked,
@@ -360,7 +376,7 @@ def simulate(
         arbiter.new_arbiter(),
         arbiter.new_arbiter(
             design.resolve.outstanding_bursts + design.radiance.outstanding_bursts + 2),
-        counts, tile_ends)
+        counts, tile_ends, looks)
     _frame_kernel(*arguments)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
@@ -376,8 +392,15 @@ def simulate(
         "cache_written_bytes": beat_bytes * of_radiance[radiance.BEATS],
         "pixel_bytes": width * height * pixel_format.size_bytes,
     }
+    run_counters = {name: int(values[name]) for name, _, _ in COUNTERS}
+    last = {
+        **run_counters, "issued": int(counts[LOCKSTEP] + counts[REMAPPED]),
+        "stalled": int(counts[STALLED]), "starved": int(counts[STARVED]),
+        "resolve_busy": int(of_resolve[resolve_steps.BEATS]),
+        "resolve_stalled": int(of_resolve[resolve_steps.STALLED]),
+        "read_beats": sum(run_counters[name] for name in design.read_counters) // beat_bytes}
     return Run.of(
-        design, {name: int(values[name]) for name, _, _ in COUNTERS}, tile_ends,
+        design, run_counters, tile_ends, windows=(Windows.of_looks(LOOKED, looks, last),),
         actions={
             **{name: int(counts[place]) for name, place in (
                 ("lockstep", LOCKSTEP), ("remapped", REMAPPED), ("stalled", STALLED),

@@ -32,8 +32,15 @@ from splatforge.sim.dram import (
 )
 from splatforge.sim.memory import RESPONSE, memory_constants, new_port
 from splatforge.sim.run import Run
+from splatforge.sim.timeline import Windows
 
 __all__ = ["simulate"]
+
+#: What is looked at when a unit is done with a tile: counters by unit, in the order of the columns
+#: behind the cycle. That of the fetch unit is when the tile's last splat has arrived.
+_LOOKED = (("fetch_busy", "fetch_stalled"),
+           ("array_busy", "array_starved", "array_skipped", "array_blocked"),
+           ("resolve_busy", "resolve_stalled"))
 
 
 def _compile_frame(digest: str):
@@ -41,7 +48,7 @@ def _compile_frame(digest: str):
     @nb.njit(cache=True)
     def kernel(
         starts, subtiles, ends, width, height, block_masks, limits, pixel_bytes, memory,
-        write_port, fetch, resolve, blocks_of, popcount, counts, tile_ends,
+        write_port, fetch, resolve, blocks_of, popcount, counts, tile_ends, looks,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         tiles = len(starts) - 1
@@ -88,6 +95,17 @@ def _compile_frame(digest: str):
             emptied[tile], written = resolve_model.write_tile(
                 hand_over, columns, rows, pixel_bytes, limits[3], memory, write_port, write_ends,
                 resolve)
+            looks[tile, 0] = fetch_model.last_arrival(fetch)
+            looks[tile, 1] = fetch[fetch_model.REQUESTED]
+            looks[tile, 2] = fetch[fetch_model.STALLED]
+            looks[tile, 3] = end
+            looks[tile, 4] = counts[array_model.BUSY]
+            looks[tile, 5] = counts[array_model.STARVED]
+            looks[tile, 6] = counts[array_model.SKIPPED]
+            looks[tile, 7] = blocked
+            looks[tile, 8] = written
+            looks[tile, 9] = resolve[resolve_model.BEATS]
+            looks[tile, 10] = resolve[resolve_model.STALLED]
         return blocked
 
     return kernel
@@ -133,6 +151,7 @@ def simulate(
     tiles = workload.tiles
     counts = np.zeros(array_model.COUNTS, np.int64)
     tile_ends = np.zeros(tiles, np.int64)
+    looks = np.zeros((tiles, len(_LOOKED) + sum(map(len, _LOOKED))), np.int64)
     write_port = new_port()
     fetch = fetch_model.new_fetch(design.fetch.buffer_splats)
     resolve = resolve_model.new_resolve()
@@ -140,9 +159,9 @@ def simulate(
         workload.starts, workload.subtiles, workload.ends, workload.width, workload.height,
         np.array(design.array.block_subtiles(), np.int64), limits, pixel_format.size_bytes,
         memory_constants(timing), write_port, fetch, resolve,
-        *array_model.block_tables(design.array.block_subtiles()), counts, tile_ends,
+        *array_model.block_tables(design.array.block_subtiles()), counts, tile_ends, looks,
     )
-    return _run(
+    run = _run(
         design, tiles, tile_ends, cycles=write_port[RESPONSE],
         busy=counts[array_model.BUSY], starved=counts[array_model.STARVED],
         skipped=counts[array_model.SKIPPED], blocked=int(blocked),
@@ -150,6 +169,13 @@ def simulate(
         beats=resolve[resolve_model.BEATS], resolve_stalled=resolve[resolve_model.STALLED],
         dropped=counts[array_model.DROPPED], stopped=counts[array_model.STOPPED],
         pixel_bytes=workload.width * workload.height * pixel_format.size_bytes)
+    windows, column = list[Windows](), 0
+    for names in _LOOKED:
+        behind = column + 1 + len(names)
+        windows.append(Windows.of(
+            names, looks[:, column], looks[:, column + 1:behind], run.counters))
+        column = behind
+    return replace(run, windows=tuple(windows))
 
 
 def _run(design: RasterDesign, tiles: int, tile_ends: np.ndarray, **seen: int) -> Run:
@@ -186,7 +212,7 @@ def _simulate_banked(
     room = 4 * accesses + 100_000 if log else 0
     state = new_banked(memory, commands=room, requests=room)
     blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
-    counts, tile_ends = raster_banked.step_frame(
+    counts, tile_ends, looks = raster_banked.step_frame(
         workload.starts, workload.subtiles, workload.ends, (workload.width, workload.height),
         np.array(design.array.block_subtiles(), np.int64), blocks_of, limits,
         pixel_format.size_bytes,
@@ -202,5 +228,6 @@ def _simulate_banked(
         pixel_bytes=workload.width * workload.height * pixel_format.size_bytes)
     return replace(
         run, dram=count(memory.dram, state),
+        windows=(Windows.of_looks(raster_banked.LOOKED, looks, run.counters),),
         commands=logged_commands(state) if log else None,
         requests=logged_requests(state) if log else None)

@@ -13,16 +13,19 @@ import numpy.typing as npt
 from splatforge.algos.compiled import source_digest
 from splatforge.sim import alpha as alpha_model
 from splatforge.sim import array as array_model
-from splatforge.sim import array_steps, resolve_steps
+from splatforge.sim import array_steps, resolve_steps, timeline
 from splatforge.sim import blend as blend_model
 from splatforge.sim import dram as dram_model
 from splatforge.sim import fetch as fetch_model
 
-__all__ = ["step_frame"]
+__all__ = ["LOOKED", "step_frame"]
 
 # Places in the counts of a frame.
 (CYCLES, BUSY, STARVED, SKIPPED, BLOCKED, SPLATS, AR_STALLED, BEATS, W_STALLED, DROPPED,
  STOPPED, HUNG, COUNTS) = range(13)
+#: What is looked at over the frame, in the order of the looks' columns.
+LOOKED = ("array_busy", "array_starved", "array_skipped", "array_blocked", "fetch_busy",
+          "fetch_stalled", "resolve_busy", "resolve_stalled")
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 DESCRIPTOR, TABLE, SPLAT = range(3)
@@ -35,7 +38,7 @@ def _compile_frame(digest: str):
     @nb.njit(cache=True)
     def kernel(
         starts, subtiles, ends, width, height, block_masks, blocks_of, limits, pixel_bytes,
-        addresses, array, resolve, m, counts, tile_ends,
+        addresses, array, resolve, m, counts, tile_ends, looks,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         burst_beats, depth, read_limit, _ = limits
@@ -246,6 +249,17 @@ def _compile_frame(digest: str):
                 ar_valid = False
 
             counts[CYCLES] = now
+            if now >= looks[0, timeline.NEXT]:
+                look = looks[0, timeline.ROW]
+                looks[look, 0] = now
+                looks[look, 1] = array[array_steps.BUSY]
+                looks[look, 2] = array[array_steps.STARVED]
+                looks[look, 3] = array[array_steps.SKIPPED]
+                looks[look, 4] = array[array_steps.BLOCKED]
+                looks[look, 5], looks[look, 6] = counts[SPLATS], counts[AR_STALLED]
+                looks[look, 7] = resolve[resolve_steps.BEATS]
+                looks[look, 8] = resolve[resolve_steps.STALLED]
+                timeline.close(looks)
             quiet = 0 if moved else quiet + 1
             if quiet > IDLE_LIMIT:
                 counts[HUNG] = 1
@@ -270,7 +284,8 @@ def _compile_frame(digest: str):
 
 
 _frame_kernel = _compile_frame(source_digest(
-    alpha_model, array_model, array_steps, blend_model, dram_model, fetch_model, resolve_steps))
+    alpha_model, array_model, array_steps, blend_model, dram_model, fetch_model, resolve_steps,
+    timeline))
 
 
 def step_frame(
@@ -278,7 +293,7 @@ def step_frame(
     size: tuple[int, int], block_masks: npt.NDArray[np.int64], blocks_of: npt.NDArray,
     limits: tuple[int, int, int, int], pixel_bytes: int, addresses: tuple[int, ...],
     memory: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Step one frame to its last write response, and the memory until it is idle.
 
     Parameters
@@ -304,6 +319,8 @@ def step_frame(
         Of shape [COUNTS].
     tile_ends : ndarray
         Cycle in which the array ended each tile, of shape [tiles].
+    looks : ndarray
+        At :data:`LOOKED`, as :func:`splatforge.sim.timeline.new_looks` says.
 
     Raises
     ------
@@ -312,11 +329,12 @@ def step_frame(
     """
     counts = np.zeros(COUNTS, np.int64)
     tile_ends = np.zeros(len(starts) - 1, np.int64)
+    looks = timeline.new_looks(len(LOOKED))
     _frame_kernel(starts, subtiles, ends, *size, block_masks, blocks_of, limits, pixel_bytes,
                   addresses, array_steps.new_array(len(block_masks)),
                   resolve_steps.new_resolve(pixel_bytes, addresses[-1], limits[-1]), memory,
-                  counts, tile_ends)
+                  counts, tile_ends, looks)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
                            f"{counts[CYCLES] - IDLE_LIMIT}")
-    return counts, tile_ends
+    return counts, tile_ends, looks

@@ -8,6 +8,7 @@ import numpy as np
 
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.sim.dram import DramCounts
+from splatforge.sim.timeline import Windows
 
 __all__ = ["Run"]
 
@@ -30,6 +31,8 @@ class Run:
         What the model counts beside the hardware's counters, for the energy.
     dram : DramCounts or None
         What a banked memory did, up to the last posted write.
+    windows : tuple of Windows
+        What counters, and what is counted beside them, counted over the frame.
     commands, requests : ndarray or None
         Of a banked memory, where they were asked for: commands of shape [n, 5] as in
         :class:`splatforge.sim.dram.Replay`, and requests of shape [n, 3]: clock in which a request
@@ -43,6 +46,7 @@ class Run:
     tile_ends: np.ndarray
     actions: Mapping[str, int] = field(default_factory=dict)
     dram: DramCounts | None = None
+    windows: tuple[Windows, ...] = ()
     commands: np.ndarray | None = None
     requests: np.ndarray | None = None
 

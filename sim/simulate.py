@@ -47,6 +47,7 @@ from splatforge.sim.run import Run
 from splatforge.sim.sharing import GpuPart, SharedRun, SortWork, run_shared, walk
 from splatforge.sim.streaminggs import busiest as busiest_of_streaminggs
 from splatforge.sim.streaminggs import simulate as simulate_streaminggs
+from splatforge.sim.timeline import Track
 
 __all__ = ["ASSUMED_CLOCK", "DESIGNS", "GPUS", "MODELS", "FrameCounts", "Models", "Rival",
            "Simulation", "Work", "clock_of", "memory_record", "not_mapped", "simulate"]
@@ -377,6 +378,14 @@ MODELS = {
 DESIGNS = tuple(MODELS)
 
 
+#: Unit -> counters of more states than a unit's two, of those that have them.
+_MORE_STATES = {"array": {"skipping": "array_skipped", "stalled": "array_blocked"},
+                "nru": {"stalled": "stalled"}}
+#: Units of a timeline that a result's stages do not have.
+_MORE_UNITS = (("resolve", "resolve_busy", "resolve_stalled"),
+               ("reads", "read_beats", "read_stalled"))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rival:
     """Another accelerator on the same frames, behind the same memory.
@@ -519,6 +528,47 @@ class Simulation:
         side = design.array.side
         row, column = np.divmod(np.arange(rows * columns), columns)
         return cycles[row // side * -(-columns // side) + column // side]
+
+    def tile_spans(self, frame: int) -> list[tuple[str, int, int]]:
+        """What the array ended, in that order: name, end of what it ended before, its own end.
+
+        Names are the tile's column and row, or of a group of tiles the group's.
+        """
+        run, counts, design = self.runs[frame], self.counts[frame], self.parameters
+        columns = -(-counts.width // TILE_PX)
+        numbers, text = np.arange(len(run.tile_ends)), "tile"
+        if isinstance(design, LuminaDesign):
+            numbers, _ = group_order(counts.width, counts.height, design.radiance.group_tiles)
+        elif design.array.side > 1:
+            columns, text = -(-columns // design.array.side), "group"
+        begun = max(run.counters.get(name, 0) for name in ("projecting", "sorting"))
+        return [(f"{text} {number % columns}, {number // columns}", int(first), int(last))
+                for number, first, last in zip(
+                    numbers.tolist(), [begun, *run.tile_ends[:-1]], run.tile_ends, strict=True)]
+
+    def tracks(self, frame: int) -> tuple[Track, ...]:
+        """States of every unit over the cycles of a frame, from the cycle model's counters.
+
+        A stall is ``stalled`` where the unit had work and could not go on, ``starved`` where none
+        came; ``skipping`` is an array passing splats over that meet no live block.
+        """
+        models, run = MODELS[self.design], self.runs[frame]
+        cycles_of = models.cycles_of(self.parameters)
+        named = {unit for unit, _, _ in models.stages}
+        found = list[Track]()
+        for unit, busy, stall in (
+                *models.stages, *(each for each in _MORE_UNITS if each[0] not in named)):
+            windows = next((each for each in run.windows if busy in each.counts), None)
+            if windows is None:
+                continue
+            names = {"busy": busy, **_MORE_STATES.get(unit, {})}
+            if stall is not None:
+                names["starved" if stall.endswith("starved") else "stalled"] = stall
+            states = {state: windows.counts[name].astype(np.float64)
+                      for state, name in names.items() if name in windows.counts}
+            states["busy"] *= cycles_of.get(unit, 1)
+            found.append(Track(unit=unit, edges=windows.edges, states=states))
+        return tuple(found)
 
     @property
     def is_clock_assumed(self) -> bool:

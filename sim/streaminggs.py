@@ -31,17 +31,23 @@ from splatforge.sim import (
     resolve_steps,
     setup,
     sorter,
+    timeline,
     vsort,
     vsu,
 )
 from splatforge.sim import array as array_model
 from splatforge.sim.dram import count, logged_commands, logged_requests
 from splatforge.sim.run import Run
+from splatforge.sim.timeline import Windows
 
 __all__ = ["busiest", "busy_cycles", "simulate"]
 
 # Counts of a frame that no unit keeps.
 CYCLES, SORTING, READ_STALLED, VOXEL_BEATS, COARSE_BEATS, SPLATS, HUNG, COUNTS = range(8)
+#: What is looked at over the frame, in the order of the looks' columns.
+LOOKED = ("vsu_busy", "vsu_stalled", "gaussians", "cfu_stalled", "gaussians_projected",
+          "ffu_stalled", "vsort_busy", "array_busy", "array_starved", "array_skipped",
+          "array_blocked", "resolve_busy", "resolve_stalled", "read_beats", "read_stalled")
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 # What a burst reads.
@@ -63,6 +69,7 @@ def _compile_frame(digest: str):
         m, banked, size, addresses, pixel_bytes, visible, rows, group_starts, visits, survivors,
         features, tiles, ends, block_masks, blocks_of, of_vsu, of_cfu, of_ffu, of_vsort, sorters,
         of_setup, of_array, of_resolve, reads, burst_kinds, emptied, counts, group_ends,
+        looks,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         visit_groups, visit_prefixes, visit_addresses, visit_starts, passed, firsts, ranks = visits
@@ -82,7 +89,7 @@ def _compile_frame(digest: str):
         taken = ended = np.int64(0)
         handed = np.int64(0)
         left = written = np.int64(-1)
-        total = responses = np.int64(0)
+        total = responses = read_beats = np.int64(0)
         for number in tile_numbers:
             total += min(16, height - number // tiles_x * 16)
         still = np.int64(0)
@@ -131,6 +138,7 @@ def _compile_frame(digest: str):
             got = bus.read_beat(m, banked, now)
             if got >= 0:
                 moved = True
+                read_beats += 1
                 last = got == 1
                 kind = burst_kinds[served % BURSTS]
                 served += last
@@ -263,6 +271,21 @@ def _compile_frame(digest: str):
                 counts[CYCLES] = now
                 if responses == total:
                     last_response = now
+            if now >= looks[0, timeline.NEXT]:
+                look = looks[0, timeline.ROW]
+                looks[look, 0] = now
+                looks[look, 1], looks[look, 2] = of_vsu[vsu.BUSY], of_vsu[vsu.STALLED]
+                looks[look, 3], looks[look, 4] = of_cfu[cfu.GIVEN], of_cfu[cfu.STALLED]
+                looks[look, 5], looks[look, 6] = of_ffu[ffu.PROJECTED], of_ffu[ffu.STALLED]
+                looks[look, 7] = of_vsort[vsort.BUSY]
+                looks[look, 8] = of_array[array_steps.BUSY]
+                looks[look, 9] = of_array[array_steps.STARVED]
+                looks[look, 10] = of_array[array_steps.SKIPPED]
+                looks[look, 11] = of_array[array_steps.BLOCKED]
+                looks[look, 12] = of_resolve[resolve_steps.BEATS]
+                looks[look, 13] = of_resolve[resolve_steps.STALLED]
+                looks[look, 14], looks[look, 15] = read_beats, counts[READ_STALLED]
+                timeline.close(looks)
             still = 0 if moved else still + 1
             if still > IDLE_LIMIT:
                 counts[HUNG] = 1
@@ -277,7 +300,7 @@ def _compile_frame(digest: str):
 
 _frame_kernel = _compile_frame(source_digest(
     arbiter, array_model, array_steps, bus, cfu, dram, ffu, folded, resolve_steps, setup, sorter,
-    vsort, vsu))
+    timeline, vsort, vsu))
 
 
 def busy_cycles(design: StreaminggsDesign, counters: Mapping[str, int]) -> dict[str, int]:
@@ -464,6 +487,7 @@ def simulate(
     blocks_of, _ = array_model.block_tables(design.array.block_subtiles())
     counts = np.zeros(COUNTS, np.int64)
     group_ends = np.zeros(groups, np.int64)
+    looks = timeline.new_looks(len(LOOKED))
     visits = workload.visits
     arguments: tuple[Any, ...] = (
         m, banked, (array.width, array.height),
@@ -475,7 +499,7 @@ def simulate(
         survivors, features, (tiles, tile_groups), ends, block_masks, blocks_of,
         of_vsu, of_cfu, of_ffu, of_vsort, vsort.new_sorters(design.vsort), of_setup, of_array,
         of_resolve, arbiter.new_arbiter(), np.zeros(BURSTS, np.int64),
-        np.full(groups, np.int64(1) << 60), counts, group_ends)
+        np.full(groups, np.int64(1) << 60), counts, group_ends, looks)
     _frame_kernel(*arguments)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
@@ -504,8 +528,11 @@ def simulate(
         "voxels_sorted": of_vsort[vsort.SORTED], "splats": counts[SPLATS],
         "groups": groups, "groups_stopped": of_array[array_steps.STOPPED],
     }
+    run_counters = {name: int(values[name]) for name, _, _ in COUNTERS}
+    read_beats = sum(run_counters[name] for name in design.read_counters) // beat_bytes
     return Run.of(
-        design, {name: int(values[name]) for name, _, _ in COUNTERS}, group_ends,
+        design, run_counters, group_ends,
+        windows=(Windows.of_looks(LOOKED, looks, {**run_counters, "read_beats": read_beats}),),
         actions={"rows_sorted": int(of_vsort[vsort.ROWS]), "sh_degree": frame.stored.sh_degree},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,
         commands=logged_commands(m) if log and banked else None,

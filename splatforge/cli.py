@@ -126,6 +126,9 @@ MeasuredArgument = Annotated[str, typer.Argument(
     metavar="DESIGN", help=f"One of: {', '.join(MEASURED)}.")]
 NodeOption = Annotated[float, typer.Option(
     "--node-nm", min=7, max=130, help="Process node of energy and area.")]
+TraceOption = Annotated[Path | None, typer.Option(
+    "--trace", metavar="FILE", help="What every unit did over the cycles, as a Chrome trace in "
+    "JSON, which ui.perfetto.dev loads.")]
 LibraryNodeOption = Annotated[float | None, typer.Option(
     "--library-node-nm", min=1, help="Process node of a library that is not known.")]
 ProcessesOption = Annotated[int | None, typer.Option(
@@ -1451,6 +1454,7 @@ def simulate(
         "--memory-trace", metavar="FILE",
         help="Requests of a banked memory for others to replay: .ramulator or .dramsim3."
     )] = None,
+    trace: TraceOption = None,
     costs: Annotated[Path | None, typer.Option(
         "--costs", metavar="TOML", help="Cost table whose entries replace those that come with "
         "the program, such as one that `splatforge energy` wrote.")] = None,
@@ -1468,7 +1472,7 @@ def simulate(
 
     if memory_trace is not None:
         _check_extension(memory_trace, ".ramulator", ".dramsim3")
-    _check_outputs(json_file, memory_trace)
+    _check_outputs(json_file, memory_trace, trace)
     accelerator = parameters.design(design, DESIGNS)
     table = None if costs is None else CostTable.load(costs)
     gpus = _gpus(gpu, gpu_cards)
@@ -1487,6 +1491,8 @@ def simulate(
             assert run.requests is not None  # they were asked for
             _write_bytes(_numbered(memory_trace, number, len(simulated.runs)),
                          trace_text(run.requests, memory_trace.suffix).encode())
+    if trace is not None:
+        _write_trace(simulated, trace)
     record = simulated.record()
     energies = (1e6 * joules for joules in (record["energy_j"], *record["energy_band_j"]))
     if record["clock_warning"]:
@@ -1519,6 +1525,20 @@ def simulate(
           for name, each in record["baselines"].items()),
         *_system_lines(record["systems"]),
     ])
+
+
+def _write_trace(simulated: "Simulation", path: Path) -> None:
+    """All frames as a Chrome trace."""
+    from splatforge.report.records import UnitTrack
+    from splatforge.report.trace import chrome_trace
+
+    frames = range(len(simulated.runs))
+    trace = chrome_trace(
+        f"{simulated.design} on {simulated.scene}",
+        [[UnitTrack.of(track) for track in simulated.tracks(frame)] for frame in frames],
+        [run.cycles for run in simulated.runs], simulated.clock.value,
+        tiles=[simulated.tile_spans(frame) for frame in frames])
+    _write_bytes(path, (json.dumps(trace, allow_nan=False) + "\n").encode())
 
 
 def _system_lines(systems: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -1993,6 +2013,7 @@ def report(
         "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
     node_nm: NodeOption = 28.0,
     processes: ProcessesOption = None,
+    trace: TraceOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Co-simulate and simulate frames, and write a page that shows everything."""
@@ -2003,7 +2024,7 @@ def report(
     from splatforge.sim.systems.run import SYSTEMS
     from splatforge.verification.cosim import cosim as run
 
-    _check_outputs(json_file, output)
+    _check_outputs(json_file, output, trace)
     accelerator = parameters.design(design, DESIGNS)
     timing = behind.timing(accelerator, parameters.memory(design), node_nm=node_nm)
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
@@ -2031,11 +2052,14 @@ def report(
         reference=result.worst.exact,
         tiles=pages.TileGrid(tile_px=16, counts={
             name: np.reshape(grid, (rows, columns)) for name, grid in counts.items()}),
+        tracks=[pages.UnitTrack.of(track) for track in simulated.tracks(shown)],
         systems=[
             *pages.by_system(own, {design: "the accelerator of this page"}),
             *pages.by_system(ledger.record(ledger.kept())["claims"],
                              {name: about for name, (_, about) in SYSTEMS.items()})],
     )
+    if trace is not None:
+        _write_trace(simulated, trace)
     with _progress("writing the page"):
         pages.write(made, output)
     if json_file is not None:
