@@ -6,9 +6,12 @@ page can be made again from a JSON file and the pictures, without the tools that
 
 from splatforge.report.assemble import assemble
 from splatforge.report.claims import by_system
+from splatforge.report.comparison import compared, comparison_html, write_comparison
 from splatforge.report.page import html, write
 from splatforge.report.records import (
     Baseline,
+    ComparedDesign,
+    Comparison,
     EnergyPart,
     Machine,
     PublishedClaim,
@@ -25,6 +28,8 @@ from splatforge.report.trace import chrome_trace
 
 __all__ = [
     "Baseline",
+    "ComparedDesign",
+    "Comparison",
     "EnergyPart",
     "Machine",
     "PublishedClaim",
@@ -39,6 +44,9 @@ __all__ = [
     "assemble",
     "by_system",
     "chrome_trace",
+    "compared",
+    "comparison_html",
     "html",
     "write",
+    "write_comparison",
 ]

@@ -21,7 +21,7 @@ from splatforge.report.records import (
     UnitTrack,
 )
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "cycle_shares", "design_machine", "energy_parts", "gpu_machines"]
 
 #: Bytes of one beat of the bus, and pixel slots that a tile of 16x16 offers to one Gaussian.
 _BEAT_BYTES, _TILE_SLOTS = 16, 256
@@ -76,25 +76,21 @@ def assemble(
         ``issued``, ``energy``, ``units``, ``workload`` and ``gpu`` as ``splatforge simulate
         --json`` writes them.
     """
-    counters, cycles = simulate["actions"] | simulate["counters"], simulate["cycles"]
-    shares = [Share(name=text, cycles=counters[name]) for name, text in _CYCLES
-              if name in counters]
-    rest = cycles - sum(share.cycles for share in shares)
-    shares.append(Share(name="start, changes, drain", cycles=rest))
-    energy, sources = _energy(simulate["energy"])
+    energy, sources = energy_parts(simulate["energy"])
     return Report(
         command=command, versions=versions, scene=scene, cosim=cosim, simulate=simulate,
         design=design, rendered=rendered, reference=reference, tiles=tiles, frame=frame,
         tracks=tracks,
         stages=[Stage(name=stage["name"], busy_cycles=stage["busy"], stall_cycles=stage["stall"])
                 for stage in simulate["stages"]],
-        breakdown=shares, energy=energy, sources=sources | {"clock": simulate["clock_source"]},
+        breakdown=cycle_shares(simulate), energy=energy,
+        sources=sources | {"clock": simulate["clock_source"]},
         unit_energies=_unit_energies(simulate["energy"]),
         unit_areas=[
             UnitArea(unit=name, area_mm2=unit["area_mm2"], low_mm2=unit["area_band_mm2"][0],
                      high_mm2=unit["area_band_mm2"][1])
             for name, unit in simulate["units"].items() if unit["area_mm2"]],
-        machines=[*_array(simulate), *_gpus(simulate)],
+        machines=[*design_machine(simulate), *gpu_machines(simulate)],
         baselines=[
             Baseline(name=name, time_s=each["time_s"], energy_j=each["energy_j"],
                      speedup=each["speedup"], energy_saving=each["energy_saving"],
@@ -105,7 +101,16 @@ def assemble(
     )
 
 
-def _energy(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dict[str, str]]:
+def cycle_shares(simulate: Mapping[str, Any]) -> list[Share]:
+    """What the cycles of all frames went into, each counted once."""
+    counters = simulate["actions"] | simulate["counters"]
+    shares = [Share(name=text, cycles=counters[name]) for name, text in _CYCLES
+              if name in counters]
+    rest = simulate["cycles"] - sum(share.cycles for share in shares)
+    return [*shares, Share(name="start, changes, drain", cycles=rest)]
+
+
+def energy_parts(reports: Sequence[Mapping[str, Any]]) -> tuple[list[EnergyPart], dict[str, str]]:
     """Parts of the energy of all frames, and events to the source of their cost."""
     events: dict[str, dict[str, None]] = {}
     by_part: dict[str, list[str]] = {}
@@ -137,12 +142,12 @@ def _unit_energies(reports: Sequence[Mapping[str, Any]]) -> list[UnitEnergy]:
             for (unit, kind), energy_j in sums.items()]
 
 
-def _array(simulate: Mapping[str, Any]) -> list[Machine]:
-    """The point of the array; none where nothing was evaluated."""
+def design_machine(simulate: Mapping[str, Any], name: str = "") -> list[Machine]:
+    """The point of the array under its name; none where nothing was evaluated."""
     clock, lanes = simulate["clock_hz"], simulate["lanes"]
     issued = simulate["issued"] * lanes
     return [] if not issued else [Machine(
-        name=f"{simulate['design']}, {lanes} lanes",
+        name=f"{name or simulate['design']}, {lanes} lanes",
         peak_evaluations_per_s=lanes * clock,
         peak_bytes_per_s=_memory_peak(simulate["memory"], clock),
         evaluations_per_byte=issued / simulate["bytes_read"],
@@ -151,7 +156,7 @@ def _array(simulate: Mapping[str, Any]) -> list[Machine]:
     )]
 
 
-def _gpus(simulate: Mapping[str, Any]) -> list[Machine]:
+def gpu_machines(simulate: Mapping[str, Any]) -> list[Machine]:
     """The rasterizing stage of every GPU, in evaluations instead of floating-point operations."""
     machines = []
     slots = _TILE_SLOTS * simulate["workload"]["pairs_reached"]

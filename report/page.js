@@ -7,8 +7,14 @@ for (const { key, spec, aspect } of JSON.parse(document.getElementById("specs").
     const legend = 62;
     spec.height = Math.round(Math.max(place.clientWidth - 10, 120) / aspect) + legend;
   }
-  if (place.clientWidth < 480) {
-    spec.config.legend.columns = 2;
+  // As many names of a legend side by side as there is room for; more rows make the plot higher.
+  const names = (spec.layer ?? [spec]).map((each) => each.encoding?.color?.scale?.domain).find(
+    (domain) => typeof domain?.[0] === "string") ?? [];
+  const widest = Math.max(8, ...names.map((name) => name.length));
+  const columns = Math.floor((place.clientWidth - 80) / (6.6 * widest + 20));
+  spec.config.legend.columns = Math.min(Math.max(columns, 1), 5);
+  if (typeof spec.height === "number" && aspect === null) {
+    spec.height += 14 * Math.max(Math.ceil(names.length / spec.config.legend.columns) - 1, 0);
   }
   // Thousands of squares are quick on a canvas and slow as elements.
   const renderer = JSON.stringify(spec).length > 200_000 ? "canvas" : "svg";
@@ -25,6 +31,20 @@ for (const compare of document.querySelectorAll(".compare")) {
   const input = compare.querySelector("input");
   const show = () => compare.style.setProperty("--share", input.value + "%");
   input.addEventListener("input", show);
+  show();
+}
+for (const choice of document.querySelectorAll(".choose")) {
+  const shown = JSON.parse(document.getElementById("shown").textContent);
+  const side = choice.dataset.side;
+  const compare = choice.closest("figure").querySelector(".compare");
+  const show = () => {
+    const image = compare.querySelector("img." + side);
+    image.src = shown[choice.value];
+    image.alt = `The frame of ${choice.value}.`;
+    compare.querySelector(side === "over" ? ".left" : ".right").textContent = choice.value;
+  };
+  choice.addEventListener("change", show);
+  // A browser keeps what was chosen when a page is loaded again.
   show();
 }
 const filter = document.querySelector(".filter");

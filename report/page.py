@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from splatforge.report.records import Report, plain
 from splatforge.report.timeline import timeline
 from splatforge.report.unit_costs import unit_areas, unit_energies
 
-__all__ = ["html", "write"]
+__all__ = ["flat", "html", "publish", "render", "scene_title", "script_json", "write"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,49 +39,57 @@ def html(report: Report) -> str:
     report : Report
         What to show. Sections of which it holds nothing are left out.
     """
+    gain = report.difference_gain
+    height, width, _ = report.rendered.shape
+    return render(
+        "page.html", list(_plots(report)), report=report, width=width, height=height, gain=gain,
+        largest=float(report.difference.max(initial=0.0)),
+        title=_title(report), figures=_figures(report),
+        picture_rtl=pictures.data_uri(pictures.to_bytes(report.rendered)),
+        float_of=_float_of(report.cosim),
+        picture_float=pictures.data_uri(pictures.to_bytes(report.reference)),
+        picture_difference=pictures.data_uri(pictures.to_bytes(report.difference * gain)),
+        parameters=list(flat(plain(report.design))),
+        memory=list(flat(plain(report.cosim.get("memory", {})))),
+        scene=list(flat(plain(report.scene))),
+        units=list(_units(report.simulate.get("units", {}))),
+        systems=list(_systems(report.simulate.get("systems", {}))),
+        streams=list(_streams(report.simulate.get("bytes", {}))),
+        statuses=list(claims.statuses(report.systems)),
+        si=plots.si, ratio=plots.ratio, frames=_frames(report))
+
+
+def render(template: str, drawn: Sequence[plots.Plot], **values: Any) -> str:
+    """Return a page from its template: the plots, and whatever it needs beside them."""
     page = Path(__file__).parent
     environment = Environment(
         loader=PackageLoader("splatforge.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    drawn = list(_plots(report))
     specs = [{"key": plot.key, "spec": plot.spec, "aspect": plot.aspect} for plot in drawn]
-    gain = report.difference_gain
-    height, width, _ = report.rendered.shape
-    return environment.get_template("page.html").render(
-        report=report, width=width, height=height, gain=gain,
-        largest=float(report.difference.max(initial=0.0)),
-        title=_title(report), figures=_figures(report), plots={plot.key: plot for plot in drawn},
-        picture_rtl=pictures.data_uri(pictures.to_bytes(report.rendered)),
-        float_of=_float_of(report.cosim),
-        picture_float=pictures.data_uri(pictures.to_bytes(report.reference)),
-        picture_difference=pictures.data_uri(pictures.to_bytes(report.difference * gain)),
-        parameters=list(_flat(plain(report.design))),
-        memory=list(_flat(plain(report.cosim.get("memory", {})))),
-        scene=list(_flat(plain(report.scene))),
-        units=list(_units(report.simulate.get("units", {}))),
-        systems=list(_systems(report.simulate.get("systems", {}))),
-        streams=list(_streams(report.simulate.get("bytes", {}))),
-        statuses=list(claims.statuses(report.systems)),
-        si=plots.si, ratio=plots.ratio, frames=_frames(report),
+    return environment.get_template(template).render(
+        plots={plot.key: plot for plot in drawn}, specs=script_json(specs),
         css=Markup((page / "page.css").read_text("utf-8")),
         js=Markup((page / "page.js").read_text("utf-8")),
         vega=Markup(
             vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue] - has a default
-            .replace("</script", "<\\/script")),
-        specs=Markup(_script_json(specs)),
-    )
+            .replace("</script", "<\\/script")), **values)
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write the page to ``path``, all of it or nothing; folders are made as needed."""
+    return publish(path, lambda: html(report))
+
+
+def publish(path: str | os.PathLike[str], make: Callable[[], str]) -> Path:
+    """Write what `make` returns to ``path``, all of it or nothing."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
     ) as file:
         try:
-            file.write(html(report))
+            file.write(make())
         except BaseException:
             Path(file.name).unlink()
             raise
@@ -90,9 +98,9 @@ def write(report: Report, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _script_json(value: Any) -> str:
+def script_json(value: Any) -> Markup:
     """JSON that may stand inside a script element."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+    return Markup(json.dumps(value, allow_nan=False).replace("<", "\\u003c"))
 
 
 def _frames(report: Report) -> str:
@@ -102,9 +110,13 @@ def _frames(report: Report) -> str:
 
 def _title(report: Report) -> str:
     cosim = report.cosim
-    first, *more = [Path(name).name for name in str(cosim.get("scene", "scene")).split()]
-    rest = f" and {len(more)} more" if more else ""
-    return f"{cosim.get('design', 'design')} on {first}{rest}"
+    return f"{cosim.get('design', 'design')} on {scene_title(cosim.get('scene', 'scene'))}"
+
+
+def scene_title(names: object) -> str:
+    """Short name of a scene of one file or more."""
+    first, *more = [Path(name).name for name in str(names).split()]
+    return first + (f" and {len(more)} more" if more else "")
 
 
 def _plots(report: Report) -> Iterator[plots.Plot]:
@@ -260,14 +272,14 @@ def _traffic_verdict(cosim: Mapping[str, Any]) -> tuple[str, str]:
     return "the model says something else", "bad"
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Leaves of nested plain data as (dotted name, text)."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(entry, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list) and any(isinstance(entry, list | Mapping) for entry in value):
         for number, entry in enumerate(value):
-            yield from _flat(entry, f"{prefix}[{number}]")
+            yield from flat(entry, f"{prefix}[{number}]")
     elif isinstance(value, list):
         yield prefix, ", ".join(_text(entry) for entry in value)
     else:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 __all__ = [
     "Baseline",
+    "ComparedDesign",
+    "Comparison",
     "EnergyPart",
     "Machine",
     "Report",
@@ -403,16 +405,12 @@ class Report:
     @property
     def difference(self) -> npt.NDArray[np.float32]:
         """Absolute difference of the pictures, shape [height, width, 3]."""
-        return np.abs(np.clip(self.rendered, 0, 1) - np.clip(self.reference, 0, 1))
+        return _apart(self.rendered, self.reference)
 
     @property
     def difference_gain(self) -> int:
         """Power of two from 1 to 256 by which the shown difference is amplified."""
-        largest = float(self.difference.max(initial=0.0))
-        gain = 256
-        while gain > 1 and gain * largest > 1:
-            gain //= 2
-        return gain
+        return _gain(float(self.difference.max(initial=0.0)))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures as plain data, units in the names of the keys."""
@@ -427,6 +425,122 @@ class Report:
             "mean": float(self.difference.mean()) if self.difference.size else 0.0,
         }
         return plain(record)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ComparedDesign:
+    """One of several designs on the same frames.
+
+    Parameters
+    ----------
+    name : str
+        That no other has.
+    simulate : mapping
+        The figures of the verb ``simulate``, keys as in its JSON.
+    rendered : array_like
+        The shown frame of the bit-true model, of shape [height, width, 3] in [0, 1].
+    psnr_db : float or None
+        The worst of its frames against the float reference; None where they are equal.
+    breakdown, energy, unit_areas, machines : sequence
+        As in :class:`Report`.
+    energy_band_j : tuple of float
+        The band of the energy.
+    bytes : mapping of str to int
+        Stream of DRAM traffic -> bytes.
+    """
+
+    name: str
+    simulate: Mapping[str, Any]
+    rendered: npt.NDArray[np.float32]
+    psnr_db: float | None
+    breakdown: Sequence[Share]
+    energy: Sequence[EnergyPart]
+    energy_band_j: tuple[float, float]
+    bytes: Mapping[str, int]
+    unit_areas: Sequence[UnitArea]
+    machines: Sequence[Machine]
+
+    def figures(self) -> dict[str, float | None]:
+        """Those of a front: time, energy, area and PSNR."""
+        return {**{name: self.simulate[name] for name in ("time_s", "energy_j", "area_mm2")},
+                "psnr_db": self.psnr_db}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Everything that a page of several designs shows.
+
+    Parameters
+    ----------
+    command, versions, scene
+        As in :class:`Report`.
+    scene_name : str
+        As it was asked for.
+    frames, frame : int
+        How many, and which of them the pictures show.
+    reference : array_like
+        The shown frame of the float reference, of shape [height, width, 3].
+    designs : sequence of ComparedDesign
+        Two at least.
+    fronts : mapping of str to bool
+        Design -> whether no other is better in time, energy, area and PSNR together.
+    systems : sequence of SystemClaims
+        Published figures of the designs beside ours.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two designs, two of one name, or pictures of two shapes.
+    """
+
+    command: str
+    versions: Mapping[str, str]
+    scene: Mapping[str, Any]
+    scene_name: str
+    frames: int
+    frame: int
+    reference: npt.NDArray[np.float32]
+    designs: Sequence[ComparedDesign]
+    fronts: Mapping[str, bool]
+    systems: Sequence[SystemClaims] = ()
+
+    def __post_init__(self) -> None:
+        names = [each.name for each in self.designs]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"Designs must be two or more of different names, not {names}")
+        for each in self.designs:
+            if np.shape(each.rendered) != np.shape(self.reference):
+                raise ValueError(f"Pictures must be of one shape, not {np.shape(each.rendered)} "
+                                 f"and {np.shape(self.reference)}, of {each.name}")
+
+    def difference(self, design: ComparedDesign) -> npt.NDArray[np.float32]:
+        """Absolute difference of a design's picture from the reference."""
+        return _apart(design.rendered, self.reference)
+
+    def difference_gain(self, design: ComparedDesign) -> int:
+        """Power of two from 1 to 256 by which a design's shown difference is amplified."""
+        return _gain(float(self.difference(design).max(initial=0.0)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures as plain data."""
+        record = {entry.name: getattr(self, entry.name) for entry in fields(self)
+                  if entry.name not in ("reference", "designs")}
+        record["designs"] = [
+            {entry.name: getattr(each, entry.name) for entry in fields(each)
+             if entry.name != "rendered"} for each in self.designs]
+        return plain(record)
+
+
+def _apart(one: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    return np.abs(np.clip(one, 0, 1) - np.clip(other, 0, 1)).astype(np.float32)
+
+
+def _gain(largest: float) -> int:
+    """Power of two from 1 to 256 that leaves what it amplifies in [0, 1]."""
+    gain = 256
+    while gain > 1 and gain * largest > 1:
+        gain //= 2
+    return gain
 
 
 def plain(value: Any) -> Any:

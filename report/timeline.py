@@ -60,9 +60,12 @@ def timeline(tracks: Sequence[UnitTrack]) -> Plot:
         domain=False, labelExpr=f"{units!r}[floor(datum.value)]")
     behind = alt.Chart(bands).mark_rect(color=IDLE).encode(
         x=x, x2="to:Q", y=y, y2="high:Q")
-    front = alt.Chart(alt.Data(values=values)).mark_rect().encode(
+    # Strokes close the seams that smoothing leaves between neighbours.
+    front = alt.Chart(alt.Data(values=values)).mark_rect(strokeWidth=0.6).encode(
         x=x, x2="to:Q", y=y, y2="high:Q",
         color=alt.Color("state:N").scale(
+            domain=names, range=[STATES[name] for name in names]),
+        stroke=alt.Stroke("state:N").legend(None).scale(
             domain=names, range=[STATES[name] for name in names]),
         tooltip=[alt.Tooltip("unit:N"), alt.Tooltip("state:N"),
                  alt.Tooltip("from:Q", format=",", title="from cycle"),

@@ -707,6 +707,7 @@ def simulate(
     rival: bool = True,
     table: CostTable | None = None,
     progress: Callable[[float], None] | None = None,
+    pictures: Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None] | None = None,
 ) -> Simulation:
     """Work out cycles, traffic, energy and area of frames, and those of mobile GPUs beside them.
 
@@ -738,6 +739,9 @@ def simulate(
         Costs of energy and area; the committed tables by default.
     progress : callable, optional
         Called with the number of frames done, in the midst of a long one with a part of it.
+    pictures : callable, optional
+        Called with the number of a frame, the bit-true picture and the float reference, both of
+        shape [height, width, 3], while they are there: they are not kept.
 
     Returns
     -------
@@ -804,6 +808,8 @@ def simulate(
             their_energies.append(spent)
         # A GPU walks the 3-sigma list pixel by pixel: its evaluations are the reference's.
         frame = reference.render(scene, camera, background=background, statistics=True)
+        if pictures is not None:
+            pictures(number, work.picture.image, frame.image)
         if frame.statistics is None:
             raise RuntimeError("The reference must count when asked to")
         gpu_work = FrameWork.from_statistics(

@@ -1606,7 +1606,8 @@ def _simulate(
     accelerator: "AcceleratorDesign", timing: "Memory", scene: "Scene",
     views: "tuple[Camera, ...]", drawn: PathOptions, behind: MemoryOptions, node_nm: float, *,
     log: bool = False, table: "CostTable | None" = None,
-    gpus: "Sequence[GpuDevice] | None" = None,
+    gpus: "Sequence[GpuDevice] | None" = None, rival: bool = True,
+    pictures: Callable[[int, Any, Any], None] | None = None,
 ) -> "Simulation":
     from splatforge.sim.simulate import GPUS
     from splatforge.sim.simulate import simulate as run
@@ -1616,7 +1617,8 @@ def _simulate(
             accelerator.name, accelerator, scene, views, scene_name=drawn.name, timing=timing,
             background=drawn.background, clock=behind.clock(accelerator, node_nm, table),
             node_nm=node_nm, log=log, gpus=GPUS if gpus is None else gpus,
-            table=table, progress=lambda done: advance(done, len(views)))
+            table=table, rival=rival, pictures=pictures,
+            progress=lambda done: advance(done, len(views)))
 
 
 @app.command(
@@ -2012,11 +2014,22 @@ def report(
     design: Annotated[str, typer.Option(
         "--design", help=f"One of: {', '.join(DESIGNS)}.")] = "raster",
     node_nm: NodeOption = 28.0,
+    compare: Annotated[str | None, typer.Option(
+        "--compare", metavar="NAMES", help="In place of --design: two or more designs side by side "
+        "on one page, by their models alone, as DESIGN or DESIGN:PRESET with commas between."
+    )] = None,
     processes: ProcessesOption = None,
     trace: TraceOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Co-simulate and simulate frames, and write a page that shows everything."""
+    if compare is not None:
+        if trace is not None:
+            raise ValueError("--trace must come with one design, not with --compare")
+        if parameters.preset is not None or parameters.config is not None:
+            raise ValueError("--compare must name presets itself, as DESIGN:PRESET")
+        _compare(compare, drawn, behind, output, node_nm, json_file)
+        return
     import numpy as np
 
     import splatforge.claims as ledger
@@ -2068,6 +2081,66 @@ def report(
         lines = [*_cosim_lines(result.to_json()), ("page", str(output))]
         _publish({}, None, lines)
     result.check()
+
+
+def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path, node_nm: float,
+             json_file: str | None) -> None:
+    """A page of several designs on the same frames."""
+    import numpy as np
+
+    import splatforge.report as pages
+    from splatforge.algos.quality import psnr_db
+    from splatforge.sim.pareto import front
+
+    _check_outputs(json_file, output)
+    named = {name.strip(): DesignOptions(preset=name.partition(":")[2].strip() or None)
+             for name in names.split(",")}
+    if len(named) < 2 or len(named) < names.count(",") + 1:
+        raise ValueError(f"--compare must name two or more designs, each once, not {names!r}")
+    designs = {name: options.design(name.partition(":")[0], DESIGNS)
+               for name, options in named.items()}
+    gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
+    views = drawn.cameras(gaussians, (640, 480))
+    entries = list[pages.ComparedDesign]()
+    reference = None
+    for name, accelerator in designs.items():
+        worst: list[float] = []
+        shown = list[Any]()
+
+        def look(number: int, picture: Any, exact: Any, worst: list[float] = worst,
+                 shown: list[Any] = shown) -> None:
+            worst.append(psnr_db(np.clip(picture, 0, 1), np.clip(exact, 0, 1)))
+            if number == 0:
+                shown.extend((picture, exact))
+
+        timing = behind.timing(accelerator, named[name].memory(accelerator.name), node_nm=node_nm)
+        simulated = _simulate(accelerator, timing, gaussians, views, drawn, behind, node_nm,
+                              rival=False, pictures=look)
+        psnr = min(worst)
+        entries.append(pages.compared(
+            name, simulated.record(), shown[0], psnr if np.isfinite(psnr) else None))
+        reference = shown[1]
+    costs = [[-value if key == "psnr_db" else value for key, value in {
+        **each.figures(), "psnr_db": 1e9 if each.psnr_db is None else each.psnr_db}.items()]
+        for each in entries]
+    assert reference is not None  # there are two designs
+    papers = dict.fromkeys(accelerator.name for accelerator in designs.values())
+    made = pages.Comparison(
+        command=_command_line(), versions=_versions(), scene=scene_record, scene_name=drawn.name,
+        frames=len(views), frame=0, reference=reference, designs=entries,
+        fronts=dict(zip(designs, front(costs).tolist(), strict=True)),
+        systems=[claims for paper in papers for claims in pages.by_system(
+            _own_claims(paper), {paper: "an accelerator of this page"})])
+    with _progress("writing the page"):
+        pages.write_comparison(made, output)
+    if json_file is not None:
+        _write_json(made.to_json(), json_file)
+    if json_file != "-":
+        _publish({}, None, [
+            *((each.name, (f"{each.simulate['cycles']:,} cycles, "
+                           f"{1e3 * each.simulate['time_s']:.4g} ms, "
+                           f"{1e3 * each.simulate['energy_j']:.3g} mJ"))
+              for each in entries), ("page", str(output))])
 
 
 def _own_claims(design: str) -> "Sequence[Mapping[str, Any]]":

@@ -18,8 +18,8 @@ from splatforge.report import pictures, plots
 from splatforge.report.records import plain
 
 #: Everything that is drawn of :func:`record`.
-PLOTS = {"stages", "breakdown", "roofline", "energy", "unit_energy", "unit_area", "tiles_pairs",
-         "tiles_evaluations"}
+PLOTS = {"stages", "timeline", "breakdown", "roofline", "energy", "unit_energy", "unit_area",
+         "tiles_pairs", "tiles_evaluations"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs chromium to draw the page: apt install chromium")
@@ -93,6 +93,11 @@ def record(**changes) -> report.Report:
                                       energy_saving=3333.0, source="roofline")],
         "tiles": report.TileGrid(tile_px=16, counts={
             "pairs": np.arange(15).reshape(3, 5), "evaluations": np.ones((3, 5), np.int64)}),
+        "tracks": [
+            report.UnitTrack(unit="array", edges=[0, 4_000, 9_000, 9_990], states={
+                "busy": [2_000.0, 4_000.0, 980.0], "starved": [1_000.0, 0.0, 0.0]}),
+            report.UnitTrack(unit="fetch", edges=[0, 5_000, 9_990], states={
+                "busy": [4_000.0, 0.0], "stalled": [0.0, 1_000.0]})],
         "unit_energies": [
             report.UnitEnergy(unit="array", kind="arithmetic", energy_j=2e-6),
             report.UnitEnergy(unit="array", kind="registers", energy_j=5e-7),
@@ -141,6 +146,29 @@ def test_page_says_the_figures(page):
                    "1,234,567", "array.lanes", "20 \u00d7",
                    "The clock is assumed.", "8 pJ/bit", "splatforge report --scene 'a<b>.ply'"):
         assert figure in text, figure
+
+
+def test_timeline_stacks_what_the_units_did(page):
+    """Heights are shares of a window's cycles, from one band to the next."""
+    spec = next(each["spec"] for each in json.loads(
+        re.search(r'id="specs">(.*?)</script>', page)[1]) if each["key"] == "timeline")
+    for track in record().tracks:
+        values = [value for value in spec["layer"][1]["data"]["values"]
+                  if value["unit"] == track.unit]
+        cycles = sum((value["high"] - value["low"]) / 0.84 * (value["to"] - value["from"])
+                     for value in values)
+        assert cycles == pytest.approx(sum(map(sum, track.states.values())), rel=1e-3)
+        assert {value["state"] for value in values} <= set(track.states)
+    text = "".join(Tags(page).text.split())
+    assert "array69.9%--10.0%20.1%3" in text
+
+
+@pytest.mark.parametrize(("edges", "states"), [
+    ([0], {}), ([0, 0], {}), ([3, 2], {}), ([0, 5], {"busy": []}),
+])
+def test_refused_tracks(edges, states):
+    with pytest.raises(ValueError, match=r"^Track .* of array$"):
+        report.UnitTrack(unit="array", edges=edges, states=states)
 
 
 def test_every_count_of_the_tiles_has_a_map(page):
@@ -305,7 +333,7 @@ def test_equal_pictures_and_empty_sections():
     cosim = record().cosim | {"psnr_db_vs_float": math.inf, "frames": 2}
     bare = record(
         rendered=reference, cosim=cosim, simulate={}, stages=(), breakdown=(), energy=(),
-        machines=(), baselines=(), tiles=None,
+        machines=(), baselines=(), tiles=None, tracks=(),
         unit_energies=(), unit_areas=(), sources={}, notes=(), systems=(), frame=1)
     page = Tags(report.html(bare))
     assert "∞ dB" in page.text
@@ -449,9 +477,12 @@ def test_nothing_is_wider_than_a_phone(tmp_path):
     assert found[0] <= found[1] == 390
 
 
-def framed(folder, width: int, script: str, result: str = "0") -> list[int]:
+def framed(folder, width: int, script: str, result: str = "0", page=None) -> list[int]:
     """Widths of the page, of its frame, and a result, after a script has run on `page`."""
-    report.write(record(), folder / "index.html")
+    if page is None:
+        report.write(record(), folder / "index.html")
+    else:
+        shutil.copy(page, folder / "index.html")
     frame = folder / "frame.html"
     frame.write_text(
         f'<!doctype html><body><iframe src="index.html" width="{width}" height="3000"></iframe>'
