@@ -76,7 +76,8 @@ def timeline(tracks: Sequence[UnitTrack]) -> Plot:
         caption=(
             "The shares of its states in each stretch of the frame, from the cycle model's "
             "counters. Stalled: it had work and could not go on; starved: none came; skipping: the "
-            "array passed over Gaussians that meet no live pixel."),
+            "array passed over Gaussians that meet no live pixel. Reads: beats on the read "
+            "channel, stalled where an address waits."),
         spec=chart_spec(alt.layer(behind, front), 46 * len(units) + 70),
         columns=("unit", *STATES, "windows"), rows=rows,
     )

@@ -2053,9 +2053,10 @@ def report(
     counts = {
         "cycles" if accelerator.array.side == 1 else "cycles of the group":
             simulated.tile_cycles(shown),
+        "pairs": work.pairs, "pairs_reached": work.pairs_reached,
         "pairs_spared": work.pairs - work.pairs_reached,
         **{name: getattr(work, name) for name in
-           ("pairs", "pairs_reached", "evaluations", "significant", "blended", "pixels_stopped")},
+           ("evaluations", "significant", "blended", "pixels_stopped")},
     }
     own = _own_claims(design)
     made = pages.assemble(

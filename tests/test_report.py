@@ -499,6 +499,20 @@ def framed(folder, width: int, script: str, result: str = "0", page=None) -> lis
 
 
 @needs_chromium
+def test_slider_moves_the_edge_by_key_and_by_finger(tmp_path):
+    """A range input: the arrow keys are the browser's, a finger may still scroll the page."""
+    wide, inside, share, focused, scrolls = framed(
+        tmp_path, 390,
+        'const input = page.querySelector(".compare input"); input.focus(); input.stepUp(20);'
+        'input.dispatchEvent(new Event("input"));',
+        'parseFloat(page.querySelector(".compare").style.getPropertyValue("--share")),'
+        'page.activeElement === input ? 1 : 0,'
+        'getComputedStyle(input).touchAction === "pan-y" ? 1 : 0')
+    assert wide <= inside == 390
+    assert (share, focused, scrolls) == (60, 1, 1)
+
+
+@needs_chromium
 def test_claims_are_filtered_by_status(tmp_path):
     """A box that is cleared hides its claims; what is shown is counted and fits the page."""
     wide, inside, shown, text = framed(

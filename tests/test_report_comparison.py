@@ -97,6 +97,23 @@ def test_browser_reports_a_broken_plot(written, tmp_path):
     assert "CONSOLE" in run.stderr
 
 
+def test_comparison_of_an_empty_frame(tmp_path):
+    """A camera that sees nothing: equal pictures, no point under a roof, still a page."""
+    save(random_scene(200, 1), tmp_path / "a.ply")
+    (tmp_path / "away.json").write_text(json.dumps([
+        {"id": 0, "img_name": "0", "width": 40, "height": 24, "fx": 30.0, "fy": 30.0,
+         "position": [0.0, 0.0, -9.0], "rotation": [[-1, 0, 0], [0, 1, 0], [0, 0, -1]]}]))
+    page = tmp_path / "index.html"
+    assert main(["report", "--scene", str(tmp_path / "a.ply"), "--camera",
+                 str(tmp_path / "away.json"), "--compare", "raster,raster:16-lane",
+                 "-o", str(page), "--json", str(tmp_path / "a.json")]) == 0
+    data = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert [each["psnr_db"] for each in data["designs"]] == [None, None]
+    specs = drawn_specs(page)
+    assert "roofline" not in specs
+    assert {"cycles", "energy", "traffic", "area"} <= set(specs)
+
+
 def test_refused_comparisons(written):
     _, data = written
     picture = np.zeros((4, 4, 3), np.float32)

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splatforge.cli import main
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.dram import PRESETS
 from splatforge.designs.memory import BankedMemory, MemoryTiming
 from splatforge.report.records import UnitTrack
 from splatforge.report.trace import chrome_trace
+from splatforge.scenes import save
 from splatforge.sim import timeline
 from splatforge.sim.simulate import DESIGNS, MODELS, simulate
 from splatforge.sim.timeline import Windows
@@ -127,6 +129,26 @@ def test_trace_is_one_that_viewers_load():
               for share in event["args"].values()]
     assert 0 <= min(shares) <= max(shares) <= 100.0001
     assert len([event for event in events if event.get("cat") == "tile"]) == 2 * 15
+
+
+def test_trace_of_the_command(tmp_path, capsys):
+    """All of it or nothing; a comparison has no one trace."""
+    save(random_scene(150, 1), tmp_path / "a.ply")
+    said = ["--scene", str(tmp_path / "a.ply"), "--size", "70x40"]
+    trace = tmp_path / "new" / "trace.json"
+    assert main(["simulate", "raster", *said, "--trace", str(trace), "--json",
+                 str(tmp_path / "a.json")]) == 0
+    figures = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    read = json.loads(trace.read_text("utf-8"))
+    assert read["otherData"] == {"clock_hz": figures["clock_hz"], "cycles": figures["cycles"]}
+    assert list(trace.parent.iterdir()) == [trace]
+    assert main(["report", *said, "--compare", "raster,gscore", "--trace", str(trace)]) == 2
+    assert "--trace must come with one design" in capsys.readouterr().err
+
+
+def test_refused_clock():
+    with pytest.raises(ValueError, match=r"^Clock must be positive, not 0 Hz$"):
+        chrome_trace("a", [], [], 0)
 
 
 @pytest.mark.parametrize("name", ["lumina", "streaminggs"])
