@@ -1,6 +1,7 @@
 """Plots of several designs on the same frames: one bar, roof or point for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import altair as alt
 
@@ -21,8 +22,8 @@ _FRONTS = (("Energy over time", "time_s", "energy_j"), ("Area over time", "time_
            ("PSNR over time", "time_s", "psnr_db"), ("Area over energy", "energy_j", "area_mm2"))
 
 
-def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
-                   ) -> Iterator[Plot]:
+def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool],
+                   swept: Sequence[Mapping[str, Any]] = ()) -> Iterator[Plot]:
     """Cycles, energy, DRAM, area, roofline, and the fronts of figure over figure.
 
     Parameters
@@ -31,6 +32,8 @@ def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
         One at least.
     fronts : mapping
         Name of a design -> whether no other is better in every figure.
+    swept : sequence of mapping
+        More points for the fronts, as in :class:`splatforge.report.records.Comparison`.
 
     Yields
     ------
@@ -57,30 +60,35 @@ def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
     machines = {machine.name: machine for each in designs for machine in each.machines}
     if machines:
         yield roofline(list(machines.values()))
-    rows = [{"design": each.name, "front": fronts[each.name], **each.figures()}
-            for each in designs]
+    rows = [{"design": each.name, "parameters": "", "front": fronts[each.name], "size": 130,
+             **each.figures()} for each in designs]
+    rows += [{**row, "design": f"{row['design']}, swept", "size": 35} for row in swept]
     for title, x, y in _FRONTS:
         (title_x, factor_x, _), (title_y, factor_y, _) = FIGURES[x], FIGURES[y]
-        points = [{"design": row["design"], "front": row["front"], "x": row[x] * factor_x,
-                   "y": row[y] * factor_y} for row in rows
+        points = [{**{name: row[name] for name in ("design", "parameters", "front", "size")},
+                   "x": row[x] * factor_x, "y": row[y] * factor_y} for row in rows
                   if row[x] is not None and row[y] is not None]
         if not points:
             continue
-        color = alt.Color("design:N").sort(None).scale(range=list(_PALETTE))
-        chart = alt.Chart(alt.Data(values=points)).mark_point(size=130).encode(
+        names = list(dict.fromkeys(point["design"] for point in points))
+        color = alt.Color("design:N").scale(domain=names, range=list(_PALETTE[: len(names)]))
+        chart = alt.Chart(alt.Data(values=points)).mark_point().encode(
             x=alt.X("x:Q").title(title_x).scale(zero=True),
             y=alt.Y("y:Q").title(title_y).scale(zero=y != "psnr_db"), color=color,
             opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.4)),
+            size=alt.Size("size:Q").scale(None).legend(None),
             fill=alt.condition("datum.front", color, alt.value("transparent")),
-            tooltip=[alt.Tooltip("design:N"), alt.Tooltip("x:Q", format=".4g", title=title_x),
+            tooltip=[alt.Tooltip("design:N"), alt.Tooltip("parameters:N"),
+                     alt.Tooltip("x:Q", format=".4g", title=title_x),
                      alt.Tooltip("y:Q", format=".4g", title=title_y)])
         yield Plot(
             key=f"front_{x}_{y}", title=title,
             caption="Filled: no other is better in time, energy, area and PSNR together.",
             spec=chart_spec(chart, 280),
-            columns=("design", title_x, title_y, "on the front"),
-            rows=[(row["design"], *("-" if row[name] is None else f"{row[name] * factor:.4g}"
-                                    for name, factor in ((x, factor_x), (y, factor_y))),
+            columns=("design", "parameters", title_x, title_y, "on the front"),
+            rows=[(row["design"], row["parameters"] or "-",
+                   *("-" if row[name] is None else f"{row[name] * factor:.4g}"
+                     for name, factor in ((x, factor_x), (y, factor_y))),
                    "yes" if row["front"] else "no") for row in rows])
 
 

@@ -77,7 +77,8 @@ def _notes(designs: Sequence[ComparedDesign]) -> Iterator[str]:
 
 def comparison_html(comparison: Comparison) -> str:
     """Return the page as text."""
-    drawn = list(compared_plots(comparison.designs, comparison.fronts))
+    drawn = list(compared_plots(
+        comparison.designs, comparison.fronts, comparison.points))
     height, width, _ = comparison.reference.shape
     shown: Mapping[str, str] = {
         name: pictures.data_uri(pictures.to_bytes(image)) for name, image in (

@@ -484,6 +484,9 @@ class Comparison:
         Two at least.
     fronts : mapping of str to bool
         Design -> whether no other is better in time, energy, area and PSNR together.
+    points : sequence of mapping
+        More points of a sweep for the fronts: ``design``, ``parameters``, ``front`` as the former,
+        ``time_s``, ``energy_j``, ``area_mm2``, ``psnr_db``; the last None where pictures are equal.
     systems : sequence of SystemClaims
         Published figures of the designs beside ours.
 
@@ -502,6 +505,7 @@ class Comparison:
     reference: npt.NDArray[np.float32]
     designs: Sequence[ComparedDesign]
     fronts: Mapping[str, bool]
+    points: Sequence[Mapping[str, Any]] = ()
     systems: Sequence[SystemClaims] = ()
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -2018,6 +2019,9 @@ def report(
         "--compare", metavar="NAMES", help="In place of --design: two or more designs side by side "
         "on one page, by their models alone, as DESIGN or DESIGN:PRESET with commas between."
     )] = None,
+    swept: Annotated[Path | None, typer.Option(
+        "--swept", metavar="DIR", help="With --compare: results of a sweep from the same cameras; "
+        "points of that scene, size, number of frames and node stand in the fronts, too.")] = None,
     processes: ProcessesOption = None,
     trace: TraceOption = None,
     json_file: JsonOption = None,
@@ -2028,8 +2032,10 @@ def report(
             raise ValueError("--trace must come with one design, not with --compare")
         if parameters.preset is not None or parameters.config is not None:
             raise ValueError("--compare must name presets itself, as DESIGN:PRESET")
-        _compare(compare, drawn, behind, output, node_nm, json_file)
+        _compare(compare, drawn, behind, output, node_nm, swept, json_file)
         return
+    if swept is not None:
+        raise ValueError("--swept must come with --compare")
     import numpy as np
 
     import splatforge.claims as ledger
@@ -2085,7 +2091,7 @@ def report(
 
 
 def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path, node_nm: float,
-             json_file: str | None) -> None:
+             swept: Path | None, json_file: str | None) -> None:
     """A page of several designs on the same frames."""
     import numpy as np
 
@@ -2102,6 +2108,7 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
                for name, options in named.items()}
     gaussians, scene_record = _scene_record(drawn.scene, drawn.antialiased)
     views = drawn.cameras(gaussians, (640, 480))
+    points = [] if swept is None else _swept(swept, drawn.scene, views, node_nm)
     entries = list[pages.ComparedDesign]()
     reference = None
     for name, accelerator in designs.items():
@@ -2121,15 +2128,18 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
         entries.append(pages.compared(
             name, simulated.record(), shown[0], psnr if np.isfinite(psnr) else None))
         reference = shown[1]
-    costs = [[-value if key == "psnr_db" else value for key, value in {
-        **each.figures(), "psnr_db": 1e9 if each.psnr_db is None else each.psnr_db}.items()]
-        for each in entries]
+    on = front([
+        [row["time_s"], row["energy_j"], row["area_mm2"],
+         -np.inf if row["psnr_db"] is None else -row["psnr_db"]]
+        for row in (*(each.figures() for each in entries), *points)]).tolist()
     assert reference is not None  # there are two designs
     papers = dict.fromkeys(accelerator.name for accelerator in designs.values())
     made = pages.Comparison(
         command=_command_line(), versions=_versions(), scene=scene_record, scene_name=drawn.name,
         frames=len(views), frame=0, reference=reference, designs=entries,
-        fronts=dict(zip(designs, front(costs).tolist(), strict=True)),
+        fronts=dict(zip(designs, on[:len(entries)], strict=True)),
+        points=[{**row, "front": is_on}
+                for row, is_on in zip(points, on[len(entries):], strict=True)],
         systems=[claims for paper in papers for claims in pages.by_system(
             _own_claims(paper), {paper: "an accelerator of this page"})])
     with _progress("writing the page"):
@@ -2142,6 +2152,31 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
                            f"{1e3 * each.simulate['time_s']:.4g} ms, "
                            f"{1e3 * each.simulate['energy_j']:.3g} mJ"))
               for each in entries), ("page", str(output))])
+
+
+def _swept(folder: Path, scene: Sequence[str], views: "Sequence[Camera]", node_nm: float
+           ) -> list[dict[str, Any]]:
+    """Finished points of a sweep of the same scene, size, number of frames and node.
+
+    A result does not say its cameras: they are for the caller to choose alike.
+    """
+    from splatforge.sim.sweep_results import Results
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: must be the folder of a sweep, as `splatforge sweep -o` wrote")
+    asked = (" ".join(Path(name).name for name in scene), views[0].width, views[0].height,
+             len(views), node_nm)
+    names = "scene", "width", "height", "frames", "node_nm"
+    rows = [row for row in Results(folder).rows()
+            if row["status"] == "done" and tuple(row[name] for name in names) == asked]
+    if not rows:
+        raise ValueError("{}: must hold a finished point of scene {} at {}x{} in {} frame(s) and "
+                         "{:g} nm, there is none".format(folder, *asked))
+    return [{"design": row["design"],
+             "parameters": f"{_setting(row)}, memory {row['memory']}", "time_s": row["time_s"],
+             "energy_j": row["energy_j"], "area_mm2": row["area_mm2"],
+             "psnr_db": row["psnr_db"] if math.isfinite(row["psnr_db"]) else None}
+            for row in rows]
 
 
 def _own_claims(design: str) -> "Sequence[Mapping[str, Any]]":

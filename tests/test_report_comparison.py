@@ -114,6 +114,37 @@ def test_comparison_of_an_empty_frame(tmp_path):
     assert {"cycles", "energy", "traffic", "area"} <= set(specs)
 
 
+def test_points_of_a_sweep_stand_in_the_fronts(tmp_path, capsys):
+    """Those of the same frames, and no others; whether a point is on the front counts all."""
+    save(random_scene(200, 1), tmp_path / "a.ply")
+    asked = tmp_path / "lanes.toml"
+    asked.write_text(
+        f'scenes = ["{tmp_path / "a.ply"}"]\nsizes = ["64x40", "32x32"]\n'
+        '[[designs]]\nname = "raster"\n[designs.grid]\n"array.lanes" = [16, 32, 128]\n')
+    folder, page = tmp_path / "lanes.sweep", tmp_path / "index.html"
+    assert main(["sweep", str(asked), "-o", str(folder), "--processes", "1"]) == 0
+    said = ["report", "--scene", str(tmp_path / "a.ply"), "--compare", "raster,raster:16-lane",
+            "--swept", str(folder), "-o", str(page), "--size"]
+    assert main([*said, "64x40", "--json", str(tmp_path / "a.json")]) == 0
+    data = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert len(data["points"]) == 3
+    points = drawn_specs(page)["front_time_s_area_mm2"]["data"]["values"]
+    assert [point["design"] for point in points] == ["raster", "raster:16-lane"] + [
+        "raster, swept"] * 3
+    by_lanes = {point["parameters"]: point for point in points[2:]}
+    assert len(by_lanes) == 3
+    # The point of 16 lanes is the preset: both or neither are on the front.
+    assert points[1]["front"] == next(
+        point["front"] for name, point in by_lanes.items() if "16" in name)
+    assert points[1]["x"] == pytest.approx(next(
+        point["x"] for name, point in by_lanes.items() if "16" in name))
+    capsys.readouterr()
+    assert main([*said, "48x48"]) == 2
+    assert "must hold a finished point" in capsys.readouterr().err
+    assert main(["report", "--scene", "default", "--swept", str(folder)]) == 2
+    assert "--swept must come with --compare" in capsys.readouterr().err
+
+
 def test_refused_comparisons(written):
     _, data = written
     picture = np.zeros((4, 4, 3), np.float32)
