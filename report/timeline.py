@@ -65,7 +65,7 @@ def timeline(tracks: Sequence[UnitTrack]) -> Plot:
         x=x, x2="to:Q", y=y, y2="high:Q",
         color=alt.Color("state:N").scale(
             domain=names, range=[STATES[name] for name in names]),
-        stroke=alt.Stroke("state:N").legend(None).scale(
+        stroke=alt.Stroke("state:N").scale(
             domain=names, range=[STATES[name] for name in names]),
         tooltip=[alt.Tooltip("unit:N"), alt.Tooltip("state:N"),
                  alt.Tooltip("from:Q", format=",", title="from cycle"),

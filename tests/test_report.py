@@ -456,6 +456,8 @@ def test_browser_draws_every_plot(tmp_path, width):
         chart = body.split(f'id="chart-{key}"')[1].split("</figure>")[0]
         marks = len(re.findall(r'<path aria-label="', chart)) + chart.count("<canvas")
         assert marks >= 2, f"{key} has {marks} marks"
+    timeline = body.split('id="chart-timeline"')[1].split("</figure>")[0]
+    assert all(f">{state}</text>" in timeline for state in ("busy", "stalled", "starved", "idle"))
 
 
 @needs_chromium
