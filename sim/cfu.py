@@ -16,6 +16,7 @@ from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import GROUP_TAG_BITS, GROUPS_AHEAD, SurvivorKind
 from splatforge.sim import folded
+from splatforge.sim.reading import plain
 
 __all__ = [
     "ADDRESS", "GIVEN", "PASSED", "STALLED", "TOKEN", "TOKEN_GAUSSIAN", "TOKEN_VISIT", "behind",
@@ -75,7 +76,7 @@ def new_cfu(
     """
     arithmetic = np.zeros(0, np.int64)
     if design.filters:
-        arithmetic = folded.new_folded(cfu_schedule(design), 1, design.voxels_ahead)
+        arithmetic = folded.new_folded(cfu_schedule(plain(design)), 1, design.voxels_ahead)
     stages = _STAGES[0] if design.filters else _STAGES[1]
     rings = [design.voxels_ahead, design.voxels_ahead, 4 * stages, 2 * design.queue]
     starts = SIZE + np.concatenate([[0], np.cumsum(rings)])

@@ -17,6 +17,7 @@ from splatforge.designs.memory import MemoryTiming
 from splatforge.designs.shell import ShellDesign
 from splatforge.designs.tokens import SurvivorKind
 from splatforge.sim import folded
+from splatforge.sim.reading import plain
 
 __all__ = ["behind", "cycles", "is_idle", "is_patient", "new_ffu", "offers", "step", "takes"]
 
@@ -68,7 +69,7 @@ def new_ffu(
     shell : ShellDesign
         Bus.
     """
-    plan = ffu_schedule(design)
+    plan = ffu_schedule(plain(design))
     arithmetic = folded.new_folded(plan, len(plan.reads), decoded_beats(design))
     # Of each queue what it holds, and the registers behind it.
     rings = design.waiting + 3 + records_under_way(design) + 3

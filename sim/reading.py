@@ -82,7 +82,10 @@ def watch(design: Any) -> tuple[Any, Reads]:
 
 
 def plain(watched: Any) -> Any:
-    """The design under a watch; all of it is read."""
+    """The design under a watch; all of it is read.
+
+    A cache that is keyed by designs knows it again, which it never does a watched one.
+    """
     cls = watched.__class__
     made = object.__new__(cls)
     for each in fields(cls):

@@ -25,6 +25,7 @@ from splatforge.designs.vsu import (
     VsuDesign,
 )
 from splatforge.sim import folded
+from splatforge.sim.reading import plain
 
 __all__ = ["Rows", "behind", "cycles", "is_asking", "is_done", "is_idle", "is_loaded", "new_vsu",
            "offers", "rows_of", "step"]
@@ -110,7 +111,7 @@ def new_vsu(
     shell : ShellDesign
         Bus.
     """
-    arithmetic = folded.new_folded(vsu_schedule(design), VOXEL_BEATS, design.buffer_beats)
+    arithmetic = folded.new_folded(vsu_schedule(plain(design)), VOXEL_BEATS, design.buffer_beats)
     queue = 4 * (design.waiting_rows + ROWS_UNDER_WAY)
     state = np.zeros(QUEUE + queue + len(arithmetic), np.int64)
     state[QUEUE + queue:] = arithmetic
