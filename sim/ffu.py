@@ -69,7 +69,9 @@ def new_ffu(
     shell : ShellDesign
         Bus.
     """
-    plan = ffu_schedule(plain(design))
+    # Read as a whole: no cache of schedules knows a watched design again.
+    design = plain(design)
+    plan = ffu_schedule(design)
     arithmetic = folded.new_folded(plan, len(plan.reads), decoded_beats(design))
     # Of each queue what it holds, and the registers behind it.
     rings = design.waiting + 3 + records_under_way(design) + 3
