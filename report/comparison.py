@@ -51,7 +51,7 @@ def _rows(comparison: Comparison) -> Iterator[Sequence[str]]:
         yield (
             each.name, f"{of['cycles']:,}",
             plots.si(of["clock_hz"], "Hz") + (", assumed" if of["clock_assumed"] else ""),
-            plots.si(of["time_s"], "s"), f"{of['fps']:.4g}",
+            plots.si(of["time_s"], "s"), plots.ratio(of["fps"]),
             plots.si(of["energy_j"], "J", 3),
             "-" if of["area_mm2"] is None else f"{of['area_mm2']:.3g} mm²",
             plots.si(of["bytes_read"], "B"), plots.si(of["bytes_written"], "B"),

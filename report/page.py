@@ -62,15 +62,22 @@ def html(report: Report) -> str:
 def render(template: str, drawn: Sequence[plots.Plot], **values: Any) -> str:
     """Return a page from its template: the plots, and whatever it needs beside them."""
     page = Path(__file__).parent
+    specs = [{"key": plot.key, "spec": plot.spec, "aspect": plot.aspect} for plot in drawn]
+    return fill(
+        template,
+        plots={plot.key: plot for plot in drawn}, specs=script_json(specs),
+        css=Markup((page / "page.css").read_text("utf-8")),
+        js=Markup((page / "page.js").read_text("utf-8")),
+        **values)
+
+
+def fill(template: str, **values: Any) -> str:
+    """Return a page from its template; ``vega`` in it is all that draws a plot."""
     environment = Environment(
         loader=PackageLoader("splatforge.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    specs = [{"key": plot.key, "spec": plot.spec, "aspect": plot.aspect} for plot in drawn]
     return environment.get_template(template).render(
-        plots={plot.key: plot for plot in drawn}, specs=script_json(specs),
-        css=Markup((page / "page.css").read_text("utf-8")),
-        js=Markup((page / "page.js").read_text("utf-8")),
         vega=Markup(
             vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue] - has a default
             .replace("</script", "<\\/script")), **values)

@@ -1,12 +1,13 @@
 """Plots of a sweep: fronts of designs, and what one parameter is worth at a time."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+
+from splatforge.report.page import fill, script_json
 
 __all__ = ["fronts", "grid", "page", "turned"]
 
@@ -177,16 +178,7 @@ def page(groups: Sequence[Group], title: str, note: str) -> str:
     title, note : str
         Its heading, and the line below.
     """
-    import vl_convert
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("splatforge.report", "."), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    specs = [spec for _, charts in groups for spec in charts]
-    bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue] - has a default
-    return environment.get_template("sweep.html").render(
-        title=title, note=note, groups=[(heading, len(charts)) for heading, charts in groups],
-        specs=Markup(json.dumps(specs, allow_nan=False).replace("<", "\\u003c")),
-        vega=Markup(bundle.replace("</script", "<\\/script")))
+    return fill(
+        "sweep.html", title=title, note=note,
+        groups=[(heading, len(charts)) for heading, charts in groups],
+        specs=script_json([spec for _, charts in groups for spec in charts]))

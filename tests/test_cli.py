@@ -1027,12 +1027,16 @@ def test_energy_of_a_unit_of_gscore(capsys, scene_file, tmp_path):
 
 @pytest.mark.parametrize("design", ["raster", "gscore"])
 def test_a_table_without_the_core_s_blocks(capsys, scene_file, tmp_path, design):
-    """What a table of one unit does not say is not taken from operators without a word."""
+    """What a table of one unit does not say is named, not looked for in operators.
+
+    Of these nothing is known at its node, and an error would speak of that.
+    """
     table = tmp_path / "unit.toml"
     written = (Path(cli.__file__).parents[1] / "sim/energy_gscore_sg13g2.toml").read_text("utf-8")
     table.write_text("\n".join(
         entry for entry in re.split(r"\n(?=\[)", written)
-        if entry.startswith("[measured.sg13g2.lists.")).replace("sg13g2", "own"), "utf-8")
+        if entry.startswith("[measured.sg13g2.lists.")).replace("sg13g2", "own").replace(
+            "node_nm = 130", "node_nm = 180"), "utf-8")
     status, _, err = run(capsys, "simulate", design, "--scene", scene_file, "--size", "32x32",
                          "--costs", table)
     assert (status, "measured.own.alpha.flip_flops" in err) == (2, True)
