@@ -27,7 +27,7 @@ WRITES_IN_FLIGHT = 64
 
 #: Performance counters in register order: (name, unit, what it counts).
 COUNTERS = (
-    ("cycles", "cycles", "accepted START write to last write response"),
+    ("cycles", "cycles", "accepted START write to the last write response of the framebuffer"),
     ("projecting", "cycles", "part of cycles before pass 2 begins"),
     ("ccu_busy", "cycles", "a beat of a Gaussian was taken"),
     ("ccu_stalled", "cycles", "a Gaussian waited for room behind the arithmetic"),

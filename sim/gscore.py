@@ -48,7 +48,7 @@ __all__ = ["simulate"]
 
 # Counts of a frame that no unit keeps.
 (CYCLES, PROJECTING, READ_STALLED, PARTITION, CHUNK, FEATURE, RECORD, LISTS_BUSY, LISTS_STALLED,
- BUCKETED, WRITTEN, HUNG, COUNTS) = range(13)
+ BUCKETED, WRITTEN, HUNG, ANSWERED, COUNTS) = range(14)
 #: What is looked at over the frame, in the order of the looks' columns.
 LOOKED = ("ccu_busy", "ccu_stalled", "lists_busy", "lists_stalled", "qsu_busy", "qsu_stalled",
           "bsu_busy", "array_busy", "array_starved", "array_skipped", "array_blocked",
@@ -102,18 +102,18 @@ def _compile_frame(digest: str):
         for number in range(tiles):
             total += min(16, height - number // tiles_x * 16)
         still = np.int64(0)
-        # The cycle of the last response; from the second behind it on nothing more is asked for,
-        # and the frame ends one cycle behind that in which all units are quiet.
-        last_response, finish, settled = np.int64(-1), np.int64(-1), np.int64(-1)
+        # The cycle of the framebuffer's last response; from the second behind it on nothing more is
+        # asked for, and counters stand behind the cycle in which all units are quiet.
+        last_response, settled = np.int64(-1), np.int64(-1)
+        quiet = False
 
         now = np.int64(1)
-        while finish < 0 or now <= finish:
+        while not quiet:
             moved = False
             stop = last_response >= 0 and now >= last_response + 2
-            if (stop and finish < 0 and served == asked and reads[arbiter.VALID] == 0
-                    and of_vru[vru.ADDRESS] == 0 and bsu_reader[list_reader.ADDRESS] == 0
-                    and qsu_reader[list_reader.ADDRESS] == 0 and lists.idle(of_lists)):
-                finish = now + 1
+            quiet = (stop and served == asked and reads[arbiter.VALID] == 0
+                     and of_vru[vru.ADDRESS] == 0 and bsu_reader[list_reader.ADDRESS] == 0
+                     and qsu_reader[list_reader.ADDRESS] == 0 and lists.idle(of_lists))
             if last_response >= 0 and settled < 0 and bus.idle(m, banked):
                 settled = now
             # ---- The bus as it is before this edge.
@@ -125,7 +125,10 @@ def _compile_frame(digest: str):
                 or (owner == 1 and list_beat) or (owner == 2 and of_store[store.LEFT] > 0))
             data_taken = bus.may_write_beat(m, banked, now, data_valid)
             response = bus.respond(m, banked, now)
-            answered = arbiter.answered(writes) if response else np.int64(-1)
+            answered = np.int64(-1)
+            if response:
+                answered = arbiter.answered(writes)
+                counts[ANSWERED] = now
             if describing:
                 if read_ready:
                     bus.read(m, banked, now, descriptor_address, 4)
@@ -442,7 +445,9 @@ def simulate(
 ) -> Run:
     """Step one frame to its last write response, and on until nothing is in flight.
 
-    What arrives behind the last response is counted, as in hardware, but for its cycles.
+    The counter of cycles stands still behind the framebuffer's last response, the others do not, as
+    in hardware: of a tile that ends early, lists may still be on their way to memory, and
+    :attr:`~splatforge.sim.run.Run.cycles` end with theirs.
 
     Parameters
     ----------
@@ -555,7 +560,7 @@ def simulate(
     run_counters = {name: int(values[name]) for name, _, _ in COUNTERS}
     read_beats = sum(run_counters[name] for name in design.read_counters) // beat_bytes
     return Run.of(
-        design, run_counters, tile_ends,
+        design, run_counters, tile_ends, cycles=int(counts[ANSWERED]),
         windows=(Windows.of_looks(LOOKED, looks, {**run_counters, "read_beats": read_beats}),),
         actions={"rows_sorted": int(of_bsu[bsu.ROWS]), "bucket_entries": int(counts[BUCKETED])},
         dram=count(timing.dram, m) if isinstance(timing, BankedMemory) else None,

@@ -51,10 +51,11 @@ class Run:
     requests: np.ndarray | None = None
 
     @classmethod
-    def of(cls, design: AcceleratorDesign, counters: Mapping[str, int], tile_ends: np.ndarray,
-           **more: Any) -> Self:
-        """A run from the counters of a design."""
+    def of(cls, design: AcceleratorDesign, counters: Mapping[str, int], tile_ends: np.ndarray, *,
+           cycles: int | None = None, **more: Any) -> Self:
+        """A run from the counters of a design, among them its cycles if they are not given."""
         return cls(
-            cycles=counters["cycles"], counters=counters, tile_ends=tile_ends,
+            cycles=counters["cycles"] if cycles is None else cycles,
+            counters=counters, tile_ends=tile_ends,
             bytes_read=sum(counters[name] for name in design.read_counters),
             bytes_written=sum(counters[name] for name in design.write_counters), **more)

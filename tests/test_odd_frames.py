@@ -1,4 +1,4 @@
-"""Frames of Voyager's client that are no whole number of tiles, or empty."""
+"""Frames of GSCore and of Voyager's client that are no whole number of tiles, or empty."""
 
 import math
 from dataclasses import replace
@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from splatforge.designs.array import ArrayDesign
+from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.voyager import PRESETS
 from splatforge.scenes import Camera, default_camera, resolve
 from splatforge.verification.cosim import cosim
 
-#: Fewer lanes are built sooner.
-DESIGN = PRESETS["16-lane"]
+#: Fewer lanes are built sooner, and have been for other tests.
+DESIGNS = {"gscore": GscoreDesign(array=ArrayDesign(lanes=16)), "voyager": PRESETS["16-lane"]}
 
-pytestmark = [pytest.mark.rtl, pytest.mark.matrix]
+pytestmark = [pytest.mark.rtl, pytest.mark.parametrize("core", DESIGNS)]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,10 @@ def check(result):
         assert frame.rtl_counters == frame.model_counters
 
 
-def test_odd_size(scene):
+@pytest.mark.matrix
+def test_odd_size(core, scene):
     """The last tiles of 333x217 have 13 columns and 9 rows."""
-    result = cosim("voyager", DESIGN, scene, [default_camera(scene, 333, 217)])
+    result = cosim(core, DESIGNS[core], scene, [default_camera(scene, 333, 217)])
     check(result)
     assert result.psnr_db_vs_float >= 45
     assert result.psnr_db_vs_float_non_background >= 45
@@ -44,10 +47,11 @@ def test_odd_size(scene):
     assert counters["pixel_bytes"] == 4 * 333 * 217
 
 
-def test_empty_frame(scene):
+@pytest.mark.matrix
+def test_empty_frame(core, scene):
     """Nothing is seen: the background; then a frame that is not empty, without a reset between."""
     away = Camera.look_at((0, 0, 1e6), (0, 0, 2e6), (0, 1, 0), width=50, height=35)
-    result = cosim("voyager", DESIGN, scene, [away, default_camera(scene, 64, 48)],
+    result = cosim(core, DESIGNS[core], scene, [away, default_camera(scene, 64, 48)],
                    background=(1.0, 0.5, 0.0))
     check(result)
     empty, full = result.frames
@@ -55,3 +59,15 @@ def test_empty_frame(scene):
     assert empty.rtl_counters["pixel_bytes"] == 4 * 50 * 35
     assert empty.psnr_db_vs_float >= 45
     assert full.rtl_counters["visible"] > 0
+
+
+def test_a_pixel_that_ends_before_its_lists(core, scene):
+    """3,000 Gaussians on one pixel: it is written, and what they were partitioned into still goes.
+
+    The frame ends with the bus, the counter of cycles with the framebuffer; stalls are counted on.
+    """
+    result = cosim(core, DESIGNS[core], scene, [default_camera(scene, 1, 1)])
+    check(result)
+    frame, = result.frames
+    assert frame.rtl_counters["partitions"] > 0
+    assert frame.rtl_counters["cycles"] < frame.rtl_cycles
