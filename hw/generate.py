@@ -1,9 +1,11 @@
 """Verilog of the components, with a stable text and one module for identical parts."""
 
+import contextlib
+import gc
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -223,6 +225,27 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     return Vru(design.vru, design.shell)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cycles: of Amaranth's tens of millions of objects all live until the end.
+
+    Half of the time of a large accelerator is spent on looking at them again and again.
+    """
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _converted(top: Elaboratable, name: str) -> str:
+    """RTLIL as Amaranth writes it: a module for every instance."""
+    with _uncollected():
+        return rtlil_backend.convert(top, name=name, emit_src=False)
+
+
 def verilog(name: str, design: AcceleratorDesign | None = None) -> str:
     """Verilog of unit `name`: no source paths, fixed top name, the same text on every run.
 
@@ -240,7 +263,7 @@ def to_verilog(top: Elaboratable, name: str) -> str:
         If Yosys, which writes it, ends in disorder.
     """
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    text = rtlil_backend.convert(top, name=name, emit_src=False)
+    text = _converted(top, name)
     if len(text) > _LARGE_RTLIL:
         text = _share_all_rtlil(text)
     try:
@@ -284,7 +307,7 @@ def rtlil(name: str, design: AcceleratorDesign | None = None) -> str:
 
 def to_rtlil(top: Elaboratable, name: str) -> str:
     """RTLIL of any component, the top module called `name`."""
-    return _share_all_rtlil(rtlil_backend.convert(top, name=name, emit_src=False))
+    return _share_all_rtlil(_converted(top, name))
 
 
 def register_map(design: AcceleratorDesign) -> dict[str, object]:
