@@ -1,6 +1,7 @@
 """What the units did over a frame: windows that add up to the counters, and the trace of them."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -129,6 +130,30 @@ def test_trace_is_one_that_viewers_load():
               for share in event["args"].values()]
     assert 0 <= min(shares) <= max(shares) <= 100.0001
     assert len([event for event in events if event.get("cat") == "tile"]) == 2 * 15
+
+
+@pytest.mark.parametrize("clock_hz", [736_242_541.6, 1e9, 333_333_333.3])
+def test_perfetto_drops_no_slice(clock_hz):
+    """As its importer reads: nanoseconds by rounding, and what crosses an end is dropped."""
+    run = simulated("raster", frames=2)
+    trace = chrome_trace(
+        "raster on a scene",
+        [[UnitTrack.of(track) for track in run.tracks(frame)] for frame in range(2)],
+        [each.cycles for each in run.runs], clock_hz,
+        tiles=[run.tile_spans(frame) for frame in range(2)])
+    ended_ns: dict[int, int] = {}
+    dropped, read = [], 0
+    for event in json.loads(json.dumps(trace))["traceEvents"]:
+        if event["ph"] != "X":
+            continue
+        read += 1
+        begun_ns, duration_ns = (math.floor(1000 * event[key] + 0.5) for key in ("ts", "dur"))
+        assert duration_ns > 0
+        if begun_ns < ended_ns.get(event["tid"], 0):
+            dropped.append(event)
+        ended_ns[event["tid"]] = begun_ns + duration_ns
+    assert read > 40
+    assert not dropped, f"{len(dropped)} of {read} slices"
 
 
 def test_trace_of_the_command(tmp_path, capsys):
