@@ -41,20 +41,24 @@ def pace(text: str) -> str:
     return plain(" ".join(found))
 
 
-def parameters_of(unit: str, design: AcceleratorDesign) -> Any:
-    """The part of a design that holds the parameters of `unit`."""
+def parameters_of(unit: str, design: AcceleratorDesign) -> tuple[str, Any]:
+    """Dotted name and the part of a design that holds the parameters of `unit`; None of none."""
     if unit == "registers":
-        return design.shell
+        return "shell", design.shell
     wanted = f"{unit}design"
 
-    def search(part: Any) -> Any:
+    def search(name: str, part: Any) -> tuple[str, Any]:
         if type(part).__name__.lower() == wanted:
-            return part
-        inside = (getattr(part, field.name) for field in fields(part))
-        return next((found for each in inside if is_dataclass(each)
-                     if (found := search(each)) is not None), None)
+            return name, part
+        for field in fields(part):
+            inside = getattr(part, field.name)
+            if is_dataclass(inside):
+                found = search(f"{name}.{field.name}".lstrip("."), inside)
+                if found[1] is not None:
+                    return found
+        return "", None
 
-    return search(design)
+    return search("", design)
 
 
 def is_format(value: Any) -> bool:
@@ -102,8 +106,9 @@ def unit_sections(name: str) -> list[str]:
     lines = []
     for unit in units_of(name):
         text = getdoc(COMPONENTS[unit]) or ""
-        part = parameters_of(unit, design)
-        found = list(leaves(part)) if part is not None else []
+        where, part = parameters_of(unit, design)
+        found = [(f"{where}.{key}".lstrip("."), value)
+                 for key, value in (leaves(part) if part is not None else ())]
         numbers = [f"`{key}` = {spelled(value)}" for key, value in found if not is_format(value)]
         formats = [f"`{key}` {spelled(value)}" for key, value in found if is_format(value)]
         # In a definition list rows of any length are readable on a narrow screen.

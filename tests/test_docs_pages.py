@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.cli import main
+from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.hw.generate import COMPONENTS, UNITS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -119,9 +120,23 @@ def test_every_unit_has_its_row_and_its_section(name):
         assert f"### `{unit}`" in lines
         assert f"({name}-{unit})=" in lines
     text = "\n".join([*rows, *lines])
-    assert "`lanes` = 64" in text or name == "lumina"
+    assert "`array.lanes` = 64" in text or name == "lumina"
+    assert "array.alpha.table_entries`" in text or name == "lumina"
     assert ":class:" not in text
     assert "``" not in text
+
+
+@pytest.mark.parametrize("name", sorted(UNITS))
+def test_a_parameter_has_the_name_that_a_sweep_takes(name):
+    """As a page spells it, so it is turned."""
+    lines = from_code.unit_sections(name)
+    named = re.findall(r"`([\w.]+)`(?: = |\s(?:[US]Q|float))", " ".join(
+        line for line in lines if line.startswith(": ")))
+    assert len(named) > 8
+    for each in named:
+        part = ACCELERATORS[name].design
+        for step in each.split("."):
+            part = getattr(part, step)
 
 
 def test_every_accelerator_and_system_has_its_page():
