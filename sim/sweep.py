@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -388,6 +389,10 @@ def processes(number: int) -> Iterator[Executor]:
     if number == 1:
         yield Here()
         return
+    # What a killed sweep leaves is cleared up by multiprocessing's tracker, which need not warn.
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    if quiet not in sys.warnoptions:
+        sys.warnoptions.append(quiet)
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     threads = max(1, (os.cpu_count() or 1) // number)

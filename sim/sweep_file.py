@@ -21,6 +21,8 @@ _SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 #: Names beside those of a design: its memory, its clock, its process.
 _MEMORY, _CLOCK, _NODE = "memory", "clock_mhz", "node_nm"
 _KEYS = ("scenes", "sizes", "cameras", "trajectory", "frames", "designs")
+#: What TOML calls them.
+_KINDS = {str: "strings", list: "lists", dict: "tables, [[designs]]"}
 _DESIGN_KEYS = ("name", "preset", "set", "grid", "zip", "each")
 
 
@@ -92,7 +94,7 @@ class SweepFile:
     def _point(self, view: View, axes: Axes, turned: str, values: Mapping[str, Any]) -> Point:
         given = {**axes.fixed, **values}
         point = Point(view=view, name=axes.name, preset=axes.preset, design=None,
-                      parameters=values, turned=turned)
+                      parameters=dict(given), turned=turned)
         memory = given.pop(_MEMORY, "fixed")
         if memory == "fixed":
             memory = MemoryTiming()
@@ -169,7 +171,7 @@ def _known(path: Path, where: str, table: Mapping[str, Any], names: Sequence[str
 def _list(path: Path, what: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:
     if not isinstance(value, list) or not value or not all(
             isinstance(each, kinds) for each in value):
-        kind = " or ".join(each.__name__ for each in kinds)
+        kind = " or ".join(_KINDS[each] for each in kinds)
         raise ValueError(f"{path}: {what} must be a list of {kind}, one at least, not {value!r}")
     return value
 
@@ -201,6 +203,9 @@ def _axes(path: Path, where: str, table: Mapping[str, Any]) -> Axes:
 
     def axis(kind: str, keys: str, values: Any) -> tuple[Mapping[str, Any], ...]:
         what = f"{where}.{kind}.{keys}"
+        if isinstance(values, Mapping):
+            raise ValueError(f"{path}: {what} must stand in quotes, with all of its dots: "
+                             f"\"{keys}.{next(iter(values), 'NAME')}\" = [...]")
         if not isinstance(values, list) or not values:
             raise ValueError(f"{path}: {what} must be a list of values, one at least, "
                              f"not {values!r}")

@@ -1686,9 +1686,14 @@ def sweep(
     else:
         count = min(count, len(points))
         pool, window = workers_here(count), 2 * count
-    with _countdown("working out") as tell, pool as executor:
-        rows = work_out(points, folder, executor=executor, window=window, lane=lane,
-                        progress=tell)
+    try:
+        with _countdown("working out") as tell, pool as executor:
+            rows = work_out(points, folder, executor=executor, window=window, lane=lane,
+                            progress=tell)
+    except KeyboardInterrupt:
+        print(f"splatforge: {folder} keeps what is done; the same command goes on from there",
+              file=sys.stderr)
+        raise
     spent_s = time.perf_counter() - start
     done = [row for row in rows if row["status"] == "done"]
     on = front([[-row[key] if key == "psnr_db" else row[key] for key in keys] for row in done]
@@ -1730,9 +1735,13 @@ def _sweep_views(asked: "SweepFile") -> "list[View]":
     return views
 
 
+#: Between two lines of progress.
+_LINE_S = 60.0
+
+
 @contextmanager
 def _countdown(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on stderr while a terminal watches."""
+    """A bar with the time left on stderr; a line a minute where no terminal watches."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -1749,15 +1758,37 @@ def _countdown(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, speed_estimate_period=600,
                   disable=not console.is_terminal) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        first: list[tuple[float, int]] = []
+        said_s = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal said_s
+            bar.update(task, completed=done, total=total)
+            now_s = time.monotonic()
+            if not first:
+                first.append((now_s, done))
+            if console.is_terminal or now_s < said_s + _LINE_S or done == first[0][1]:
+                return
+            said_s = now_s
+            left_s = (now_s - first[0][0]) / (done - first[0][1]) * (total - done)
+            print(f"{text}: {done:,} of {total:,}, some {left_s:.0f} s left", file=sys.stderr,
+                  flush=True)
+
+        yield tell
 
 
 def _setting(row: Mapping[str, Any]) -> str:
-    """What was turned in a point, and to what."""
+    """What a point has that is not usual: its preset, what was turned, its memory and node."""
     from splatforge.sim.sweep_results import COLUMNS
 
     named = [f"{name} {value}" for name, value in row.items()
              if name not in COLUMNS.names and value is not None]
+    if row["preset"] != "default":
+        named.insert(0, row["preset"])
+    if row["memory"] != "fixed":
+        named.append(f"memory {row['memory']}")
+    if row["node_nm"] != 28:
+        named.append(f"node_nm {row['node_nm']:g}")
     return ", ".join(named) or row["preset"]
 
 
@@ -2173,7 +2204,8 @@ def _swept(folder: Path, scene: Sequence[str], views: "Sequence[Camera]", node_n
         raise ValueError("{}: must hold a finished point of scene {} at {}x{} in {} frame(s) and "
                          "{:g} nm, there is none".format(folder, *asked))
     return [{"design": row["design"],
-             "parameters": f"{_setting(row)}, memory {row['memory']}", "time_s": row["time_s"],
+             "parameters": _setting(row) + (", memory fixed" if row["memory"] == "fixed" else ""),
+             "time_s": row["time_s"],
              "energy_j": row["energy_j"], "area_mm2": row["area_mm2"],
              "psnr_db": row["psnr_db"] if math.isfinite(row["psnr_db"]) else None}
             for row in rows]

@@ -1,6 +1,7 @@
 """Sweeps: workloads are shared where that changes nothing; what is done is kept, and done once."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splatforge.cli import main
+from splatforge import cli
+from splatforge.cli import _setting, main
 from splatforge.designs.accelerators import ACCELERATORS
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.dram import PRESETS as DRAMS
@@ -366,6 +368,90 @@ def test_results_are_read_by_whatever_reads_parquet(view, file, tmp_path, cache)
     assert {"cycles", "array.lanes", "memory.latency_cycles"} <= set(table.column_names)
 
 
+BESIDE = """
+sizes = ["32x16"]
+[[designs]]
+name = "raster"
+[designs.set]
+"array.lanes" = 32
+[designs.grid]
+memory = ["fixed", "lpddr4-3200"]
+node_nm = [28, 16]
+clock_mhz = [300, 450.5]
+"""
+
+
+def test_memory_node_and_clock_are_columns_and_said(tmp_path, cache, monkeypatch, capsys):
+    """What is turned beside the design is read back by its name, and said in a table."""
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(cache))
+    file = tmp_path / "beside.toml"
+    file.write_text(BESIDE)
+    assert main(["sweep", str(file), "--processes", "1", "--pareto", "time,energy"]) == 0
+    table = pq.read_table(tmp_path / "beside.sweep")
+    assert len(table.column_names) == len(set(table.column_names))
+    names = "memory", "node_nm", "clock_mhz", "array.lanes"
+    assert sorted(zip(*(table[name].to_pylist() for name in names), strict=True)) == sorted(
+        (memory, node, clock, 32) for memory in ("fixed", "lpddr4-3200") for node in (28.0, 16.0)
+        for clock in (300.0, 450.5))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "node_nm 16" in said
+
+
+def test_a_point_is_named_by_all_that_is_not_usual():
+    usual = {"preset": "default", "memory": "fixed", "node_nm": 28.0}
+    assert _setting(usual) == "default"
+    assert _setting(usual | {"array.lanes": 16, "preset": "published", "cfu.units": None}) == (
+        "published, array.lanes 16")
+    assert _setting(usual | {"array.lanes": 16, "memory": "lpddr4-3200", "node_nm": 7.0}) == (
+        "array.lanes 16, memory lpddr4-3200, node_nm 7")
+
+
+def test_a_folder_has_the_columns_of_all_its_sweeps(view, file, tmp_path, cache):
+    """What a later sweep turns for the first time is not left out by whoever reads the folder."""
+    folder = tmp_path / "out"
+    narrow = FILE.replace('"memory.latency_cycles" = [50, 100]', "clock_mhz = [300]").partition(
+        "[designs.each]")[0]
+    for text in (narrow, FILE):
+        file.write_text(text)
+        sweep(read(file).points([view]), folder, cache=cache)
+    table = pq.read_table(folder)
+    assert table.num_rows == 15
+    assert table["clock_mhz"].to_pylist().count(300.0) == 3
+    assert table["memory.latency_cycles"].to_pylist().count(50) == 6
+    assert table["counters"].null_count == 0
+    before = parts_of(folder)
+    file.write_text(narrow.replace("[300]", "[300, 301]"))
+    sweep(read(file).points([view]), folder, cache=cache)
+    assert before.items() <= parts_of(folder).items(), "with no new column files stay as they are"
+
+
+def test_columns_of_two_kinds_hold_both(tmp_path):
+    with Results(tmp_path) as results:
+        for key, value in (("a", 1), ("b", 2.5), ("c", "UQ(1,2)"), ("d", True)):
+            results._schema = None
+            results.append([{"key": key, "a.b": value, "counters": {"x": 1}}])
+    assert pq.read_table(tmp_path).sort_by("key")["a.b"].to_pylist() == [
+        "1.0", "2.5", "UQ(1,2)", "True"]
+
+
+def test_an_interrupted_sweep_says_how_it_goes_on(file, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "sweep", interrupted)
+    assert main(["sweep", str(file), "-o", str(tmp_path / "out"), "--processes", "1"]) == 130
+    assert "out keeps what is done; the same command goes on" in capsys.readouterr().err
+
+
+def test_progress_is_lines_where_no_terminal_watches(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_LINE_S", 0.0)
+    with cli._countdown("working out") as tell:
+        for done in (2, 2, 4):
+            tell(done, 6)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"working out: 4 of 6, some \d+ s left", line)
+
+
 def test_an_interrupted_write_leaves_nothing(view, tmp_path, monkeypatch):
     import pyarrow.parquet
 
@@ -463,6 +549,9 @@ def test_a_folder_that_is_a_file(file):
     ('"32x16"', '"32 x 16"', r"sizes must be such as 640x480"),
     ("scenes = ", "scene = ", r"scene is no field; there are scenes, sizes"),
     ("[[designs]]", "[designs", r"not TOML"),
+    ('"array.lanes"', "array.lanes",
+     r'grid.array must stand in quotes, with all of its dots: "array.lanes" = \[...\]'),
+    ('scenes = ["default"]', 'scenes = "default"', r"scenes must be a list of strings or lists"),
     ('"array.lanes"', '"array.alpha"', r"made of parameters; turn one of array.alpha.form,"),
 ])
 def test_a_wrong_file_is_told_by_file_field_and_names(file, old, new, message):
@@ -545,10 +634,11 @@ def workers_of(process):
 def test_a_killed_sweep_goes_on(processes, file, view, tmp_path, cache, monkeypatch):
     """SIGKILL in mid-sweep: what is in the folder stays as it is, and only the rest is computed."""
     file.write_text(FILE.replace("[50, 100]", str(list(range(10, 250)))))
-    out = tmp_path / "out"
+    out, said = tmp_path / "out", tmp_path / "said"
     environment = {**os.environ, "SPLATFORGE_CACHE": str(cache)}
-    child = subprocess.Popen(command(file, out, "--processes", str(processes)), env=environment,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with said.open("wb") as stderr:
+        child = subprocess.Popen(command(file, out, "--processes", str(processes)),
+                                 env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
     deadline = time.monotonic() + 300
     while len(list(out.glob("part-*.parquet"))) < 3:
         assert child.poll() is None
@@ -562,6 +652,7 @@ def test_a_killed_sweep_goes_on(processes, file, view, tmp_path, cache, monkeypa
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline, "workers must end with the sweep"
         time.sleep(0.02)
+    assert "resource_tracker" not in said.read_text(), "nobody can mend what it warns of"
     points = read(file).points([view])[:60]
     known = Results(out).keys()
     assert known
