@@ -1,5 +1,6 @@
 """Plots of several designs on the same frames: one bar, roof or point for each."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import altair as alt
 
 from splatforge.report.plots import COLORS, Plot, chart_spec, roofline, si
 from splatforge.report.records import ComparedDesign
-from splatforge.report.sweep import FIGURES
+from splatforge.report.sweep import FIGURES, together
 
 __all__ = ["compared_plots"]
 
@@ -31,7 +32,7 @@ def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
     designs : sequence of ComparedDesign
         One at least.
     fronts : mapping
-        Name of a design -> whether no other is better in every figure.
+        Name of a design -> whether no other that does the same stages is better in every figure.
     swept : sequence of mapping
         More points for the fronts, as in :class:`splatforge.report.records.Comparison`.
 
@@ -72,18 +73,22 @@ def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
             continue
         names = list(dict.fromkeys(point["design"] for point in points))
         color = alt.Color("design:N").scale(domain=names, range=list(_PALETTE[: len(names)]))
-        chart = alt.Chart(alt.Data(values=points)).mark_point().encode(
+        marks = [{**each, "size": each["size"] * (1 + math.log10(each["count"]))}
+                 for each in together(points, "x", "y")]
+        chart = alt.Chart(alt.Data(values=marks)).mark_point().encode(
             x=alt.X("x:Q").title(title_x).scale(zero=True),
             y=alt.Y("y:Q").title(title_y).scale(zero=y != "psnr_db"), color=color,
             opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.4)),
             size=alt.Size("size:Q").scale(None).legend(None),
             fill=alt.condition("datum.front", color, alt.value("transparent")),
             tooltip=[alt.Tooltip("design:N"), alt.Tooltip("parameters:N"),
+                     alt.Tooltip("count:Q", title="designs here"),
                      alt.Tooltip("x:Q", format=".4g", title=title_x),
                      alt.Tooltip("y:Q", format=".4g", title=title_y)])
         yield Plot(
             key=f"front_{x}_{y}", title=title,
-            caption="Filled: no other is better in time, energy, area and PSNR together.",
+            caption="Filled: no other that does the same part of a frame is better in time, "
+            "energy, area and PSNR together. Larger: several in one place.",
             spec=chart_spec(chart, 280),
             columns=("design", "parameters", title_x, title_y, "on the front"),
             rows=[(row["design"], row["parameters"] or "-",

@@ -483,7 +483,7 @@ class Comparison:
     designs : sequence of ComparedDesign
         Two at least.
     fronts : mapping of str to bool
-        Design -> whether no other is better in time, energy, area and PSNR together.
+        Design -> whether no other that does its stages is better in time, energy, area and PSNR.
     points : sequence of mapping
         More points of a sweep for the fronts: ``design``, ``parameters``, ``front`` as the former,
         ``time_s``, ``energy_j``, ``area_mm2``, ``psnr_db``; the last None where pictures are equal.

@@ -9,7 +9,7 @@ import altair as alt
 
 from splatforge.report.page import fill, script_json
 
-__all__ = ["fronts", "grid", "page", "turned"]
+__all__ = ["fronts", "grid", "page", "together", "turned"]
 
 #: Figure -> axis title, factor, whether more is better.
 FIGURES: Mapping[str, tuple[str, float, bool]] = {
@@ -22,6 +22,8 @@ FIGURES: Mapping[str, tuple[str, float, bool]] = {
 _COLORS = ("#0072b2", "#c46a00", "#00896b", "#b0569a", "#56748f", "#8a6d00", "#d55e00", "#444b54")
 #: Two fit side by side on a desk, one on a telephone.
 _SIZE = {"width": 290, "height": 220}
+#: Marks as near as that are one, which tells so many of its designs.
+_COVERED_PX, _NAMED = 3.0, 4
 
 
 def _finite(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Mapping[str, Any]]:
@@ -33,10 +35,44 @@ def _axis(kind: Any, name: str) -> Any:
     return kind(f"{name}:Q").title(FIGURES[name][0]).scale(zero=False)
 
 
+def together(points: Sequence[Mapping[str, Any]], x: str, y: str) -> list[dict[str, Any]]:
+    """Marks that would cover each other as one; small ones, and a front's, above others.
+
+    Parameters
+    ----------
+    points : sequence of mapping
+        ``design``, ``front``, ``parameters``, figures `x` and `y`, and perhaps ``size``. Points of
+        one design, all or none of them on the front, become one where some 3 pixels apart.
+
+    Returns
+    -------
+    list of dict
+        The first of each place, with ``count``, how many are there, and in ``parameters`` what some
+        of them are.
+    """
+    if not points:
+        return []
+    spans = {name: (max(each[name] for each in points) - min(each[name] for each in points)) or 1.0
+             for name in (x, y)}
+    places: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for each in points:
+        at = (round(each[x] / spans[x] * _SIZE["width"] / _COVERED_PX),
+              round(each[y] / spans[y] * _SIZE["height"] / _COVERED_PX))
+        places.setdefault((each["design"], each["front"], *at), []).append(each)
+    made = []
+    for here in places.values():
+        names = list(dict.fromkeys(each["parameters"] for each in here if each["parameters"]))
+        more = f" | {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        made.append({**here[0], "count": len(here),
+                     "parameters": " | ".join(names[:_NAMED]) + more})
+    return sorted(made, key=lambda each: (-each.get("size", 0), each["front"]))
+
+
 def _values(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> alt.Data:
-    return alt.Data(values=[
+    return alt.Data(values=together([
         {**{name: row[name] for name in ("design", "scene", "turned", "front", "parameters")},
-         x: row[x] * FIGURES[x][1], y: row[y] * FIGURES[y][1]} for row in _finite(rows, x, y)])
+         x: row[x] * FIGURES[x][1], y: row[y] * FIGURES[y][1]} for row in _finite(rows, x, y)],
+        x, y))
 
 
 #: Charts of one heading.
@@ -46,11 +82,14 @@ Group = tuple[str, list[dict[str, Any]]]
 def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> list[Group]:
     """Vega-Lite of every pair of figures; what is on the front over all of them is filled.
 
+    Frames of one scene and size have charts of their own, and so have the designs that do the same
+    part of them: nothing else is there to be compared.
+
     Parameters
     ----------
     rows : sequence of mapping
-        Finished points: the figures, ``design``, ``scene``, ``turned``, ``front`` (bool) and
-        ``parameters`` (text).
+        Finished points: the figures, ``design``, ``scene``, ``turned``, ``front`` (bool),
+        ``parameters`` and ``view``, the heading that they stand under (text).
     figures : sequence of str
         Names in :data:`FIGURES`, two at least.
 
@@ -66,18 +105,28 @@ def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> list[Gr
     """
     if len(figures) < 2:
         raise ValueError(f"Figures must be two at least, not {', '.join(figures)}")
-    charts = []
-    for number, x in enumerate(figures):
-        for y in figures[number + 1:]:
-            color = alt.Color("design:N").title(None).scale(range=list(_COLORS)).legend(
-                orient="bottom")
-            charts.append(alt.Chart(_values(rows, x, y)).mark_point(size=45).encode(
-                x=_axis(alt.X, x), y=_axis(alt.Y, y), color=color,
-                opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.25)),
-                fill=alt.condition("datum.front", color, alt.value("transparent")),
-                tooltip=["design:N", "scene:N", "parameters:N", f"{x}:Q", f"{y}:Q"],
-            ).properties(**_SIZE).to_dict())
-    return [("Designs; filled: no other is better in every figure", charts)]
+    groups = []
+    for view in dict.fromkeys(row["view"] for row in rows):
+        own = [row for row in rows if row["view"] == view]
+        charts = [_front(own, x, y)
+                  for number, x in enumerate(figures) for y in figures[number + 1:]]
+        groups.append((view, charts))
+    return groups
+
+
+def _front(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Any]:
+    color = alt.Color("design:N").title(None).scale(range=list(_COLORS)).legend(orient="bottom")
+    return alt.Chart(_values(rows, x, y)).mark_point().encode(
+        x=_axis(alt.X, x), y=_axis(alt.Y, y), color=color,
+        size=alt.Size("count:Q").scale(type="log", domain=[1, 100], range=[45, 320],
+                                       clamp=True).legend(None),
+        opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.4)),
+        fill=alt.condition("datum.front", color, alt.value("transparent")),
+        tooltip=["design:N", "scene:N", "parameters:N",
+                 alt.Tooltip("count:Q", title="designs here"),
+                 *(alt.Tooltip(f"{name}:Q", format=".4g", title=FIGURES[name][0])
+                   for name in (x, y))],
+    ).properties(**_SIZE).to_dict()
 
 
 def _short(parameters: str) -> str:
@@ -131,7 +180,9 @@ def turned(rows: Sequence[Mapping[str, Any]], x: str, y: str = "psnr_db") -> lis
                     tickCount=4),
                 y=alt.Y("y:Q").title(FIGURES[y][0]).scale(
                     domain=[min(heights) - 1.5 * margin, max(heights) + 1.5 * margin], nice=False),
-                detail="scene:N", tooltip=["value:N", "scene:N", "x:Q", "y:Q"])
+                detail="scene:N", tooltip=["value:N", "scene:N", *(
+                    alt.Tooltip(f"{name}:Q", format=".4g", title=FIGURES[figure][0])
+                    for name, figure in (("x", x), ("y", y)))])
             if len({row["scene"] for row in own}) > 1:
                 base = base.encode(color=alt.Color("scene:N").title(None).scale(
                     range=list(_COLORS)).legend(orient="bottom"))

@@ -1653,7 +1653,7 @@ def sweep(
     json_file: JsonOption = None,
 ) -> None:
     """Work many designs out: every workload once, in parallel, and on from where it was ended."""
-    from splatforge.sim.pareto import front
+    from splatforge.sim.pareto import fronts_apart
     from splatforge.sim.sweep import processes as workers_here
     from splatforge.sim.sweep import sweep as work_out
     from splatforge.sim.sweep_file import read
@@ -1696,13 +1696,25 @@ def sweep(
         raise
     spent_s = time.perf_counter() - start
     done = [row for row in rows if row["status"] == "done"]
-    on = front([[-row[key] if key == "psnr_db" else row[key] for key in keys] for row in done]
-               ).tolist() if done else []
+    on = fronts_apart([[-row[key] if key == "psnr_db" else row[key] for key in keys]
+                       for row in done], [_compared_as(row) for row in done]).tolist()
     _sweep_said(points, rows, done, on, keys, plots, json_file, folder, spent_s)
 
 
 _FIGURES = {"time": "time_s", "energy": "energy_j", "area": "area_mm2", "psnr": "psnr_db",
             "lane": "lane_um2"}
+
+
+def _gpu_stages(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Stages of a GPU that the design of a point does."""
+    from splatforge.sim.simulate import MODELS
+
+    return MODELS[row["design"]].gpu_stages
+
+
+def _compared_as(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Frames of a point, and which part of them its design does: what another one must share."""
+    return row["scene"], row["width"], row["height"], row["frames"], _gpu_stages(row)
 
 
 def _front_keys(names: str) -> list[str]:
@@ -1821,13 +1833,17 @@ def _sweep_said(
 
         names = dict.fromkeys((row["design"], row["turned"]) for row in done if row["turned"])
         designs = {row["key"]: point.design for row, point in zip(rows, points, strict=True)}
+        parts = {_gpu_stages(row) for row in done}
         drawn = [{**row, "front": bool(is_on), "parameters": _setting(row),
+                  "view": f"{row['scene']}, {row['width']}x{row['height']}" + (
+                      f": {' to '.join((_gpu_stages(row)[0], _gpu_stages(row)[-1]))}"
+                      if len(parts) > 1 else ""),
                   "value": row.get(first(row["turned"]), ""),
                   "values": {turned: value(designs[row["key"]], turned)
                              for design, turned in names if design == row["design"]
                              and value(designs[row["key"]], turned) is not None}}
                  for row, is_on in zip(done, on, strict=True)]
-        size = f"{done[0]['width']}x{done[0]['height']}"
+        size = ", ".join(dict.fromkeys(f"{row['width']}x{row['height']}" for row in done))
         if names:
             x = "lane_um2" if drawn[0]["lane_um2"] is not None else "area_mm2"
             groups = turned(drawn, x)
@@ -1835,7 +1851,9 @@ def _sweep_said(
             note = f"{len(drawn)} points at {size}; black: as all others have it."
         else:
             groups = fronts(drawn, keys)
-            title, note = "Many designs", f"{len(drawn)} points at {size}."
+            title = "Many designs"
+            note = (f"{len(drawn)} points at {size}. Filled: no other under the heading is better "
+                    "in every figure. Larger: several in one place, of which pointing tells.")
         for path in plots:
             _write_bytes(path, page(groups, title, note).encode() if path.suffix == ".html"
                          else picture(grid(groups), path.suffix))
@@ -1849,7 +1867,8 @@ def _sweep_said(
     titles = {"time_s": ("ms", 1e3), "energy_j": ("mJ", 1e3), "area_mm2": ("mm^2", 1.0),
               "psnr_db": ("dB", 1.0), "lane_um2": ("lane um^2", 1.0)}
     shown = [key for key in titles if done and done[0][key] is not None]
-    table = Table(title=f"no other is better in {', '.join(keys)}", title_justify="left")
+    table = Table(title="no other of the same frames and stages is better in "
+                  f"{', '.join(keys)}", title_justify="left")
     for name in ("design", "scene", "size", "parameters"):
         table.add_column(name)
     for key in shown:
@@ -2058,6 +2077,7 @@ def report(
     json_file: JsonOption = None,
 ) -> None:
     """Co-simulate and simulate frames, and write a page that shows everything."""
+    _check_extension(output, ".html", ".htm")
     if compare is not None:
         if trace is not None:
             raise ValueError("--trace must come with one design, not with --compare")
@@ -2128,7 +2148,8 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
 
     import splatforge.report as pages
     from splatforge.algos.quality import psnr_db
-    from splatforge.sim.pareto import front
+    from splatforge.sim.pareto import fronts_apart
+    from splatforge.sim.simulate import MODELS
 
     _check_outputs(json_file, output)
     named = {name.strip(): DesignOptions(preset=name.partition(":")[2].strip() or None)
@@ -2159,10 +2180,13 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
         entries.append(pages.compared(
             name, simulated.record(), shown[0], psnr if np.isfinite(psnr) else None))
         reference = shown[1]
-    on = front([
+    on = fronts_apart([
         [row["time_s"], row["energy_j"], row["area_mm2"],
          -np.inf if row["psnr_db"] is None else -row["psnr_db"]]
-        for row in (*(each.figures() for each in entries), *points)]).tolist()
+        for row in (*(each.figures() for each in entries), *points)],
+        [MODELS[name].gpu_stages for name in (
+            *(each.name for each in designs.values()), *(row["design"] for row in points))],
+    ).tolist()
     assert reference is not None  # there are two designs
     papers = dict.fromkeys(accelerator.name for accelerator in designs.values())
     made = pages.Comparison(

@@ -141,8 +141,19 @@ def test_points_of_a_sweep_stand_in_the_fronts(tmp_path, capsys):
     capsys.readouterr()
     assert main([*said, "48x48"]) == 2
     assert "must hold a finished point" in capsys.readouterr().err
+    assert main(["report", "--scene", "default", "--compare", "raster,gscore", "-o",
+                 str(tmp_path / "page")]) == 2
+    assert "page: extension must be .html or .htm, not ''" in capsys.readouterr().err
     assert main(["report", "--scene", "default", "--swept", str(folder)]) == 2
     assert "--swept must come with --compare" in capsys.readouterr().err
+
+
+def test_a_front_of_a_comparison_is_over_one_part_of_a_frame(written):
+    """An array alone is faster than a whole accelerator, which it does not beat."""
+    _, data = written
+    times = {each["name"]: each["simulate"]["time_s"] for each in data["designs"]}
+    assert times["raster"] < times["gscore"]
+    assert data["fronts"]["gscore"]
 
 
 def test_refused_comparisons(written):

@@ -28,7 +28,7 @@ from splatforge.scenes import default_camera, resolve
 from splatforge.scenes.scene import SceneError
 from splatforge.sim import sweep as sweeping
 from splatforge.sim.costs import CostTable
-from splatforge.sim.pareto import front
+from splatforge.sim.pareto import front, fronts_apart
 from splatforge.sim.reading import agrees, value_at, watch
 from splatforge.sim.simulate import clock_of, simulate
 from splatforge.sim.sweep import Point, View, scene_digest, sweep
@@ -593,6 +593,33 @@ def test_the_front_is_what_no_other_beats(costs):
         return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
     assert front(costs).tolist() == [not any(beats(one, own) for one in costs) for own in costs]
+
+
+def test_points_are_compared_with_their_kind():
+    costs = [[1, 1], [2, 2], [3, 1], [9, 9]]
+    assert fronts_apart(costs, ["a", "a", "b", "b"]).tolist() == [True, False, True, False]
+    assert fronts_apart([], []).tolist() == []
+
+
+def test_a_front_is_over_one_scene_and_one_part_of_a_frame(tmp_path, cache, monkeypatch, capsys):
+    """A small picture does not beat a large one, nor an array a whole accelerator."""
+    import json
+
+    monkeypatch.setenv("SPLATFORGE_CACHE", str(cache))
+    file, record = tmp_path / "kinds.toml", tmp_path / "kinds.json"
+    plot = tmp_path / "kinds.html"
+    file.write_text('sizes = ["32x16", "64x32"]\n'
+                    '[[designs]]\nname = "raster"\n[[designs]]\nname = "lumina"\n'
+                    '[[designs]]\nname = "gscore"\n')
+    assert main(["sweep", str(file), "--processes", "1", "--pareto", "time,energy", "--json",
+                 str(record), "--plot", str(plot)]) == 0
+    said = json.loads(record.read_text())
+    on = {(row["design"], row["width"]) for row in said["rows"] if row["key"] in said["front"]}
+    assert on == {("raster", 32), ("raster", 64), ("gscore", 32), ("gscore", 64)}
+    page = plot.read_text()
+    assert "6 points at 32x16, 64x32" in page
+    assert "default, 64x32: preprocess to write" in page
+    assert "default, 64x32: rasterize to write" in page
 
 
 def test_a_point_without_a_figure_is_on_no_front():

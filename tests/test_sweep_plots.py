@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from splatforge.cli import main
-from splatforge.report.sweep import fronts, grid, page, turned
+from splatforge.report.sweep import fronts, grid, page, together, turned
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cells import tiny_library
@@ -21,7 +21,7 @@ def row(design, name, value, area_mm2, psnr_db, **more):
     values = {} if name else {FORMATS[0]: "UQ(0,14)", FORMATS[1]: "UQ(2,8)"}
     return {"design": design, "scene": "default", "turned": name, "value": value, "values": values,
             "front": not name, "parameters": f"{name} {value}", "area_mm2": area_mm2,
-            "psnr_db": psnr_db, "time_s": area_mm2 / 7} | more
+            "view": "default, 32x16", "psnr_db": psnr_db, "time_s": area_mm2 / 7} | more
 
 
 ROWS = [row(design, *given) for design in ("raster", "voyager") for given in (
@@ -65,6 +65,38 @@ def test_one_picture_of_all():
     assert [(each["title"], len(each["concat"])) for each in spec["vconcat"]] == [
         ("raster", 2), ("voyager", 2)]
     assert len(grid(fronts(ROWS, ["time_s", "area_mm2", "psnr_db"]))["concat"]) == 3
+
+
+def test_frames_of_a_kind_have_charts_of_their_own():
+    rows = [*ROWS, row("raster", "", "", 1.0, 60.0, view="fox.ply, 64x48")]
+    groups = fronts(rows, ["time_s", "area_mm2", "psnr_db"])
+    assert [(heading, len(charts)) for heading, charts in groups] == [
+        ("default, 32x16", 3), ("fox.ply, 64x48", 3)]
+    assert [len(charts[0]["data"]["values"]) for _, charts in groups] == [8, 1]
+
+
+def test_marks_that_would_cover_each_other_are_one():
+    """However many there are in a place, one mark says how many and which, and a front is seen."""
+    def at(x, y, name, design="a", on=False):
+        return {"design": design, "front": on, "parameters": name, "x": x, "y": y}
+
+    near = [at(1.0 + 1e-4 * number, 1.0, f"lanes {number}") for number in range(9)]
+    made = together([at(1.0, 1.0, "best", on=True), *near, at(1.0, 1.0, "", design="b"),
+                     at(2.0, 3.0, "far")], "x", "y")
+    assert [(each["design"], each["count"]) for each in made] == [
+        ("a", 9), ("b", 1), ("a", 1), ("a", 1)]
+    assert made[0]["parameters"] == "lanes 0 | lanes 1 | lanes 2 | lanes 3 | 5 more"
+    assert (made[-1]["parameters"], made[-1]["front"]) == ("best", True)
+    assert sum(each["count"] for each in made) == 12
+    assert together([], "x", "y") == []
+
+
+def test_what_pointing_says_has_the_units_of_the_axis():
+    """A field is called time_s; what is drawn of it is in ms."""
+    (_, charts), = fronts(ROWS, ["time_s", "area_mm2"])
+    said = {each["field"]: each.get("title") for each in charts[0]["encoding"]["tooltip"]}
+    assert said["time_s"] == "time of the frames, ms"
+    assert said["area_mm2"] == "area, mm²"
 
 
 @needs_chromium
