@@ -169,6 +169,11 @@ def roofline(machines: Sequence[Machine]) -> Plot:
              machine.evaluations_per_byte * machine.peak_bytes_per_s)}
         for machine in machines
     ]
+    # Marks in one place are rings, the last one on top.
+    for number, point in enumerate(points):
+        point["size"] = 110 * (1 + sum(
+            all(abs(math.log10(other[key] / point[key])) < 0.02 for key in ("intensity", "rate"))
+            for other in points[number + 1:]))
     names = [machine.name for machine in machines]
     x = alt.X("intensity:Q").scale(type="log", domain=[low, high], nice=False).axis(
         format="~s", tickCount=5).title("evaluations per DRAM byte")
@@ -178,8 +183,8 @@ def roofline(machines: Sequence[Machine]) -> Plot:
         symbolType="circle", symbolSize=90, symbolStrokeWidth=0)
     lines = alt.Chart(alt.Data(values=roofs)).mark_line(strokeWidth=2).encode(x=x, y=y, color=color)
     dots = alt.Chart(alt.Data(values=points)).mark_point(
-        filled=True, size=110, stroke="white", strokeWidth=1, opacity=1).encode(
-        x=x, y=y, color=color,
+        filled=True, stroke="white", strokeWidth=1, opacity=1).encode(
+        x=x, y=y, color=color, size=alt.Size("size:Q").scale(None).legend(None),
         tooltip=[alt.Tooltip("machine:N"), alt.Tooltip("intensity:Q", format=".3s"),
                  alt.Tooltip("rate:Q", format=".3s"), alt.Tooltip("of roof:Q", format=".1%")])
     return Plot(

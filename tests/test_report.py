@@ -440,6 +440,17 @@ def browse(page, profile, *options) -> subprocess.CompletedProcess:
     )
 
 
+def test_marks_of_a_roofline_in_one_place_are_rings():
+    """Two GPUs that reach the same on the same frame are both to be seen."""
+    machines = [report.Machine(
+        name=name, peak_evaluations_per_s=1e11, peak_bytes_per_s=1e10, evaluations_per_byte=3.0,
+        evaluations_per_s=rate) for name, rate in (("one", 1e10), ("two", 1.01e10), ("far", 2e10))]
+    spec = plots.roofline(machines).spec
+    assert {point["machine"]: point["size"] for point in spec["layer"][1]["data"]["values"]} == {
+        "one": 220, "two": 110, "far": 110}
+    assert spec["layer"][1]["encoding"]["size"]["field"] == "size"
+
+
 @needs_chromium
 @pytest.mark.parametrize("width", [1280, 500])
 def test_browser_draws_every_plot(tmp_path, width):
