@@ -40,10 +40,14 @@ from splatforge.sim.timeline import Windows
 __all__ = ["simulate"]
 
 # Counts of a frame that no unit keeps.
-CYCLES, BYPASSED, FEATURE_BEATS, BANK_BEATS, LOCKSTEP, REMAPPED, STALLED, STARVED, HUNG, COUNTS = (
-    range(10))
-#: What is looked at over the frame, in the order of the looks' columns.
-LOOKED = ("issued", "stalled", "starved", "resolve_busy", "resolve_stalled", "read_beats")
+(CYCLES, BYPASSED, FEATURE_BEATS, BANK_BEATS, LOCKSTEP, REMAPPED, STALLED, STARVED, HUNG,
+ ENTRIES_TAKEN, ENTRIES_WAITED, SPLATS_TAKEN, SPLATS_WAITED, COUNTS) = range(14)
+#: What is looked at over the frame, in the order of the looks' columns. Lists are busy in cycles in
+#: which an entry leaves them, features when a splat does, the cache when it takes a look-up or a
+#: pixel that was walked; they are stalled when one is there and is not taken.
+LOOKED = ("issued", "stalled", "starved", "resolve_busy", "resolve_stalled", "read_beats",
+          "tilelists_busy", "tilelists_stalled", "vru_busy", "vru_stalled", "radiance_busy",
+          "radiance_stalled")
 #: Cycles without any transfer behind which a frame is given up: a model that hangs is a bug.
 IDLE_LIMIT = 1_000_000
 # What a burst reads: of the units in the order of their ports.
@@ -162,6 +166,10 @@ def _compile_frame(digest: str):
                 counts[REMAPPED] += shown.remapped
                 counts[STALLED] += shown.stalled
                 counts[STARVED] += shown.starved
+                if entry >= 0:
+                    counts[ENTRIES_TAKEN if entry_ready else ENTRIES_WAITED] += 1
+                if splat >= 0:
+                    counts[SPLATS_TAKEN if shown.splat_ready else SPLATS_WAITED] += 1
 
                 # ---- Whose bursts go on.
                 port = arbiter.grant(
@@ -262,6 +270,10 @@ def _compile_frame(digest: str):
                 looks[look, 4] = of_resolve[resolve_steps.BEATS]
                 looks[look, 5] = of_resolve[resolve_steps.STALLED]
                 looks[look, 6] = read_beats
+                looks[look, 7], looks[look, 8] = counts[ENTRIES_TAKEN], counts[ENTRIES_WAITED]
+                looks[look, 9], looks[look, 10] = counts[SPLATS_TAKEN], counts[SPLATS_WAITED]
+                looks[look, 11] = of_radiance[radiance.LOOKUPS] + of_radiance[radiance.WALKED]
+                looks[look, 12] = of_radiance[radiance.WAITED]
                 timeline.close(looks)
             still = 0 if moved else still + 1
             if still > IDLE_LIMIT:
@@ -398,6 +410,11 @@ def simulate(
         "stalled": int(counts[STALLED]), "starved": int(counts[STARVED]),
         "resolve_busy": int(of_resolve[resolve_steps.BEATS]),
         "resolve_stalled": int(of_resolve[resolve_steps.STALLED]),
+        "tilelists_busy": int(counts[ENTRIES_TAKEN]),
+        "tilelists_stalled": int(counts[ENTRIES_WAITED]),
+        "vru_busy": int(counts[SPLATS_TAKEN]), "vru_stalled": int(counts[SPLATS_WAITED]),
+        "radiance_busy": int(of_radiance[radiance.LOOKUPS] + of_radiance[radiance.WALKED]),
+        "radiance_stalled": int(of_radiance[radiance.WAITED]),
         "read_beats": sum(run_counters[name] for name in design.read_counters) // beat_bytes}
     return Run.of(
         design, run_counters, tile_ends, windows=(Windows.of_looks(LOOKED, looks, last),),

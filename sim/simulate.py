@@ -381,9 +381,12 @@ DESIGNS = tuple(MODELS)
 #: Unit -> counters of more states than a unit's two, of those that have them.
 _MORE_STATES = {"array": {"skipping": "array_skipped", "stalled": "array_blocked"},
                 "nru": {"stalled": "stalled"}}
-#: Units of a timeline that a result's stages do not have.
-_MORE_UNITS = (("resolve", "resolve_busy", "resolve_stalled"),
-               ("reads", "read_beats", "read_stalled"))
+#: Units of a timeline that a result's stages do not have: in front of them, and behind.
+_UNITS_BEFORE = (("tilelists", "tilelists_busy", "tilelists_stalled"),
+                 ("vru", "vru_busy", "vru_stalled"))
+_UNITS_BEHIND = (("radiance", "radiance_busy", "radiance_stalled"),
+                 ("resolve", "resolve_busy", "resolve_stalled"),
+                 ("reads", "read_beats", "read_stalled"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -556,8 +559,9 @@ class Simulation:
         cycles_of = models.cycles_of(self.parameters)
         named = {unit for unit, _, _ in models.stages}
         found = list[Track]()
-        for unit, busy, stall in (
-                *models.stages, *(each for each in _MORE_UNITS if each[0] not in named)):
+        more = [[each for each in units if each[0] not in named]
+                for units in (_UNITS_BEFORE, _UNITS_BEHIND)]
+        for unit, busy, stall in (*more[0], *models.stages, *more[1]):
             windows = next((each for each in run.windows if busy in each.counts), None)
             if windows is None:
                 continue

@@ -65,6 +65,23 @@ def test_windows_add_up_to_the_counters(name):
         assert len(array.edges) > 4
 
 
+def test_units_of_lumina_are_all_there():
+    """In the order in which a splat goes through them; what they counted is of this frame."""
+    run = simulated("lumina")
+    counters, actions = run.runs[0].counters, run.runs[0].actions
+    tracks = {track.unit: track for track in run.tracks(0)}
+    assert list(tracks) == ["tilelists", "vru", "nru", "radiance", "resolve", "reads"]
+    busy = {unit: int(track.states["busy"].sum()) for unit, track in tracks.items()}
+    # Entries of tiles that are over are dropped on the way, those that are left become splats.
+    assert 0 < busy["vru"] <= actions["entries"] <= busy["tilelists"]
+    assert counters["lookups"] > 0
+    assert counters["lookups"] <= busy["radiance"] <= counters["lookups"] + SIZE[0] * SIZE[1]
+    for unit in ("tilelists", "vru", "radiance"):
+        track = tracks[unit]
+        assert (track.states["busy"] + track.states["stalled"] <= np.diff(track.edges) + (
+            np.arange(len(track.edges) - 1) == len(track.edges) - 2) * 64).all(), unit
+
+
 def test_windows_of_a_banked_memory_add_up():
     run = simulated("raster", BankedMemory(dram=PRESETS["lpddr4-3200"], clock_hz=1e9))
     for track in run.tracks(0):
