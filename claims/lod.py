@@ -25,7 +25,8 @@ from splatforge.scenes import Camera, follow, load, load_eyenavgs, travel
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
 
-__all__ = ["CITY", "GAPS", "HEADS", "PATHS", "TAUS", "count", "count_all", "path", "unchanged"]
+__all__ = ["CITY", "GAPS", "HEADS", "PATHS", "TAUS", "count", "count_all", "path", "straight",
+           "unchanged"]
 
 _TABLE = Path(str(files("splatforge.claims"))) / "lod_runs.json"
 #: Gaps in frames that papers tell of.
@@ -44,15 +45,22 @@ PATHS = (*_SPEEDS, *HEADS)
 _FRAMES, _FIRST = 129, 200
 
 
+def _first() -> Camera:
+    width = 1280
+    return Camera.look_at((0, -40, -150), (0, 0, 0), _UP, width=width, height=720, fx=0.79 * width)
+
+
+def straight(speed: float, frames: int) -> tuple[Camera, ...]:
+    """Cameras on a straight way through the city, metres a second at 90 frames a second."""
+    return travel(_first(), _UP, frames=frames, speed=speed).cameras
+
+
 def path(name: str, cameras: Path) -> tuple[Camera, ...]:
     """The cameras of one of :data:`PATHS` through the city, a unit of which is a metre."""
-    width = 1280
-    first = Camera.look_at((0, -40, -150), (0, 0, 0), _UP, width=width, height=720,
-                           fx=0.79 * width)
     if name in _SPEEDS:
-        return travel(first, _UP, frames=_FRAMES, speed=_SPEEDS[name]).cameras
+        return straight(_SPEEDS[name], _FRAMES)
     trace = load_eyenavgs(cameras / HEADS[name]).cameras
-    return follow(first, trace[_FIRST:_FIRST + _FRAMES])
+    return follow(_first(), trace[_FIRST:_FIRST + _FRAMES])
 
 
 def count(tree: LodTree, name: str, cameras: Path, tau_px: float) -> dict[str, float]:

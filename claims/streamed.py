@@ -1,9 +1,9 @@
 """Voyager and Nebula on a city that is streamed: bytes, quality, and what a client takes.
 
 ``streamed_runs.json`` holds what paths through the semarang city took: the code that cloud and
-client run, counted, and frames of the same paths as video. The captures are not shipped: where they
-are at hand, ``python -m splatforge.claims.streamed SCENES CAMERAS`` builds the tree and counts
-anew; with a third argument a tree that is there is taken.
+client run, counted; frames of the same paths as video; new Gaussians of straight ways over speed.
+The captures are not shipped: where they are at hand, ``python -m splatforge.claims.streamed SCENES
+CAMERAS`` builds the tree and counts anew; with a third argument a tree that is there is taken.
 """
 
 import json
@@ -30,7 +30,7 @@ from splatforge.algos.voyager.codec import Codec
 from splatforge.algos.voyager.delta import CloudStream
 from splatforge.algos.voyager.tree import LodTree
 from splatforge.algos.voyager.wire import HEADER_BYTES, pack_ids
-from splatforge.claims.lod import CITY, HEADS, PATHS, path
+from splatforge.claims.lod import CITY, HEADS, PATHS, path, straight
 from splatforge.claims.mean import over_views
 from splatforge.designs.lod import SearchDesign, TreeDesign
 from splatforge.designs.streaming import LoopDesign, StreamingDesign
@@ -39,20 +39,22 @@ from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.client import count_frame
 from splatforge.sim.costs import Sourced
 from splatforge.sim.gpu import FrameWork, devices, gpu_frame, gpu_search
-from splatforge.sim.streaming import gaussian_bytes, on_air
+from splatforge.sim.streaming import gaussian_bytes, on_air, speed_point
 from splatforge.sim.video import ENCODERS, encode_video, raw_video_rate
 
-__all__ = ["TAUS", "VIDEOS", "count_all", "energy_saving", "psnr_loss", "raw_rate", "reduction",
-           "speedup"]
+__all__ = ["SPEEDS", "TAUS", "count", "count_all", "count_speeds", "count_video", "energy_saving",
+           "psnr_loss", "raw_rate", "reduction", "speedup"]
 
 _TABLE = Path(str(files("splatforge.claims"))) / "streamed_runs.json"
 _COUNTED = "counted of the stream of our city's tree"
 #: Thresholds in pixels: nearly all nodes of a cut below 6 are leaves.
-TAUS = (24, 48)
+TAUS = (6, 24, 48)
+#: Metres a second of straight ways, in steps of two: from a slow walk to 160 km/h.
+SPEEDS = tuple(0.35 * 2**step for step in range(8))
 #: Frames of a path, and those of them that are a video. The last is drawn as a client does.
-_FRAMES, _VIDEO = 65, 17
-#: Paths of which videos are counted.
-VIDEOS = ("walk",)
+_FRAMES, _VIDEO = 65, 65
+#: Frames of a straight way: four reuse windows.
+_STRAIGHT = 129
 _WINDOW = 4
 #: Every so many Gaussians of a first cut are coded: all of them would take minutes.
 _STRIDE = 256
@@ -169,6 +171,13 @@ def count_video(whole: Scene, name: str, cameras: Path) -> dict[str, Any]:
     return found
 
 
+def count_speeds(tree: LodTree, tau_px: float) -> list[dict[str, Any]]:
+    """New Gaussians of straight ways at a threshold, one of each of :data:`SPEEDS`."""
+    city = TreeCity(tree, SearchDesign(tau_px=tau_px, window_frames=_WINDOW))
+    return [asdict(speed_point(city, straight(speed, _STRAIGHT), window=_WINDOW, rate_hz=90.0,
+                               reuse_window=StreamingDesign().reuse_window)) for speed in SPEEDS]
+
+
 def count_all(scenes: Path, cameras: Path, tree_file: Path | None = None,
               tell: Callable[[str], None] = lambda line: None) -> str:
     """JSON text of all paths and thresholds, of the captures in two folders."""
@@ -181,14 +190,17 @@ def count_all(scenes: Path, cameras: Path, tree_file: Path | None = None,
         tell("codec")
         counted: dict[str, Any] = {
             "gaussians": tree.leaves, "nodes": tree.nodes, "width": 1280, "height": 720,
-            "window_frames": _WINDOW, "setup_bytes": len(codec.to_bytes()), "runs": {},
-            "video": {}}
+            "window_frames": _WINDOW, "setup_bytes": len(codec.to_bytes()), "speeds": {},
+            "runs": {}, "video": {}}
+        for tau_px in TAUS:
+            counted["speeds"][str(tau_px)] = count_speeds(tree, tau_px)
+            tell(f"speeds {tau_px}")
         for tau_px in TAUS:
             for name in PATHS:
                 counted["runs"][f"{name}_{tau_px}"] = count(tree, codec, name, cameras, tau_px)
                 tell(f"{name} {tau_px}")
         whole = tree.scene(np.flatnonzero(np.diff(tree.first_child) == 0))
-        for name in VIDEOS:
+        for name in PATHS:
             counted["video"][name] = count_video(whole, name, cameras)
             tell(f"{name} video")
     return json.dumps(counted, indent=1) + "\n"
@@ -233,9 +245,6 @@ def reduction(paths: Sequence[str], taus: Sequence[int], against: str) -> Source
         if against == "video_raw":
             return raw_video_rate(_table()["width"], _table()["height"], _rate_hz(way)) / 8
         if against in ENCODERS:
-            if way not in _table()["video"]:
-                raise ValueError(f"Path must be one of {', '.join(VIDEOS)}, of which there are "
-                                 f"videos, not {way!r}")
             return _table()["video"][way][against]["bytes_per_s"]
         if against in run["bytes_per_s"]:
             return run["bytes_per_s"][against]

@@ -23,7 +23,8 @@ RUNS = json.loads(streamed._TABLE.read_text("utf-8"))
 
 def test_counts_are_whole():
     assert set(RUNS["runs"]) == {f"{name}_{tau}" for tau in streamed.TAUS for name in lod.PATHS}
-    assert tuple(RUNS["video"]) == streamed.VIDEOS
+    assert tuple(RUNS["video"]) == lod.PATHS
+    assert set(RUNS["speeds"]) == {str(tau) for tau in streamed.TAUS}
     for run in RUNS["runs"].values():
         rate, start = run["bytes_per_s"], run["start_bytes"]
         assert rate["streaming"] < rate["cuts_coded"] < rate["cuts"] / 6
@@ -60,6 +61,20 @@ def test_figures_by_hand():
     assert streamed.raw_rate(1920, 1080, 60).to("Mbps").value == pytest.approx(2985.984)
 
 
+def test_new_gaussians_go_with_the_way():
+    """Twice the speed, twice as many a second, from a slow walk to 160 km/h."""
+    for points in RUNS["speeds"].values():
+        assert [each["speed"] for each in points] == pytest.approx(streamed.SPEEDS)
+        of_metre = [each["gaussians_per_unit"] for each in points]
+        assert max(of_metre) < 1.12 * min(of_metre)
+        for each in points:
+            assert each["gaussians_per_s"] == pytest.approx(
+                each["gaussians_per_unit"] * each["speed"])
+        # The slower, the more of a cut stays.
+        shares = [each["unchanged"] for each in points]
+        assert shares == sorted(shares, reverse=True)
+
+
 def test_speedups_are_those_of_the_best_path():
     every = [streamed.speedup([name], [tau], "agx_orin_64gb", "cloud")
              for tau in streamed.TAUS for name in lod.PATHS]
@@ -73,9 +88,26 @@ def test_speedups_are_those_of_the_best_path():
     assert saved.value == pytest.approx(1 - 1 / here.value)
 
 
+def test_speeds_are_of_the_citys_own_ways(monkeypatch):
+    tree = grow(ToyCity().all, TreeDesign())
+    first, up = TreeCity(tree, SearchDesign()).view()
+    asked = []
+
+    def straight(speed, frames):
+        asked.append((speed, frames))
+        return travel(first.resized(64, 48), up, frames=33, speed=4 * speed).cameras
+
+    monkeypatch.setattr(streamed, "straight", straight)
+    points = streamed.count_speeds(tree, 2.0)
+    assert asked == [(speed, 129) for speed in streamed.SPEEDS]
+    assert [each["speed"] for each in points] == pytest.approx(
+        [4 * speed for speed in streamed.SPEEDS])
+    assert points[-1]["gaussians_per_s"] > points[4]["gaussians_per_s"] > 0
+
+
 @pytest.mark.parametrize(("call", "arguments", "message"), [
     ("reduction", (["run"], [6], "cuts"), "Run must be one of .*, not 'run_6'"),
-    ("reduction", (["head_truck"], [24], "h265"), "Path must be one of walk, of which"),
+    ("reduction", (["walk"], [12], "h265"), "Run must be one of .*, not 'walk_12'"),
     ("reduction", (["walk"], [24], "letters"), "Way must be one of cuts, .*, not 'letters'"),
     ("speedup", (["walk"], [24], "abacus", "cloud"), "GPU must be one of .*, not 'abacus'"),
     ("speedup", (["walk"], [24], "agx_orin_64gb", "moon"), "Search must be one of cloud, device")])
