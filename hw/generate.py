@@ -165,6 +165,16 @@ def component(name: str, design: AcceleratorDesign) -> wiring.Component:
     if name not in UNITS[design.name]:
         raise ValueError(
             f"Component must be one of {sorted(UNITS[design.name])}, not {name!r}")
+    made = _made(name, design)
+    if type(made) is not COMPONENTS[name]:
+        # One that fell through to another's case: its bench would miss ports of that.
+        raise TypeError(f"{name}: hw.generate must have a case that makes it of a {design.name}, "
+                        f"which gives {type(made).__name__}")
+    return made
+
+
+def _made(name: str, design: AcceleratorDesign) -> wiring.Component:
+    """Unit `name`, of those that `design` has."""
     match name:
         case "alpha":
             return Alpha(design.array, design.splat)

@@ -70,6 +70,18 @@ def test_unknown_component_is_named():
             call()
 
 
+def test_a_unit_without_a_case_is_named_and_not_another(monkeypatch):
+    """A new unit that was not registered wholly does not get the ports of another one."""
+    design = RasterDesign()
+    made = generate.Fetch(design.fetch, design.shell)
+    made._MustUse__used = True  # Amaranth warns of one that is not elaborated
+    monkeypatch.setattr(generate, "Fetch", lambda *_: made)
+    monkeypatch.setitem(generate.UNITS, "raster", generate.UNITS["raster"] | {"vsu"})
+    with pytest.raises(TypeError, match=r"^vsu: hw.generate must have a case that makes it of a "
+                                        r"raster, which gives Fetch$"):
+        generate.component("vsu", design)
+
+
 def test_units_are_those_of_some_accelerator():
     assert set().union(*UNITS.values()) == set(COMPONENTS)
     assert DESIGNS.keys() == UNITS.keys()
