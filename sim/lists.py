@@ -195,7 +195,8 @@ def step(state, limits, number, entry, first, count, flush, query, mark, release
         state[ANSWER] = state[ASKING] = 0
     if state[QUERY_4]:
         state[ANSWER] = 1
-        state[ANSWER_PAGE:ANSWER_HIGH + 1] = state[PAGE_4:HIGH_4 + 1]
+        for field in range(ANSWER_HIGH + 1 - ANSWER_PAGE):
+            state[ANSWER_PAGE + field] = state[PAGE_4 + field]
     push = state[PUSH_4]
     taken = address and address_ready
     inner = state[ADDRESSES] > 0 and (not address or taken)

@@ -61,18 +61,19 @@ _BURST_BYTES = 16 * BURST_BEATS
 
 def _compile_frame(digest: str):
     """Kernel of a whole frame, for the sources that `digest` stands for."""
-    @nb.njit(cache=True, nogil=True)
+    # Without numba's runtime, which counts references to every array that a function is given. The
+    # kernel allocates nothing.
+    @nb.njit(cache=True, nogil=True, _nrt=False)  # pyright: ignore[reportCallIssue]
     def kernel(
         m, banked, addresses, tile_addresses, pitch, lists, ids, work, hit, sets, same, vru_limits,
         of_tilelists, of_vru, of_nru, of_radiance, of_resolve, reads, writes, counts, tile_ends,
-        looks,
+        looks, burst_kinds,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         (descriptor_address, table_address, list_address, feature_address,
          cache_address) = addresses
         first_beat, tile_counts = lists
         tiles = len(tile_counts)
-        burst_kinds = np.zeros(BURSTS, np.int64)
         asked = served = np.int64(0)
         describing = True
         begin = np.int64(1) << 60
@@ -388,7 +389,7 @@ def simulate(
         arbiter.new_arbiter(),
         arbiter.new_arbiter(
             design.resolve.outstanding_bursts + design.radiance.outstanding_bursts + 2),
-        counts, tile_ends, looks)
+        counts, tile_ends, looks, np.zeros(BURSTS, np.int64))
     _frame_kernel(*arguments)
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "

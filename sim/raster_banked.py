@@ -35,10 +35,12 @@ KINDS = 1024
 
 def _compile_frame(digest: str):
     """Kernel of a whole frame, for the sources that `digest` stands for."""
-    @nb.njit(cache=True)
+    # Without numba's runtime, which counts references to every array that a function is given. The
+    # kernel allocates nothing.
+    @nb.njit(cache=True, _nrt=False)  # pyright: ignore[reportCallIssue]
     def kernel(
         starts, subtiles, ends, width, height, block_masks, blocks_of, limits, pixel_bytes,
-        addresses, array, resolve, m, counts, tile_ends, looks,
+        addresses, array, resolve, m, counts, tile_ends, looks, kinds, emptied,
     ):
         digest  # noqa: B018 - a part of the key under which numba keeps this kernel
         burst_beats, depth, read_limit, _ = limits
@@ -49,7 +51,6 @@ def _compile_frame(digest: str):
         never = dram_model.NEVER
         outstanding_limit = m[dram_model.OUTSTANDING]
         num, den = m[dram_model.NUM], m[dram_model.DEN]
-        kinds = np.zeros(KINDS, np.int64)
         kind_head = kind_tail = np.int64(0)
 
         # The bus address register, and what was asked for.
@@ -68,7 +69,6 @@ def _compile_frame(digest: str):
         offered, offer = False, np.int64(0)
         # The array, handing over and writing.
         tile = np.int64(0)
-        emptied = np.full(tiles, never)
         handed, ended = np.int64(0), np.int64(0)
         written = np.int64(-1)
         responses = np.int64(0)
@@ -81,7 +81,6 @@ def _compile_frame(digest: str):
         while responses < total:
             moved = False
             # ---- The bus as it is before this edge.
-            # Looked up here, since a call costs two atomic reference counts for every array.
             ar_ready = m[dram_model.R_COUNT] < outstanding_limit
             aw_ready = m[dram_model.W_COUNT] < outstanding_limit
             w_ready = resolve[resolve_steps.DATA_VALID] != 0 and dram_model.may_write_beat(m)
@@ -333,7 +332,8 @@ def step_frame(
     _frame_kernel(starts, subtiles, ends, *size, block_masks, blocks_of, limits, pixel_bytes,
                   addresses, array_steps.new_array(len(block_masks)),
                   resolve_steps.new_resolve(pixel_bytes, addresses[-1], limits[-1]), memory,
-                  counts, tile_ends, looks)
+                  counts, tile_ends, looks, np.zeros(KINDS, np.int64),
+                  np.full(len(starts) - 1, dram_model.NEVER))
     if counts[HUNG]:
         raise RuntimeError(f"The model of the frame must move, it stands since cycle "
                            f"{counts[CYCLES] - IDLE_LIMIT}")
