@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from splatforge.designs.gscore import PRESET_MEMORIES as GSCORE_MEMORIES
 from splatforge.designs.gscore import PRESETS as GSCORE_PRESETS
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lumina import PRESETS as LUMINA_PRESETS
 from splatforge.designs.lumina import LuminaDesign
+from splatforge.designs.parameters import configured, nested
 from splatforge.designs.raster import PRESETS as RASTER_PRESETS
 from splatforge.designs.raster import RasterDesign
 from splatforge.designs.shell import AcceleratorDesign
@@ -51,8 +53,10 @@ ACCELERATORS: dict[str, Accelerator] = {
 }
 
 
-def design(name: str, preset: str | None = None) -> AcceleratorDesign:
-    """Parameters of an accelerator; :func:`dataclasses.replace` changes them.
+def design(
+    name: str, preset: str | None = None, *, parameters: Mapping[str, Any] | None = None
+) -> AcceleratorDesign:
+    """Parameters of an accelerator; :func:`dataclasses.replace` changes them, too.
 
     Parameters
     ----------
@@ -60,17 +64,18 @@ def design(name: str, preset: str | None = None) -> AcceleratorDesign:
         One of :data:`ACCELERATORS`.
     preset : str, optional
         One of its named configurations; its defaults without one.
+    parameters : Mapping, optional
+        What differs from it, by the dotted names that a sweep takes: ``{"array.lanes": 16}``.
 
     Raises
     ------
     ValueError
-        If there is no such accelerator or preset.
+        If there is no such accelerator, preset or parameter, or a value is not what it must be.
     """
     if name not in ACCELERATORS:
         raise ValueError(f"Design must be one of {', '.join(ACCELERATORS)}, not {name!r}")
     presets = ACCELERATORS[name].presets
-    if preset is None:
-        return ACCELERATORS[name].design
-    if preset not in presets:
+    if preset is not None and preset not in presets:
         raise ValueError(f"Preset must be one of {', '.join(presets)}, not {preset!r}")
-    return presets[preset]
+    base = ACCELERATORS[name].design if preset is None else presets[preset]
+    return configured(base, nested(parameters), f"{name}: ") if parameters else base

@@ -41,3 +41,15 @@ def test_unknown_names_are_refused():
         design("x")
     with pytest.raises(ValueError, match=r"^Preset must be one of .*, not '1-lane'$"):
         design("raster", "1-lane")
+    with pytest.raises(ValueError, match=r"^raster: array.lane is no parameter; the nearest"):
+        design("raster", parameters={"array.lane": 16})
+    with pytest.raises(ValueError, match=r"^raster: array.lanes must be of type int, not '16'$"):
+        design("raster", parameters={"array.lanes": "16"})
+
+
+def test_parameters_by_their_dotted_names():
+    made = design("raster", "128-lane", parameters={
+        "array.blend.accumulator": "UQ(3,16)", "fetch.burst_beats": 4})
+    assert str(made.array.blend.accumulator) == "UQ(3,16)"
+    assert (made.array.lanes, made.fetch.burst_beats) == (128, 4)
+    assert design("raster", "128-lane").fetch.burst_beats != 4
