@@ -1,9 +1,10 @@
 """Voyager and Nebula on a city that is streamed: bytes, quality, and what a client takes.
 
 ``streamed_runs.json`` holds what paths through the semarang city took: the code that cloud and
-client run, counted; frames of the same paths as video; new Gaussians of straight ways over speed.
-The captures are not shipped: where they are at hand, ``python -m splatforge.claims.streamed SCENES
-CAMERAS`` builds the tree and counts anew; with a third argument a tree that is there is taken.
+client run, counted; frames of the same paths as video; how near both are to frames of all
+Gaussians; new Gaussians of straight ways over speed. The captures are not shipped: where they are
+at hand, ``python -m splatforge.claims.streamed SCENES CAMERAS`` builds the tree and counts anew;
+with a third argument a tree that is there is taken.
 """
 
 import json
@@ -42,8 +43,8 @@ from splatforge.sim.gpu import FrameWork, devices, gpu_frame, gpu_search
 from splatforge.sim.streaming import gaussian_bytes, on_air, speed_point
 from splatforge.sim.video import ENCODERS, encode_video, raw_video_rate
 
-__all__ = ["SPEEDS", "TAUS", "count", "count_all", "count_speeds", "count_video", "energy_saving",
-           "psnr_loss", "raw_rate", "reduction", "speedup"]
+__all__ = ["SPEEDS", "TAUS", "count", "count_all", "count_likeness", "count_speeds", "count_video",
+           "energy_saving", "psnr_loss", "raw_rate", "reduction", "speedup"]
 
 _TABLE = Path(str(files("splatforge.claims"))) / "streamed_runs.json"
 _COUNTED = "counted of the stream of our city's tree"
@@ -171,6 +172,17 @@ def count_video(whole: Scene, name: str, cameras: Path) -> dict[str, Any]:
     return found
 
 
+def count_likeness(tree: LodTree, codec: Codec, camera: Camera, tau_px: float,
+                   image: npt.NDArray[np.float32]) -> dict[str, float]:
+    """PSNR of a cut, as it is and as a client has it, against an image of all Gaussians."""
+    city = TreeCity(tree, SearchDesign(tau_px=tau_px))
+    scene = city.scene(_own_cut(city, camera))
+    scene = scene.select(np.sort(project(scene, camera).ids))
+    return {"exact": psnr_db(render(scene, camera).image, image),
+            "coded": psnr_db(render(codec.decode(codec.encode(scene), scene.gaussians),
+                                    camera).image, image)}
+
+
 def count_speeds(tree: LodTree, tau_px: float) -> list[dict[str, Any]]:
     """New Gaussians of straight ways at a threshold, one of each of :data:`SPEEDS`."""
     city = TreeCity(tree, SearchDesign(tau_px=tau_px, window_frames=_WINDOW))
@@ -203,6 +215,12 @@ def count_all(scenes: Path, cameras: Path, tree_file: Path | None = None,
         for name in PATHS:
             counted["video"][name] = count_video(whole, name, cameras)
             tell(f"{name} video")
+        lasts = {name: path(name, cameras)[_FRAMES - 1] for name in PATHS}
+        images = {name: render(whole, last).image for name, last in lasts.items()}
+        del whole
+        counted["psnr_db_of_all"] = {
+            f"{name}_{tau_px}": count_likeness(tree, codec, lasts[name], tau_px, images[name])
+            for tau_px in TAUS for name in PATHS}
     return json.dumps(counted, indent=1) + "\n"
 
 

@@ -37,8 +37,13 @@ def test_counts_are_whole():
         # The coarser, the fewer.
         cuts = [RUNS["runs"][f"{name}_{tau}"]["cut"] for tau in streamed.TAUS]
         assert cuts == sorted(cuts, reverse=True)
-    for video in RUNS["video"].values():
+    assert set(RUNS["psnr_db_of_all"]) == set(RUNS["runs"])
+    for name, video in RUNS["video"].items():
         assert 0 < video["h265"]["bytes_per_s"] < video["h264"]["bytes_per_s"]
+        # Below 6 px a stream's frames are no worse than the video's, below 24 px they are.
+        fine, coarse = (RUNS["psnr_db_of_all"][f"{name}_{tau}"] for tau in (6, 24))
+        assert coarse["coded"] < coarse["exact"] < video["h265"]["psnr_db"]
+        assert video["h264"]["psnr_db"] < fine["coded"] < fine["exact"]
 
 
 def test_figures_by_hand():
