@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from splatforge.designs.array import ArrayDesign
 from splatforge.designs.entry import EntryFormat
-from splatforge.designs.fetch import SplatFormat
+from splatforge.designs.fetch import TILE_PX, SplatFormat
 from splatforge.designs.nru import NruDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.resolve import ResolveDesign
@@ -131,6 +131,19 @@ class LuminaDesign:
             raise ValueError(
                 "Accumulator must hold 8-bit colours, with 8 fraction bits or more, "
                 f"not {self.nru.blend.accumulator}")
+
+    def check_frames(self) -> None:
+        """Whether the whole core can be built: a smaller array is a unit on its own.
+
+        Raises
+        ------
+        ValueError
+            If the units are not as many as a tile's pixels need.
+        """
+        if self.nru.tile_px != TILE_PX:
+            raise ValueError(
+                f"Units must cover a tile of {TILE_PX} pixels a side in whole frames, with nru.side"
+                f" {TILE_PX // 2}, not of {self.nru.tile_px}, with {self.nru.side}")
 
     @property
     def array(self) -> ArrayDesign:

@@ -3,7 +3,6 @@
 from amaranth.hdl import *
 from amaranth.lib import wiring
 
-from splatforge.designs.fetch import TILE_PX
 from splatforge.designs.lumina import FLAG_CACHE, FLAG_FLUSH, FLAG_REMAP, LuminaDesign
 from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.designs.shell import FrameError
@@ -68,9 +67,7 @@ class Lumina(Accelerator):
         super().__init__(design)
 
     def elaborate(self, platform):
-        if self.design.nru.tile_px != TILE_PX:
-            raise ValueError(f"Units must cover a tile of {TILE_PX} pixels a side, not of "
-                             f"{self.design.nru.tile_px}")
+        self.design.check_frames()
         m = Module()
         design = self.design
         shell = self._shell(m)

@@ -321,10 +321,15 @@ def test_an_empty_scene_is_the_background():
     pack(lumina.prepare(nothing, VIEW, DESIGN), DESIGN)
 
 
-def test_tops_have_whole_tiles():
-    message = "^Units must cover a tile of 16 pixels a side, not of 4$"
+def test_frames_have_whole_tiles():
+    """What cannot be built has no frame, and so no cycles."""
+    message = ("^Units must cover a tile of 16 pixels a side in whole frames, with nru.side 8, "
+               "not of 4, with 2$")
+    small = LuminaDesign(nru=NruDesign(side=2))
     with pytest.raises(ValueError, match=message):
-        Fragment.get(Lumina(LuminaDesign(nru=NruDesign(side=2))), None)
+        Fragment.get(Lumina(small), None)
+    with pytest.raises(ValueError, match=message):
+        lumina.prepare(SCENE, VIEW, small)
 
 
 @pytest.mark.rtl

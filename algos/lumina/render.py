@@ -164,9 +164,10 @@ def prepare_sequence(
     Raises
     ------
     ValueError
-        If a frame is larger than the design allows, of another size than the first, or the scene
-        has more Gaussians than there are ids.
+        If a frame is larger than the design allows, of another size than the first, the scene
+        has more Gaussians than there are ids, or the design cannot be built for whole frames.
     """
+    design.check_frames()
     side = design.shell.max_side
     for camera in cameras:
         width, height = camera.width, camera.height
