@@ -31,8 +31,14 @@ def _finite(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Mapping[str,
             if all(row.get(name) is not None and math.isfinite(row[name]) for name in names)]
 
 
-def _axis(kind: Any, name: str) -> Any:
-    return kind(f"{name}:Q").title(FIGURES[name][0]).scale(zero=False)
+def _axis(kind: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Axis of a figure, with room for marks at its ends."""
+    axis, factor = kind(f"{name}:Q").title(FIGURES[name][0]), FIGURES[name][1]
+    values = [row[name] * factor for row in _finite(rows, name)]
+    if values and math.isclose(min(values), max(values), rel_tol=1e-6):
+        # Of one value alone Vega rounds the label of the only tick: 68.8 dB would stand at 69.
+        return axis.scale(domain=[0.95 * values[0], 1.05 * values[0]], nice=False)
+    return axis.scale(zero=False, padding=10)
 
 
 def together(points: Sequence[Mapping[str, Any]], x: str, y: str) -> list[dict[str, Any]]:
@@ -106,18 +112,23 @@ def fronts(rows: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> list[Gr
     if len(figures) < 2:
         raise ValueError(f"Figures must be two at least, not {', '.join(figures)}")
     groups = []
+    designs = list(dict.fromkeys(row["design"] for row in rows))
     for view in dict.fromkeys(row["view"] for row in rows):
         own = [row for row in rows if row["view"] == view]
-        charts = [_front(own, x, y)
+        charts = [_front(own, x, y, designs)
                   for number, x in enumerate(figures) for y in figures[number + 1:]]
         groups.append((view, charts))
     return groups
 
 
-def _front(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Any]:
-    color = alt.Color("design:N").title(None).scale(range=list(_COLORS)).legend(orient="bottom")
+def _front(rows: Sequence[Mapping[str, Any]], x: str, y: str, designs: Sequence[str]
+           ) -> dict[str, Any]:
+    # A design has one colour on the whole page.
+    color = alt.Color("design:N").title(None).scale(
+        domain=list(designs), range=list(_COLORS)).legend(
+        orient="bottom", values=list(dict.fromkeys(row["design"] for row in rows)))
     return alt.Chart(_values(rows, x, y)).mark_point().encode(
-        x=_axis(alt.X, x), y=_axis(alt.Y, y), color=color,
+        x=_axis(alt.X, x, rows), y=_axis(alt.Y, y, rows), color=color,
         size=alt.Size("count:Q").scale(type="log", domain=[1, 100], range=[45, 320],
                                        clamp=True).legend(None),
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.4)),

@@ -1836,7 +1836,7 @@ def _sweep_said(
         parts = {_gpu_stages(row) for row in done}
         drawn = [{**row, "front": bool(is_on), "parameters": _setting(row),
                   "view": f"{row['scene']}, {row['width']}x{row['height']}" + (
-                      f": {' to '.join((_gpu_stages(row)[0], _gpu_stages(row)[-1]))}"
+                      f": stages {' to '.join((_gpu_stages(row)[0], _gpu_stages(row)[-1]))}"
                       if len(parts) > 1 else ""),
                   "value": row.get(first(row["turned"]), ""),
                   "values": {turned: value(designs[row["key"]], turned)

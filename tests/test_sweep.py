@@ -618,8 +618,8 @@ def test_a_front_is_over_one_scene_and_one_part_of_a_frame(tmp_path, cache, monk
     assert on == {("raster", 32), ("raster", 64), ("gscore", 32), ("gscore", 64)}
     page = plot.read_text()
     assert "6 points at 32x16, 64x32" in page
-    assert "default, 64x32: preprocess to write" in page
-    assert "default, 64x32: rasterize to write" in page
+    assert "default, 64x32: stages preprocess to write" in page
+    assert "default, 64x32: stages rasterize to write" in page
 
 
 def test_a_point_without_a_figure_is_on_no_front():

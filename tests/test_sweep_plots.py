@@ -75,6 +75,19 @@ def test_frames_of_a_kind_have_charts_of_their_own():
     assert [len(charts[0]["data"]["values"]) for _, charts in groups] == [8, 1]
 
 
+def test_a_design_has_one_colour_and_one_value_its_own_tick():
+    rows = [row("raster", "", "", 1.0, 68.79), row("raster", "", "", 2.0, 68.79),
+            row("gscore", "", "", 1.0, 60.0, view="b"), row("gscore", "", "", 2.0, 65.0, view="b")]
+    (_, (first,)), (_, (second,)) = fronts(rows, ["area_mm2", "psnr_db"])
+    for chart, name in ((first, "raster"), (second, "gscore")):
+        color = chart["encoding"]["color"]
+        assert color["scale"]["domain"] == ["raster", "gscore"]
+        assert color["legend"]["values"] == [name]
+    assert first["encoding"]["y"]["scale"] == {
+        "domain": pytest.approx([65.3505, 72.2295]), "nice": False}
+    assert second["encoding"]["y"]["scale"] == {"zero": False, "padding": 10}
+
+
 def test_marks_that_would_cover_each_other_are_one():
     """However many there are in a place, one mark says how many and which, and a front is seen."""
     def at(x, y, name, design="a", on=False):
