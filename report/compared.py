@@ -58,7 +58,10 @@ def compared_plots(designs: Sequence[ComparedDesign], fronts: Mapping[str, bool]
     areas = {each.name: each for each in designs if each.unit_areas}
     if areas:
         yield _areas(list(areas.values()))
-    machines = {machine.name: machine for each in designs for machine in each.machines}
+    # The designs first, as in the other plots, so that each has its colour; then the GPUs.
+    machines = {machine.name: machine
+                for part in (slice(1), slice(1, None)) for each in designs
+                for machine in each.machines[part]}
     if machines:
         yield roofline(list(machines.values()))
     rows = [{"design": each.name, "parameters": "", "front": fronts[each.name], "size": 130,

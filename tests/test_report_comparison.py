@@ -56,6 +56,12 @@ def test_bars_are_the_figures(written):
         assert boxes == pytest.approx(simulated["area_mm2"])
     assert [each["name"] for each in data["designs"]] == list(NAMES)
     assert any(data["fronts"].values())
+    # A design has the same colour under its roof as in the fronts.
+    roofs = specs["roofline"]["layer"][0]["encoding"]["color"]["scale"]
+    fronts = specs["front_time_s_energy_j"]["encoding"]["color"]["scale"]
+    assert [name.partition(",")[0] for name in roofs["domain"][:3]] == list(NAMES)
+    assert fronts["domain"] == list(NAMES)
+    assert roofs["range"][:3] == fronts["range"]
 
 
 def test_page_loads_nothing_and_says_the_figures(written):
