@@ -1,6 +1,7 @@
 """What of an accelerator is synthesised on its own: its units, and the shell around them."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from amaranth.lib import wiring
 
@@ -11,7 +12,8 @@ from splatforge.hw.blend import BlendLane
 from splatforge.hw.falloff import FalloffLane
 from splatforge.hw.generate import UNITS, component, to_rtlil
 from splatforge.hw.lib.shell import Shell
-from splatforge.verification.lib.build import digest
+from splatforge.verification.lib.build import cached, digest
+from splatforge.verification.lib.frame import rtl_key
 
 __all__ = ["LANE", "SHELL", "part", "parts", "rtl_digests", "rtl_table"]
 
@@ -48,8 +50,21 @@ def part(name: str, design: AcceleratorDesign) -> wiring.Component:
 
 
 def rtl_digests(design: AcceleratorDesign, units: Iterable[str]) -> dict[str, str]:
-    """Part -> digest of its RTL: what was measured, to tell when it is something else by now."""
-    return {unit: digest(to_rtlil(part(unit, design), unit)) for unit in units}
+    """Part -> digest of its RTL: what was measured, to tell when it is something else by now.
+
+    To write the RTL takes seconds, of LuminCore's array half a minute: digests are kept on disk
+    while the sources are the same.
+    """
+    key = rtl_key(design)
+
+    def of(unit: str) -> str:
+        def make(folder: Path) -> None:
+            (folder / "digest").write_text(digest(to_rtlil(part(unit, design), unit)))
+
+        entry, _ = cached(f"rtl-{unit}-{key}", make, ["digest"])
+        return (entry / "digest").read_text()
+
+    return {unit: of(unit) for unit in units}
 
 
 def rtl_table(design: AcceleratorDesign, digests: Mapping[str, str]) -> list[str]:

@@ -52,9 +52,9 @@ LZ4_AND_ZLIB = "#include <lz4.h>\n#include <zlib.h>\n"
 
 #: Seconds between two looks at an entry that another process builds.
 LOOK_S = 0.05
-#: Binaries, 4 MB each, kept in a cache folder; the least recently used go first. All tests together
-#: make 80.
-KEPT = 128
+#: Entries kept in a cache folder, binaries of 4 MB and smaller things; the least recently used go
+#: first. All tests together make some 160.
+KEPT = 256
 #: With less than this free, what a tool has written is not to be trusted.
 LEAST_FREE_BYTES = 1 << 16
 #: A module with at least this many instances is compiled once and called, not inlined.

@@ -37,7 +37,8 @@ from splatforge.verification.lib.build import (
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["DECERR", "HARNESS", "SLVERR", "BusFault", "FrameJob", "FrameRun", "SimulationError",
-           "Stall", "Waves", "build_frame", "core_verilog", "run_frames", "stream_frames"]
+           "Stall", "Waves", "build_frame", "core_verilog", "rtl_key", "run_frames",
+           "stream_frames"]
 
 #: The harness.
 HARNESS = Path(__file__).parents[1] / "frame.cpp"
@@ -279,6 +280,15 @@ def build_frame(
     return replace(binary, build_s=time.perf_counter() - began)
 
 
+def rtl_key(design: AcceleratorDesign) -> str:
+    """Digest of what RTL of `design` is made of: parameters, all sources behind it, Amaranth."""
+    sources = []
+    for package in ("designs", "algos", "hw", "hw.lib"):
+        folder = Path(importlib.import_module(f"splatforge.{package}").__path__[0])
+        sources += [path.read_text() for path in sorted(folder.glob("*.py"))]
+    return digest(repr(design), importlib.metadata.version("amaranth"), *sources)
+
+
 def core_verilog(
     design: AcceleratorDesign, *, cache: Path | None = None, children: Children | None = None
 ) -> str:
@@ -286,13 +296,7 @@ def core_verilog(
 
     Writing 64 lanes takes Amaranth several seconds, as long as half of the C++.
     """
-    sources = []
-    for package in ("designs", "algos", "hw", "hw.lib"):
-        folder = Path(importlib.import_module(f"splatforge.{package}").__path__[0])
-        sources += [path.read_text() for path in sorted(folder.glob("*.py"))]
-    key = digest(repr(design), importlib.metadata.version("amaranth"), *sources)
-
-    name = f"{design.name}.v"
+    key, name = rtl_key(design), f"{design.name}.v"
 
     started = children or Children()
 
