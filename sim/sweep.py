@@ -153,7 +153,7 @@ class Point:
             "scene": " ".join(Path(name).name for name in self.view.scene),
             "width": camera.width, "height": camera.height, "frames": len(self.view.cameras),
             "memory": self.memory if isinstance(self.memory, str) else "fixed",
-            "node_nm": float(self.node_nm),
+            "node_nm": float(self.node_nm), "program": program_digest()[:16],
             **{name: value if isinstance(value, (bool, int, float)) else str(value)
                for name, value in self.parameters.items()}}
 

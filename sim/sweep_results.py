@@ -28,6 +28,7 @@ COLUMNS = pa.schema([
     ("psnr_db", pa.float64()), ("bytes_read", pa.int64()), ("bytes_written", pa.int64()),
     ("lane_um2", pa.float64()), ("workload", pa.string()), ("workload_made", pa.bool_()),
     ("spent_s", pa.float64()), ("counters", pa.map_(pa.string(), pa.int64())),
+    ("program", pa.string()),
 ])
 
 _T = TypeVar("_T")

@@ -2211,10 +2211,11 @@ def _compare(names: str, drawn: PathOptions, behind: MemoryOptions, output: Path
 
 def _swept(folder: Path, scene: Sequence[str], views: "Sequence[Camera]", node_nm: float
            ) -> list[dict[str, Any]]:
-    """Finished points of a sweep of the same scene, size, number of frames and node.
+    """Finished points of a sweep of the same scene, size, number of frames, node and program.
 
     A result does not say its cameras: they are for the caller to choose alike.
     """
+    from splatforge.sim.sweep import program_digest
     from splatforge.sim.sweep_results import Results
 
     if not folder.is_dir():
@@ -2222,8 +2223,13 @@ def _swept(folder: Path, scene: Sequence[str], views: "Sequence[Camera]", node_n
     asked = (" ".join(Path(name).name for name in scene), views[0].width, views[0].height,
              len(views), node_nm)
     names = "scene", "width", "height", "frames", "node_nm"
-    rows = [row for row in Results(folder).rows()
-            if row["status"] == "done" and tuple(row[name] for name in names) == asked]
+    found = [row for row in Results(folder).rows()
+             if row["status"] == "done" and tuple(row[name] for name in names) == asked]
+    # What another version of the models said stays in the folder, too.
+    rows = [row for row in found if row.get("program") == program_digest()[:16]]
+    if found and not rows:
+        raise ValueError(f"{folder}: was made by another version of this program: sweep again, "
+                         "into the same folder")
     if not rows:
         raise ValueError("{}: must hold a finished point of scene {} at {}x{} in {} frame(s) and "
                          "{:g} nm, there is none".format(folder, *asked))

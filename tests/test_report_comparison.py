@@ -12,6 +12,7 @@ import pytest
 from splatforge import report
 from splatforge.cli import main
 from splatforge.scenes import save
+from splatforge.sim import sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import random_scene
@@ -120,7 +121,7 @@ def test_comparison_of_an_empty_frame(tmp_path):
     assert {"cycles", "energy", "traffic", "area"} <= set(specs)
 
 
-def test_points_of_a_sweep_stand_in_the_fronts(tmp_path, capsys):
+def test_points_of_a_sweep_stand_in_the_fronts(tmp_path, capsys, monkeypatch):
     """Those of the same frames, and no others; whether a point is on the front counts all."""
     save(random_scene(200, 1), tmp_path / "a.ply")
     asked = tmp_path / "lanes.toml"
@@ -147,6 +148,9 @@ def test_points_of_a_sweep_stand_in_the_fronts(tmp_path, capsys):
     capsys.readouterr()
     assert main([*said, "48x48"]) == 2
     assert "must hold a finished point" in capsys.readouterr().err
+    monkeypatch.setattr(sweep, "program_digest", lambda: "of other models")
+    assert main([*said, "64x40"]) == 2
+    assert "lanes.sweep: was made by another version of this program" in capsys.readouterr().err
     assert main(["report", "--scene", "default", "--compare", "raster,gscore", "-o",
                  str(tmp_path / "page")]) == 2
     assert "page: extension must be .html or .htm, not ''" in capsys.readouterr().err
