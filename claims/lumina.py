@@ -20,7 +20,7 @@ from splatforge.algos.lumina.sharing import group_order, order_changes, share
 from splatforge.claims.frames import RECIPES
 from splatforge.claims.mean import over_scenes
 from splatforge.designs.lumina import LuminaDesign
-from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS
+from splatforge.designs.nru import RECORD_ID_BITS
 from splatforge.scenes import Camera, default_camera, guess_up, load, orbit
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.costs import Sourced
@@ -136,7 +136,8 @@ def cache_capacity() -> Sourced:
 
 def record_registers() -> Sourced:
     """Bytes of the registers of records of a unit: four pixels of two tiles."""
-    bits = 2 * UNIT_PIXELS * LuminaDesign().radiance.record_ids * RECORD_ID_BITS
+    design = LuminaDesign()
+    bits = 2 * design.nru.unit_pixels * design.radiance.record_ids * RECORD_ID_BITS
     return Sourced.exact(bits / 8, "B", "records of a unit")
 
 

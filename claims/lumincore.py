@@ -35,7 +35,6 @@ from splatforge.claims.techniques import counts_of
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.lumina import PRESETS, LuminaDesign
 from splatforge.designs.memory import BankedMemory
-from splatforge.designs.nru import UNIT_PIXELS
 from splatforge.scenes import follow, load, load_eyenavgs
 from splatforge.scenes.atomic_file import atomic_file
 from splatforge.sim.area import area_of_units
@@ -390,7 +389,8 @@ def output_buffer() -> Sourced:
     """Bytes of what units hold of the pixels of two tiles: colours and T."""
     nru = LuminaDesign().nru
     bits = 3 * nru.blend.accumulator.width + nru.blend.transmittance.width
-    return Sourced.exact(2 * UNIT_PIXELS * nru.units * bits / 8, "B", "state of our units")
+    return Sourced.exact(
+        2 * nru.unit_pixels * nru.units * bits / 8, "B", "state of our units")
 
 
 def queue() -> Sourced:

@@ -32,7 +32,7 @@ FLAG_CACHE = 1 << 0
 FLAG_FLUSH = 1 << 1
 """Flag of the descriptor: banks start empty, and are not loaded."""
 FLAG_REMAP = 1 << 2
-"""Flag of the descriptor: chunks may be blended in passes, four splats at a pixel a cycle."""
+"""Flag of the descriptor: chunks may be blended in passes, several splats at a pixel a cycle."""
 
 #: Performance counters in register order: (name, unit, what it counts).
 COUNTERS = (

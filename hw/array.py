@@ -17,8 +17,8 @@ from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.copies import copy_of
 from splatforge.hw.lib.fixed import shape_of
 
-__all__ = ["PIXELS_PER_GROUP", "Array", "group_splat_layout", "lowest_bit", "part_layout",
-           "several_bits", "splat_layout", "tile_layout"]
+__all__ = ["PIXELS_PER_GROUP", "Array", "bit_number", "group_splat_layout", "lowest_bit",
+           "part_layout", "several_bits", "splat_layout", "tile_layout"]
 
 #: Pixels of one transfer on the array's output.
 PIXELS_PER_GROUP = 4
@@ -70,6 +70,12 @@ def lowest_bit(mask: Value, any_of_four: Value | None = None) -> Value:
     return Cat(
         bit & ~Cat(group[:place], any_of_four[:number]).any() if place or number else bit
         for number, group in enumerate(groups) for place, bit in enumerate(group))
+
+
+def bit_number(one_hot: Value) -> Value:
+    """Number of the one bit that is set; zero where none is."""
+    return Cat(reduce(or_, (one_hot[n] for n in range(len(one_hot)) if n >> bit & 1))
+               for bit in range((len(one_hot) - 1).bit_length()))
 
 
 def several_bits(mask: Value) -> Value:

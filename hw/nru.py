@@ -10,11 +10,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.fetch import SplatFormat
-from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS, NruDesign
+from splatforge.designs.nru import RECORD_ID_BITS, NruDesign
 from splatforge.designs.resolve import ResolveDesign
 from splatforge.hw.array import (
     PIXELS_PER_GROUP,
     Array,
+    bit_number,
     lowest_bit,
     part_layout,
     tile_layout,
@@ -44,7 +45,7 @@ class Phase(enum.Enum, shape=3):
     PICK = 4
     """The next live pixel of every unit."""
     PASS = 5
-    """Four splats a cycle at these."""
+    """Several splats a cycle at these."""
     DRAIN = 6
     """Until the front has no splats of the pass."""
     END = 7
@@ -52,23 +53,24 @@ class Phase(enum.Enum, shape=3):
 
 
 class Nru(Component):
-    """Blend tiles on an array of units of four pixels, and ask a cache for colours.
+    """Blend tiles on an array of units of a few pixels, and ask a cache for colours.
 
     Bit-true model: :func:`splatforge.algos.nru.nru_fixed`. Cycle model:
     :mod:`splatforge.sim.nru`.
 
     Splats of a tile are collected in chunks, a chunk while the one before is blended. In lockstep a
-    splat goes to all pixels of the tile in a cycle. Where less than four pixels of any unit are
-    live, the rest of the chunk is blended in passes: every unit takes one of its live pixels and
-    tests four splats at it in a cycle. That waits until every live pixel has its record and every
-    look-up its answer, which may end pixels. Significant fragments wait in the units' queues; while
-    one of them is short of room, the whole front stands still. A tile ends with its list, or where
-    no pixel is live; then its pixels leave one a cycle, while the next tile is blended.
+    splat goes to all pixels of the tile in a cycle. Where no unit has all of its pixels live, the
+    rest of the chunk is blended in passes: every unit takes one of its live pixels and tests as
+    many splats at it in a cycle as it has elements, ``unit_pixels``. That waits until every live
+    pixel has its record and every look-up its answer, which may end pixels. Significant fragments
+    wait in the units' queues; while one of them is short of room, the whole front stands still. A
+    tile ends with its list, or where no pixel is live; then its pixels leave one a cycle, while the
+    next tile is blended.
 
     Latency: :attr:`latency` cycles from the issue of a splat until its fragments are in the queues.
-    Throughput: a splat a cycle in lockstep, four a cycle in a pass; a pixel a cycle on ``o`` and
-    ``o_walk``. Stall: a stalled ``o``, ``o_tile`` or ``o_walk`` stops the look-ups of the next tile
-    and keeps it from ending, a stalled ``o_lookup`` keeps its own tile from ending.
+    Throughput: a splat a cycle in lockstep, ``unit_pixels`` a cycle in a pass; a pixel a cycle on
+    ``o`` and ``o_walk``. Stall: a stalled ``o``, ``o_tile`` or ``o_walk`` stops the look-ups of the
+    next tile and keeps it from ending, a stalled ``o_lookup`` keeps its own tile from ending.
     ``i_splat.ready`` and ``i_tile.ready`` depend on no input.
 
     Parameters
@@ -106,8 +108,8 @@ class Nru(Component):
     o_tile, o : ``Out(stream.Signature(...))``
         As of :class:`splatforge.hw.array.Array`.
     lockstep, remapped, stalled, starved, bypassed : ``Out(1)``
-        For the counters: a splat is issued; four are; one would be if queues had room; the array
-        waits for a chunk; a pixel leaves whose record is not complete.
+        For the counters: a splat is issued; ``unit_pixels`` are; one would be if queues had room;
+        the array waits for a chunk; a pixel leaves whose record is not complete.
     """
 
     i_tile: stream.Interface
@@ -149,7 +151,7 @@ class Nru(Component):
 
     def elaborate(self, platform):
         m = Module()
-        design = self.design
+        design, pixels = self.design, self.design.unit_pixels
         count = design.units
 
         # ---- What the parts share.
@@ -158,7 +160,7 @@ class Nru(Component):
         #: `ends` is a register: what it stops and frees is far behind the control.
         begin, ends = Signal(name="begin"), Signal(name="ends")
         live, complete, asked, hit = (
-            [Signal(UNIT_PIXELS, name=f"{name}_{n}") for n in range(count)]
+            [Signal(pixels, name=f"{name}_{n}") for n in range(count)]
             for name in ("live", "complete", "asked", "hit"))
         #: Not before the next tile's begin may these be wanted by the one that leaves. Whether one
         #: still leaves in the next cycle.
@@ -172,11 +174,11 @@ class Nru(Component):
         #: Of the chunk that is blended; a register, set while the array waits for it.
         held = Signal(data.StructLayout({
             "splats": range(design.chunk_splats + 1), "last": 1,
-            "rows": range(design.chunk_splats // UNIT_PIXELS + 1)}))
+            "rows": range(design.chunk_splats // pixels + 1)}))
         read, chunk, free = self._buffer(m, ends, held)
         quiet, issue = self._front(m, units, live, read)
         #: Pixel and half that are read of every unit: what asks, or what leaves.
-        read_slot = Signal(range(2 * UNIT_PIXELS))
+        read_slot = Signal(range(2 * pixels))
         m.d.comb += [unit.read_slot.eq(read_slot) for unit in units]
         looking = self._lookups(m, units, complete, asked, emptying, read_slot)
         self._control(m, units, live, complete, begin, ends, leaves, looking, quiet, issue, chunk,
@@ -186,15 +188,15 @@ class Nru(Component):
         answer = self.i_answer.p
         m.d.comb += self.i_answer.ready.eq(1)
         for n, unit in enumerate(units):
-            found = Signal(UNIT_PIXELS, name=f"found_{n}")
+            found = Signal(pixels, name=f"found_{n}")
             m.d.comb += found.eq(Cat(
                 self.i_answer.valid & answer.hit & (answer.pixel == self._number(n, q))
-                for q in range(UNIT_PIXELS)))
+                for q in range(pixels)))
             with m.If(begin):
                 m.d.sync += [
                     live[n].eq(Cat(
                         (x < chunk.size.columns) & (y < chunk.size.rows)
-                        for x, y in (self._place(n, q) for q in range(UNIT_PIXELS)))),
+                        for x, y in (self._place(n, q) for q in range(pixels)))),
                     complete[n].eq(0), hit[n].eq(0),
                 ]
             with m.Else():
@@ -210,8 +212,9 @@ class Nru(Component):
 
     def _place(self, unit: int, pixel: int) -> tuple[int, int]:
         """Column and row in the tile of a unit's pixel."""
-        side = self.design.side
-        return (unit % side + (pixel & 1) * side, unit // side + (pixel >> 1) * side)
+        design = self.design
+        return (unit % design.units_x + pixel % design.pixels_x * design.units_x,
+                unit // design.units_x + pixel // design.pixels_x * design.side)
 
     def _number(self, unit: int, pixel: int) -> int:
         """Number in the tile of a unit's pixel, row-major."""
@@ -220,8 +223,8 @@ class Nru(Component):
 
     def _buffer(self, m, ends, held):
         """Splats into the buffer; returns its read port's signals, the chunk, and what frees it."""
-        design = self.design
-        rows = design.chunk_splats // UNIT_PIXELS
+        design, pixels = self.design, self.design.unit_pixels
+        rows, pixel_bits = design.chunk_splats // pixels, (pixels - 1).bit_length()
         chunk = Signal(data.StructLayout({
             "full": 1, "splats": range(design.chunk_splats + 1), "last": 1,
             "size": part_layout(1)}), name="chunk")
@@ -274,18 +277,19 @@ class Nru(Component):
                 # The last one is one that is full.
                 m.d.sync += [each.full.eq(0), each.last.eq(0)]
 
-        # Four splats side by side, those of a row.
+        # As many splats side by side as a unit has pixels, those of a row.
         layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
         read = data.StructLayout({"enable": 1, "row": range(rows), "splats": data.ArrayLayout(
-            layout, UNIT_PIXELS)})
+            layout, pixels)})
         port = Signal(read, name="buffer_read")
-        for q in range(UNIT_PIXELS):
+        for q in range(pixels):
             m.submodules[f"splats_{q}"] = memory = Memory(
                 shape=layout.size, depth=2 * rows, init=[])
             write, look = memory.write_port(), memory.read_port()
             m.d.comb += [
-                write.addr.eq(Cat(place[2:], half)), write.data.eq(self.i_splat.payload),
-                write.en.eq(take & (place[:2] == q)),
+                write.addr.eq(Cat(place[pixel_bits:], half)),
+                write.data.eq(self.i_splat.payload),
+                write.en.eq(take & (place[:pixel_bits] == q)),
                 look.addr.eq(Cat(port.row, read_half)), look.en.eq(port.enable),
                 port.splats[q].eq(look.data),
             ]
@@ -293,36 +297,37 @@ class Nru(Component):
 
     def _front(self, m, units, live, read):
         """From a row of the buffer to the queues; returns what is quiet, and what is issued."""
-        design, side = self.design, self.design.side
+        design, pixels = self.design, self.design.unit_pixels
         item = data.StructLayout({
-            "valid": 1, "row": read["row"].shape(), "splat": range(UNIT_PIXELS),
-            "places": UNIT_PIXELS, "remapped": 1})
+            "valid": 1, "row": read["row"].shape(), "splat": range(pixels), "places": pixels,
+            "remapped": 1})
         issue = Signal(item, name="issue")
         #: All stages move; a cycle before, every queue had room for what moves into it twice.
         move = Signal()
         self._move = move
-        self._picked = [Signal(range(UNIT_PIXELS), name=f"picked_{n}") for n in range(len(units))]
+        self._picked = [Signal(range(pixels), name=f"picked_{n}") for n in range(len(units))]
         self._has_picked = [Signal(name=f"has_picked_{n}") for n in range(len(units))]
         m.d.sync += move.eq(Cat(unit.room for unit in units).all())
         m.d.comb += [read.row.eq(issue.row), read.enable.eq(move)]
 
         stages = self.latency - 1
         valid = [issue.valid & move] + [Signal(name=f"valid_{n}") for n in range(1, stages + 1)]
-        places = [issue.places] + [Signal(UNIT_PIXELS, name=f"places_{n}", reset_less=True)
+        places = [issue.places] + [Signal(pixels, name=f"places_{n}", reset_less=True)
                                    for n in range(1, stages)]
         # Constant while anything is in the stages.
         remapped = Signal()
         #: Which of a row's splats is issued to all places; none where it is all of them.
-        alone = Signal(UNIT_PIXELS)
+        alone = Signal(pixels)
         layout = numbered_splat_layout(self.splat, RECORD_ID_BITS)
         chosen = [[Signal(layout, name=f"chosen_{q}_{n}", reset_less=True)
-                   for q in range(UNIT_PIXELS)] for n in range(2, stages + 1)]
-        # Memories take more than half a cycle: one level of logic is in front of the registers, and
-        # one behind them.
-        own = [Signal(layout.size, name=f"own_{q}", reset_less=True) for q in range(UNIT_PIXELS)]
-        shared = [Signal(layout.size, name=f"shared_{n}", reset_less=True) for n in range(2)]
+                   for q in range(pixels)] for n in range(2, stages + 1)]
+        # Memories take more than half a cycle: one level of logic is in front of the registers,
+        # which take one of two splats, and what is left is behind them.
+        own = [Signal(layout.size, name=f"own_{q}", reset_less=True) for q in range(pixels)]
+        shared = [Signal(layout.size, name=f"shared_{n}", reset_less=True)
+                  for n in range(pixels // 2)]
         m.d.comb += [
-            each.as_value().eq(shared[0] | shared[1] | Mux(remapped, mine, 0))
+            each.as_value().eq(reduce(or_, shared) | Mux(remapped, mine, 0))
             for each, mine in zip(chosen[0], own, strict=True)]
         with m.If(move):
             m.d.sync += [
@@ -332,10 +337,10 @@ class Nru(Component):
                   for n, each in enumerate(shared)),
                 # Behind the forms only colour and number go on.
                 *(after[q].splat[name].eq(before[q].splat[name])
-                  for before, after in pairwise(chosen) for q in range(UNIT_PIXELS)
+                  for before, after in pairwise(chosen) for q in range(pixels)
                   for name in ("red", "green", "blue")),
                 *(after[q].id.eq(before[q].id)
-                  for before, after in pairwise(chosen) for q in range(UNIT_PIXELS)),
+                  for before, after in pairwise(chosen) for q in range(pixels)),
             ]
             with m.If(remapped):
                 m.d.sync += [each.eq(read.splats[q].as_value()) for q, each in enumerate(own)]
@@ -344,7 +349,7 @@ class Nru(Component):
                              alone.eq(Mux(issue.remapped, 0, 1 << issue.splat))]
 
         forms = []
-        for q in range(UNIT_PIXELS):
+        for q in range(pixels):
             m.submodules[f"forms_{q}"] = each = Forms(design, self.splat)
             m.d.comb += each.enable.eq(move)
             m.d.comb += [each.splat[name].eq(chosen[0][q].splat[name])
@@ -352,21 +357,22 @@ class Nru(Component):
             forms.append(each)
         for n, unit in enumerate(units):
             m.submodules[f"front_{n}"] = front = UnitFront(design)
-            x, y = n % side, n // side
-            significant = Signal(UNIT_PIXELS, name=f"significant_{n}")
-            mask = Signal(UNIT_PIXELS, name=f"mask_{n}", reset_less=True)
+            columns = range(n % design.units_x, design.tile_px, design.units_x)
+            rows = range(n // design.units_x, design.tile_px, design.side)
+            significant = Signal(pixels, name=f"significant_{n}")
+            mask = Signal(pixels, name=f"mask_{n}", reset_less=True)
             p = Signal(front.p.shape(), name=f"p_{n}", reset_less=True)
             pixel = self._picked[n]
             m.d.comb += [front.enable.eq(move), front.remapped.eq(remapped), front.pixel.eq(pixel)]
             for q, each in enumerate(forms):
                 m.d.comb += [
-                    *(front.columns[q][far].eq(each.columns[x + far * side]) for far in range(2)),
-                    *(front.rows[q][far].eq(each.rows[y + far * side]) for far in range(2)),
-                    *(front.rests[q][far].eq(each.rests[y + far * side]) for far in range(2)),
+                    *(front.columns[q][far].eq(each.columns[x]) for far, x in enumerate(columns)),
+                    *(front.rows[q][far].eq(each.rows[y]) for far, y in enumerate(rows)),
+                    *(front.rests[q][far].eq(each.rests[y]) for far, y in enumerate(rows)),
                 ]
             alive = Mux(
                 remapped,
-                (live[n].bit_select(pixel, 1) & self._has_picked[n]).replicate(UNIT_PIXELS)
+                (live[n].bit_select(pixel, 1) & self._has_picked[n]).replicate(pixels)
                 & places[-1], live[n])
             m.d.comb += significant.eq(front.significant & alive)
             with m.If(move):
@@ -376,7 +382,7 @@ class Nru(Component):
                 unit.i.p.mask.eq(mask), unit.i.p.remapped.eq(remapped), unit.i.p.pixel.eq(pixel),
                 unit.i.p.p.eq(p),
             ]
-            for q in range(UNIT_PIXELS):
+            for q in range(pixels):
                 splat = chosen[-1][q].splat
                 m.d.comb += [
                     unit.i.p.splat[q].color.as_value().eq(
@@ -393,9 +399,9 @@ class Nru(Component):
 
     def _lookups(self, m, units, complete, asked, emptying, read_slot):
         """Pixels whose records are complete ask for their colours; returns whether any are out."""
-        side = self.design.side
+        side, across, pixels = self.design.side, self.design.units_x, self.design.unit_pixels
         move, go = Signal(name="lookup_move"), Signal(name="lookup_go")
-        wants = [Signal(UNIT_PIXELS, name=f"wants_{n}") for n in range(len(units))]
+        wants = [Signal(pixels, name=f"wants_{n}") for n in range(len(units))]
         first = Signal(len(units))
         lowest = [lowest_bit(each) for each in wants]
         bits = [Mux(first[n], lowest[n], 0) for n in range(len(units))]
@@ -404,16 +410,18 @@ class Nru(Component):
         valid = [Signal(name=f"lookup_{n}") for n in (1, 2)]
         unit_1 = Signal(len(units), reset_less=True)
         unit_2 = Signal(len(units), reset_less=True)
-        slots = [Signal(range(UNIT_PIXELS), name=f"lookup_slot_{n}", reset_less=True)
+        slots = [Signal(range(pixels), name=f"lookup_slot_{n}", reset_less=True)
                  for n in (1, 2)]
         rows = [Signal(data.ArrayLayout(RECORD_ID_BITS, self.record_ids), name=f"records_{n}",
                        reset_less=True) for n in range(side)]
-        out = Signal(range(len(units) * UNIT_PIXELS + 1))
+        out = Signal(range(len(units) * pixels + 1))
         wanted, looking = Signal(), Signal()
 
-        def encoded(one_hot, bit, stride):
-            """Bit of the number of the unit, counted in `stride`."""
-            return Cat(one_hot[n] for n in range(len(units)) if n // stride % side >> bit & 1).any()
+        def encoded(one_hot, stride, count):
+            """Bits of the unit's number, counted in `stride`, below `count`."""
+            return [
+                Cat(one_hot[n] for n in range(len(units)) if n // stride % count >> bit & 1).any()
+                for bit in range(count.bit_length() - 1)]
 
         m.d.comb += [
             *(each.eq(complete[n] & ~asked[n]) for n, each in enumerate(wants)),
@@ -430,8 +438,7 @@ class Nru(Component):
         for n, each in enumerate(asked):
             # Asked for is what is complete: both begin anew with a tile.
             m.d.sync += each.eq(complete[n] & (each | Mux(go, bits[n], 0)))
-        bits_x = side.bit_length() - 1
-        slot = Cat(pixel[1] | pixel[3], pixel[2] | pixel[3])
+        slot = bit_number(pixel)
         with m.If(move & ~emptying):
             m.d.sync += read_slot.eq(Cat(slot, units[0].current))
         with m.If(move):
@@ -441,22 +448,22 @@ class Nru(Component):
                 unit_1.eq(first), unit_2.eq(unit_1),
                 slots[0].eq(slot), slots[1].eq(slots[0]),
                 *(row.as_value().eq(reduce(or_, (
-                    Mux(unit_1[y * side + x], units[y * side + x].record.as_value(), 0)
-                    for x in range(side)))) for y, row in enumerate(rows)),
+                    Mux(unit_1[y * across + x], units[y * across + x].record.as_value(), 0)
+                    for x in range(across)))) for y, row in enumerate(rows)),
                 self.o_lookup.p.record.as_value().eq(reduce(or_, (
-                    Mux(unit_2[y * side:(y + 1) * side].any(), row.as_value(), 0)
+                    Mux(unit_2[y * across:(y + 1) * across].any(), row.as_value(), 0)
                     for y, row in enumerate(rows)))),
                 self.o_lookup.p.pixel.eq(Cat(
-                    *(encoded(unit_2, bit, 1) for bit in range(bits_x)), slots[1][0],
-                    *(encoded(unit_2, bit, side) for bit in range(bits_x)), slots[1][1])),
+                    *encoded(unit_2, 1, across), slots[1][:-1],
+                    *encoded(unit_2, across, side), slots[1][-1])),
             ]
         return looking
 
     def _control(self, m, units, live, complete, begin, ends, leaves, looking, quiet, issue, chunk,
                  held, free):
         """What is issued in a cycle, and when a chunk or a tile is over."""
-        design = self.design
-        rows = design.chunk_splats // UNIT_PIXELS
+        design, pixels = self.design, self.design.unit_pixels
+        rows, pixel_bits = design.chunk_splats // pixels, (pixels - 1).bit_length()
         phase = Signal(Phase)
         fresh = Signal(init=1)
         #: Splats of the chunk that all pixels have had, and rows of a pass.
@@ -464,16 +471,23 @@ class Nru(Component):
         row = Signal(range(rows + 1))
         load = Signal(2)
         calm = Signal(range(self.settle + 1))
-        #: Of the units' live pixels: whether one has one, two, three, four. A cycle late, as is
+        #: Of the units' live pixels: whether one has one, two, and so on. A cycle late, as is
         #: whether one has no record yet, whether all is quiet, and whether a pass has live pixels.
-        most = Signal(UNIT_PIXELS)
+        most = Signal(pixels)
         recording, still, alive = (Signal(name=name) for name in ("recording", "still", "alive"))
         #: Passes behind the next one.
-        passes = Signal(UNIT_PIXELS)
-        todo = [Signal(UNIT_PIXELS, name=f"todo_{n}") for n in range(len(units))]
+        passes = Signal(pixels)
+        todo = [Signal(pixels, name=f"todo_{n}") for n in range(len(units))]
 
         def at_least(mask: Value, count: int) -> Value:
             bits = list(mask)
+            if count == 0:
+                return C(1, 1)
+            if len(bits) > 4:
+                lower, upper = mask[:4], mask[4:]
+                return reduce(or_, (
+                    at_least(lower, n) & at_least(upper, count - n)
+                    for n in range(max(0, count - 4), min(4, count) + 1)))
             if count == 1:
                 return mask.any()
             if count == 2:
@@ -485,7 +499,7 @@ class Nru(Component):
 
         m.d.sync += [
             *(most[n].eq(Cat(at_least(each, n + 1) for each in live).any())
-              for n in range(UNIT_PIXELS)),
+              for n in range(pixels)),
             recording.eq(self.caching & Cat(
                 (each & ~done).any() for each, done in zip(live, complete, strict=True)).any()),
             still.eq(quiet),
@@ -493,13 +507,13 @@ class Nru(Component):
                 self._has_picked, live, self._picked, strict=True)).any()),
             calm.eq(0),
         ]
-        remains = Signal(UNIT_PIXELS)
+        remains = Signal(pixels)
         m.d.comb += [
             # The last row of a chunk may not be whole.
-            remains.eq(Mux((row + 1 == held.rows) & held.splats[:2].any(),
-                           (1 << held.splats[:2]) - 1, (1 << UNIT_PIXELS) - 1)),
-            issue.row.eq(at >> 2), issue.splat.eq(at[:2]),
-            issue.places.eq((1 << UNIT_PIXELS) - 1),
+            remains.eq(Mux((row + 1 == held.rows) & held.splats[:pixel_bits].any(),
+                           (1 << held.splats[:pixel_bits]) - 1, (1 << pixels) - 1)),
+            issue.row.eq(at >> pixel_bits), issue.splat.eq(at[:pixel_bits]),
+            issue.places.eq((1 << pixels) - 1),
             self.starved.eq((phase == Phase.WAIT) & ~chunk.full),
             self.lockstep.eq((phase == Phase.LOCKSTEP) & issue.valid & self._move),
             self.remapped.eq((phase == Phase.PASS) & issue.valid & self._move),
@@ -509,7 +523,7 @@ class Nru(Component):
             with m.Case(Phase.WAIT):
                 m.d.sync += [
                     at.eq(0), load.eq(0), held.splats.eq(chunk.splats), held.last.eq(chunk.last),
-                    held.rows.eq((chunk.splats + UNIT_PIXELS - 1) >> 2)]
+                    held.rows.eq((chunk.splats + pixels - 1) >> pixel_bits)]
                 with m.If(chunk.full):
                     m.d.comb += begin.eq(fresh)
                     m.d.sync += [phase.eq(Mux(fresh, Phase.LOAD, Phase.LOCKSTEP)), fresh.eq(0)]
@@ -523,7 +537,8 @@ class Nru(Component):
                 with m.Elif(at == held.splats):
                     m.d.comb += free.eq(1)
                     m.d.sync += phase.eq(Phase.WAIT)
-                with m.Elif(self.remapping & ~at[:2].any() & ~most[3] & ~recording & ~looking):
+                with m.Elif(self.remapping & ~at[:pixel_bits].any() & ~most[-1] & ~recording
+                            & ~looking):
                     m.d.sync += phase.eq(Phase.SETTLE)
                 with m.Else():
                     m.d.comb += issue.valid.eq(1)
@@ -537,11 +552,11 @@ class Nru(Component):
                         m.d.sync += [phase.eq(Phase.END), ends.eq(~leaves)]
                     with m.Else():
                         m.d.sync += phase.eq(Phase.PICK)
-                        m.d.sync += [each.eq(pixels)
-                                     for each, pixels in zip(todo, live, strict=True)]
+                        m.d.sync += [each.eq(those)
+                                     for each, those in zip(todo, live, strict=True)]
             with m.Case(Phase.PICK):
                 # Twice: the second time it is in registers whether the pixels live.
-                m.d.sync += [row.eq(at >> 2), load.eq(load + 1)]
+                m.d.sync += [row.eq(at >> pixel_bits), load.eq(load + 1)]
                 with m.If(~load[0]):
                     m.d.sync += passes.eq(passes >> 1)
                     for each, has, pixel in zip(
@@ -549,7 +564,7 @@ class Nru(Component):
                         lowest = lowest_bit(each)
                         m.d.sync += [
                             each.eq(each & ~lowest), has.eq(each.any()),
-                            pixel.eq(Cat(lowest[1] | lowest[3], lowest[2] | lowest[3]))]
+                            pixel.eq(bit_number(lowest))]
                 with m.Else():
                     m.d.sync += phase.eq(Phase.PASS)
             with m.Case(Phase.PASS):
@@ -571,12 +586,13 @@ class Nru(Component):
 
     def _empty(self, m, units, complete, hit, size, ends, emptying, leaves, read_slot):
         """Pixels of a finished tile, one a cycle: to the framebuffer, and to the cache."""
-        design, side = self.design, self.design.side
+        design, pixels = self.design, self.design.unit_pixels
+        side, across = design.side, design.units_x
         blend = design.blend
         state_shape = Blend.state_layout(design.array)
         half = Signal(name="leaving_half")
         part = Signal(part_layout(1), name="leaving")
-        hits, completes = ([Signal(UNIT_PIXELS, name=f"leaving_{name}_{n}")
+        hits, completes = ([Signal(pixels, name=f"leaving_{name}_{n}")
                             for n in range(len(units))] for name in ("hit", "complete"))
         bits = range(2 * side)
         x, y = Signal(bits, name="leaving_x"), Signal(bits, name="leaving_y")
@@ -605,7 +621,7 @@ class Nru(Component):
 
         # ---- A pixel: 1 its slot, 2 its row's units, 3 itself, 4 with the cache's colour, then
         # that over the background in three stages. Behind a tile's last one comes its mark.
-        low = side.bit_length() - 1
+        low_x, low_y = (each.bit_length() - 1 for each in (across, side))
         item = data.StructLayout({
             "valid": 1, "mark": 1, "x": bits, "y": bits, "group": 1, "complete": 1, "hit": 1})
         stages = [Signal(item, name=f"leaving_{n}") for n in range(1, 8)]
@@ -618,16 +634,16 @@ class Nru(Component):
         row_layout = data.StructLayout({
             "state": state_shape, "record": records[0].shape(), "complete": 1, "hit": 1})
         rows = [Signal(row_layout, name=f"leaving_row_{n}", reset_less=True) for n in range(side)]
-        slot = Signal(range(UNIT_PIXELS), name="leaving_slot")
-        m.d.comb += slot.eq(Cat(one.x[low], one.y[low]))
+        slot = Signal(range(pixels), name="leaving_slot")
+        m.d.comb += slot.eq(Cat(one.x[low_x:], one.y[low_y]))
         with m.If(move & emptying):
-            m.d.sync += read_slot.eq(Cat(x[low], y[low], half))
+            m.d.sync += read_slot.eq(Cat(x[low_x:], y[low_y], half))
 
         m.submodules.cached = colors = Memory(
-            shape=RGB8.size, depth=2 * len(units) * UNIT_PIXELS, init=[])
+            shape=RGB8.size, depth=2 * len(units) * pixels, init=[])
         write, look = colors.write_port(), colors.read_port()
         answer = self.i_answer.p
-        number_bits = 2 * (low + 1)
+        number_bits = len(x) + len(y)
         m.d.comb += [
             write.addr.eq(Cat(answer.pixel[:number_bits], units[0].current)),
             write.data.eq(answer.color.as_value()),
@@ -635,7 +651,7 @@ class Nru(Component):
             look.addr.eq(Cat(two.x, two.y, half)), look.en.eq(move), cached.eq(look.data),
         ]
         chosen = data.View(row_layout, Signal(row_layout.size, name="leaving_chosen"))
-        m.d.comb += chosen.as_value().eq(_one_of(rows, two.y[:low]))
+        m.d.comb += chosen.as_value().eq(_one_of(rows, two.y[:low_y]))
         # v / 255 is v in every byte, as often as one likes.
         frac = blend.accumulator.frac_bits
         copies = -(-(frac + 8) // 8)
@@ -660,15 +676,13 @@ class Nru(Component):
                 *(total[c].eq((front[c] << up) + behind[c]) for c in range(3)),
             ]
             for number, row in enumerate(rows):
-                of_row = units[number * side:(number + 1) * side]
-                at = one.x[:low]
+                of_row = slice(number * across, (number + 1) * across)
+                at = one.x[:low_x]
                 m.d.sync += [
-                    row.state.as_value().eq(_one_of([each.state for each in of_row], at)),
-                    row.record.as_value().eq(_one_of([each.record for each in of_row], at)),
-                    row.complete.eq(_one_of(
-                        completes[number * side:(number + 1) * side], at).bit_select(slot, 1)),
-                    row.hit.eq(_one_of(
-                        hits[number * side:(number + 1) * side], at).bit_select(slot, 1)),
+                    row.state.as_value().eq(_one_of([each.state for each in units[of_row]], at)),
+                    row.record.as_value().eq(_one_of([each.record for each in units[of_row]], at)),
+                    row.complete.eq(_one_of(completes[of_row], at).bit_select(slot, 1)),
+                    row.hit.eq(_one_of(hits[of_row], at).bit_select(slot, 1)),
                 ]
             m.d.sync += shown.eq(state)
             with m.If(three.hit):
@@ -712,5 +726,7 @@ class Nru(Component):
 
 
 def _one_of(values, at):
-    """One of `values`, that number `at`."""
+    """One of `values`, that number `at`, which has no bits where there is but one."""
+    if len(values) == 1:
+        return Value.cast(values[0])
     return Cat(Value.cast(each) for each in values).word_select(at, len(Value.cast(values[0])))

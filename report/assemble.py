@@ -35,7 +35,7 @@ _CYCLES = (
     ("array_starved", "waiting for splats"),
     ("array_blocked", "waiting for a buffer"),
     ("lockstep", "testing a splat at all pixels"),
-    ("remapped", "testing four in passes"),
+    ("remapped", "testing several in passes"),
     ("stalled", "waiting for a queue"),
     ("starved", "waiting for a chunk"),
 )

@@ -3,7 +3,8 @@
 :func:`offers` tells what the array shows in a cycle, :func:`step` what one cycle does. Which splats
 are significant where, which one completes a record and which one ends a pixel is known before
 (:class:`Work`); what a look-up finds comes from outside, as it does in hardware. What is one bit of
-every unit is a word, as in :mod:`splatforge.sim.nru_unit`: a cycle takes the time of what is in it.
+every unit is in words, as in :mod:`splatforge.sim.nru_unit`: a cycle takes the time of what is in
+it.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from splatforge.algos.nru import NruFrame
 from splatforge.designs.fetch import TILE_PX
-from splatforge.designs.nru import UNIT_PIXELS, NruDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.sim import nru_unit
 
 __all__ = ["LATENCY", "SETTLE", "Inputs", "NruState", "Offers", "Work", "new_nru", "offers",
@@ -32,11 +33,13 @@ WAIT, LOAD, LOCKSTEP, SETTLING, PICK, PASS, DRAIN, END = range(8)
 (PHASE, FRESH, AT, ROW, LOADED, CALM, MOST, RECORDING, STILL, ALIVE, PASSES, MOVE, REMAPPED,
  READ_HALF, TILE, FILLING, LEFT, PLACE, FILL_HALF, FILL_TILE, TAKEN, WANTED, OUT, LOOKUP_1,
  LOOKUP_2, LOOKUP, EMPTYING, LEAVING, TILE_OUT, ASKING, MARK, X, Y, CLOSING, GROUP, WALK, SIDE,
- CHUNK, CACHING, REMAPPING, OLDEST, TESTED) = range(42)
-# Behind them words of units, by pixel: live, complete, asked, hit, to do, picked; by place: the
-# last stage of the tests; by pixel: complete and hit of the tile that leaves.
+ ACROSS, PIXELS, UNIT_WORDS, ALL_WORDS, CHUNK, CACHING, REMAPPING, OLDEST, TESTED) = range(46)
+# From SIDE on: rows of units, units in a row, pixels of a unit; words of a bit of each unit, and of
+# each pixel. Behind all of them words of units, of the first 64 by pixel, then of the others: live,
+# complete, asked, hit, to do, picked; by place: the last stage of the tests; by pixel: complete and
+# hit of the tile that leaves.
 (LIVE, COMPLETE, ASKED, HIT, TODO, PICKED, PLACES, LEFT_COMPLETE, LEFT_HIT,
- CHUNKS) = range(42, 42 + 10 * UNIT_PIXELS, UNIT_PIXELS)
+ CHUNKS) = range(46, 46 + 10 * nru_unit.PIXEL_WORDS, nru_unit.PIXEL_WORDS)
 # The two chunks, and of each:
 FULL, SPLATS, LAST, OF, FIRST, CHUNK_SIZE = range(6)
 # A ring of the stages of the tests: valid, first splat, places.
@@ -58,9 +61,11 @@ class Work(NamedTuple):
     starts : ndarray
         First splat of every tile, shape [tiles + 1].
     significant : ndarray
-        Words of units: those whose pixel q a splat is significant for, shape [splats, 4].
+        Words of units: of the first 64 those whose pixel 0, 1, ... a splat is significant for, then
+        of the others; shape [splats, words * unit_pixels].
     complete : ndarray
-        Place in the list of the splat that completes the record, or -1; shape [tiles, units, 4].
+        Place in the list of the splat that completes the record, or -1; shape
+        [tiles, units, unit_pixels].
     ends : ndarray
         Place of the splat that ends the pixel, or the length of the list.
     """
@@ -114,18 +119,23 @@ class Offers(NamedTuple):
 def new_nru(design: NruDesign, caching: bool, remapping: bool) -> NruState:
     """State from reset."""
     registers = np.zeros(SIZE, np.int64)
-    registers[[FRESH, SIDE, CHUNK]] = 1, design.side, design.chunk_splats
+    words = nru_unit.words_of(design.units)
+    registers[[FRESH, SIDE, ACROSS, PIXELS, UNIT_WORDS, ALL_WORDS, CHUNK]] = (
+        1, design.side, design.units_x, design.unit_pixels, words, words * design.unit_pixels,
+        design.chunk_splats)
     registers[[CACHING, REMAPPING]] = caching, remapping
     registers[[LOOKUP_1, LOOKUP_2, LOOKUP, WALK, TILE, TAKEN]] = -1
     registers[WAY:] = NOTHING
     return NruState(registers=registers, units=nru_unit.new_units(design, design.units))
 
 
-def _by_unit(side: int, pixels: npt.NDArray) -> npt.NDArray:
-    """Pixels of tiles, [..., 256] in raster order, as [..., units, 4]."""
-    unit, pixel = np.divmod(np.arange(side * side * UNIT_PIXELS), UNIT_PIXELS)
-    x, y = unit % side + side * (pixel & 1), unit // side + side * (pixel >> 1)
-    return pixels[..., y * TILE_PX + x].reshape(*pixels.shape[:-1], side * side, UNIT_PIXELS)
+def _by_unit(design: NruDesign, pixels: npt.NDArray) -> npt.NDArray:
+    """Pixels of tiles, [..., 256] in raster order, as [..., units, unit_pixels]."""
+    across, own = design.units_x, design.unit_pixels
+    unit, pixel = np.divmod(np.arange(design.units * own), own)
+    x = unit % across + across * (pixel % design.pixels_x)
+    y = unit // across + design.side * (pixel // design.pixels_x)
+    return pixels[..., y * TILE_PX + x].reshape(*pixels.shape[:-1], design.units, own)
 
 
 def work_of(
@@ -149,53 +159,80 @@ def work_of(
         Without it the few fragments between are left out.
     """
     words = frame.significant if significant is None else significant
-    of_units = np.zeros((len(words), UNIT_PIXELS), np.int64)
-    _split(np.ascontiguousarray(words, np.uint64).view(np.int64), design.side, of_units)
+    unit_words = nru_unit.words_of(design.units)
+    of_units = np.zeros((len(words), unit_words * design.unit_pixels), np.int64)
+    _split(np.ascontiguousarray(words, np.uint64).view(np.int64), design.side, design.units_x,
+           design.unit_pixels, of_units)
     return Work(
         columns=np.asarray(columns, np.int64), rows=np.asarray(rows, np.int64),
         starts=np.asarray(starts, np.int64), significant=of_units,
-        complete=np.ascontiguousarray(_by_unit(design.side, frame.complete)),
-        ends=np.ascontiguousarray(_by_unit(design.side, frame.ends)))
+        complete=np.ascontiguousarray(_by_unit(design, frame.complete)),
+        ends=np.ascontiguousarray(_by_unit(design, frame.ends)))
 
 
 @nb.njit(inline="always")
 def _any(v, words):
-    """Units that have a bit in one of four words."""
-    return v[words] | v[words + 1] | v[words + 2] | v[words + 3]
+    """Of 64 units those that have a bit at any of their pixels."""
+    units = np.int64(0)
+    for n in range(v[PIXELS]):
+        units |= v[words + n]
+    return units
 
 
 @nb.njit(inline="always")
 def _most(v, words):
-    """In how many of four words the unit is that is in most of them."""
-    one, other = v[words] & v[words + 1], v[words + 2] & v[words + 3]
-    odd, third = v[words] ^ v[words + 1], v[words + 2] ^ v[words + 3]
-    if one & other:
-        return 4
-    two = one | other | (odd & third)
-    odd ^= third
-    if two & odd:
-        return 3
-    return 2 if two else 1 if odd else 0
+    """At how many pixels that unit has a bit which has most of them."""
+    most = np.int64(0)
+    for first in range(words, words + v[ALL_WORDS], v[PIXELS]):
+        # Counts of 64 units, a word of each of their bits.
+        one = two = four = eight = np.int64(0)
+        for n in range(v[PIXELS]):
+            carry = v[first + n]
+            one, carry = one ^ carry, one & carry
+            two, carry = two ^ carry, two & carry
+            four, carry = four ^ carry, four & carry
+            eight |= carry
+        # The units whose counts have all bits that the greatest has.
+        among, greatest = np.int64(-1), np.int64(0)
+        if eight:
+            among, greatest = eight, np.int64(8)
+        if among & four:
+            among, greatest = among & four, greatest + 4
+        if among & two:
+            among, greatest = among & two, greatest + 2
+        if among & one:
+            greatest += 1
+        most = max(most, greatest)
+    return most
+
+
+@nb.njit(inline="always")
+def _place(v, number):
+    """Where the bit of a pixel of the tile is: in which word, at which place."""
+    unit, pixel = _unit(v[SIDE], v[ACROSS], number)
+    return v[PIXELS] * (unit >> 6) + pixel, unit & 63
 
 
 @nb.njit(inline="always")
 def _has(v, words, number):
     """Whether a pixel of the tile is in the words."""
-    unit, pixel = _unit(v[SIDE], number)
-    return v[words + pixel] >> unit & 1 != 0
+    word, place = _place(v, number)
+    return v[words + word] >> place & 1 != 0
 
 
 @nb.njit(inline="always")
-def _number(side, unit, pixel):
+def _number(side, across, unit, pixel):
     """Number in the tile of a unit's pixel."""
-    return ((unit // side + side * (pixel >> 1)) * 2 * side + unit % side + side * (pixel & 1))
+    columns = 2 * side // across
+    return ((unit // across + side * (pixel // columns)) * 2 * side
+            + unit % across + across * (pixel % columns))
 
 
 @nb.njit(inline="always")
-def _unit(side, number):
+def _unit(side, across, number):
     """Unit and place of a pixel of the tile."""
     x, y = number % (2 * side), number // (2 * side)
-    return y % side * side + x % side, x // side + 2 * (y // side)
+    return y % side * across + x % across, x // across + 2 * side // across * (y // side)
 
 
 @nb.njit(inline="always")
@@ -215,16 +252,16 @@ def _buffer(v):
 
 @nb.njit(inline="always")
 def _issues(v):
-    """Whether a splat is issued if the front moves, and four."""
+    """Whether a splat is issued if the front moves, and as many as a unit has pixels."""
     here = _chunk(v, v[READ_HALF])
-    one = four = False
+    one = several = False
     if v[PHASE] == LOCKSTEP:
         if v[MOST] != 0 and v[AT] != v[here + SPLATS]:
-            one = not (v[REMAPPING] and v[AT] % 4 == 0 and v[MOST] < 4 and not v[RECORDING]
-                       and not _looking(v))
+            one = not (v[REMAPPING] and v[AT] & v[PIXELS] - 1 == 0 and v[MOST] < v[PIXELS]
+                       and not v[RECORDING] and not _looking(v))
     elif v[PHASE] == PASS:
-        four = v[ROW] != (v[here + SPLATS] + 3) // 4 and v[ALIVE] != 0
-    return one, four
+        several = v[PIXELS] * v[ROW] < v[here + SPLATS] and v[ALIVE] != 0
+    return one, several
 
 
 @nb.njit(inline="always")
@@ -243,7 +280,7 @@ def _takes(v, skip):
 
 
 @nb.njit(cache=True)
-def _split(words, side, of_units):
+def _split(words, side, across, pixels, of_units):
     """Pixels in raster order, four words of 64, to words of units by their pixel."""
     for splat in range(len(words)):
         for word in range(words.shape[1]):
@@ -252,8 +289,8 @@ def _split(words, side, of_units):
                 y, x = divmod(64 * word + nru_unit.lowest(left), TILE_PX)
                 left &= left - 1
                 if x < 2 * side and y < 2 * side:
-                    unit, pixel = _unit(side, 2 * side * y + x)
-                    of_units[splat, pixel] |= 1 << unit
+                    unit, pixel = _unit(side, across, 2 * side * y + x)
+                    of_units[splat, pixels * (unit >> 6) + pixel] |= 1 << (unit & 63)
 
 
 @nb.njit
@@ -269,7 +306,7 @@ def offers(state: NruState, walk_ready: bool, ready: bool) -> Offers:
     """
     v = state.registers
     _, _, skip = _buffer(v)
-    one, four = _issues(v)
+    one, several = _issues(v)
     walk = v[WALK]
     walk_hit = bool(0 <= walk < LAST_PIXEL and _has(v, LEFT_HIT, walk))
     seven = v[WAY + 7]
@@ -279,7 +316,7 @@ def offers(state: NruState, walk_ready: bool, ready: bool) -> Offers:
     tile_ready, splat_ready = _takes(v, skip)
     return Offers(
         tile_ready, splat_ready, skip, v[LOOKUP], walk, walk_hit, v[TILE_OUT] != 0, v[GROUP] != 0,
-        one and v[MOVE] != 0, four and v[MOVE] != 0, (one or four) and v[MOVE] == 0,
+        one and v[MOVE] != 0, several and v[MOVE] != 0, (one or several) and v[MOVE] == 0,
         v[PHASE] == WAIT and v[_chunk(v, v[READ_HALF]) + FULL] == 0, bypassed)
 
 
@@ -299,7 +336,7 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
     v, of_units = state.registers, state.units
     ends, dropped, skip = _buffer(v)
     tile_ready, splat_ready = _takes(v, skip)
-    one, four = _issues(v)
+    one, several = _issues(v)
     looking = _looking(v)
     here = _chunk(v, v[READ_HALF])
     move = v[MOVE] != 0
@@ -311,135 +348,142 @@ def step(state: NruState, work: Work, i: Inputs) -> None:
     quiet = empty and not busy
     most = _most(v, LIVE)
     recording, alive, wanting = np.int64(0), np.int64(0), np.int64(0)
-    for q in range(UNIT_PIXELS):
-        recording |= v[LIVE + q] & ~v[COMPLETE + q]
-        alive |= v[PICKED + q] & v[LIVE + q]
-        wanting |= v[COMPLETE + q] & ~v[ASKED + q]
+    for n in range(v[ALL_WORDS]):
+        recording |= v[LIVE + n] & ~v[COMPLETE + n]
+        alive |= v[PICKED + n] & v[LIVE + n]
+        wanting |= v[COMPLETE + n] & ~v[ASKED + n]
 
     # Entries into the queues, and the front.
-    offered = np.int64(0)
     if move:
         last = FRONT + 3 * v[OLDEST]
         if v[last]:
-            offered = _any(v, PLACES)
-            if offered:
-                _entries(v, of_units, work.ends, work.complete, offered,
-                         v[last + 1] - work.starts[v[TILE]])
-        v[TESTED] += (one or four) - v[last]
-        v[last] = one or four
+            for word in range(v[UNIT_WORDS]):
+                offered = _any(v, PLACES + v[PIXELS] * word)
+                of_units[nru_unit.OFFERED + word] = offered
+                if offered:
+                    _entries(v, of_units, work.ends, work.complete, word, offered,
+                             v[last + 1] - work.starts[v[TILE]])
+        v[TESTED] += (one or several) - v[last]
+        v[last] = one or several
         if one:
-            v[last + 1], v[last + 2] = v[here + FIRST] + v[AT], 15
-        if four:
-            left = v[here + SPLATS] - 4 * v[ROW]
-            v[last + 1] = v[here + FIRST] + 4 * v[ROW]
-            v[last + 2] = 15 if left >= 4 else (1 << left) - 1
+            v[last + 1], v[last + 2] = v[here + FIRST] + v[AT], (1 << v[PIXELS]) - 1
+        if several:
+            done = v[PIXELS] * v[ROW]
+            v[last + 1] = v[here + FIRST] + done
+            v[last + 2] = (1 << min(v[PIXELS], v[here + SPLATS] - done)) - 1
         v[OLDEST] = v[OLDEST] + 1 if v[OLDEST] + 1 < _STAGES else 0
         last = FRONT + 3 * v[OLDEST]
         if v[last]:
             _tests(v, work.significant, v[last + 1], v[last + 2])
         if one:
             v[REMAPPED] = 0
-        if four:
+        if several:
             v[REMAPPED] = 1
 
     # Look-ups.
     go_on = v[LOOKUP] < 0 or i.lookup_ready
     v[OUT] += (v[LOOKUP] >= 0 and i.lookup_ready) - (i.answer >= 0)
-    ask, ask_unit = np.int64(-1), np.int64(0)
+    ask, ask_place = np.int64(-1), np.int64(0)
     if go_on:
         v[LOOKUP], v[LOOKUP_2], v[LOOKUP_1] = v[LOOKUP_2], v[LOOKUP_1], -1
         if v[CACHING] and not v[EMPTYING] and wanting:
-            ask_unit, ask = nru_unit.lowest(wanting), np.int64(0)
-            while not (v[COMPLETE + ask] & ~v[ASKED + ask]) >> ask_unit & 1:
+            # The lowest unit that wants to, its lowest pixel.
+            units, word = np.int64(0), np.int64(-1)
+            while not units:
+                word += 1
+                for n in range(v[PIXELS] * word, v[PIXELS] * (word + 1)):
+                    units |= v[COMPLETE + n] & ~v[ASKED + n]
+            ask_place, first = nru_unit.lowest(units), v[PIXELS] * word
+            ask = first
+            while not (v[COMPLETE + ask] & ~v[ASKED + ask]) >> ask_place & 1:
                 ask += 1
-            v[LOOKUP_1] = _number(v[SIDE], ask_unit, ask)
+            v[LOOKUP_1] = _number(v[SIDE], v[ACROSS], 64 * word + ask_place, ask - first)
 
     # Pixels; what is picked is what was live before.
     free = (v[PHASE] == LOCKSTEP and v[MOST] > 0 and v[AT] == v[here + SPLATS]
             and not v[here + LAST])
     tile = v[here + OF]
-    _control(v, begin, ends, free, looking, empty, one, four)
-    for q in range(UNIT_PIXELS):
+    _control(v, begin, ends, free, looking, empty, one, several)
+    for n in range(v[ALL_WORDS]):
         if ends:
-            v[LEFT_COMPLETE + q], v[LEFT_HIT + q] = v[COMPLETE + q], v[HIT + q]
-        v[ASKED + q] &= v[COMPLETE + q]
-        v[LIVE + q] &= ~of_units[told + q]
-        v[COMPLETE + q] |= of_units[told + nru_unit.COMPLETE + q]
+            v[LEFT_COMPLETE + n], v[LEFT_HIT + n] = v[COMPLETE + n], v[HIT + n]
+        v[ASKED + n] &= v[COMPLETE + n]
+        v[LIVE + n] &= ~of_units[told + n]
+        v[COMPLETE + n] |= of_units[told + nru_unit.COMPLETE + n]
     if ask >= 0:
-        v[ASKED + ask] |= 1 << ask_unit
+        v[ASKED + ask] |= 1 << ask_place
     if i.answer >= 0 and i.answer_hit:
-        unit, pixel = _unit(v[SIDE], i.answer)
-        v[LIVE + pixel] &= ~(1 << unit)
-        v[HIT + pixel] |= 1 << unit
+        word, place = _place(v, i.answer)
+        v[LIVE + word] &= ~(1 << place)
+        v[HIT + word] |= 1 << place
     if begin:
         _begin(v, work.columns[tile], work.rows[tile])
-    nru_unit.step(of_units, offered, begin)
+    nru_unit.step(of_units, begin)
 
     _leave(v, work.columns, work.rows, i, ends)
     if begin:
         v[TILE] = tile
     _fill(v, work.starts, i, tile_ready, splat_ready, skip, free or ends, dropped)
     v[MOVE], v[MOST], v[RECORDING], v[STILL], v[ALIVE], v[WANTED] = (
-        narrow == 0, most, recording != 0 and v[CACHING] != 0, quiet, alive != 0, wanting != 0)
+        not narrow, most, recording != 0 and v[CACHING] != 0, quiet, alive != 0, wanting != 0)
 
 
 @nb.njit
-def _entries(v, of_units, ends, complete, offered, first):
+def _entries(v, of_units, ends, complete, word, offered, first):
     """What goes into the queues: fragments of the last stage, `first` their place in the list."""
-    tile, remapped = v[TILE], v[REMAPPED] != 0
+    tile, remapped, words = v[TILE], v[REMAPPED] != 0, v[PIXELS] * word
     while offered:
-        unit = nru_unit.lowest(offered)
+        at = nru_unit.lowest(offered)
         offered &= offered - 1
-        picked = 0
+        unit, picked = 64 * word + at, 0
         if remapped:
-            while not v[PICKED + picked] >> unit & 1:
+            while not v[PICKED + words + picked] >> at & 1:
                 picked += 1
         entry = 0
-        for q in range(UNIT_PIXELS):
-            if not v[PLACES + q] >> unit & 1:
+        for q in range(v[PIXELS]):
+            if not v[PLACES + words + q] >> at & 1:
                 continue
             pixel, place = q, first
             if remapped:
                 pixel, place = picked, first + q
             bits = 1
             if place >= ends[tile, unit, pixel]:
-                bits |= 1 << UNIT_PIXELS
+                bits |= 1 << nru_unit.ENDS
             if place == complete[tile, unit, pixel]:
-                bits |= 1 << 2 * UNIT_PIXELS
-            entry |= bits << q | pixel << 3 * UNIT_PIXELS + 2 * q
+                bits |= 1 << nru_unit.COMPLETES
+            entry |= bits << q | pixel << nru_unit.PIXEL + 3 * q
         of_units[nru_unit.ENTRIES + unit] = entry
 
 
 @nb.njit
 def _tests(v, significant, splat, asked):
-    """What of a splat, or of four places, is significant for pixels that are live or picked."""
+    """What of a splat, or of several, is significant for pixels that are live or picked."""
     if not v[REMAPPED]:
-        for q in range(UNIT_PIXELS):
-            v[PLACES + q] = significant[splat, q] & v[LIVE + q]
+        for n in range(v[ALL_WORDS]):
+            v[PLACES + n] = significant[splat, n] & v[LIVE + n]
         return
-    for place in range(UNIT_PIXELS):
-        word = np.int64(0)
-        if asked >> place & 1:
-            for q in range(UNIT_PIXELS):
-                word |= significant[splat + place, q] & v[PICKED + q] & v[LIVE + q]
-        v[PLACES + place] = word
+    for first in range(0, v[ALL_WORDS], v[PIXELS]):
+        for place in range(v[PIXELS]):
+            units = np.int64(0)
+            if asked >> place & 1:
+                for n in range(first, first + v[PIXELS]):
+                    units |= significant[splat + place, n] & v[PICKED + n] & v[LIVE + n]
+            v[PLACES + first + place] = units
 
 
 @nb.njit
 def _begin(v, columns, rows):
     """Pixels of a tile that begins: those within the frame are live."""
-    side = v[SIDE]
-    for q in range(UNIT_PIXELS):
-        word = np.int64(0)
-        for unit in range(side * side):
-            number = _number(side, unit, q)
-            if number % (2 * side) < columns and number // (2 * side) < rows:
-                word |= 1 << unit
-        v[LIVE + q], v[COMPLETE + q], v[HIT + q] = word, 0, 0
+    for n in range(v[ALL_WORDS]):
+        v[LIVE + n] = v[COMPLETE + n] = v[HIT + n] = 0
+    for number in range(4 * v[SIDE] * v[SIDE]):
+        if number % (2 * v[SIDE]) < columns and number // (2 * v[SIDE]) < rows:
+            word, place = _place(v, number)
+            v[LIVE + word] |= 1 << place
 
 
 @nb.njit(inline="always")
-def _control(v, begin, ends, free, looking, empty, one, four):
+def _control(v, begin, ends, free, looking, empty, one, several):
     """The phase, and what counts the chunk's splats."""
     chunk = _chunk(v, v[READ_HALF])
     phase, calm = v[PHASE], v[CALM]
@@ -466,24 +510,25 @@ def _control(v, begin, ends, free, looking, empty, one, four):
             v[CALM] = calm + 1
         if calm == SETTLE:
             v[PHASE] = END if v[MOST] == 0 or v[AT] == v[chunk + SPLATS] else PICK
-            for q in range(UNIT_PIXELS):
-                v[TODO + q] = v[LIVE + q]
+            for n in range(v[ALL_WORDS]):
+                v[TODO + n] = v[LIVE + n]
     elif phase == PICK:
-        v[ROW] = v[AT] // 4
+        v[ROW] = v[AT] // v[PIXELS]
         if v[LOADED] % 2 == 0:
             v[PASSES] -= 1
             # Of every unit its lowest.
-            before = np.int64(0)
-            for q in range(UNIT_PIXELS):
-                todo = v[TODO + q]
-                v[PICKED + q] = todo & ~before
-                v[TODO + q] = todo & before
-                before |= todo
+            for first in range(0, v[ALL_WORDS], v[PIXELS]):
+                before = np.int64(0)
+                for n in range(first, first + v[PIXELS]):
+                    todo = v[TODO + n]
+                    v[PICKED + n] = todo & ~before
+                    v[TODO + n] = todo & before
+                    before |= todo
         else:
             v[PHASE] = PASS
         v[LOADED] += 1
     elif phase == PASS:
-        if four:
+        if several:
             v[ROW] += v[MOVE]
         else:
             v[PHASE] = DRAIN

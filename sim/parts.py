@@ -52,7 +52,7 @@ from splatforge.designs.floating import BINARY32, Floating
 from splatforge.designs.gscore import GscoreDesign
 from splatforge.designs.lists import ListsDesign
 from splatforge.designs.lumina import LuminaDesign
-from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS, NruDesign
+from splatforge.designs.nru import RECORD_ID_BITS, NruDesign
 from splatforge.designs.radiance import COLOR_BITS
 from splatforge.designs.raster import COUNTERS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
@@ -1272,7 +1272,7 @@ def _tilelists_part(design: LuminaDesign) -> Part:
 
 
 def _form_operators(nru: NruDesign) -> Counts:
-    """Of a splat in one of the four generators: forms of all columns and rows, squares of v."""
+    """Of a splat in one of the generators: forms of all columns and rows, squares of v."""
     form, total = nru.alpha.form.width, nru.alpha.form_sum.width + 1
     pixels = nru.tile_px
     return _sum([
@@ -1294,40 +1294,43 @@ def _fragment_operators(nru: NruDesign) -> Counts:
 
 
 def _entry_bits(nru: NruDesign) -> int:
-    """Of an entry between tests and back end: four exponents, splats, and their places."""
+    """Of an entry between tests and back end: exponents, splats, their places, and the pixel."""
     splat = 3 * nru.blend.color.width + RECORD_ID_BITS
-    return UNIT_PIXELS * (nru.exponent_bits + splat + 1) + 3
+    return nru.unit_pixels * (nru.exponent_bits + splat + 1) + 1 + _pixel_bits(nru)
+
+
+def _pixel_bits(nru: NruDesign) -> int:
+    """Of the number of a pixel in its unit."""
+    return (nru.unit_pixels - 1).bit_length()
 
 
 def _nru_part(design: LuminaDesign) -> Part:
-    """The buffer of chunks, four generators of forms; of every unit four elements and a back end.
+    """The buffer of chunks, generators of forms; of every unit as many elements, and a back end.
 
     Results stand in registers once, factors twice. A back end holds a colour and an id in twelve
     stages, for each of its pixels of two tiles colour, T twice, and the record.
     """
-    nru, k = design.nru, design.radiance.record_ids
+    nru, k, own = design.nru, design.radiance.record_ids, design.nru.unit_pixels
     form, total = nru.alpha.form.width, nru.alpha.form_sum.width + 1
     pixels = nru.tile_px
     splat = design.splat.width + RECORD_ID_BITS
     pixel = (2 * nru.blend.transmittance.width + 3 * nru.blend.accumulator.width
              + k * RECORD_ID_BITS + k.bit_length() + 1)
-    passing = 3 * nru.blend.color.width + RECORD_ID_BITS + 4
+    passing = 3 * nru.blend.color.width + RECORD_ID_BITS + _pixel_bits(nru) + 2
     element = total + 4 * form + nru.alpha.exponent.width
     forms = total * (2 + 3 * (pixels - 1) + 3 * pixels) + 6 * pixels * form
     fragment = _fragment_operators(nru)
     back_end = sum(number * (sum(map(int, name.split("_")[1].split("x"))))
                    for name, number in fragment.items())
-    rows = nru.chunk_splats // UNIT_PIXELS
+    rows = nru.chunk_splats // own
     return _part(
-        _add(_times(_form_operators(nru), UNIT_PIXELS),
-             _times(_test_operators(nru), UNIT_PIXELS * nru.units),
+        _add(_times(_form_operators(nru), own),
+             _times(_test_operators(nru), own * nru.units),
              _times(fragment, nru.units)),
-        UNIT_PIXELS * (splat + forms)
-        + nru.units * (UNIT_PIXELS * element + back_end + 12 * passing
-                       + 2 * UNIT_PIXELS * pixel),
-        **{f"splats_{place}": Macro(2 * rows, splat, together=UNIT_PIXELS)
-           for place in range(UNIT_PIXELS)},
-        cached=Macro(2 * UNIT_PIXELS * nru.units, COLOR_BITS),
+        own * (splat + forms)
+        + nru.units * (own * element + back_end + 12 * passing + 2 * own * pixel),
+        **{f"splats_{place}": Macro(2 * rows, splat, together=own) for place in range(own)},
+        cached=Macro(2 * own * nru.units, COLOR_BITS),
         **{f"queue_{unit}": Macro(nru.queue_entries, _entry_bits(nru))
            for unit in range(nru.units)})
 
@@ -1367,9 +1370,10 @@ def _lumina_units(
 ) -> dict[str, Counts]:
     """What operators and memories of LuminCore's units do in a frame."""
     nru, radiance, counters = design.nru, design.radiance, run.counters
+    own = nru.unit_pixels
     parts = lumina_parts(design)
     issued = run.actions["issued"]
-    splats = run.actions["lockstep"] + UNIT_PIXELS * run.actions["remapped"]
+    splats = run.actions["lockstep"] + own * run.actions["remapped"]
     entries, misses = run.actions["entries"], run.actions["feature_misses"]
     beats = counters["list_bytes"] // design.shell.data_bytes
     table_beats = counters["table_bytes"] // design.shell.data_bytes
@@ -1393,13 +1397,12 @@ def _lumina_units(
                     features=(entries, misses), waiting=(entries, entries),
                     arrived=(misses, misses))},
         "nru": {**_add(
-            _times(_form_operators(nru), UNIT_PIXELS * issued),
-            _times(_test_operators(nru), UNIT_PIXELS * nru.units * issued),
+            _times(_form_operators(nru), own * issued),
+            _times(_test_operators(nru), own * nru.units * issued),
             _times(_fragment_operators(nru), fragments)),
             **_accesses(
                 parts["nru"], cached=(pixels, counters["hits"]),
-                **{f"splats_{place}": (splats / UNIT_PIXELS, splats / UNIT_PIXELS)
-                   for place in range(UNIT_PIXELS)},
+                **{f"splats_{place}": (splats / own, splats / own) for place in range(own)},
                 **{f"queue_{unit}": (fragments / nru.units, fragments / nru.units)
                    for unit in range(nru.units)})},
         "radiance": {
@@ -1427,7 +1430,7 @@ def lumina_events(
     """Events of one frame of LuminCore by unit.
 
     Operators work where there is something to work on; every register is clocked in every cycle. A
-    cycle in which the array issues, one splat or four, tests at all pixels. A fragment takes one
+    cycle in which the array issues, one splat or several, tests at all pixels. A fragment takes one
     write and one read of its unit's queue, an upper end: fragments of a splat share an entry. A set
     of the cache is read by a look-up and by the walk, which writes what was not there; and is read
     and written once where its bank is saved and loaded. Units whose gates were measured cost what

@@ -21,7 +21,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from splatforge.designs.lumina import LuminaDesign
-from splatforge.designs.nru import UNIT_PIXELS
 from splatforge.designs.shell import AcceleratorDesign
 from splatforge.hw.generate import to_rtlil
 from splatforge.synth import yosys
@@ -193,12 +192,12 @@ def design_that_fits(
 ) -> AcceleratorDesign:
     """The design with as many lanes as it has, or half, or a quarter, so that the array fits.
 
-    Lumina's has as many units as fit, 4, 16 or 64.
+    Lumina's has as many rows of units as fit, 2, 4 or 8.
 
     Raises
     ------
     SynthesisError
-        If Yosys fails, or not even 16 lanes or 4 units fit.
+        If Yosys fails, or not even 16 lanes or two rows of units fit.
     """
     if isinstance(design, LuminaDesign):
         return _units_that_fit(design, cache)
@@ -218,7 +217,7 @@ def _fits(unit: str, design: AcceleratorDesign, cache: Path | None) -> bool:
 
 
 def _units_that_fit(design: LuminaDesign, cache: Path | None) -> LuminaDesign:
-    """From few units upward: to map all 64 takes longest, and tells least."""
+    """From few units upward: to map all of them takes longest, and tells least."""
     found = None
     for side in (2, 4, 8):
         smaller = replace(design, nru=replace(design.nru, side=side))
@@ -226,14 +225,15 @@ def _units_that_fit(design: LuminaDesign, cache: Path | None) -> LuminaDesign:
             break
         found = smaller
     if found is None:
-        raise SynthesisError(f"The array must fit an {DEVICE}; 4 units of it do not")
+        few = replace(design.nru, side=2).units
+        raise SynthesisError(f"The array must fit an {DEVICE}; {few} units of it do not")
     return found
 
 
 def _lanes(design: AcceleratorDesign) -> int:
     """Lanes of the array, of Lumina's processing elements."""
     if isinstance(design, LuminaDesign):
-        return UNIT_PIXELS * design.nru.units
+        return design.nru.unit_pixels * design.nru.units
     return design.array.lanes
 
 

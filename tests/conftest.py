@@ -41,4 +41,5 @@ def run_testbench(tmp_path: Path) -> Callable[..., None]:
                     " (Debian, Ubuntu: apt install libpython3-dev)")
     from splatforge.verification.lib import runner
 
-    return lambda name, *, seed: runner.run_testbench(name, tmp_path, seed=seed)
+    return lambda name, *, seed, design=None: runner.run_testbench(
+        name, tmp_path, seed=seed, design=design)

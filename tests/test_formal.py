@@ -1,6 +1,7 @@
 """The stream proofs, and that they fail when they must."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 from amaranth.hdl import *
@@ -13,7 +14,15 @@ from splatforge.hw.fetch import Fetch
 from splatforge.hw.generate import COMPONENTS
 from splatforge.hw.raster import Raster
 from splatforge.verification import formal
-from splatforge.verification.formal import SMALL, UNITS, ProofError, channels, prove, prove_unit
+from splatforge.verification.formal import (
+    SMALL,
+    SMALL_LUMINA,
+    UNITS,
+    ProofError,
+    channels,
+    prove,
+    prove_unit,
+)
 
 pytestmark = pytest.mark.rtl
 
@@ -53,6 +62,15 @@ def test_stalled_streams_keep_their_payload(unit, tmp_path):
     assert proof.holds, proof.log
     assert set(proof.outputs) == OUTPUTS[unit]
     assert proof.log.count("Status: PASSED") == 2
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("pixels", [2, 8])
+def test_units_of_more_or_fewer_pixels(pixels, tmp_path):
+    small = replace(SMALL_LUMINA.nru, unit_pixels=pixels, chunk_splats=16)
+    proof = prove_unit("nru", tmp_path, design=replace(SMALL_LUMINA, nru=small))
+    assert proof.holds, proof.log
+    assert set(proof.outputs) == OUTPUTS["nru"]
 
 
 class Buffer(wiring.Component):

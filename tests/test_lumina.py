@@ -40,6 +40,8 @@ from splatforge.designs.sharing import SharingDesign
 from splatforge.designs.vru import VruDesign
 from splatforge.hw.lumina import Lumina
 from splatforge.scenes import head_jitter
+from splatforge.sim.lumina import simulate
+from splatforge.sim.reading import watch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gaussians import camera, random_scene
@@ -330,6 +332,22 @@ def test_frames_have_whole_tiles():
         Fragment.get(Lumina(small), None)
     with pytest.raises(ValueError, match=message):
         lumina.prepare(SCENE, VIEW, small)
+
+
+def test_pixels_of_a_unit_change_no_picture():
+    """What is drawn does not even look at them; cycles do, behind short queues."""
+    frame, cycles = lumina.prepare(SCENE, VIEW, DESIGN), []
+    watched, reads = watch(DESIGN)
+    workload = lumina.render(frame, watched).workload
+    assert any(name.startswith("nru.blend") for name in reads)
+    assert "nru.unit_pixels" not in reads
+    for pixels in (2, 4, 8):
+        design = replace(DESIGN, nru=NruDesign(unit_pixels=pixels, queue_entries=2))
+        run = simulate(frame, workload, design)
+        assert run.counters["hits"] == workload.hits
+        assert run.counters["pixel_bytes"] == 4 * VIEW.width * VIEW.height
+        cycles.append(run.cycles)
+    assert cycles[0] < cycles[1] < cycles[2]
 
 
 @pytest.mark.rtl

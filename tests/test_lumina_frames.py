@@ -14,6 +14,7 @@ from splatforge.algos.radiance import Banks
 from splatforge.designs.dram import PRESETS as DRAMS
 from splatforge.designs.lumina import LuminaDesign
 from splatforge.designs.memory import BankedMemory, MemoryTiming
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.resolve import PixelFormat
 from splatforge.designs.shell import FrameError
 from splatforge.scenes import default_camera, follow, load, load_eyenavgs, resolve
@@ -95,6 +96,8 @@ def few(number, *, opaque=False):
     (True, (50, 35), {"remapping": False}, MemoryTiming(latency_cycles=200)),
     (True, (50, 35), {"caching": False}, MemoryTiming()),
     (True, (41, 70), {}, BankedMemory(dram=DRAMS["lpddr4-3200"], clock_hz=1e9)),
+    (True, (50, 35), {"nru": NruDesign(unit_pixels=2)}, MemoryTiming()),
+    (True, (50, 35), {"nru": NruDesign(unit_pixels=8)}, MemoryTiming()),
 ])
 def test_sequences_under_verilator(opaque, size, changes, timing):
     scene = few(2000, opaque=opaque)

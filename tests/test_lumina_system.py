@@ -9,8 +9,10 @@ import pytest
 
 from splatforge.algos.lumina.render import prepare_sequence, render
 from splatforge.designs.lumina import PRESETS, LuminaDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.sharing import SharingDesign
+from splatforge.hw.lib.nru_unit import entry_layout
 from splatforge.scenes import head_jitter
 from splatforge.sim.costs import default_costs
 from splatforge.sim.energy import energy_of_units
@@ -193,6 +195,31 @@ def test_memories_are_those_of_the_paper():
              if name.startswith("rows")]
     assert len(banks) == 2
     assert sum(macro.words * macro.bits for macro in banks) == 2 * (8 * 53248 + 4096)
+
+
+@pytest.mark.parametrize("pixels", [2, 4, 8])
+def test_queues_are_those_of_the_units(pixels):
+    """As many as there are units, as wide as the hardware's; the buffer is as large as ever."""
+    # Of eight entries those of two pixels are flip-flops.
+    design = LuminaDesign(nru=NruDesign(unit_pixels=pixels, queue_entries=16))
+    memories = lumina_parts(design)["nru"].memories
+    queues, rows = ([macro for name, macro in memories.items() if name.startswith(prefix)]
+                    for prefix in ("queue", "splats"))
+    assert len(queues) * pixels == 256
+    assert {macro.bits for macro in queues} == {entry_layout(design.nru).size}
+    assert len(rows) == pixels
+    assert sum(macro.words for macro in rows) == 2 * design.nru.chunk_splats
+
+
+def test_units_that_share_less_have_more_logic(simulation):
+    """Back ends are what there is more of; a frame's events are priced with any number of them."""
+    table, logic = default_costs(), []
+    for pixels in (2, 4, 8):
+        design = LuminaDesign(nru=NruDesign(unit_pixels=pixels))
+        logic.append(lumina_inventory(design, table)["nru"]["lumina_nru"])
+        events = events_of(simulation, design, table)["nru"]
+        assert energy_of_units({"nru": events}, node_nm=28, table=table).energy_j > 0
+    assert logic[0] > logic[1] == 1 > logic[2]
 
 
 def test_area_grows_with_the_parameters():

@@ -1,11 +1,14 @@
 """The array of neural rendering units: a plain walk over pixels, and RTL against both models."""
 
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from splatforge.algos.alpha import alpha_fixed, forms_fixed
 from splatforge.algos.blend import blend_fixed, start_raw
@@ -93,24 +96,74 @@ def test_an_element_for_every_pixel():
     assert DESIGN.units == 64
     assert DESIGN.array.lanes == 256
     assert DESIGN.array.blocks == 1
+    for pixels, units_x in ((2, 16), (4, 8), (8, 4)):
+        design = NruDesign(unit_pixels=pixels)
+        assert (design.units_x, design.units) == (units_x, 8 * units_x)
+        assert design.units * pixels == 256
+        LuminaDesign(nru=design).check_frames()
 
 
-#: Four units of four pixels, everything short: queues fill up, chunks are many.
-SMALL, RECORD_IDS = TESTED_LUMINA.nru, TESTED_LUMINA.radiance.record_ids
+@pytest.mark.parametrize("side", [2, 4, 8])
+@pytest.mark.parametrize("pixels", [2, 4, 8])
+def test_neighbours_are_of_different_units(pixels, side):
+    """Every pixel of a tile is of one unit; the model's words have it where the hardware does."""
+    design = NruDesign(side=side, unit_pixels=pixels)
+    dut = Nru(design)
+    dut._MustUse__used = True  # Amaranth warns of one that is not elaborated
+    unit_of = np.full((design.tile_px, design.tile_px), -1)
+    state = model.new_nru(design, True, True).registers
+    for unit in range(design.units):
+        for pixel in range(pixels):
+            x, y = dut._place(unit, pixel)
+            assert unit_of[y, x] == -1
+            unit_of[y, x] = unit
+            number = y * design.tile_px + x
+            assert model._number.py_func(side, design.units_x, unit, pixel) == number
+            assert model._unit.py_func(side, design.units_x, number) == (unit, pixel)
+            word, place = model._place.py_func(state, number)
+            assert (word // pixels, word % pixels, place) == (unit // 64, pixel, unit % 64)
+    assert (unit_of[1:] != unit_of[:-1]).all()
+    assert (unit_of[:, 1:] != unit_of[:, :-1]).all() or design.units_x == 1
+
+
+@given(st.sampled_from([2, 4, 8]), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_the_unit_with_most_pixels(pixels, share, seed):
+    design = NruDesign(unit_pixels=pixels)
+    v = model.new_nru(design, True, True).registers
+    live = np.random.default_rng(seed).random((design.units, pixels)) < share
+    for unit, pixel in np.argwhere(live).tolist():
+        v[model.LIVE + pixels * (unit // 64) + pixel] |= np.uint64(1 << unit % 64).astype(np.int64)
+    assert model._most.py_func(v, model.LIVE) == live.sum(axis=1).max()
+    for word in range(v[model.UNIT_WORDS]):
+        units = np.flatnonzero(live[64 * word:64 * word + 64].any(axis=1)).tolist()
+        found = int(model._any.py_func(v, model.LIVE + pixels * word)) & (1 << 64) - 1
+        assert found == sum(1 << unit for unit in units)
+
+
+def small(pixels, side=TESTED_LUMINA.nru.side):
+    """Everything short: queues fill up, chunks are many.
+
+    Four units of four pixels, eight of two, or two of eight, which have pixels side by side.
+    """
+    return replace(
+        TESTED_LUMINA, nru=replace(TESTED_LUMINA.nru, unit_pixels=pixels, side=side))
+
+
+RECORD_IDS = TESTED_LUMINA.radiance.record_ids
 #: Lists: none, one, whole chunks, several; the longest is opaque and ends its pixels early.
 COUNTS = (40, 5, 0, 16, 70, 1, 33, 48, 0, 90, 17)
 
 
 @cache
-def bench():
-    return streams.Bench(Nru(SMALL, SPLAT, RECORD_IDS, TESTED_LUMINA.resolve))
+def bench(design):
+    return streams.Bench(Nru(design, SPLAT, RECORD_IDS, TESTED_LUMINA.resolve))
 
 
 class Play:
     """The array amid sources, a cache and sinks, beside its model in every cycle."""
 
-    def __init__(self, tiles, remapping, gap, stall, delay, seed):
-        self.tiles, self.remapping = tiles, remapping
+    def __init__(self, design, tiles, remapping, gap, stall, delay, seed):
+        self.design, self.tiles, self.remapping = design, tiles, remapping
         self.gap, self.stall, self.delay = gap, stall, delay
         self.rng = np.random.default_rng(seed)
         self.counted = dict.fromkeys(
@@ -123,8 +176,8 @@ class Play:
         return bool(self.rng.random() < probability)
 
     async def play(self, ctx):
-        dut, tiles = bench().dut, self.tiles
-        state = model.new_nru(SMALL, tiles.caching, self.remapping)
+        dut, tiles = bench(self.design).dut, self.tiles
+        state = model.new_nru(self.design, tiles.caching, self.remapping)
         tile_layout, splat_layout = dut.i_tile.payload.shape(), dut.i_splat.payload.shape()
         answers = []
         sent, taken, place = 0, -1, 0
@@ -216,14 +269,17 @@ class Play:
             raise AssertionError("not done")
 
 
-@pytest.mark.parametrize(("caching", "remapping", "gap", "stall", "delay"), [
-    (True, True, 0.0, 0.0, 0), (True, True, 0.3, 0.4, 40), (False, True, 0.0, 0.5, 0),
-    (True, False, 0.0, 0.0, 5)])
-def test_rtl_against_both_models(caching, remapping, gap, stall, delay):
+@pytest.mark.parametrize(("design", "caching", "remapping", "gap", "stall", "delay"), [
+    (small(4), True, True, 0.0, 0.0, 0), (small(4), True, True, 0.3, 0.4, 40),
+    (small(4), False, True, 0.0, 0.5, 0), (small(4), True, False, 0.0, 0.0, 5),
+    (small(2), True, True, 0.1, 0.2, 20), (small(8), True, True, 0.1, 0.2, 20),
+    *(pytest.param(small(pixels, 4), True, True, 0.1, 0.2, 20, marks=pytest.mark.matrix)
+      for pixels in (2, 8))])
+def test_rtl_against_both_models(design, caching, remapping, gap, stall, delay):
     """Pixels, records, look-ups and walk are those of the integers, cycles those of the model."""
-    tiles = Tiles(TESTED_LUMINA, 3, COUNTS, caching)
-    play = Play(tiles, remapping, gap, stall, delay, 5)
-    bench().play(play.play)
+    tiles = Tiles(design, 3, COUNTS, caching)
+    play = Play(design.nru, tiles, remapping, gap, stall, delay, 5)
+    bench(design.nru).play(play.play)
     assert play.groups == tiles.groups
     assert play.sizes == tiles.size
     assert play.walk == tiles.walk
@@ -268,13 +324,14 @@ def ideal_cycles(design, tiles, remapping):
     raise AssertionError("not done")
 
 
-def test_passes_are_worth_it():
-    """A whole array: where few pixels are left, four splats a cycle end a chunk earlier.
+@pytest.mark.parametrize("pixels", [2, 4, 8])
+def test_passes_are_worth_it(pixels):
+    """A whole array: where few pixels are left, several splats a cycle end a chunk earlier.
 
     The buffer still takes a splat a cycle, and a unit's back end a fragment: a list of chunks is
     over by a part of the last one earlier.
     """
-    design = LuminaDesign()
+    design = LuminaDesign(nru=NruDesign(unit_pixels=pixels))
     tiles = Tiles(design, 4, (1500, 30), caching=False)
     # Of every unit one pixel alone goes on to the end of the first list.
     ends = tiles.work.ends
@@ -286,7 +343,7 @@ def test_passes_are_worth_it():
     fast, (lockstep, remapped) = ideal_cycles(design, tiles, remapping=True)
     # The first chunk finds out on its way; the others are passes from their first splat on.
     assert lockstep < 300 + 30
-    assert 4 * remapped >= 1500 - lockstep + 30 > 4 * (remapped - 3)
+    assert pixels * remapped >= 1500 - lockstep + 30 > pixels * (remapped - 3)
     assert 100 < slow - fast < design.nru.chunk_splats
 
 
@@ -304,5 +361,7 @@ def test_other_arrays_are_refused(wrong, message):
 
 
 @pytest.mark.rtl
-def test_verilog_against_fixed(run_testbench):
-    run_testbench("nru", seed=7)
+@pytest.mark.parametrize("pixels", [
+    4, *(pytest.param(pixels, marks=pytest.mark.matrix) for pixels in (2, 8))])
+def test_verilog_against_fixed(run_testbench, pixels):
+    run_testbench("nru", seed=7, design=small(pixels))

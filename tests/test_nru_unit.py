@@ -17,7 +17,9 @@ from splatforge.sim import nru_unit as model
 sys.path.insert(0, str(Path(__file__).parent))
 import streams
 
-DESIGN = NruDesign(queue_entries=4)
+#: By pixels of a unit.
+DESIGNS = {pixels: NruDesign(queue_entries=4, unit_pixels=pixels) for pixels in (2, 4, 8)}
+DESIGN = DESIGNS[4]
 RECORD_IDS = 3
 ALPHA, BLEND = DESIGN.alpha, DESIGN.blend
 
@@ -30,9 +32,20 @@ def test_queues_of_other_depths_are_refused():
     assert DESIGN.exponent_bits == 13
 
 
+def test_units_of_other_pixels_are_refused():
+    for wrong in (1, 3, 16):
+        with pytest.raises(ValueError, match=(
+                f"^Pixels of a unit, unit_pixels, must be 2, 4 or 8, not {wrong}$")):
+            NruDesign(unit_pixels=wrong)
+    with pytest.raises(ValueError, match=(
+            r"^Chunk must have a power of two from 16 to 4096 splats for units of 8 pixels, "
+            r"not 8$")):
+        NruDesign(unit_pixels=8, chunk_splats=8)
+
+
 @cache
-def bench():
-    return streams.Bench(NruUnit(DESIGN, RECORD_IDS))
+def bench(pixels):
+    return streams.Bench(NruUnit(DESIGNS[pixels], RECORD_IDS))
 
 
 def exponents(rng, count, opaque):
@@ -56,22 +69,24 @@ def exponents(rng, count, opaque):
 class Tile:
     """Entries of a tile, and what must come of them."""
 
-    def __init__(self, rng, entries, opaque=False, remapped=0.3):
+    def __init__(self, rng, entries, pixels=4, opaque=False, remapped=0.3):
+        self.pixels = pixels
         self.fields, self.told, self.masks, self.entries = [], [], [], []
-        state = [start_raw(BLEND, 1) for _ in range(4)]
-        self.records = [[] for _ in range(4)]
+        state = [start_raw(BLEND, 1) for _ in range(pixels)]
+        self.records = [[] for _ in range(pixels)]
         for _ in range(entries):
             again = rng.random() < remapped
-            mask, pixel = int(rng.integers(1, 16)), int(rng.integers(0, 4))
-            p, alpha = exponents(rng, 4, opaque)
-            colors = rng.integers(0, BLEND.color.raw_max + 1, (4, 3))
-            ids = rng.integers(0, 1 << 18, 4)
+            mask, pixel = int(rng.integers(1, 1 << pixels)), int(rng.integers(0, pixels))
+            p, alpha = exponents(rng, pixels, opaque)
+            colors = rng.integers(0, BLEND.color.raw_max + 1, (pixels, 3))
+            ids = rng.integers(0, 1 << 18, pixels)
             self.masks.append(mask)
             self.fields.append({
                 "p": p.tolist(), "mask": mask, "remapped": int(again), "pixel": pixel,
-                "splat": [{"color": colors[n].tolist(), "id": int(ids[n])} for n in range(4)]})
-            told = np.zeros((4, 3), np.int64)
-            for place in range(4):
+                "splat": [{"color": colors[n].tolist(), "id": int(ids[n])}
+                          for n in range(pixels)]})
+            told = np.zeros((pixels, 3), np.int64)
+            for place in range(pixels):
                 if not mask >> place & 1:
                     continue
                 source, at = (place, pixel) if again else (0, place)
@@ -84,9 +99,10 @@ class Tile:
             self.told.append(told)
             # As the model has it.
             self.entries.append(sum(
-                1 << place | int(told[place, 1]) << 4 + place | int(told[place, 2]) << 8 + place
-                | int(told[place, 0]) << 12 + 2 * place
-                for place in range(4) if mask >> place & 1))
+                1 << place | int(told[place, 1]) << model.ENDS + place
+                | int(told[place, 2]) << model.COMPLETES + place
+                | int(told[place, 0]) << model.PIXEL + 3 * place
+                for place in range(pixels) if mask >> place & 1))
         self.state = [(one.accumulator[0].tolist(), int(one.transmittance[0])) for one in state]
 
 
@@ -94,29 +110,32 @@ def offers(state):
     """What a single unit shows: ready, pixels ended and complete, their half, busy."""
     full, narrow, told, busy = model.offers(state)
     # It is narrow before it is full.
-    assert not full & ~narrow
-    ended, complete = (sum(int(state[told + n + pixel]) << pixel for pixel in range(4))
-                       for n in (0, model.COMPLETE))
+    assert narrow or not full
+    ended, complete = (
+        sum(int(state[told + n + pixel]) << pixel for pixel in range(model.PIXEL_WORDS))
+        for n in (0, model.COMPLETE))
     return not full, ended, complete, state[told + model.TOLD_HALF], busy
 
 
 def step(state, entries, offered, begin):
     """A cycle of a single unit, to which an entry is offered, or none where that is -1."""
     state[model.ENTRIES] = entries[offered]
-    model.step(state, int(offered >= 0), begin)
+    state[model.OFFERED] = offered >= 0
+    model.step(state, begin)
 
 
 def play(tiles, gap, seed):
     """Run tiles through the unit beside the model; what pixels and records they leave."""
-    rng = np.random.default_rng(seed)
+    rng, pixels = np.random.default_rng(seed), tiles[0].pixels
     entries = [entry for tile in tiles for entry in tile.entries]
     fields = [field for tile in tiles for field in tile.fields]
     ends = np.cumsum([len(tile.masks) for tile in tiles])
-    dut, layout = bench().dut, entry_layout(DESIGN)
+    design = DESIGNS[pixels]
+    dut, layout = bench(pixels).dut, entry_layout(design)
     seen = []
 
     async def scenario(ctx):
-        state = model.new_units(DESIGN, 1)
+        state = model.new_units(design, 1)
         at, tile, begun, shown, rest = 0, -1, False, False, 0
         # Slots of the tile before are read while the next one is blended.
         pending = []
@@ -130,7 +149,7 @@ def play(tiles, gap, seed):
                     rest += 1
                 if tile < 0 or rest > model.STATE_LATENCY - model.LATENCY:
                     if tile >= 0:
-                        pending = [(tile, 4 * (tile & 1) + n) for n in range(4)]
+                        pending = [(tile, pixels * (tile & 1) + n) for n in range(pixels)]
                     tile += 1
                     rest = 0
                     begun = tile < len(tiles)
@@ -155,26 +174,26 @@ def play(tiles, gap, seed):
                 of, slot = pending.pop(0)
                 ctx.set(dut.read_slot, slot)
                 pixel = ctx.get(dut.state)
-                count = min(len(tiles[of].records[slot % 4]), RECORD_IDS)
-                seen.append((of, slot % 4))
-                assert (list(pixel.color), pixel.transmittance) == tiles[of].state[slot % 4]
-                assert ctx.get(dut.record_complete) == (count == RECORD_IDS)
-                assert list(ctx.get(dut.record))[:count] == tiles[of].records[slot % 4][:count]
+                record = tiles[of].records[slot % pixels][:RECORD_IDS]
+                seen.append((of, slot % pixels))
+                assert (list(pixel.color), pixel.transmittance) == tiles[of].state[slot % pixels]
+                assert ctx.get(dut.record_complete) == (len(record) == RECORD_IDS)
+                assert list(ctx.get(dut.record))[:len(record)] == record
             await ctx.tick()
             step(state, entries, offered, begin)
             if offered >= 0 and ready:
                 at, shown = at + 1, False
         raise AssertionError("the unit does not come to an end")
 
-    bench().play(scenario)
-    assert seen == [(tile, pixel) for tile in range(len(tiles)) for pixel in range(4)]
+    bench(pixels).play(scenario)
+    assert seen == [(tile, pixel) for tile in range(len(tiles)) for pixel in range(pixels)]
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.6])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_blends_and_records(gap, seed):
+@pytest.mark.parametrize(("gap", "seed", "pixels"), [
+    (0.0, 1, 4), (0.6, 1, 4), (0.0, 2, 4), (0.6, 2, 4), (0.3, 1, 2), (0.3, 1, 8)])
+def test_blends_and_records(gap, seed, pixels):
     rng = np.random.default_rng(seed)
-    tiles = [Tile(rng, int(entries), opaque=number % 2 == 1)
+    tiles = [Tile(rng, int(entries), pixels, opaque=number % 2 == 1)
              for number, entries in enumerate([10, 24, 0, 2, 12, 1, 20])]
     play(tiles, gap, seed)
     ended = [told for tile in tiles for told in tile.told if told[:, 1].any()]
@@ -186,13 +205,14 @@ def test_blends_and_records(gap, seed):
     assert max(lengths) > RECORD_IDS
 
 
-def test_one_fragment_a_cycle():
+@pytest.mark.parametrize("pixels", [2, 4, 8])
+def test_one_fragment_a_cycle(pixels):
     """Lockstep and remapped alike: as many cycles as there are fragments, and the latency."""
     rng = np.random.default_rng(3)
     for remapped in (0.0, 1.0):
-        tile = Tile(rng, 20, remapped=remapped)
+        tile = Tile(rng, 20, pixels, remapped=remapped)
         fragments = sum(mask.bit_count() for mask in tile.masks)
-        state = model.new_units(DESIGN, 1)
+        state = model.new_units(DESIGNS[pixels], 1)
         step(state, tile.entries, -1, True)
         at, cycle, last = 0, 0, 0
         while at < 20 or offers(state)[4]:

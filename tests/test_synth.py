@@ -294,9 +294,12 @@ def test_units_of_lumina_are_as_many_as_fit(monkeypatch):
         smaller = ecp5.design_that_fits(design)
         assert smaller.nru.side == side
         assert ecp5._lanes(smaller) == 4 * side * side
+    for pixels in (2, 8):
+        assert ecp5._lanes(LuminaDesign(nru=NruDesign(unit_pixels=pixels))) == 256
     monkeypatch.setattr(ecp5, "CAPACITY", {"dsps": 10})
-    with pytest.raises(yosys.SynthesisError, match="4 units of it do not"):
-        ecp5.design_that_fits(LuminaDesign())
+    for pixels, units in ((4, 4), (2, 8), (8, 2)):
+        with pytest.raises(yosys.SynthesisError, match=f"{units} units of it do not"):
+            ecp5.design_that_fits(LuminaDesign(nru=NruDesign(unit_pixels=pixels)))
 
 
 def test_differences_of_two_runs():

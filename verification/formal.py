@@ -42,6 +42,7 @@ from splatforge.designs.qsu import QsuDesign
 from splatforge.designs.radiance import RadianceDesign
 from splatforge.designs.raster import PRESETS, RasterDesign
 from splatforge.designs.resolve import ResolveDesign
+from splatforge.designs.shell import AcceleratorDesign
 from splatforge.designs.streaminggs import PartitionDesign, StreaminggsDesign
 from splatforge.designs.tilelists import TilelistsDesign
 from splatforge.designs.voyager import VoyagerDesign
@@ -411,7 +412,9 @@ def _between_tiles(dut: Any, name: str) -> Value:
     return dut.skip | (dut.o_tile.valid & dut.o_tile.ready)
 
 
-def prove_unit(name: str, folder: Path) -> Proof:
+def prove_unit(
+    name: str, folder: Path, *, design: AcceleratorDesign | None = None
+) -> Proof:
     """Prove the stream rule for unit `name` in its accelerator's smallest configuration.
 
     Parameters
@@ -420,6 +423,8 @@ def prove_unit(name: str, folder: Path) -> Proof:
         One of :data:`UNITS`.
     folder : Path
         Where the files of the proof go.
+    design : AcceleratorDesign, optional
+        Another configuration.
 
     Raises
     ------
@@ -434,5 +439,5 @@ def prove_unit(name: str, folder: Path) -> Proof:
                   "raster": _raster_invariants}.get(name, tuple)()
     small = {"raster": SMALL, "gscore": SMALL_GSCORE, "lumina": SMALL_LUMINA,
              "streaminggs": SMALL_STREAMINGGS, "voyager": SMALL_VOYAGER}[home(name)]
-    return prove(
-        name, component(name, small), folder, released=released, invariants=invariants)
+    return prove(name, component(name, design or small), folder, released=released,
+                 invariants=invariants)

@@ -1,5 +1,6 @@
 """The front end of neural rendering units: linear forms of a splat on a tile, and their test."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from amaranth.hdl import *
@@ -7,7 +8,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.fetch import SplatFormat
-from splatforge.designs.nru import UNIT_PIXELS, NruDesign
+from splatforge.designs.nru import NruDesign
 from splatforge.hw.alpha import AlphaLane, exponent_stages, multiple
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import saturate, shape_of
@@ -111,56 +112,71 @@ class Forms(Component):
 
 
 class UnitFront(Component):
-    """The four processing elements of a unit: exponents, and whether they are significant.
+    """The processing elements of a unit: exponents, and whether they are significant.
 
-    Each element takes what a splat's forms are made of at one of the unit's pixels. Those have two
-    columns of the tile and two rows, half a tile apart.
+    Each element takes what a splat's forms are made of at one of the unit's pixels. Those have
+    ``pixels_x`` columns of the tile, and two rows, half a tile apart.
 
     Latency: five cycles in which ``enable`` is high from ``columns`` and ``rows`` to ``p``, one
-    from ``rests`` to it; ``significant`` follows ``p`` combinationally. Throughput: four fragments
-    a cycle. Stall: ``enable``.
+    from ``rests`` to it; ``significant`` follows ``p`` combinationally. Throughput: as many
+    fragments a cycle as there are pixels. Stall: ``enable``.
 
     Parameters
     ----------
     design : NruDesign
-        Formats.
+        Formats, and pixels.
 
     Members
     -------
     enable : ``In(1)``
         Moves all stages.
-    remapped : ``In(1)``, pixel : ``In(2)``
-        Whether all elements are at one pixel, and which: bit 0 the column's half, bit 1 the row's.
-        Otherwise element q is at pixel q. They must hold while splats are in the stages.
+    remapped : ``In(1)``, pixel : ``In(range(unit_pixels))``
+        Whether all elements are at one pixel, and which: the highest bit the row's half, those
+        below it the column. Otherwise element q is at pixel q. They must hold while splats are in
+        the stages.
     columns, rows, rests : ``In``
-        For every element, of the lower and of the upper column or row.
+        For every element, of the unit's columns, and of its upper and lower row.
     p : ``Out(ArrayLayout)``
         Exponents of the elements.
-    significant : ``Out(4)``
+    significant : ``Out(unit_pixels)``
         Which are at most the cut-off.
     """
 
     def __init__(self, design: NruDesign) -> None:
         self.design = design
-        pairs = [data.ArrayLayout(data.ArrayLayout(shape, 2), UNIT_PIXELS) for shape in (
-            signed(design.alpha.form_sum.width + 1), AlphaLane.rest_width(design.alpha))]
+        pixels, alpha = design.unit_pixels, design.alpha
+        wide, rest = signed(alpha.form_sum.width + 1), AlphaLane.rest_width(alpha)
+
+        def of_elements(shape: Shape | int, count: int) -> data.ArrayLayout:
+            return data.ArrayLayout(data.ArrayLayout(shape, count), pixels)
+
         super().__init__({
-            "enable": In(1), "remapped": In(1), "pixel": In(range(UNIT_PIXELS)),
-            "columns": In(pairs[0]), "rows": In(pairs[0]), "rests": In(pairs[1]),
-            "p": Out(data.ArrayLayout(design.exponent_bits, UNIT_PIXELS)),
-            "significant": Out(UNIT_PIXELS),
+            "enable": In(1), "remapped": In(1), "pixel": In(range(pixels)),
+            "columns": In(of_elements(wide, design.pixels_x)), "rows": In(of_elements(wide, 2)),
+            "rests": In(of_elements(rest, 2)),
+            "p": Out(data.ArrayLayout(design.exponent_bits, pixels)),
+            "significant": Out(pixels),
         })
 
     def elaborate(self, platform):
         m = Module()
         design = self.design.alpha
-        for q in range(UNIT_PIXELS):
-            right, lower = (Mux(self.remapped, self.pixel[n], q >> n & 1) for n in range(2))
+        for q in range(self.design.unit_pixels):
+            *column, row = (Mux(self.remapped, bit, q >> n & 1)
+                            for n, bit in enumerate(self.pixel))
             p = Signal(design.exponent.width, name=f"p_{q}", reset_less=True)
             with m.If(self.enable):
                 m.d.sync += exponent_stages(
-                    design, Mux(right, self.columns[q][1], self.columns[q][0]),
-                    Mux(lower, self.rows[q][1], self.rows[q][0]),
-                    Mux(lower, self.rests[q][1], self.rests[q][0]), p)
+                    design, _one_of(self.columns[q], column), _one_of(self.rows[q], [row]),
+                    _one_of(self.rests[q], [row]), p)
             m.d.comb += [self.p[q].eq(p), self.significant[q].eq(p <= design.cutoff)]
         return m
+
+
+def _one_of(values: data.View, number: Sequence[Value], first: int = 0) -> Value:
+    """One of `values` from `first` on, that of a number in bits, the lowest first."""
+    if not number:
+        return values[first]
+    *lower, highest = number
+    return Mux(highest, _one_of(values, lower, first + (1 << len(lower))),
+               _one_of(values, lower, first))

@@ -1,13 +1,13 @@
-"""A neural rendering unit: four pixels that share a back end, behind a queue."""
+"""A neural rendering unit: a few pixels that share a back end, behind a queue."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from splatforge.designs.nru import RECORD_ID_BITS, UNIT_PIXELS, NruDesign
+from splatforge.designs.nru import RECORD_ID_BITS, NruDesign
 from splatforge.hw.alpha import power_stages
-from splatforge.hw.array import lowest_bit, several_bits
+from splatforge.hw.array import bit_number, lowest_bit, several_bits
 from splatforge.hw.blend import Blend, BlendLane
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import shape_of
@@ -24,18 +24,19 @@ def splat_layout(design: NruDesign) -> data.StructLayout:
 def entry_layout(design: NruDesign) -> data.StructLayout:
     """What is tested at once, significant in the places that ``mask`` says.
 
-    In lockstep one splat at the unit's four pixels: ``splat`` of place 0 is that of all. Remapped
-    four splats in order, at the pixel ``pixel``.
+    There are as many places as the unit has pixels. In lockstep one splat at all of these:
+    ``splat`` of place 0 is that of all. Remapped as many splats in order, at the pixel ``pixel``.
     """
+    pixels = design.unit_pixels
     return data.StructLayout({
-        "p": data.ArrayLayout(design.exponent_bits, UNIT_PIXELS),
-        "splat": data.ArrayLayout(splat_layout(design), UNIT_PIXELS),
-        "mask": UNIT_PIXELS, "remapped": 1, "pixel": range(UNIT_PIXELS),
+        "p": data.ArrayLayout(design.exponent_bits, pixels),
+        "splat": data.ArrayLayout(splat_layout(design), pixels),
+        "mask": pixels, "remapped": 1, "pixel": range(pixels),
     })
 
 
 class NruUnit(Component):
-    """Blend the significant fragments of four pixels one by one, and record whose they are.
+    """Blend the significant fragments of a few pixels one by one, and record whose they are.
 
     Bit-true model: :func:`splatforge.algos.nru.nru_fixed`. Cycle model:
     :mod:`splatforge.sim.nru_unit`.
@@ -52,7 +53,7 @@ class NruUnit(Component):
     Parameters
     ----------
     design : NruDesign
-        Formats, and the queue's depth.
+        Formats, pixels, and the queue's depth.
     record_ids : int
         k, ids of a record.
 
@@ -65,14 +66,14 @@ class NruUnit(Component):
     begin : ``In(1)``
         The entries from the next cycle on are of another tile, whose state is the other half's. All
         entries have left the queue.
-    ended, complete : ``Out(4)``, half : ``Out(1)``
+    ended, complete : ``Out(unit_pixels)``, half : ``Out(1)``
         A fragment found that its pixel has ended, or ended it; a pixel's record has become
         complete; in which half of the state.
     busy : ``Out(1)``
         Fragments are in the queue or on the way to ``ended``.
     current : ``Out(1)``
         Half of the state that is blended.
-    read_slot : ``In(3)``
+    read_slot : ``In(range(2 * unit_pixels))``
         Pixel, and half above it, whose state and record are read, combinationally.
     state : ``Out(State)``
         Colour 3 x UQ(3,18) and T UQ(1,17) of the slot; black and one where nothing was blended.
@@ -91,12 +92,13 @@ class NruUnit(Component):
         self, design: NruDesign = NruDesign(), record_ids: int = 5  # noqa: B008
     ) -> None:
         self.design, self.record_ids = design, record_ids
+        pixels = design.unit_pixels
         super().__init__({
             "i": In(stream.Signature(entry_layout(design))),
             "room": Out(1), "begin": In(1),
-            "ended": Out(UNIT_PIXELS), "complete": Out(UNIT_PIXELS), "half": Out(1),
+            "ended": Out(pixels), "complete": Out(pixels), "half": Out(1),
             "busy": Out(1), "current": Out(1),
-            "read_slot": In(range(2 * UNIT_PIXELS)),
+            "read_slot": In(range(2 * pixels)),
             "state": Out(Blend.state_layout(design.array)),
             "record": Out(data.ArrayLayout(RECORD_ID_BITS, record_ids)),
             "record_complete": Out(1),
@@ -104,7 +106,8 @@ class NruUnit(Component):
 
     def elaborate(self, platform):
         m = Module()
-        design, slots = self.design, 2 * UNIT_PIXELS
+        design, pixels = self.design, self.design.unit_pixels
+        slots = 2 * pixels
         depth = design.queue_entries
         layout = entry_layout(design)
 
@@ -113,10 +116,10 @@ class NruUnit(Component):
         write, read = queue.write_port(), queue.read_port(domain="comb")
         # Which places are to go is known of the oldest entry in a register: of the one behind it
         # when that comes, be it in the queue or on its way into it.
-        m.submodules.masks = masks = Memory(shape=UNIT_PIXELS, depth=depth, init=[])
+        m.submodules.masks = masks = Memory(shape=pixels, depth=depth, init=[])
         write_mask, next_mask = masks.write_port(), masks.read_port(domain="comb")
         count, first, last = Signal(range(depth + 1)), Signal(range(depth)), Signal(range(depth))
-        left, lowest = Signal(UNIT_PIXELS), Signal(UNIT_PIXELS)
+        left, lowest = Signal(pixels), Signal(pixels)
         push, issue, pop = Signal(), Signal(), Signal()
         head = read.data
         m.d.comb += [
@@ -140,13 +143,13 @@ class NruUnit(Component):
 
         # ---- A fragment: its exponent, its splat, its slot.
         half = Signal(init=1)
-        place, source, pixel = (Signal(range(UNIT_PIXELS), name=name)
+        place, source, pixel = (Signal(range(pixels), name=name)
                                 for name in ("place", "source", "pixel"))
         slot_0 = Signal(range(slots))
         p = Signal(design.alpha.exponent.width, reset_less=True)
         alpha = Signal(shape_of(design.alpha.alpha))
         m.d.comb += [
-            place.eq(Cat(lowest[1] | lowest[3], lowest[2] | lowest[3])),
+            place.eq(bit_number(lowest)),
             source.eq(Mux(head.remapped, place, 0)),
             pixel.eq(Mux(head.remapped, head.pixel, place)),
             slot_0.eq(Cat(pixel, half)),
@@ -173,7 +176,7 @@ class NruUnit(Component):
         # A slot is fresh until a fragment of its tile comes by.
         fresh = Signal(slots)
         first_6, chained_6, again_6 = Signal(), Signal(), Signal()
-        halves = Cat((~half).replicate(UNIT_PIXELS), half.replicate(UNIT_PIXELS))
+        halves = Cat((~half).replicate(pixels), half.replicate(pixels))
         m.d.comb += [
             first_6.eq(fresh.bit_select(slot[6], 1)),
             chained_6.eq(valid[7] & (slot[7] == slot[6]) & ~first_6),
@@ -230,10 +233,10 @@ class NruUnit(Component):
         ]
         with m.If(stored):
             m.d.sync += counts[slot[11]].eq(behind)
-        of = Mux(valid[11], 1 << slot[11][:2], 0)
+        of = Mux(valid[11], 1 << slot[11][:-1], 0)
         m.d.sync += [
             self.ended.eq(Mux(lane.dead, of, 0)),
             self.complete.eq(Mux(stored & (number == k - 1), of, 0)),
-            self.half.eq(slot[11][2]),
+            self.half.eq(slot[11][-1]),
         ]
         return m
