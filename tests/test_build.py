@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from amaranth.back.verilog import convert as to_verilog
 from amaranth.hdl import Module, Signal
+from amaranth.lib.memory import Memory
 
 from splatforge.verification.lib import build as build_module
 from splatforge.verification.lib.build import (
@@ -20,6 +21,7 @@ from splatforge.verification.lib.build import (
     build,
     cached,
     compiler,
+    fold_memories,
     register_reset,
     share_code,
     share_lanes,
@@ -333,6 +335,44 @@ def test_a_registered_reset_comes_a_cycle_later(tmp_path):
     text = counter_with_reset("top")
     assert run(build(text, "top", [path], cache=cache)) == "7\n"
     assert run(build(register_reset(text, "top"), "top", [path], cache=cache)) == "6\n"
+
+
+def sum_of_words(init):
+    """What Amaranth writes of a counter that adds word after word of a memory."""
+    m = Module()
+    m.submodules.memory = memory = Memory(shape=8, depth=len(init), init=init)
+    count = Signal(8)
+    address = Signal(range(len(init)))
+    read = memory.read_port(domain="comb")
+    m.d.comb += read.addr.eq(address)
+    m.d.sync += [address.eq(address + 1), count.eq(count + read.data)]
+    return to_verilog(m, name="top", ports=[count], emit_src=False)
+
+
+def test_words_that_begin_alike_are_a_loop():
+    text = sum_of_words([7] * 128)
+    folded = fold_memories(text)
+    loop = "for (number = 0; number < 128; number = number + 1)\n      memory[number] = 8'h07;\n"
+    assert loop in folded
+    assert len(folded.splitlines()) == len(text.splitlines()) - 128 + 3
+    words = "".join(f"    memory[{n}] = 8'h07;\n" for n in range(128))
+    begin = folded.index("  initial begin : ")
+    end = folded.index("  end\n", begin)
+    assert folded[:begin] + "  initial begin\n" + words + folded[end:] == text
+    for init in ([7] * 127 + [6], [6] + [7] * 127, [7] * 3):
+        text = sum_of_words(init)
+        assert fold_memories(text) == text
+
+
+@pytest.mark.rtl
+def test_folded_words_begin_as_they_did(tmp_path, monkeypatch):
+    texts = [sum_of_words([7] * 8), sum_of_words([7] * 7 + [6])]
+    path = tmp_path / "main.cpp"
+    path.write_text(MAIN.replace("top.clk = edge & 1;", "top.clk = edge & 1; top.rst = 0;"))
+    folded = [run(build(text, "top", [path], cache=tmp_path / "cache")) for text in texts]
+    monkeypatch.setattr(build_module, "fold_memories", str)
+    assert folded == [run(build(text, "top", [path], cache=tmp_path / "other")) for text in texts]
+    assert folded == ["70\n", "69\n"]
 
 
 def counters_of_many(lanes):

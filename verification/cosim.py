@@ -57,6 +57,9 @@ __all__ = ["DESIGNS", "CosimFrame", "CosimPictures", "CosimResult", "Difference"
 #: A pixel whose background shows less than this lets an 8-bit picture see the scene.
 BACKGROUND_TRANSMITTANCE = 1 - 1 / 255
 
+#: Memory images that are modeled ahead at most, while the simulation is being built.
+MODELED_BYTES = 1 << 28
+
 #: Counters that no timing changes.
 CACHE_COUNTERS = ("lookups", "hits", "bypassed")
 
@@ -645,6 +648,12 @@ class _Running:
         return len(self._waiting)
 
     @property
+    def size_bytes(self) -> int:
+        """Memory images of the frames that wait."""
+        return sum(content.nbytes for _, expected, _ in self._waiting for job in expected.jobs
+                   for _, content in job.image.segments)
+
+    @property
     def expected_cycles(self) -> int:
         """Cycles of all simulations together, by the frames that have been modeled."""
         modeled = len(self.frames) + len(self)
@@ -692,7 +701,8 @@ def cosim(
     """Render frames with the Verilog, and compare them with every model.
 
     Each frame is compared as it ends; of those that are over, figures are kept and the pictures of
-    the worst. A path of any length takes the memory of a few frames.
+    the worst. A path of any length takes the memory of a few frames, or :data:`MODELED_BYTES` of
+    them while the simulation is being built.
 
     Parameters
     ----------
@@ -787,7 +797,9 @@ def cosim(
             for number in range(len(cameras)):
                 tell("prepare", number, len(cameras))
                 running.send(_expect(next(modeled), formats))
-                if len(running) > ahead:
+                # While the compiler has one core, the other one has the models.
+                while len(running) > ahead and (
+                        building.done() or running.size_bytes > MODELED_BYTES):
                     running.finish()
             while running:
                 running.finish()

@@ -27,7 +27,7 @@ from splatforge.scenes.cache import cache_folder
 from splatforge.verification.lib.processes import Children
 
 __all__ = ["SLOW", "Binary", "BuildError", "build", "cached", "compiler", "digest",
-           "register_reset", "share_code", "share_lanes", "verilator_root"]
+           "fold_memories", "register_reset", "share_code", "share_lanes", "verilator_root"]
 
 #: Prefix of the C++ classes, whatever the top module is called.
 PREFIX = "Vtop"
@@ -160,6 +160,27 @@ def share_code(verilog: str) -> tuple[str, tuple[str, ...]]:
                               r"\1 /*verilator public_flat_rd*/;", text, flags=re.MULTILINE)
         modules[number] = text
     return "".join(modules), ("-fno-dfg",)
+
+
+def fold_memories(verilog: str) -> str:
+    """`verilog` with a loop where every word of a memory begins with the same value.
+
+    The words of LuminCore's memories are 38,575 statements otherwise, two fifths of all C++ that
+    Verilator writes.
+    """
+    def fold(match: re.Match[str]) -> str:
+        name, first, value = match.group(1, 2, 3)
+        words = match.group(0).splitlines()[1:-1]
+        if first != "0" or any(
+                word != f"    {name}[{number}] = {value};" for number, word in enumerate(words)):
+            return match.group(0)
+        return (f"  initial begin : \\initial-{name.strip().lstrip(chr(92))} \n"
+                "    integer number;\n"
+                f"    for (number = 0; number < {len(words)}; number = number + 1)\n"
+                f"      {name}[number] = {value};\n  end\n")
+
+    return re.sub(rf"^  initial begin\n    ({_NAME}|\w+)\[(\d+)\] = ([^;\n]+);\n"
+                  r"(?:    [^;\n]+;\n){3,}  end\n", fold, verilog, flags=re.MULTILINE)
 
 
 def share_lanes(verilog: str) -> str:
@@ -449,7 +470,7 @@ def build(
     began = time.perf_counter()
     _trace_flags(trace)
     flags = tuple(optimise if optimise is not None else TRACED if trace else FAST)
-    verilog, sharing = share_code(share_lanes(verilog))
+    verilog, sharing = share_code(share_lanes(fold_memories(verilog)))
     verilate = (*sharing, *verilate)
     key = digest(
         verilog, top, *(_whole_text(path) for path in sources), str(trace), *VERILATE, *COMMON,
