@@ -1,9 +1,10 @@
 """The rendering array: splats in, pixels out, two tiles or groups of tiles in flight."""
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value, ValueLike
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
@@ -17,7 +18,7 @@ from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.copies import copy_of
 from splatforge.hw.lib.fixed import shape_of
 
-__all__ = ["PIXELS_PER_GROUP", "Array", "bit_number", "group_splat_layout", "lowest_bit",
+__all__ = ["PIXELS_PER_GROUP", "Array", "bit_number", "group_splat_layout", "lowest_bit", "one_of",
            "part_layout", "several_bits", "splat_layout", "tile_layout"]
 
 #: Pixels of one transfer on the array's output.
@@ -76,6 +77,19 @@ def bit_number(one_hot: Value) -> Value:
     """Number of the one bit that is set; zero where none is."""
     return Cat(reduce(or_, (one_hot[n] for n in range(len(one_hot)) if n >> bit & 1))
                for bit in range((len(one_hot) - 1).bit_length()))
+
+
+def one_of(values: Sequence[ValueLike], number: Value | Sequence[Value]) -> Value:
+    """One of `values`, that of a number in bits, the lowest first.
+
+    A tree of choices between two: a shift of all of them is as much logic, but a simulator in C++
+    puts together what it shifts in every cycle.
+    """
+    if len(number) == 0:
+        return Value.cast(values[0])
+    *lower, highest = number
+    half = 1 << len(lower)
+    return Mux(highest, one_of(values[half:], lower), one_of(values[:half], lower))
 
 
 def several_bits(mask: Value) -> Value:

@@ -17,6 +17,7 @@ from splatforge.hw.array import (
     Array,
     bit_number,
     lowest_bit,
+    one_of,
     part_layout,
     tile_layout,
 )
@@ -24,7 +25,7 @@ from splatforge.hw.blend import Blend
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import round_shift, shape_of
 from splatforge.hw.lib.nru_front import Forms, UnitFront, form_layout
-from splatforge.hw.lib.nru_unit import NruUnit
+from splatforge.hw.lib.nru_unit import NruUnit, splat_layout
 from splatforge.hw.radiance import RGB8, answer_layout, lookup_layout, walk_layout
 from splatforge.hw.vru import numbered_splat_layout
 
@@ -349,27 +350,42 @@ class Nru(Component):
                              alone.eq(Mux(issue.remapped, 0, 1 << issue.splat))]
 
         forms = []
+        # Units above each other look at the same columns, those beside each other at the same rows.
+        fronts = [UnitFront(design) for _ in units]
+        columns = [Signal(fronts[0].columns.shape(), name=f"columns_{x}")
+                   for x in range(design.units_x)]
+        rows = [Signal(fronts[0].rows.shape(), name=f"rows_{y}") for y in range(design.side)]
+        rests = [Signal(fronts[0].rests.shape(), name=f"rests_{y}") for y in range(design.side)]
+        #: What queues take of a row's splats.
+        splats = Signal(data.ArrayLayout(splat_layout(design), pixels), name="blended")
         for q in range(pixels):
             m.submodules[f"forms_{q}"] = each = Forms(design, self.splat)
             m.d.comb += each.enable.eq(move)
             m.d.comb += [each.splat[name].eq(chosen[0][q].splat[name])
                          for name in form_layout(self.splat).members]
             forms.append(each)
+            m.d.comb += [
+                *(of[q][far].eq(each.columns[first + far * design.units_x])
+                  for first, of in enumerate(columns) for far in range(design.pixels_x)),
+                *(of[q][far].eq(values[first + far * design.side])
+                  for values, parts in ((each.rows, rows), (each.rests, rests))
+                  for first, of in enumerate(parts) for far in range(2)),
+                splats[q].color.as_value().eq(Cat(
+                    chosen[-1][q].splat[name] for name in ("red", "green", "blue"))),
+                splats[q].id.eq(chosen[-1][q].id),
+            ]
         for n, unit in enumerate(units):
-            m.submodules[f"front_{n}"] = front = UnitFront(design)
-            columns = range(n % design.units_x, design.tile_px, design.units_x)
-            rows = range(n // design.units_x, design.tile_px, design.side)
+            m.submodules[f"front_{n}"] = front = fronts[n]
             significant = Signal(pixels, name=f"significant_{n}")
             mask = Signal(pixels, name=f"mask_{n}", reset_less=True)
             p = Signal(front.p.shape(), name=f"p_{n}", reset_less=True)
             pixel = self._picked[n]
-            m.d.comb += [front.enable.eq(move), front.remapped.eq(remapped), front.pixel.eq(pixel)]
-            for q, each in enumerate(forms):
-                m.d.comb += [
-                    *(front.columns[q][far].eq(each.columns[x]) for far, x in enumerate(columns)),
-                    *(front.rows[q][far].eq(each.rows[y]) for far, y in enumerate(rows)),
-                    *(front.rests[q][far].eq(each.rests[y]) for far, y in enumerate(rows)),
-                ]
+            m.d.comb += [
+                front.enable.eq(move), front.remapped.eq(remapped), front.pixel.eq(pixel),
+                front.columns.eq(columns[n % design.units_x]),
+                front.rows.eq(rows[n // design.units_x]),
+                front.rests.eq(rests[n // design.units_x]),
+            ]
             alive = Mux(
                 remapped,
                 (live[n].bit_select(pixel, 1) & self._has_picked[n]).replicate(pixels)
@@ -380,15 +396,8 @@ class Nru(Component):
             m.d.comb += [
                 unit.i.valid.eq(valid[-1] & move & mask.any()),
                 unit.i.p.mask.eq(mask), unit.i.p.remapped.eq(remapped), unit.i.p.pixel.eq(pixel),
-                unit.i.p.p.eq(p),
+                unit.i.p.p.eq(p), unit.i.p.splat.eq(splats),
             ]
-            for q in range(pixels):
-                splat = chosen[-1][q].splat
-                m.d.comb += [
-                    unit.i.p.splat[q].color.as_value().eq(
-                        Cat(splat.red, splat.green, splat.blue)),
-                    unit.i.p.splat[q].id.eq(chosen[-1][q].id),
-                ]
         empty, quiet = Signal(), Signal()
         m.d.comb += [
             empty.eq(~Cat(valid[1:]).any()),
@@ -402,10 +411,11 @@ class Nru(Component):
         side, across, pixels = self.design.side, self.design.units_x, self.design.unit_pixels
         move, go = Signal(name="lookup_move"), Signal(name="lookup_go")
         wants = [Signal(pixels, name=f"wants_{n}") for n in range(len(units))]
-        first = Signal(len(units))
-        lowest = [lowest_bit(each) for each in wants]
-        bits = [Mux(first[n], lowest[n], 0) for n in range(len(units))]
-        pixel = reduce(or_, bits)
+        wanting, first = Signal(len(units)), Signal(len(units))
+        any_of_four = Signal(-(-len(units) // 4), name="wanting_fours")
+        #: Of the unit that comes first its pixel that does; none of the others.
+        bits = [Signal(pixels, name=f"asks_{n}") for n in range(len(units))]
+        pixel = Signal(pixels, name="asking_pixel")
         # Chosen; its row's records; out.
         valid = [Signal(name=f"lookup_{n}") for n in (1, 2)]
         unit_1 = Signal(len(units), reset_less=True)
@@ -425,14 +435,18 @@ class Nru(Component):
 
         m.d.comb += [
             *(each.eq(complete[n] & ~asked[n]) for n, each in enumerate(wants)),
-            first.eq(lowest_bit(Cat(each.any() for each in wants))),
+            wanting.eq(Cat(each.any() for each in wants)),
+            any_of_four.eq(Cat(wanting[n:n + 4].any() for n in range(0, len(units), 4))),
+            first.eq(lowest_bit(wanting, any_of_four)),
+            *(each.eq(Mux(first[n], lowest_bit(wants[n]), 0)) for n, each in enumerate(bits)),
+            pixel.eq(reduce(or_, bits)),
             move.eq(~self.o_lookup.valid | self.o_lookup.ready),
             go.eq(move & self.caching & ~emptying),
             looking.eq(self.caching & (wanted | Cat(valid).any() | self.o_lookup.valid
                                        | out.any())),
         ]
         m.d.sync += [
-            wanted.eq(Cat(each.any() for each in wants).any()),
+            wanted.eq(any_of_four.any()),
             out.eq(out + (self.o_lookup.valid & self.o_lookup.ready) - self.i_answer.valid),
         ]
         for n, each in enumerate(asked):
@@ -447,9 +461,6 @@ class Nru(Component):
                 self.o_lookup.valid.eq(valid[1]),
                 unit_1.eq(first), unit_2.eq(unit_1),
                 slots[0].eq(slot), slots[1].eq(slots[0]),
-                *(row.as_value().eq(reduce(or_, (
-                    Mux(unit_1[y * across + x], units[y * across + x].record.as_value(), 0)
-                    for x in range(across)))) for y, row in enumerate(rows)),
                 self.o_lookup.p.record.as_value().eq(reduce(or_, (
                     Mux(unit_2[y * across:(y + 1) * across].any(), row.as_value(), 0)
                     for y, row in enumerate(rows)))),
@@ -457,6 +468,12 @@ class Nru(Component):
                     *encoded(unit_2, 1, across), slots[1][:-1],
                     *encoded(unit_2, across, side), slots[1][-1])),
             ]
+            # Look-ups are rare: what they read need not move in other cycles.
+            with m.If(valid[0]):
+                m.d.sync += [
+                    row.as_value().eq(reduce(or_, (
+                        Mux(unit_1[y * across + x], units[y * across + x].record.as_value(), 0)
+                        for x in range(across)))) for y, row in enumerate(rows)]
         return looking
 
     def _control(self, m, units, live, complete, begin, ends, leaves, looking, quiet, issue, chunk,
@@ -490,12 +507,14 @@ class Nru(Component):
                     for n in range(max(0, count - 4), min(4, count) + 1)))
             if count == 1:
                 return mask.any()
-            if count == 2:
-                return reduce(or_, (a & b for i, a in enumerate(bits) for b in bits[:i]))
-            if count == 3:
-                return reduce(or_, (
-                    Cat(bits[:i] + bits[i + 1:]).all() for i in range(len(bits))))
-            return mask.all()
+            if count == 1:
+                return mask.any()
+            if count == len(bits):
+                return mask.all()
+            # A bit is set below that of which as many are as are wanted in all.
+            return reduce(or_, (
+                bit & at_least(mask[:place], count - 1)
+                for place, bit in enumerate(bits) if place >= count - 1))
 
         m.d.sync += [
             *(most[n].eq(Cat(at_least(each, n + 1) for each in live).any())
@@ -651,7 +670,7 @@ class Nru(Component):
             look.addr.eq(Cat(two.x, two.y, half)), look.en.eq(move), cached.eq(look.data),
         ]
         chosen = data.View(row_layout, Signal(row_layout.size, name="leaving_chosen"))
-        m.d.comb += chosen.as_value().eq(_one_of(rows, two.y[:low_y]))
+        m.d.comb += chosen.as_value().eq(one_of(rows, two.y[:low_y]))
         # v / 255 is v in every byte, as often as one likes.
         frac = blend.accumulator.frac_bits
         copies = -(-(frac + 8) // 8)
@@ -675,15 +694,17 @@ class Nru(Component):
                 front.eq(shown.color),
                 *(total[c].eq((front[c] << up) + behind[c]) for c in range(3)),
             ]
-            for number, row in enumerate(rows):
-                of_row = slice(number * across, (number + 1) * across)
-                at = one.x[:low_x]
-                m.d.sync += [
-                    row.state.as_value().eq(_one_of([each.state for each in units[of_row]], at)),
-                    row.record.as_value().eq(_one_of([each.record for each in units[of_row]], at)),
-                    row.complete.eq(_one_of(completes[of_row], at).bit_select(slot, 1)),
-                    row.hit.eq(_one_of(hits[of_row], at).bit_select(slot, 1)),
-                ]
+            with m.If(one.valid):
+                for number, row in enumerate(rows):
+                    of_row = slice(number * across, (number + 1) * across)
+                    at = one.x[:low_x]
+                    m.d.sync += [
+                        row.state.as_value().eq(one_of([each.state for each in units[of_row]], at)),
+                        row.record.as_value().eq(
+                            one_of([each.record for each in units[of_row]], at)),
+                        row.complete.eq(one_of(completes[of_row], at).bit_select(slot, 1)),
+                        row.hit.eq(one_of(hits[of_row], at).bit_select(slot, 1)),
+                    ]
             m.d.sync += shown.eq(state)
             with m.If(three.hit):
                 m.d.sync += shown.transmittance.eq(0)
@@ -723,10 +744,3 @@ class Nru(Component):
         up = (blend.transmittance.frac_bits + self.resolve.background.frac_bits
               - blend.accumulator.frac_bits)
         return blend.accumulator.width + up + 1
-
-
-def _one_of(values, at):
-    """One of `values`, that number `at`, which has no bits where there is but one."""
-    if len(values) == 1:
-        return Value.cast(values[0])
-    return Cat(Value.cast(each) for each in values).word_select(at, len(Value.cast(values[0])))

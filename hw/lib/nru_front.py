@@ -1,6 +1,5 @@
 """The front end of neural rendering units: linear forms of a splat on a tile, and their test."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 from amaranth.hdl import *
@@ -10,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from splatforge.designs.fetch import SplatFormat
 from splatforge.designs.nru import NruDesign
 from splatforge.hw.alpha import AlphaLane, exponent_stages, multiple
+from splatforge.hw.array import one_of
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import saturate, shape_of
 
@@ -167,16 +167,7 @@ class UnitFront(Component):
             p = Signal(design.exponent.width, name=f"p_{q}", reset_less=True)
             with m.If(self.enable):
                 m.d.sync += exponent_stages(
-                    design, _one_of(self.columns[q], column), _one_of(self.rows[q], [row]),
-                    _one_of(self.rests[q], [row]), p)
+                    design, one_of(list(self.columns[q]), column),
+                    one_of(list(self.rows[q]), [row]), one_of(list(self.rests[q]), [row]), p)
             m.d.comb += [self.p[q].eq(p), self.significant[q].eq(p <= design.cutoff)]
         return m
-
-
-def _one_of(values: data.View, number: Sequence[Value], first: int = 0) -> Value:
-    """One of `values` from `first` on, that of a number in bits, the lowest first."""
-    if not number:
-        return values[first]
-    *lower, highest = number
-    return Mux(highest, _one_of(values, lower, first + (1 << len(lower))),
-               _one_of(values, lower, first))

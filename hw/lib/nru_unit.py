@@ -7,12 +7,12 @@ from amaranth.lib.wiring import In, Out
 
 from splatforge.designs.nru import RECORD_ID_BITS, NruDesign
 from splatforge.hw.alpha import power_stages
-from splatforge.hw.array import bit_number, lowest_bit, several_bits
+from splatforge.hw.array import bit_number, lowest_bit, one_of, several_bits
 from splatforge.hw.blend import Blend, BlendLane
 from splatforge.hw.lib.component import Component
 from splatforge.hw.lib.fixed import shape_of
 
-__all__ = ["NruUnit", "entry_layout"]
+__all__ = ["NruUnit", "entry_layout", "splat_layout"]
 
 
 def splat_layout(design: NruDesign) -> data.StructLayout:
@@ -29,8 +29,8 @@ def entry_layout(design: NruDesign) -> data.StructLayout:
     """
     pixels = design.unit_pixels
     return data.StructLayout({
-        "p": data.ArrayLayout(design.exponent_bits, pixels),
         "splat": data.ArrayLayout(splat_layout(design), pixels),
+        "p": data.ArrayLayout(design.exponent_bits, pixels),
         "mask": pixels, "remapped": 1, "pixel": range(pixels),
     })
 
@@ -77,8 +77,8 @@ class NruUnit(Component):
         Pixel, and half above it, whose state and record are read, combinationally.
     state : ``Out(State)``
         Colour 3 x UQ(3,18) and T UQ(1,17) of the slot; black and one where nothing was blended.
-    record : ``Out(ArrayLayout(18, k))``, record_complete : ``Out(1)``
-        The lowest 18 bits of the first ids that were blended; whether there are as many.
+    record : ``Out(ArrayLayout(18, k))``
+        The lowest 18 bits of the first ids that were blended; of fewer, anything behind them.
     """
 
     i: stream.Interface
@@ -101,7 +101,6 @@ class NruUnit(Component):
             "read_slot": In(range(2 * pixels)),
             "state": Out(Blend.state_layout(design.array)),
             "record": Out(data.ArrayLayout(RECORD_ID_BITS, record_ids)),
-            "record_complete": Out(1),
         })
 
     def elaborate(self, platform):
@@ -155,7 +154,7 @@ class NruUnit(Component):
             slot_0.eq(Cat(pixel, half)),
             self.current.eq(half),
         ]
-        m.d.sync += [half.eq(half ^ self.begin), p.eq(head.p[place])]
+        m.d.sync += [half.eq(half ^ self.begin), p.eq(one_of(list(head.p), place))]
         m.d.sync += power_stages(m, design.alpha, C(1, 1), p, C(1, 1), alpha)
 
         # Beside the stages: 0 leaves the queue, 1 the exponent, 6 alpha, 11 the end, 14 the colour.
@@ -168,7 +167,7 @@ class NruUnit(Component):
 
         chosen = splat_layout(design)
         splat_0 = data.View(chosen, Signal(chosen.size, name="splat_0"))
-        m.d.comb += splat_0.eq(head.splat[source])
+        m.d.comb += splat_0.eq(one_of(list(head.splat), source))
         valid = line("valid", issue, 0, 14)
         slot = line("slot", slot_0, 0, 14, reset_less=True)
         color = line("color", splat_0.color, 0, 12, reset_less=True)
@@ -216,23 +215,21 @@ class NruUnit(Component):
         m.submodules.records = records = Memory(
             shape=data.ArrayLayout(RECORD_ID_BITS, k), depth=slots, init=[])
         keep, look = records.write_port(granularity=1), records.read_port(domain="comb")
-        counts = Array(Signal(range(k + 1), name=f"count_{n}", reset_less=True)
-                       for n in range(slots))
+        m.submodules.counts = counts = Memory(shape=range(k + 1), depth=slots, init=[])
+        counted, before = counts.write_port(), counts.read_port(domain="comb")
         number, behind = Signal(range(k + 1)), Signal(range(k + 1))
         stored = Signal()
         # Read a stage before it is told whether the pixel has ended: past what is counted then.
-        m.d.sync += number.eq(Mux(first[10], 0, Mux(chained[10], behind, counts[slot[10]])))
+        m.d.sync += number.eq(Mux(first[10], 0, Mux(chained[10], behind, before.data)))
         m.d.comb += [
             behind.eq(number + stored),
             stored.eq(valid[11] & ~lane.dead & (number != k)),
             keep.addr.eq(slot[11]), keep.data.eq(owner[11].replicate(k)),
             keep.en.eq(Mux(stored, 1 << number, 0)),
             look.addr.eq(self.read_slot), self.record.eq(look.data),
-            self.record_complete.eq((counts[self.read_slot] == k)
-                                    & ~fresh.bit_select(self.read_slot, 1)),
+            before.addr.eq(slot[10]),
+            counted.addr.eq(slot[11]), counted.data.eq(behind), counted.en.eq(stored),
         ]
-        with m.If(stored):
-            m.d.sync += counts[slot[11]].eq(behind)
         of = Mux(valid[11], 1 << slot[11][:-1], 0)
         m.d.sync += [
             self.ended.eq(Mux(lane.dead, of, 0)),
