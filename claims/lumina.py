@@ -135,7 +135,7 @@ def cache_capacity() -> Sourced:
 
 
 def record_registers() -> Sourced:
-    """Bytes of the registers of records of a unit: four pixels of two tiles."""
+    """Bytes of the registers of records of a unit: of its pixels, of two tiles."""
     design = LuminaDesign()
     bits = 2 * design.nru.unit_pixels * design.radiance.record_ids * RECORD_ID_BITS
     return Sourced.exact(bits / 8, "B", "records of a unit")

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -282,6 +283,8 @@ def test_a_long_path_takes_the_memory_of_a_few_frames(scene, cameras, monkeypatc
         count(pictures)
         return frame, pictures
 
+    # Else it depends on how long the binary takes to be found.
+    monkeypatch.setattr(cosim_module, "MODELED_BYTES", 0)
     monkeypatch.setattr(cosim_module, "_expect", lambda *arguments: count(expect(*arguments)))
     monkeypatch.setattr(cosim_module, "_compare", compared)
     many = cosim("raster", DESIGN, scene, cameras * 6, timing=TIMING, processes=processes)
@@ -293,6 +296,38 @@ def test_a_long_path_takes_the_memory_of_a_few_frames(scene, cameras, monkeypatc
     assert max(most[:4 * 6]) >= max(most[4 * 6:])
     numbers = [frame.psnr_db_vs_float for frame in many.frames]
     assert many.worst.number == numbers.index(min(numbers)) < 3
+
+
+@pytest.mark.parametrize(("limit", "modeled"), [(1 << 28, 9), (0, 3)])
+def test_frames_are_modeled_while_the_simulation_is_built(
+    scene, cameras, monkeypatch, limit, modeled
+):
+    made, enough = [], threading.Event()
+    expect, compare, build = cosim_module._expect, cosim_module._compare, cosim_module.build_frame
+    first = []
+
+    def counted(*arguments):
+        made.append(expect(*arguments))
+        if len(made) == modeled:
+            enough.set()
+        return made[-1]
+
+    def compared(*arguments):
+        first.append(len(made))
+        return compare(*arguments)
+
+    def slow(*arguments, **options):
+        assert enough.wait(60), f"{len(made)} frames are modeled while nothing is built"
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(cosim_module, "MODELED_BYTES", limit)
+    monkeypatch.setattr(cosim_module, "_expect", counted)
+    monkeypatch.setattr(cosim_module, "_compare", compared)
+    monkeypatch.setattr(cosim_module, "build_frame", slow)
+    result = cosim("raster", DESIGN, scene, cameras * 3, timing=TIMING)
+    assert result.pixels_differing == 0
+    assert len(result.frames) == 9
+    assert first[0] == modeled
 
 
 @pytest.mark.parametrize(("options", "message"), [
